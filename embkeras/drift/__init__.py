@@ -1,0 +1,1 @@
+"""How far a table has moved: arrays in, tables out, never TensorFlow."""

@@ -1,0 +1,121 @@
+"""Pictures of training, coverage and drift; the only module that imports matplotlib."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from embkeras.drift.report import DriftReport
+from embkeras.errors import ArgumentError, MissingDependencyError
+
+
+def new_figure(columns: int = 1) -> tuple[Any, list[Any]]:
+    """A figure without a window, with `columns` Axes side by side.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingDependencyError(
+            'Pictures need matplotlib: python -m pip install "embkeras[plots]".'
+        ) from None
+    figure = Figure(figsize=(5.5 * columns, 4), layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    return figure, list(axes)
+
+
+def _axes(ax: Any) -> Any:
+    return ax if ax is not None else new_figure()[1][0]
+
+
+def plot_training(history: Mapping[str, Sequence[float]], *, unfrozen_at: int | None = None, ax: Any = None) -> Any:
+    """Accuracy (or loss) of training and validation by epoch, the epoch of unfreezing marked.
+
+    Args:
+        history: `History.history` of Keras, one number an epoch.
+        unfrozen_at: epoch, counted from 0, at which the table was unfrozen.
+        ax: matplotlib Axes; a new figure if not given.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ArgumentError: the history holds neither accuracy nor loss.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    name = next((name for name in ("accuracy", "loss") if name in history), None)
+    if name is None:
+        raise ArgumentError(f"history must hold accuracy or loss. Received: {', '.join(history)}.")
+    ax = _axes(ax)
+    for key, label in ((name, "training"), (f"val_{name}", "validation")):
+        if key in history:
+            ax.plot(range(len(history[key])), history[key], marker="o", label=label)
+    if unfrozen_at is not None:
+        ax.axvline(unfrozen_at - 0.5, color="black", linestyle="--", linewidth=1, label=f"unfrozen at epoch {unfrozen_at}")
+    ax.set(xlabel="epoch", ylabel=name, title="Training")
+    ax.legend()
+    return ax
+
+
+def plot_drift(report: DriftReport, *, topn: int = 12, min_count: int = 1, ax: Any = None) -> Any:
+    """The tokens that moved furthest, as bars of cosine distance.
+
+    Args:
+        report: what `drift_report` returned.
+        topn: tokens shown.
+        min_count: occurrences in training that a token needs to be shown.
+        ax: matplotlib Axes; a new figure if not given.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    ax = _axes(ax)
+    table = report.most_moved(topn, min_count=min_count).iloc[::-1]
+    names = [_drawable(token) for token in table["token"]]
+    ax.barh(np.arange(len(table)), table["cosine_distance"], tick_label=names)
+    summary = report.summary()
+    ax.set(
+        xlabel="cosine distance between before and after",
+        title=f"Drift: {summary['moved']:,} of {summary['rows']:,} rows moved",
+    )
+    return ax
+
+
+def plot_coverage(aligned: Any, *, ax: Any = None) -> Any:
+    """Where the vectors of a vocabulary came from: share of its tokens, and of the running text, by kind of match.
+
+    Args:
+        aligned: what `align` returned.
+        ax: matplotlib Axes; a new figure if not given.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    ax = _axes(ax)
+    table = aligned.report()
+    table = table[table["how"] != "special"]
+    kinds = np.select([table["how"] == "exact", table["how"] == "oov"], ["exact", "out of vocabulary"], "by a fallback")
+    shares = {"vocabulary": table.groupby(kinds).size()}
+    if "count" in table:
+        shares["running text"] = table["count"].groupby(kinds).sum()
+    left = np.zeros(len(shares))
+    for kind in ("exact", "by a fallback", "out of vocabulary"):
+        width = np.array([share.get(kind, 0) / max(share.sum(), 1) for share in shares.values()])
+        ax.barh(list(shares), width, left=left, label=kind)
+        left += width
+    ax.set(xlabel="share", xlim=(0, 1), title="Coverage")
+    ax.legend()
+    return ax
+
+
+def _drawable(token: str) -> str:
+    """The token without marks that matplotlib would read as mathematics."""
+    return token.replace("$", r"\$")

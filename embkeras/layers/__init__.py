@@ -1,0 +1,1 @@
+"""Matrices become Keras layers and models."""

@@ -1,0 +1,142 @@
+"""build_embedding and build_classifier: from an aligned matrix to a Keras layer, and to a whole model."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from embkeras.errors import ArgumentError
+from embkeras.layers.embedding import PretrainedEmbedding
+from embkeras.layers.pooling import MaskedConvolutions, MaskedMean, PadToLength
+from embkeras.vectors.alignment import AlignedMatrix
+
+CNN_WIDTHS = (3, 4, 5)
+
+
+def build_embedding(
+    aligned: AlignedMatrix,
+    *,
+    trainable: bool = False,
+    mask_zero: bool = True,
+    name: str = "embedding",
+    dtype: Any = None,
+) -> PretrainedEmbedding:
+    """A built Keras layer whose row i is `aligned.values[i]`.
+
+    Args:
+        aligned: what `align` returned; V rows of width D.
+        trainable: False freezes the table, True lets all rows move. `unfreeze_at` changes it during training.
+        mask_zero: id 0 is padding and masked for the layers that follow.
+        name: the layer's name, by which schedules find it.
+        dtype: dtype or dtype policy, as for any Keras layer.
+
+    Returns:
+        A layer from integer ids (batch, time) to vectors (batch, time, D); `.matrix()` gives the table back.
+
+    Raises:
+        ArgumentError: no AlignedMatrix, a `trainable` that is not a bool, or `mask_zero` where id 0 is a word.
+
+    Example:
+        >>> import numpy as np
+        >>> vocabulary = Vocabulary(["", "[UNK]", "cat"])
+        >>> layer = build_embedding(AlignedMatrix(np.eye(3, dtype="float32"), vocabulary))
+        >>> layer(np.array([[2, 0]])).shape, layer.trainable_variables
+        (TensorShape([1, 2, 3]), [])
+    """
+    if not isinstance(aligned, AlignedMatrix):
+        raise ArgumentError(
+            f"build_embedding takes what align() returns; wrap a matrix of your own as AlignedMatrix(matrix, vocabulary). "
+            f"Received: {type(aligned).__name__}."
+        )
+    if not isinstance(trainable, bool):
+        raise ArgumentError(f"trainable must be True or False. Received: {trainable!r}.")
+    vocabulary = aligned.vocabulary
+    if mask_zero and vocabulary.padding_id != 0:
+        raise ArgumentError(
+            f"mask_zero=True would hide id 0, which is {vocabulary.tokens[0]!r} and not padding "
+            f"(padding_id={vocabulary.padding_id}). Pass mask_zero=False, or give the vocabulary a padding id 0 "
+            f"(StringLookup: mask_token='')."
+        )
+    layer = PretrainedEmbedding(
+        len(vocabulary), aligned.output_dim, mask_zero=mask_zero, trainable=trainable, name=name, dtype=dtype
+    )
+    layer.build()
+    layer.assign_table(aligned.values)
+    return layer
+
+
+def build_classifier(
+    aligned_or_layer: AlignedMatrix | keras.layers.Layer,
+    num_classes: int,
+    *,
+    architecture: str = "lstm",
+    units: int = 64,
+    dropout: float = 0.3,
+    trainable: bool = False,
+    name: str = "classifier",
+) -> keras.Model:
+    """A text classifier on an embedding: integer ids (batch, time) -> `scores` (batch, num_classes).
+
+    The scores are softmax probabilities, to be compiled with "sparse_categorical_crossentropy". A text gets the same
+    scores alone, padded to any length and in any batch, and an empty text a defined answer.
+
+    Args:
+        aligned_or_layer: what `align` returned, or an embedding layer with `mask_zero=True`.
+        num_classes: at least 2.
+        architecture: "lstm" is a bidirectional LSTM (Hochreiter & Schmidhuber 1997); "cnn" convolutions of widths 3,
+            4, 5 with max-over-time (Kim 2014); "mean" the mean of the vectors and one hidden layer (Iyyer et al. 2015).
+        units: units of the LSTM in each direction, filters a width, or units of the hidden layer.
+        dropout: share of features dropped before the last layer in training.
+        trainable: whether the table may move, where the layer is made here.
+        name: name of the model.
+
+    Raises:
+        ArgumentError: an unknown architecture, fewer than 2 classes, or a layer without a mask.
+
+    Example:
+        >>> import numpy as np
+        >>> vocabulary = Vocabulary(["", "[UNK]", "cat"])
+        >>> model = build_classifier(AlignedMatrix(np.eye(3, dtype="float32"), vocabulary), 2, architecture="mean")
+        >>> model(np.array([[2, 1]])).shape
+        TensorShape([1, 2])
+    """
+    if architecture not in _ENCODERS:
+        raise ArgumentError(f"architecture must be one of {', '.join(_ENCODERS)}. Received: {architecture!r}.")
+    if num_classes < 2 or units < 1 or not 0 <= dropout < 1:
+        raise ArgumentError(
+            f"A classifier needs num_classes >= 2, units >= 1 and dropout in [0, 1). "
+            f"Received: num_classes={num_classes}, units={units}, dropout={dropout}."
+        )
+    embedding = aligned_or_layer
+    if not isinstance(embedding, keras.layers.Layer):
+        embedding = build_embedding(aligned_or_layer, trainable=trainable)
+    if not getattr(embedding, "mask_zero", False):
+        raise ArgumentError(
+            f"A classifier that ignores padding needs an embedding with mask_zero=True. Received: layer {embedding.name!r}."
+        )
+    length, encode = _ENCODERS[architecture]
+    ids = keras.Input((None,), dtype="int64", name="token_ids")
+    features = encode(embedding(PadToLength(length, name="at_least")(ids)), units)
+    features = keras.layers.Dropout(dropout, name="dropout")(features)
+    scores = keras.layers.Dense(num_classes, activation="softmax", dtype="float32", name="scores")(features)
+    return keras.Model(ids, scores, name=name)
+
+
+def _lstm(vectors: Any, units: int) -> Any:
+    return keras.layers.Bidirectional(keras.layers.LSTM(units), name="encoder")(vectors)
+
+
+def _cnn(vectors: Any, units: int) -> Any:
+    return MaskedConvolutions(units, CNN_WIDTHS, name="encoder")(vectors)
+
+
+def _mean(vectors: Any, units: int) -> Any:
+    return keras.layers.Dense(units, activation="relu", name="hidden")(MaskedMean(name="encoder")(vectors))
+
+
+# name -> the shortest text it can read, and its encoder
+_ENCODERS: dict[str, tuple[int, Callable[[Any, int], Any]]] = {
+    "lstm": (1, _lstm),
+    "cnn": (max(CNN_WIDTHS), _cnn),
+    "mean": (1, _mean),
+}

@@ -1,0 +1,138 @@
+"""PretrainedEmbedding: a Keras Embedding that reads the rows of a batch and never the whole table."""
+
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from embkeras.arrays import BLOCK
+from embkeras.errors import ArgumentError, EmbkerasWarning
+
+_SAMPLED_ROWS = 64
+
+
+@keras.saving.register_keras_serializable("embkeras")
+class PretrainedEmbedding(keras.layers.Embedding):
+    """A `keras.layers.Embedding` for tables that were trained elsewhere; `build_embedding` makes one.
+
+    It differs from the stock layer in what it reads and what it writes down:
+
+    - `call` reads the rows of the batch. The stock layer reads the variable, which after the first sparse update
+      copies the whole table in every step.
+    - Ids outside [0, input_dim) are refused; the stock layer takes -1 for the last row. (On CPU. A GPU and XLA do not
+      check: the gather there gives zeros or the last row.)
+    - The config never holds the matrix. A layer made from a config alone (`from_config`, `clone_model`) therefore has
+      a table of zeros until weights are loaded; using it before that warns.
+
+    Args:
+        input_dim: V, the number of token ids.
+        output_dim: D, the width of a row.
+        mask_zero: id 0 is padding: masked for the layers that follow.
+        **kwargs: as for `keras.layers.Embedding`, without an `embeddings_initializer`.
+
+    Input shape: integer ids of any shape. Output shape: the same with D behind.
+    """
+
+    def __init__(self, input_dim: int, output_dim: int, mask_zero: bool = True, **kwargs: Any):
+        if "weights" in kwargs:
+            raise ArgumentError("PretrainedEmbedding takes no weights=: build_embedding fills it within 1x the memory.")
+        kwargs["embeddings_initializer"] = "zeros"
+        super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
+        self._from_config_alone = False
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "PretrainedEmbedding":
+        """A layer with the settings of `config` and, until weights are loaded, a table of zeros."""
+        layer = super().from_config(config)
+        layer._from_config_alone = True
+        return layer
+
+    def call(self, inputs: Any) -> Any:
+        """The rows of `inputs`, in the layer's compute dtype."""
+        self._warn_of_empty_table()
+        if self.lora_enabled or self.quantization_mode is not None:
+            return super().call(inputs)
+        ids = self._as_ids(inputs)
+        rows = tf.nn.embedding_lookup(self._embeddings.value, ids)
+        return keras.ops.cast(rows, self.compute_dtype)
+
+    def _as_ids(self, inputs: Any) -> tf.Tensor:
+        ids = tf.convert_to_tensor(inputs)
+        eager = isinstance(ids, tf.__internal__.EagerTensor)
+        if not ids.dtype.is_integer:
+            # Keras feeds float32 to a Sequential without an explicit input, so whole floats must pass.
+            if eager and not bool(tf.reduce_all(tf.equal(ids, tf.floor(ids)))):
+                raise ArgumentError(f"Token ids must be integers. Received: {_first_where(ids, ids != tf.floor(ids))}.")
+            ids = tf.cast(ids, tf.int32)
+        if eager:
+            bad = (ids < 0) | (ids >= self.input_dim)
+            if bool(tf.reduce_any(bad)):
+                raise ArgumentError(
+                    f"Token ids must lie in [0, {self.input_dim}). Received: {_first_where(ids, bad)} "
+                    f"(layer {self.name!r})."
+                )
+        return ids
+
+    def assign_table(self, matrix: np.ndarray) -> None:
+        """Write `matrix` (input_dim, output_dim) into the table in blocks, so that it is never held twice.
+
+        Raises:
+            ArgumentError: another shape.
+        """
+        if tuple(matrix.shape) != (self.input_dim, self.output_dim):
+            raise ArgumentError(
+                f"The table of layer {self.name!r} has the shape {(self.input_dim, self.output_dim)}. "
+                f"Received: {tuple(matrix.shape)}."
+            )
+        variable = self._embeddings.value
+        step = max(1, BLOCK // self.output_dim)
+        for replica in getattr(variable, "values", (variable,)):  # a MirroredVariable holds one a device
+            for start in range(0, self.input_dim, step):
+                block = tf.cast(matrix[start : start + step], replica.dtype)
+                # `variable[a:b].assign` would copy the variable first (3x the table's memory, and slow).
+                tf.raw_ops.ResourceStridedSliceAssign(
+                    ref=replica.handle,
+                    begin=[start, 0],
+                    end=[start + len(block), self.output_dim],
+                    strides=[1, 1],
+                    value=block,
+                )
+
+    def matrix(self) -> np.ndarray:
+        """A float32 copy of the table, shape (input_dim, output_dim), equal to the layer at `arange(input_dim)`."""
+        self._warn_of_empty_table()
+        if self.lora_enabled or self.quantization_mode is not None:
+            return np.array(self(np.arange(self.input_dim)), np.float32)
+        return np.array(keras.ops.convert_to_numpy(self._embeddings.value), np.float32)
+
+    def _warn_of_empty_table(self) -> None:
+        """Once: a table that came from a config alone and holds only zeros was forgotten."""
+        if not self._from_config_alone or not self.built:
+            return
+        with tf.init_scope():  # out of the graph that is being traced, if any
+            if not tf.executing_eagerly():
+                return
+            sample = np.unique(np.linspace(0, self.input_dim - 1, _SAMPLED_ROWS).astype(np.int64))
+            empty = not np.any(keras.ops.convert_to_numpy(tf.nn.embedding_lookup(self._embeddings.value, sample)))
+        self._from_config_alone = False
+        if empty:
+            warnings.warn(
+                f"The table of layer {self.name!r} is all zeros: the layer was made from a config (clone_model, "
+                f"from_config), which never holds the matrix. Carry the weights over with "
+                f"clone.set_weights(model.get_weights()), or fill the layer with layer.assign_table(aligned.values).",
+                EmbkerasWarning,
+                stacklevel=2,
+            )
+
+    def get_config(self) -> dict[str, Any]:
+        """The settings, without the matrix."""
+        config = super().get_config()
+        config.pop("embeddings_initializer")
+        return config
+
+
+def _first_where(ids: tf.Tensor, bad: tf.Tensor) -> str:
+    place = tf.where(bad)[0].numpy().tolist()
+    return f"{tf.gather_nd(ids, place).numpy()} at position {place}"

@@ -1,0 +1,236 @@
+"""align: one row a token id, taken from the vectors or filled in, with a report of which is which."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from embkeras.arrays import BLOCK, check_matrix, first_nonfinite_row
+from embkeras.errors import AlignmentError, ArgumentError
+from embkeras.files import written_beside
+from embkeras.vectors.fallbacks import check_fallbacks, spellings
+from embkeras.vectors.store import KeyedVectors
+from embkeras.vectors.vocabulary import Vocabulary
+
+OOV_FILLS = ("normal", "mean", "zeros")
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which share of a vocabulary has a vector of its own; padding and OOV ids are left out.
+
+    Attributes:
+        types: share of the distinct tokens, 0 to 1.
+        tokens: share of the running text, 0 to 1 (None without counts); tokens that only "[UNK]" stands for count
+            as not covered.
+    """
+
+    types: float
+    tokens: float | None
+
+    def __str__(self) -> str:
+        text = f"{self.types:.1%} of the vocabulary"
+        return text if self.tokens is None else f"{text}, {self.tokens:.1%} of the running text"
+
+
+@dataclass(frozen=True)
+class AlignedMatrix:
+    """A matrix whose row i belongs to token id i of a vocabulary.
+
+    `align` makes it; a matrix of your own that is in the vocabulary's order can be given directly.
+
+    Args:
+        values: floats of shape (V, D), finite; read-only afterwards, and float32.
+        vocabulary: V tokens.
+        found: bool array of shape (V,): rows that came from the vectors (all but the special ones by default).
+        how: for each id "exact", the fallbacks that found it, "oov" or "special".
+
+    Raises:
+        AlignmentError: another number of rows than tokens, or NaN or infinity in the matrix.
+    """
+
+    values: np.ndarray
+    vocabulary: Vocabulary
+    found: np.ndarray = None  # type: ignore[assignment]
+    how: tuple[tuple[str, str], ...] = field(default=None, repr=False)  # type: ignore[assignment]
+
+    def __post_init__(self):
+        try:
+            values = check_matrix(self.values, "An aligned matrix", rows=len(self.vocabulary))
+        except ArgumentError as error:
+            raise AlignmentError(f"Matrix and vocabulary do not fit: {error}") from None
+        bad = first_nonfinite_row(values)
+        if bad is not None:
+            raise AlignmentError(
+                f"An aligned matrix must be finite. Received NaN or infinity in row {bad} "
+                f"(token {self.vocabulary.tokens[bad]!r})."
+            )
+        values = values.astype(np.float32, copy=False).view()
+        values.flags.writeable = False
+        found = np.ones(len(values), bool) if self.found is None else np.array(self.found, bool)
+        if self.found is None:
+            found[sorted(self.vocabulary.special_ids)] = False
+        if found.shape != (len(values),):
+            raise AlignmentError(f"found must have the shape ({len(values)},). Received: {found.shape}.")
+        found.flags.writeable = False
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "found", found)
+        if self.how is None:
+            object.__setattr__(self, "how", tuple(self._default_how()))
+
+    def _default_how(self) -> list[tuple[str, str]]:
+        special = self.vocabulary.special_ids
+        return [
+            ("", "special") if id_ in special else (token, "exact") if found else ("", "oov")
+            for id_, (token, found) in enumerate(zip(self.vocabulary.tokens, self.found.tolist(), strict=True))
+        ]
+
+    @property
+    def output_dim(self) -> int:
+        """Width of a row."""
+        return self.values.shape[1]
+
+    @cached_property
+    def coverage(self) -> Coverage:
+        """Share of the vocabulary, and of the running text, that has a vector of its own."""
+        words = np.ones(len(self.found), bool)
+        words[sorted(self.vocabulary.special_ids)] = False
+        counts = self.vocabulary.counts
+        running = None
+        if counts is not None and counts.sum():
+            running = float(counts[self.found].sum() / counts.sum())
+        return Coverage(float(self.found[words].mean()) if words.any() else 0.0, running)
+
+    def report(self) -> pd.DataFrame:
+        """One row a token id: `token`, `count`, `how` ("exact", fallbacks, "oov", "special"), `spelling` found."""
+        spelling, how = zip(*self.how, strict=True)
+        table = pd.DataFrame({"token": self.vocabulary.tokens, "how": how, "spelling": spelling})
+        if self.vocabulary.counts is not None:
+            table.insert(1, "count", self.vocabulary.counts)
+        return table.rename_axis("id")
+
+
+def align(
+    vectors: KeyedVectors,
+    vocabulary: Vocabulary,
+    *,
+    fallbacks: Sequence[str] = ("lower",),
+    oov: str = "normal",
+    seed: int = 0,
+    out: str | os.PathLike | None = None,
+) -> AlignedMatrix:
+    """Give every token id its vector: row i of the result belongs to `vocabulary.tokens[i]`.
+
+    The padding row is exact zeros. Tokens without a vector, "[UNK]" among them, are filled in as `oov` says.
+
+    Args:
+        vectors: words and matrix; loaded whole, or with `words=` and `fallbacks=` that cover these.
+        vocabulary: V tokens.
+        fallbacks: spellings to try after the exact token, in this order (see `embkeras.vectors.fallbacks`).
+        oov: "normal" draws from a normal distribution with the mean and standard deviation of each column of the
+            vectors found, "mean" takes their mean, "zeros" zeros.
+        seed: for `oov="normal"`; the same seed gives the same rows.
+        out: write the matrix to this `.npy` file and memory-map it, for tables that do not fit into memory twice.
+
+    Returns:
+        values of shape (V, vector_size), float32, read-only.
+
+    Raises:
+        AlignmentError: no token was found, a vector found holds NaN or infinity, or the vectors were loaded with
+            fewer words or other fallbacks than asked for here.
+        ArgumentError: an unknown fallback or `oov`.
+        OutputError: `out` cannot be written.
+
+    Example:
+        >>> import numpy as np
+        >>> vectors = KeyedVectors(["cat", "sat"], np.array([[1.0, 0.0], [0.0, 1.0]], "float32"))
+        >>> aligned = align(vectors, Vocabulary(["", "[UNK]", "Cat"]), oov="zeros")
+        >>> aligned.values[2].tolist(), str(aligned.coverage)
+        ([1.0, 0.0], '100.0% of the vocabulary')
+    """
+    if oov not in OOV_FILLS:
+        raise ArgumentError(f"oov must be one of {', '.join(OOV_FILLS)}. Received: {oov!r}.")
+    rows, how = _find_rows(vectors, vocabulary, check_fallbacks(fallbacks))
+    if not (rows >= 0).any():
+        raise AlignmentError(
+            f"None of {len(vocabulary):,} tokens is among {len(vectors):,} words "
+            f"(tokens such as {list(vocabulary.token_to_id)[:3]}, words such as {vectors.words[:3]})."
+        )
+    shape = (len(vocabulary), vectors.vector_size)
+    if out is None:
+        values = np.empty(shape, np.float32)
+        _fill(values, vectors, vocabulary, rows, oov, seed)
+    else:
+        with written_beside(out) as beside:
+            values = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
+            _fill(values, vectors, vocabulary, rows, oov, seed)
+            values.flush()
+        values = np.load(Path(out), mmap_mode="r")
+    return AlignedMatrix(values, vocabulary, rows >= 0, tuple(how))
+
+
+def _find_rows(
+    vectors: KeyedVectors, vocabulary: Vocabulary, fallbacks: tuple[str, ...]
+) -> tuple[np.ndarray, list[tuple[str, str]]]:
+    """For each id the row of its vector (-1: none), and (spelling, how it was found)."""
+    wanted = vectors.provenance.wanted if vectors.provenance else None
+    rows, how = np.full(len(vocabulary), -1, np.int64), [("", "oov")] * len(vocabulary)
+    special = vocabulary.special_ids
+    for id_, token in enumerate(vocabulary.tokens):
+        if id_ in special:
+            how[id_] = ("", "special")
+            continue
+        for spelling, name in spellings(token, fallbacks):
+            if wanted is not None and spelling not in wanted:
+                raise AlignmentError(
+                    f"The vectors were loaded with words= and fallbacks= that did not ask for {spelling!r} "
+                    f"(for the token {token!r}). Load them with this vocabulary and fallbacks={fallbacks!r}."
+                )
+            if spelling in vectors.key_to_index:
+                rows[id_], how[id_] = vectors.key_to_index[spelling], (spelling, name)
+                break
+    return rows, how
+
+
+def _fill(
+    values: np.ndarray, vectors: KeyedVectors, vocabulary: Vocabulary, rows: np.ndarray, oov: str, seed: int
+) -> None:
+    """Write every row of `values`; vectors are copied in blocks, in the order of the source."""
+    found = np.flatnonzero(rows >= 0)
+    found = found[np.argsort(rows[found], kind="stable")]
+    step = max(1, BLOCK // values.shape[1])
+    total, squares = np.zeros(values.shape[1]), np.zeros(values.shape[1])
+    for start in range(0, len(found), step):
+        ids = found[start : start + step]
+        block = np.asarray(vectors.matrix[rows[ids]], np.float64)
+        bad = first_nonfinite_row(block)
+        if bad is not None:
+            raise AlignmentError(
+                f"A vector must be finite. Received NaN or infinity for {vectors.words[rows[ids[bad]]]!r} "
+                f"(row {rows[ids[bad]]} of the vectors)."
+            )
+        values[ids] = block
+        total, squares = total + block.sum(axis=0), squares + np.square(block).sum(axis=0)
+    mean = total / len(found)
+    deviation = np.sqrt(np.maximum(squares / len(found) - mean**2, 0))
+    _fill_oov(values, np.flatnonzero(rows < 0), oov, mean, deviation, seed)
+    if vocabulary.padding_id is not None:
+        values[vocabulary.padding_id] = 0
+
+
+def _fill_oov(
+    values: np.ndarray, ids: np.ndarray, oov: str, mean: np.ndarray, deviation: np.ndarray, seed: int
+) -> None:
+    rng: Any = np.random.default_rng(seed)
+    step = max(1, BLOCK // values.shape[1])
+    for start in range(0, len(ids), step):
+        block = ids[start : start + step]
+        if oov == "normal":
+            values[block] = rng.normal(mean, deviation, (len(block), values.shape[1]))
+        else:
+            values[block] = mean if oov == "mean" else 0

@@ -1,0 +1,62 @@
+"""Spellings tried after the exact token; loading and alignment share them, so both look for the same words."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+
+from embkeras.errors import ArgumentError
+
+_REPEAT = re.compile(r"(.)\1{2,}", re.DOTALL)
+_MARKS = re.compile(r"[.,!?\"'()\[\]]{2,}")
+
+
+def _unaccented(token: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", token)
+    return "".join(character for character in decomposed if not unicodedata.combining(character))
+
+
+# name -> the spellings it makes of a token, in the order in which they are tried
+FALLBACKS: dict[str, Callable[[str], list[str]]] = {
+    "lower": lambda token: [token.lower()],
+    "upper": lambda token: [token.upper()],
+    "title": lambda token: [token.capitalize()],
+    "unaccent": lambda token: [_unaccented(token)],  # café -> cafe
+    "hashtag": lambda token: [token[1:]] if token[:1] == "#" else [],  # #win -> win
+    "placeholder": lambda token: [token[1:-1]] if token[:1] + token[-1:] == "<>" else [],  # <url> -> url
+    "repeats": lambda token: [_REPEAT.sub(r"\1\1", token), _REPEAT.sub(r"\1", token)],  # soooo -> soo, so
+    "hyphen": lambda token: [token.replace("-", "")] if len(token) > 2 else [],  # e-mail -> email
+    "marks": lambda token: [token[0]] if _MARKS.fullmatch(token) else [],  # ?! -> ?
+}
+
+
+def check_fallbacks(fallbacks: Sequence[str]) -> tuple[str, ...]:
+    """The fallbacks as a tuple of known names.
+
+    Raises:
+        ArgumentError: a name that is not in `FALLBACKS`, or a bare string.
+    """
+    if isinstance(fallbacks, str):
+        raise ArgumentError(f"fallbacks must be a sequence of names. Received the string {fallbacks!r}.")
+    for name in fallbacks:
+        if name not in FALLBACKS:
+            raise ArgumentError(f"fallbacks must be among {', '.join(FALLBACKS)}. Received: {name!r}.")
+    return tuple(fallbacks)
+
+
+def spellings(token: str, fallbacks: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Pairs (spelling, how it came about), the exact token first.
+
+    A later fallback also works on what the earlier ones made, so ("lower", "hashtag") takes "#Win" to "win".
+
+    Example:
+        >>> [spelling for spelling, _ in spellings("#Win", ("lower", "hashtag"))]
+        ['#Win', '#win', 'Win', 'win']
+    """
+    tried = {token: "exact"}
+    yield token, "exact"
+    for name in fallbacks:
+        for earlier, how in list(tried.items()):
+            for spelling in FALLBACKS[name](earlier):
+                if spelling and spelling not in tried:
+                    tried[spelling] = name if how == "exact" else f"{how}+{name}"
+                    yield spelling, tried[spelling]

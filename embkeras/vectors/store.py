@@ -1,0 +1,108 @@
+"""KeyedVectors: words and the matrix that holds one vector a word."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from embkeras.arrays import check_matrix, nearest_rows
+from embkeras.errors import ArgumentError, UnknownWordError
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where vectors were read from, and what the reading met.
+
+    Attributes:
+        path: the file.
+        format: its format, as `load_vectors` names it.
+        rows: rows in the file, whether kept or not (None where reading stopped early).
+        duplicates: rows whose word had come before; the first one is kept.
+        undecodable: words that are not valid text in the encoding asked for.
+        wanted: the spellings that were asked for, or None when every row was.
+        limit: only so many rows were read from the head of the file, or None.
+    """
+
+    path: str
+    format: str
+    rows: int | None
+    duplicates: int = 0
+    undecodable: int = 0
+    wanted: frozenset[str] | None = None
+    limit: int | None = None
+
+
+class KeyedVectors:
+    """Words and their vectors, in the order of the file.
+
+    Args:
+        words: distinct words, one a row.
+        matrix: floats of shape (words, vector_size); kept as it is, so it may be memory-mapped.
+        provenance: set by `load_vectors`.
+
+    Attributes:
+        words: list of str.
+        matrix: array of shape (words, vector_size).
+        vector_size: width of a vector.
+        key_to_index: word -> row.
+
+    Raises:
+        ArgumentError: another number of words than rows, a repeated word, or a matrix that is not 2-D floats.
+
+    Example:
+        >>> import numpy as np
+        >>> vectors = KeyedVectors(["cat", "dog", "car"], np.array([[1, 0], [0.9, 0.1], [0, 1]], "float32"))
+        >>> vectors.most_similar("cat", topn=1)[0][0]
+        'dog'
+    """
+
+    def __init__(self, words: Sequence[str], matrix: Any, *, provenance: Provenance | None = None):
+        self.words = list(words)
+        self.matrix = check_matrix(matrix, "The matrix of KeyedVectors", rows=len(self.words))
+        self.key_to_index = {word: row for row, word in enumerate(self.words)}
+        self.provenance = provenance
+        if len(self.key_to_index) != len(self.words):
+            row = next(i for i, word in enumerate(self.words) if self.key_to_index[word] != i)
+            raise ArgumentError(f"Words must be distinct. Received {self.words[row]!r} twice (first at row {row}).")
+
+    @property
+    def vector_size(self) -> int:
+        """Width of a vector."""
+        return self.matrix.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __contains__(self, word: str) -> bool:
+        return word in self.key_to_index
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.words)
+
+    def __getitem__(self, word: str) -> np.ndarray:
+        """The vector of `word`, shape (vector_size,)."""
+        return self.matrix[self._row(word)]
+
+    def __repr__(self) -> str:
+        return f"KeyedVectors({len(self):,} words, vector_size={self.vector_size}, dtype={self.matrix.dtype})"
+
+    def most_similar(self, word: str, topn: int = 10) -> list[tuple[str, float]]:
+        """The `topn` words nearest to `word` by cosine similarity, best first, `word` itself left out.
+
+        Raises:
+            UnknownWordError: `word` has no vector here.
+            ArgumentError: `topn` < 1.
+        """
+        if topn < 1:
+            raise ArgumentError(f"topn must be at least 1. Received: {topn}.")
+        own = self._row(word)
+        rows, similarities = nearest_rows(self.matrix, self.matrix[own : own + 1], topn + 1)
+        pairs = zip(rows[0].tolist(), similarities[0].tolist(), strict=True)
+        return [(self.words[row], similarity) for row, similarity in pairs if row != own][:topn]
+
+    def _row(self, word: str) -> int:
+        try:
+            return self.key_to_index[word]
+        except KeyError:
+            raise UnknownWordError(f"No vector for the word {word!r} among {len(self):,} words.") from None

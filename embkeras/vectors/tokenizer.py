@@ -1,0 +1,142 @@
+"""A tokenizer as data: rewrite rules and a split at white space.
+
+A tokenizer that is data can be saved with a vocabulary and run wherever the model is served. The rules keep to the
+subset in which Python's `re` (in ASCII mode) and RE2, TensorFlow's engine, agree: no look-around, no
+back-references, and `\\s`, `\\w`, `\\d`, `\\b` in their ASCII meaning. See https://github.com/google/re2/wiki/Syntax.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from embkeras.errors import VocabularyError
+
+WHITE_SPACE = " \t\n\r\f\v"
+_SPLIT = re.compile(f"[{WHITE_SPACE}]+")
+_CLASS = re.compile(r"\[\^?\]?(?:[^\]\\]|\\.)*\]")
+# Anywhere in a pattern: classes and escapes on which the engines differ (\s holds \v in Python only).
+_ESCAPE_OUTSIDE = re.compile(r"(?<!\\)(?:\\\\)*(\\[sSZuUN])")
+# Outside brackets: groups other than (?:...), possessive quantifiers, {,n}, back-references, and "$", which in Python
+# also matches before a final newline.
+_SYNTAX_OUTSIDE = re.compile(r"\(\?(?!:)|[*+?}]\+|\{,|\\[1-9]|(?<!\\)\$")
+_REWRITE_OUTSIDE = re.compile(r"\\(?:0|[0-9]{2}|[^0-9\\]|$)")
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Rewrite rules applied in order, then a split at ASCII white space.
+
+    Args:
+        rules: pairs (pattern, rewrite); `\\1` in a rewrite is the first group, as in RE2.
+        lowercase: lower the ASCII letters first, as `TextVectorization` does. The rules then see one space before
+            and one after the text.
+
+    Raises:
+        VocabularyError: a pattern that does not compile, or lies outside what `re` and RE2 have in common.
+
+    Example:
+        >>> Tokenizer(rules=[("([!?.,])", r" \\1 ")])("Well, yes!")
+        ['well', ',', 'yes', '!']
+    """
+
+    rules: tuple[tuple[str, str], ...] = ()
+    lowercase: bool = True
+
+    def __post_init__(self):
+        object.__setattr__(self, "rules", tuple((str(pattern), str(rewrite)) for pattern, rewrite in self.rules))
+        _ = self._compiled  # refuse a bad rule now, not at the first text
+
+    @cached_property
+    def _compiled(self) -> list[tuple[re.Pattern, str]]:
+        return [_compile(pattern, rewrite) for pattern, rewrite in self.rules]
+
+    def __call__(self, text: str) -> list[str]:
+        """The tokens of `text`, in order."""
+        if not isinstance(text, str):
+            raise VocabularyError(f"A text must be a str. Received: {text!r} of type {type(text).__name__}.")
+        if self.lowercase:
+            text = lower_ascii(text)
+        text = f" {text} "  # so that a rule sees white space at both ends, without ^ and $
+        for pattern, rewrite in self._compiled:
+            text = pattern.sub(rewrite, text)
+        return [token for token in _SPLIT.split(text) if token]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tokenizer as plain data for JSON."""
+        return {"rules": [list(rule) for rule in self.rules], "lowercase": self.lowercase}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Tokenizer":
+        """The tokenizer that `to_dict` described."""
+        return cls(rules=tuple(tuple(rule) for rule in data["rules"]), lowercase=bool(data["lowercase"]))
+
+
+def _compile(pattern: str, rewrite: str) -> tuple[re.Pattern, str]:
+    """One rule, ready for `sub`; refused where Python and RE2 would read it differently."""
+    outside = (
+        _ESCAPE_OUTSIDE.search(pattern)
+        or _SYNTAX_OUTSIDE.search(_CLASS.sub("[]", pattern))
+        or _REWRITE_OUTSIDE.search(rewrite)
+    )
+    if outside:
+        raise VocabularyError(
+            f"Tokenizer rules must mean the same in Python's re and in RE2. "
+            f"Received {outside.group()!r} in the rule {pattern!r} -> {rewrite!r}."
+        )
+    try:
+        compiled = re.compile(pattern, re.ASCII)
+        compiled.sub(rewrite, "")
+        nothing = any(match.end() == match.start() for match in compiled.finditer("a."))
+    except re.error as error:
+        raise VocabularyError(f"The tokenizer rule {pattern!r} -> {rewrite!r} does not compile: {error}.") from None
+    if nothing:
+        raise VocabularyError(f"A tokenizer pattern must match at least one character. Received: {pattern!r}.")
+    return compiled, rewrite
+
+
+_UPPER_TO_LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
+
+
+def lower_ascii(text: str) -> str:
+    """Lower A-Z and nothing else: what TensorFlow's `strings.lower` does to bytes."""
+    return text.translate(_UPPER_TO_LOWER)
+
+
+_ENTITIES = (
+    ("&lt;", "<"),
+    ("&gt;", ">"),
+    ("&quot;", '"'),
+    ("&(?:#0*39|#x0*27|apos);", "'"),
+    ("&(?:#160|#xa0|nbsp);", " "),
+    ("&hearts;", "<3"),
+    ("&amp;", "&"),  # last: "&amp;lt;" is the text "&lt;"
+)
+_PUNCTUATION = (
+    ("[\u2018\u2019]", "'"),
+    ("[\u201c\u201d]", '"'),
+    ("[\u2013\u2014]", " - "),
+    ("\u2026", "..."),
+    (r"(\.\.+|--+)", r" \1 "),
+    # Opening marks, then closing ones, come off a word as one run: "great:)" keeps its face.
+    (r"""([ \t\n\r\f\v])(["'(\[*~]+)([A-Za-z0-9#@])""", r"\1\2 \3"),
+    (r"""([A-Za-z0-9_])([]'".,:;!?()*~[]+)([ \t\n\r\f\v])""", r"\1 \2 \3"),
+    # Marks inside: "yes!no" and "a,b" are cut, 3.5 and 1,000 and u.s are not.
+    (r"""([A-Za-z0-9])([];!?()"~[]+|[,:]+)([A-Za-z#@])""", r"\1 \2 \3"),
+    # Contractions as the Penn Treebank and GloVe split them: do n't, it 's, we 're.
+    (r"([A-Za-z])([Nn]'[Tt])\b", r"\1 \2"),
+    (r"([A-Za-z])('(?:[SsMmDd]|[Rr][Ee]|[Vv][Ee]|[Ll][Ll]))\b", r"\1 \2"),
+)
+# Text as GloVe's own corpora were split: words, contractions, numbers, and runs of marks on their own.
+WORDS = Tokenizer(rules=_PUNCTUATION)
+# Tweets: HTML entities undone, URLs and @names become <url> and <user>, #tags and emoticons stay whole.
+TWEETS = Tokenizer(
+    rules=(
+        *_ENTITIES,
+        (r"(?:https?://|www\.)[^ \t\n\r\f\v]+", " <url> "),
+        (r"\b[a-z0-9-]+\.(?:com|org|net|ly|me|co|uk|tv|gl|be)/[^ \t\n\r\f\v]+", " <url> "),
+        (r"@[A-Za-z0-9_]+", " <user> "),
+        *_PUNCTUATION,
+    )
+)
