@@ -1,0 +1,1 @@
+"""What moves in training, when, and how fast."""

@@ -1,0 +1,266 @@
+"""Callbacks: trainability on a schedule, and drift measured as training goes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from embkeras.drift.report import row_drift
+from embkeras.errors import ArgumentError, ScheduleError
+from embkeras.training.naming import LayerRef, as_refs, find_layers, walk
+from embkeras.training.rebuild import rebuild_training
+from embkeras.training.schedules import Phase, check_epoch, check_phases, phase_at
+
+
+class TrainabilitySchedule(keras.callbacks.Callback):
+    """Freeze and unfreeze layers at chosen epochs, inside one `fit` call and under any Keras optimizer.
+
+    Keras compiles the train step and builds the optimizer for the variables that are trainable when `fit` begins, so
+    setting `layer.trainable` in a callback does nothing. This callback sets the flags and then rebuilds both; the
+    optimizer state of all other variables, the step counter and a learning-rate schedule go on. The phase is a function
+    of the epoch alone. Each epoch's logs get `phase`, counted from 1.
+
+    Stock optimizers correct the bias of their moments by the global step, so the first updates of a variable that
+    joins late are larger than the learning rate (up to about 5x for Adam): give a smaller rate from there on.
+
+    Args:
+        phases: in the order of their `start`.
+        also: further layers that the schedule governs, so that they train in phases that do not freeze them.
+
+    Raises:
+        ScheduleError: phases that contradict each other; when training begins, an optimizer whose rate cannot be
+            set, or a layer that would not train in a phase that thaws it.
+        UnknownLayerError: when training begins, a name that the model does not have.
+
+    Example:
+        >>> schedule = TrainabilitySchedule([Phase(0, freeze="embedding"), Phase(3, learning_rate=1e-4)])
+        >>> [phase.start for phase in schedule.phases]
+        [0, 3]
+    """
+
+    def __init__(self, phases: Sequence[Phase], *, also: Sequence[LayerRef] | LayerRef = ()):
+        super().__init__()
+        self.phases = check_phases(phases)
+        self.also = as_refs(also, "also")
+        self._for: keras.Model | None = None
+        self._current: int | None = None
+        self._first_rate: float | None = None
+        self._held: dict[int, list[keras.layers.Layer]] = {}
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Refuse now what could not be done in a later epoch."""
+        self._attach(self.model)
+        self._flags_are_due = True
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Begin the phase that `epoch` lies in, if it has not begun."""
+        index = phase_at(self.phases, epoch)
+        if index is None or (index == self._current and not self._flags_are_due):
+            return
+        self._flags_are_due = False
+        self.apply(self.model, epoch)
+        if self.params.get("verbose"):
+            print(self._announcement(index, epoch))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Put the number of the phase, counted from 1, into the logs."""
+        if logs is not None and self._current is not None:
+            logs["phase"] = self._current + 1
+
+    def apply(self, model: keras.Model, epoch: int) -> bool:
+        """Set what `epoch` asks for on a compiled model, outside `fit` (custom loops, `train_on_batch`).
+
+        Returns:
+            Whether the set of trainable variables changed; the optimizer and the train step are then rebuilt, and a
+            custom loop has to trace its own step again.
+        """
+        self._attach(model)
+        index = phase_at(self.phases, check_epoch(epoch, "epoch"))
+        if index is None:
+            return False
+        before = _variable_ids(model)
+        self._set_flags(model, self.phases[index])
+        changed = before != _variable_ids(model)
+        if changed:
+            rebuild_training(model)
+        self._set_rate(model, index)
+        self._current = index
+        return changed
+
+    def _attach(self, model: keras.Model) -> None:
+        """On a model not seen before: find the layers, and note what its author had frozen inside them."""
+        if model is self._for:
+            return
+        if getattr(model, "optimizer", None) is None:
+            raise ScheduleError(f"Model {model.name!r} has no optimizer: compile it before training.")
+        governed = find_layers(model, self._governed())
+        held = {
+            id(layer): [child for _, child in walk(layer) if not child.trainable] if layer.trainable else []
+            for layer in governed
+        }
+        if any(phase.learning_rate is not None for phase in self.phases):
+            self._first_rate = _settable_rate(model.optimizer)
+        self._for, self._current, self._held = model, None, held
+
+    def _governed(self) -> list[LayerRef]:
+        return [ref for phase in self.phases for ref in phase.named] + list(self.also)
+
+    def _set_flags(self, model: keras.Model, phase: Phase) -> None:
+        governed = {id(layer): layer for layer in find_layers(model, self._governed())}
+        if phase.train is None:
+            frozen = {id(layer) for layer in find_layers(model, phase.freeze)}
+        else:
+            frozen = set(governed) - {id(layer) for layer in find_layers(model, phase.train)}
+        for key, layer in governed.items():
+            layer.trainable = True
+            for child in self._held[key]:
+                child.trainable = False
+        for key in frozen:
+            governed[key].trainable = False
+        self._check_thawed([layer for key, layer in governed.items() if key not in frozen], model, phase)
+
+    def _check_thawed(self, layers: list[keras.layers.Layer], model: keras.Model, phase: Phase) -> None:
+        training = _variable_ids(model)
+        for layer in layers:
+            variables = layer.trainable_variables
+            if not variables or not all(id(variable) in training for variable in variables):
+                reason = "a layer around it is frozen" if variables else "it has no trainable variables"
+                raise ScheduleError(f"Layer {layer.name!r} cannot train from epoch {phase.start} on: {reason}.")
+
+    def _set_rate(self, model: keras.Model, index: int) -> None:
+        rate = self.phases[index].learning_rate
+        if index == self._current:
+            return
+        if rate is not None:
+            model.optimizer.learning_rate = rate
+        elif self._current is not None and index < self._current and self._first_rate is not None:
+            # A new fit begins the phases anew, and with them the rate that stood before the first one.
+            model.optimizer.learning_rate = self._first_rate
+
+    def _announcement(self, index: int, epoch: int) -> str:
+        governed = {layer.name: layer for layer in find_layers(self.model, self._governed())}
+        standing = ", ".join(name for name, layer in governed.items() if not layer.trainable)
+        moving = ", ".join(name for name, layer in governed.items() if layer.trainable)
+        parameters = sum(int(np.prod(variable.shape)) for variable in self.model.trainable_variables)
+        parts = [f"frozen: {standing}"] * bool(standing) + [f"unfrozen: {moving}"] * bool(moving)
+        rate = _rate_or_none(self.model.optimizer)
+        return (
+            f"Phase {index + 1} of {len(self.phases)} begins (epoch {epoch}, counted from 0): {'; '.join(parts)}; "
+            f"{parameters:,} trainable parameters" + (f"; learning rate {rate:.3g}" if rate is not None else "")
+        )
+
+
+def unfreeze_at(
+    epoch: int, layers: LayerRef | Sequence[LayerRef], *, learning_rate: float | None = None
+) -> TrainabilitySchedule:
+    """A schedule that keeps `layers` frozen before `epoch` and trains them from it on.
+
+    Args:
+        epoch: the first epoch, counted from 0, in which the layers move.
+        layers: names, paths ("encoder/block_3") or layers.
+        learning_rate: the optimizer's learning rate, for all variables, from `epoch` on.
+
+    Raises:
+        ScheduleError: `epoch` is not an integer >= 0, no layers, or a rate that is not positive.
+
+    Example:
+        >>> len(unfreeze_at(3, "embedding", learning_rate=1e-4).phases)
+        2
+    """
+    check_epoch(epoch, "epoch")
+    refs = as_refs(layers, "unfreeze_at")
+    if not refs:
+        raise ScheduleError("unfreeze_at needs at least one layer. Received none.")
+    frozen = [Phase(0, freeze=refs)] if epoch > 0 else []
+    return TrainabilitySchedule([*frozen, Phase(epoch, learning_rate=learning_rate)], also=refs)
+
+
+class DriftMonitor(keras.callbacks.Callback):
+    """Measure at the end of epochs how far an embedding table has moved since training began.
+
+    Each measured epoch's logs get `<layer>_drift`: the mean cosine distance (0 to 2) between the rows that moved and
+    themselves at the beginning. It costs one copy of the table, and one pass over it each time.
+
+    Args:
+        layer: name, path or layer; one with `.matrix()`, or a stock `keras.layers.Embedding`.
+        every: epochs between two measurements.
+
+    Attributes:
+        table: DataFrame with `epoch`, `moved` (rows), `mean_cosine_distance`, `max_cosine_distance`, `mean_l2`.
+        before: the table when training began, float32 of shape (V, D).
+
+    Raises:
+        ArgumentError: `every` < 1, or a layer without a table.
+        UnknownLayerError: when training begins, a name that the model does not have.
+    """
+
+    def __init__(self, layer: LayerRef, *, every: int = 1):
+        super().__init__()
+        if every < 1:
+            raise ArgumentError(f"every must be at least 1 epoch. Received: {every!r}.")
+        self.layer, self.every = layer, every
+        self.before: np.ndarray | None = None
+        self._rows: list[dict[str, float]] = []
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a measured epoch."""
+        columns = ["epoch", "moved", "mean_cosine_distance", "max_cosine_distance", "mean_l2"]
+        return pd.DataFrame(self._rows, columns=columns)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Keep a copy of the table, the first time."""
+        (self._layer,) = find_layers(self.model, as_refs(self.layer, "DriftMonitor"))
+        if self.before is None:
+            self.before = _matrix_of(self._layer)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Measure, if it is time."""
+        if (epoch + 1) % self.every:
+            return
+        distance, length, _ = row_drift(self.before, _matrix_of(self._layer))
+        moved = length > 0
+        some = bool(moved.any())
+        row = {
+            "epoch": epoch,
+            "moved": int(moved.sum()),
+            "mean_cosine_distance": float(distance[moved].mean()) if some else 0.0,
+            "max_cosine_distance": float(distance.max()),
+            "mean_l2": float(length[moved].mean()) if some else 0.0,
+        }
+        self._rows.append(row)
+        if logs is not None:
+            logs[f"{self._layer.name}_drift"] = row["mean_cosine_distance"]
+
+
+def _matrix_of(layer: keras.layers.Layer) -> np.ndarray:
+    if hasattr(layer, "matrix"):
+        return layer.matrix()
+    if isinstance(layer, keras.layers.Embedding):
+        return np.array(keras.ops.convert_to_numpy(layer.embeddings), np.float32)
+    raise ArgumentError(f"DriftMonitor needs an embedding layer. Received: {type(layer).__name__} {layer.name!r}.")
+
+
+def _variable_ids(model: keras.Model) -> set[int]:
+    return {id(variable) for variable in model.trainable_variables}
+
+
+def _settable_rate(optimizer: Any) -> float:
+    """The learning rate, after making sure that another one can be assigned."""
+    try:
+        rate = float(optimizer.learning_rate)
+        optimizer.learning_rate = rate
+    except (TypeError, AttributeError) as error:
+        raise ScheduleError(
+            f"A phase sets learning_rate, which {type(optimizer).__name__} {optimizer.name!r} does not let change: {error}"
+        ) from error
+    return rate
+
+
+def _rate_or_none(optimizer: Any) -> float | None:
+    try:
+        return float(optimizer.learning_rate)
+    except AttributeError:  # MultiOptimizer has several
+        return None

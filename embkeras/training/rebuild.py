@@ -1,0 +1,133 @@
+"""Rebuild a Keras optimizer in place after the set of trainable variables has changed.
+
+Keras optimizers are built once, for a fixed list of variables: a variable that becomes trainable later is "unknown" to
+them, or is left out in silence by the compiled train step. Making a new optimizer would lose the moments, the step
+counter and the learning-rate schedule. So the one that is there is built again over the new list, and every slot of a
+variable that stays is carried over, found by attribute and variable and not by path (paths collide in nested models).
+
+Private names used here, because Keras offers no public way: `_variables`, `_trainable_variables`,
+`_trainable_variables_indices`, `_var_key`, `_track_variable`, `_untrack_variable`, `_iterations`, `_learning_rate`,
+`_inner_optimizers`, `_model_variables_moving_average`. `tests/training/test_rebuild.py` fails when one of them goes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+_NOT_SLOTS = {"_variables", "_trainable_variables"}
+
+
+@dataclass(frozen=True)
+class _State:
+    """What one optimizer holds: slots by attribute and variable key, single variables by attribute, and the order."""
+
+    optimizer: Any
+    slots: dict[str, dict[Any, keras.Variable | None]]
+    singles: dict[str, keras.Variable]
+    tracked: list[keras.Variable]
+
+
+def rebuild_training(model: keras.Model) -> None:
+    """Make a compiled model train exactly its present `trainable_variables` from the next step on.
+
+    The state of every variable that was trained before and still is, the step counter and the learning-rate schedule
+    go on; variables that join start as in a new optimizer, those that leave lose their slots.
+    """
+    optimizer = model.optimizer
+    if optimizer is not None and optimizer.built:
+        states = [_state_of(part) for part in _parts(optimizer)]
+        with model.distribute_strategy.scope():
+            for state in states:
+                _take_apart(state)
+            optimizer.build(list(model.trainable_variables))
+            for state in states:
+                _put_back(state)
+    model.make_train_function(force=True)
+
+
+def _parts(optimizer: Any) -> Iterator[Any]:
+    """The optimizer and every optimizer inside it (LossScaleOptimizer, MultiOptimizer)."""
+    yield optimizer
+    inner = [optimizer.inner_optimizer] if hasattr(optimizer, "inner_optimizer") else []
+    for part in [*inner, *getattr(optimizer, "_inner_optimizers", [])]:
+        yield from _parts(part)
+
+
+def _state_of(optimizer: Any) -> _State:
+    variables = list(optimizer._trainable_variables)
+    keys = [optimizer._var_key(variable) for variable in variables]
+    lasting = (optimizer._iterations, optimizer._learning_rate)
+    slots, singles = {}, {}
+    for name, value in vars(optimizer).items():
+        if isinstance(value, keras.Variable) and not any(value is one for one in lasting):
+            singles[name] = value
+        elif name not in _NOT_SLOTS and variables and _is_slot_list(value, len(variables)):
+            slots[name] = dict(zip(keys, value, strict=True))
+    return _State(optimizer, slots, singles, list(optimizer._variables))
+
+
+def _is_slot_list(value: Any, length: int) -> bool:
+    """One variable, or None, for each trained variable."""
+    return (
+        isinstance(value, list)
+        and len(value) == length
+        and all(slot is None or isinstance(slot, keras.Variable) for slot in value)
+    )
+
+
+def _take_apart(state: _State) -> None:
+    optimizer = state.optimizer
+    lasting = (optimizer._iterations, optimizer._learning_rate)
+    for variable in state.tracked:
+        if not any(variable is one for one in lasting):
+            optimizer._untrack_variable(variable)
+    optimizer._trainable_variables = []
+    optimizer._trainable_variables_indices = {}
+    optimizer.built = False
+
+
+def _put_back(state: _State) -> None:
+    optimizer = state.optimizer
+    kept = []
+    for name, before in state.singles.items():
+        now = getattr(optimizer, name)
+        if now is before:  # made in __init__, so not made again: it still belongs to the optimizer
+            kept.append(now)
+        else:
+            _copy(before, now)
+    _track_first(optimizer, kept, state.tracked)
+    keys = [optimizer._var_key(variable) for variable in optimizer._trainable_variables]
+    for name, before in state.slots.items():
+        for key, slot in zip(keys, getattr(optimizer, name), strict=optimizer.built):
+            if slot is not None and before.get(key) is not None:
+                _copy(before[key], slot)
+    if optimizer.use_ema and optimizer.built:
+        _start_averages(optimizer, known=set(state.slots.get("_model_variables_moving_average", ())))
+
+
+def _track_first(optimizer: Any, kept: list[keras.Variable], tracked: list[keras.Variable]) -> None:
+    """Track variables from __init__ again, before those of build: .keras files name them by position."""
+    if not kept:
+        return
+    built = [variable for variable in optimizer._variables if not any(variable is one for one in tracked)]
+    for variable in built:
+        optimizer._untrack_variable(variable)
+    position = {id(variable): place for place, variable in enumerate(tracked)}
+    for variable in sorted(kept, key=lambda variable: position.get(id(variable), len(tracked))) + built:
+        optimizer._track_variable(variable)
+
+
+def _start_averages(optimizer: Any, known: set[Any]) -> None:
+    """The moving average of a variable that joins starts at its value; zero would drag it to the origin."""
+    averages = optimizer._model_variables_moving_average
+    for variable, average in zip(optimizer._trainable_variables, averages, strict=True):
+        if average is not None and optimizer._var_key(variable) not in known:
+            _copy(variable, average)
+
+
+def _copy(source: keras.Variable, target: keras.Variable) -> None:
+    if target is not source:
+        target.assign(np.asarray(keras.ops.convert_to_numpy(source)))
