@@ -1,0 +1,87 @@
+"""embkeras: pre-trained word vectors in Keras, from the vector file to a SavedModel that is asked in integer ids.
+
+    vector file -> aligned matrix -> Embedding layer -> schedule of trainability -> drift measured -> SavedModel
+
+TensorFlow is loaded by the first name that needs it, not by `import embkeras`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from embkeras import errors
+
+__version__ = "0.1.0"
+
+# public name -> the module that holds it
+_WITHOUT_KERAS = {
+    "AlignedMatrix": "vectors.alignment",
+    "DriftReport": "drift.report",
+    "KeyedVectors": "vectors.store",
+    "Tokenizer": "vectors.tokenizer",
+    "Vocabulary": "vectors.vocabulary",
+    "align": "vectors.alignment",
+    "drift_report": "drift.report",
+    "load_vectors": "vectors.formats",
+    "plot_comparison": "drift.plots",
+    "plot_coverage": "drift.plots",
+    "plot_drift": "drift.plots",
+    "plot_training": "drift.plots",
+    "save_vectors": "vectors.formats",
+}
+_WITH_KERAS = {
+    "DriftMonitor": "training.callbacks",
+    "ExportedModel": "serving.client",
+    "Phase": "training.schedules",
+    "PretrainedEmbedding": "layers.embedding",
+    "RowWiseAdam": "training.optimizers",
+    "TrainabilitySchedule": "training.callbacks",
+    "build_classifier": "layers.builders",
+    "build_embedding": "layers.builders",
+    "compare_strategies": "training.experiments",
+    "export_saved_model": "serving.export",
+    "unfreeze_at": "training.callbacks",
+}
+__all__ = sorted(["errors", *_WITHOUT_KERAS, *_WITH_KERAS])
+
+if TYPE_CHECKING:  # so that editors see what __getattr__ gives
+    from embkeras.drift.plots import plot_comparison, plot_coverage, plot_drift, plot_training
+    from embkeras.drift.report import DriftReport, drift_report
+    from embkeras.layers.builders import build_classifier, build_embedding
+    from embkeras.layers.embedding import PretrainedEmbedding
+    from embkeras.serving.client import ExportedModel
+    from embkeras.serving.export import export_saved_model
+    from embkeras.training.callbacks import DriftMonitor, TrainabilitySchedule, unfreeze_at
+    from embkeras.training.experiments import compare_strategies
+    from embkeras.training.optimizers import RowWiseAdam
+    from embkeras.training.schedules import Phase
+    from embkeras.vectors.alignment import AlignedMatrix, align
+    from embkeras.vectors.formats import load_vectors, save_vectors
+    from embkeras.vectors.store import KeyedVectors
+    from embkeras.vectors.tokenizer import Tokenizer
+    from embkeras.vectors.vocabulary import Vocabulary
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WITH_KERAS:
+        from embkeras.registration import check_backend
+
+        check_backend()
+    module = _WITH_KERAS.get(name) or _WITHOUT_KERAS.get(name)
+    if module is None:
+        raise AttributeError(f"module 'embkeras' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"embkeras.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+def _register() -> None:
+    from embkeras.registration import register_with_keras
+
+    register_with_keras()
+
+
+_register()

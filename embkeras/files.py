@@ -43,3 +43,16 @@ def _as_output_error(target: Path) -> Iterator[None]:
         if isinstance(error, EmbkerasError):
             raise
         raise OutputError(f"Cannot write {str(target)!r}: {error.strerror or error}.") from error
+
+
+def check_writable(folder: str | os.PathLike) -> None:
+    """Make sure, before long work begins, that its result can be written into `folder`; create it if need be.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    folder = Path(folder)
+    with _as_output_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass

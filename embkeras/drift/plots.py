@@ -18,9 +18,7 @@ def new_figure(columns: int = 1) -> tuple[Any, list[Any]]:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingDependencyError(
-            'Pictures need matplotlib: python -m pip install "embkeras[plots]".'
-        ) from None
+        raise MissingDependencyError('Pictures need matplotlib: python -m pip install "embkeras[plots]".') from None
     figure = Figure(figsize=(5.5 * columns, 4), layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False)[0]
     return figure, list(axes)
@@ -53,7 +51,9 @@ def plot_training(history: Mapping[str, Sequence[float]], *, unfrozen_at: int | 
         if key in history:
             ax.plot(range(len(history[key])), history[key], marker="o", label=label)
     if unfrozen_at is not None:
-        ax.axvline(unfrozen_at - 0.5, color="black", linestyle="--", linewidth=1, label=f"unfrozen at epoch {unfrozen_at}")
+        ax.axvline(
+            unfrozen_at - 0.5, color="black", linestyle="--", linewidth=1, label=f"unfrozen at epoch {unfrozen_at}"
+        )
     ax.set(xlabel="epoch", ylabel=name, title="Training")
     ax.legend()
     return ax
@@ -113,6 +113,26 @@ def plot_coverage(aligned: Any, *, ax: Any = None) -> Any:
         left += width
     ax.set(xlabel="share", xlim=(0, 1), title="Coverage")
     ax.legend()
+    return ax
+
+
+def plot_comparison(comparison: Any, *, ax: Any = None) -> Any:
+    """Test accuracy of each strategy as bars, with the standard deviation over seeds.
+
+    Args:
+        comparison: what `compare_strategies` returned.
+        ax: matplotlib Axes; a new figure if not given.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    ax = _axes(ax)
+    table = comparison.table.iloc[::-1]
+    ax.barh(list(table.index), table["accuracy"], xerr=table["accuracy_sd"].fillna(0), capsize=3)
+    ax.set(xlabel="test accuracy", title=f"{int(table['seeds'].min())} seed(s) each")
     return ax
 
 

@@ -103,7 +103,9 @@ class DriftReport:
         after = np.einsum("ij,ij->i", unit_rows(self.after[seen]), unit_rows(self.after[nearest]))
         tokens = self.table["token"].to_numpy()
         pairs = pd.DataFrame(dict(zip(columns, (tokens[seen], tokens[nearest], before, after), strict=True)))
-        pairs = pairs[(pairs["similarity_before"] >= min_similarity) & (pairs["similarity_after"] < pairs["similarity_before"])]
+        pairs = pairs[
+            (pairs["similarity_before"] >= min_similarity) & (pairs["similarity_after"] < pairs["similarity_before"])
+        ]
         order = (pairs["similarity_before"] - pairs["similarity_after"]).sort_values(ascending=False).index
         return pairs.loc[order].head(topn).reset_index(drop=True)
 

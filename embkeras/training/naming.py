@@ -46,9 +46,7 @@ def find_layers(model: keras.Model, refs: Sequence[LayerRef]) -> list[keras.laye
     return [_find_layer(model, ref, paths) for ref in refs]
 
 
-def _find_layer(
-    model: keras.Model, ref: LayerRef, paths: list[tuple[str, keras.layers.Layer]]
-) -> keras.layers.Layer:
+def _find_layer(model: keras.Model, ref: LayerRef, paths: list[tuple[str, keras.layers.Layer]]) -> keras.layers.Layer:
     if isinstance(ref, str):
         found = [layer for path, layer in paths if path == ref] or [layer for _, layer in paths if layer.name == ref]
     else:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from embkeras.errors import ScheduleError
 from embkeras.training.naming import LayerRef, as_refs
@@ -67,7 +68,7 @@ def check_phases(phases: Sequence[Phase]) -> tuple[Phase, ...]:
     phases = tuple(phases)
     if not phases or not all(isinstance(phase, Phase) for phase in phases):
         raise ScheduleError(f"A schedule needs at least one Phase. Received: {phases!r}.")
-    for earlier, later in zip(phases, phases[1:], strict=False):
+    for earlier, later in pairwise(phases):
         if later.start <= earlier.start:
             raise ScheduleError(
                 f"Each phase must begin after the one before. Received: epoch {later.start} after epoch {earlier.start}."

@@ -25,7 +25,7 @@ class Coverage:
     """Which share of a vocabulary has a vector of its own; padding and OOV ids are left out.
 
     Attributes:
-        types: share of the distinct tokens, 0 to 1.
+        types: share of the distinct tokens, 0 to 1; where counts are known, of those that occurred.
         tokens: share of the running text, 0 to 1 (None without counts); tokens that only "[UNK]" stands for count
             as not covered.
     """
@@ -103,6 +103,7 @@ class AlignedMatrix:
         counts = self.vocabulary.counts
         running = None
         if counts is not None and counts.sum():
+            words &= counts > 0
             running = float(counts[self.found].sum() / counts.sum())
         return Coverage(float(self.found[words].mean()) if words.any() else 0.0, running)
 

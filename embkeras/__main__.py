@@ -1,0 +1,8 @@
+"""`python -m embkeras` is the command `embkeras`."""
+
+import sys
+
+from embkeras.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

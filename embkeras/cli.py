@@ -1,0 +1,149 @@
+"""The commands: parse, call, print."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from embkeras.errors import EmbkerasError
+
+ARCHITECTURES = ("lstm", "cnn", "mean")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 when it went well, 2 with one line on standard error for bad input, 130 when interrupted."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up notes say nothing about the user's work
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except EmbkerasError as error:
+        print(f"embkeras {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"embkeras {options.command}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="embkeras",
+        description="Pre-trained word vectors in Keras: freeze, unfreeze, measure the drift, serve integer ids.",
+        epilog="Example: embkeras demo",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_train(commands)
+    _add_predict(commands)
+    return parser
+
+
+def _add_command(commands: Any, name: str, run: Any, summary: str, example: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"Example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_training(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--architecture", choices=ARCHITECTURES, default="lstm", help="what reads the vectors (lstm)")
+    command.add_argument("--epochs", type=int, help="epochs of training (8)")
+    command.add_argument(
+        "--unfreeze-at", type=int, metavar="EPOCH", help="first epoch, counted from 0, in which the table moves (3)"
+    )
+    command.add_argument("--seeds", type=int, metavar="N", help="trainings of each strategy in the comparison (3)")
+
+
+def _add_demo(commands: Any) -> None:
+    command = _add_command(
+        commands, "demo", _demo, "The whole way on GloVe vectors and tweets rated by people.", "embkeras demo --seeds 5"
+    )
+    _add_training(command)
+    command.add_argument("--quick", action="store_true", help="a smaller run of the same: fewer tweets, epochs, words")
+    command.add_argument(
+        "--out", type=Path, default=Path("saved_models", "tweets"), help="folder of the model (saved_models/tweets)"
+    )
+
+
+def _add_train(commands: Any) -> None:
+    command = _add_command(
+        commands,
+        "train",
+        _train,
+        "The whole way on your own labelled texts and vectors.",
+        "embkeras train reviews.csv --text review --label stars --vectors glove.6B.50d.txt --unfreeze-at 3 "
+        "--out saved_models/reviews",
+    )
+    command.add_argument("file", type=Path, help="CSV, TSV, JSON Lines, or Sentiment140's CSV")
+    command.add_argument("--text", metavar="COLUMN", help="column with the text")
+    command.add_argument("--label", metavar="COLUMN", help="column with the label")
+    command.add_argument(
+        "--vectors", type=Path, required=True, metavar="PATH", help="GloVe or word2vec text, .vec, .npy"
+    )
+    command.add_argument("--words-file", type=Path, metavar="PATH", help="for .npy vectors: the list of words")
+    command.add_argument("--encoding", help="of FILE (utf-8; latin-1 for Sentiment140)")
+    command.add_argument("--skip-empty", action="store_true", help="leave out rows with an empty text or label")
+    command.add_argument("--compare", action="store_true", help="also train frozen, fine-tuned and random, and compare")
+    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder of the model")
+    _add_training(command)
+
+
+def _add_predict(commands: Any) -> None:
+    command = _add_command(
+        commands,
+        "predict",
+        _predict,
+        "Label texts with an exported model.",
+        'embkeras predict saved_models/tweets "what a lovely day" "this is awful"',
+    )
+    command.add_argument("path", type=Path, help="folder of the model")
+    command.add_argument("texts", nargs="+", metavar="TEXT", help="a text")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _settings(options: argparse.Namespace) -> Any:
+    from embkeras.workflow import Settings
+
+    names = ("architecture", "epochs", "unfreeze_at", "seeds")
+    return Settings(**{name: getattr(options, name) for name in names if getattr(options, name) is not None})
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from embkeras import workflow
+
+    workflow.demo(options.out, _settings(options), _say, quick=options.quick)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from embkeras import workflow
+
+    workflow.train(
+        options.file,
+        options.vectors,
+        options.out,
+        _settings(options),
+        _say,
+        text=options.text,
+        label=options.label,
+        encoding=options.encoding,
+        skip_empty=options.skip_empty,
+        words_file=options.words_file,
+        compare=options.compare,
+    )
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from embkeras import presentation, workflow
+
+    table = workflow.predict(options.path, options.texts)
+    _say(presentation.predictions_text(table["text"], table["label"], table["probability"]))

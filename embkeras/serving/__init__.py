@@ -1,0 +1,1 @@
+"""Ids in, scores out: the exported model and those who ask it."""

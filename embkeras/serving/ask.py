@@ -1,0 +1,27 @@
+"""Ask a SavedModel in token ids, with TensorFlow and nothing else: no Keras, no embkeras.
+
+Run it as a file: `python ask.py FOLDER` reads JSON lists of ids from standard input, one a line, and writes one line of
+JSON for each: the scores. Its last line says which packages the process had loaded. It imports nothing from embkeras
+on purpose, so that an answer proves the export to stand on its own.
+"""
+
+import json
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import tensorflow as tf
+
+
+def main() -> None:
+    """Answer every line of standard input."""
+    serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+    for line in sys.stdin:
+        answers = serve(token_ids=tf.constant([json.loads(line)], tf.int64))
+        print(json.dumps(answers["scores"][0].numpy().tolist()))
+    print(json.dumps({name: name in sys.modules for name in ("tensorflow", "keras", "embkeras")}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Asking an exported model: in this process, in another one, and what a request weighs."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from embkeras.errors import SavedModelError
+from embkeras.serving.export import CARD_FILE, VOCABULARY_FILE, latest_version
+from embkeras.vectors.vocabulary import Vocabulary
+
+
+class ExportedModel:
+    """A model that `export_saved_model` wrote, with the vocabulary and class names from its assets.
+
+    Args:
+        path: the model's folder (its highest version is taken) or the folder of one version.
+
+    Attributes:
+        folder: the folder of the version.
+        vocabulary: what its ids mean.
+        class_names: tuple of str, or None.
+
+    Raises:
+        SavedModelError: there is no export, or it is damaged, or its vocabulary is not the one it was exported with.
+    """
+
+    def __init__(self, path: str | Path):
+        path = Path(path)
+        version = latest_version(path)
+        self.folder = path / str(version) if version is not None else path
+        if not (self.folder / "saved_model.pb").is_file():
+            raise SavedModelError(f"There is no exported model in {str(path)!r}: no saved_model.pb.")
+        card = self._read_card()
+        self.vocabulary = Vocabulary.load(self.folder / "assets" / VOCABULARY_FILE)
+        if self.vocabulary.fingerprint != card["vocabulary_fingerprint"]:
+            raise SavedModelError(f"The vocabulary in {str(self.folder)!r} is not the one the model was exported with.")
+        self.class_names = None if card["class_names"] is None else tuple(card["class_names"])
+
+    def _read_card(self) -> dict[str, Any]:
+        path = self.folder / "assets" / CARD_FILE
+        try:
+            card = json.loads(path.read_bytes())
+            return {name: card[name] for name in ("vocabulary_fingerprint", "class_names")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SavedModelError(
+                f"{str(self.folder)!r} was not exported by embkeras, or is damaged: {error!r}."
+            ) from error
+
+    @cached_property
+    def _serve(self) -> Any:
+        try:
+            self._loaded = tf.saved_model.load(str(self.folder))  # the signature does not keep it alive
+            return self._loaded.signatures["serving_default"]
+        except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+            raise SavedModelError(f"Cannot load {str(self.folder)!r}: {error}") from error
+
+    def scores(self, token_ids: Any) -> np.ndarray:
+        """Scores of shape (batch, classes) for ids of shape (batch, time)."""
+        return self._serve(token_ids=tf.constant(token_ids, tf.int64))["scores"].numpy()
+
+    def predict(self, texts: Sequence[str]) -> pd.DataFrame:
+        """One row a text: `text`, `label`, `probability` of the best class.
+
+        Raises:
+            VocabularyError: the vocabulary was saved without a tokenizer.
+        """
+        scores = np.concatenate([self.scores(self.vocabulary.encode(text)[None]) for text in texts])
+        best = scores.argmax(axis=1)
+        labels = [self.class_names[index] if self.class_names else str(index) for index in best]
+        return pd.DataFrame({"text": list(texts), "label": labels, "probability": scores.max(axis=1)})
+
+
+def ask_in_new_process(folder: Path, requests: Sequence[Sequence[int]]) -> tuple[np.ndarray, dict[str, bool]]:
+    """Scores (requests, classes) from a process that imports only TensorFlow, and which packages it had loaded.
+
+    Raises:
+        SavedModelError: the process failed; the end of what it said is quoted.
+    """
+    lines = "".join(json.dumps([int(id_) for id_ in request]) + "\n" for request in requests)
+    command = [sys.executable, "-P", str(Path(__file__).with_name("ask.py")), str(folder)]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, check=False)
+    answers = done.stdout.splitlines()
+    if done.returncode or len(answers) != len(requests) + 1:
+        raise SavedModelError(f"The process that asked {str(folder)!r} failed: {done.stderr.strip()[-500:]}")
+    return np.array([json.loads(answer) for answer in answers[:-1]]), json.loads(answers[-1])
+
+
+def request_bytes(token_ids: np.ndarray, vectors: np.ndarray) -> pd.DataFrame:
+    """What one request weighs in bytes: as ids (batch, time), and as float vectors (batch, time, D).
+
+    JSON is the body of TensorFlow Serving's REST interface; protobuf is the tensor of its gRPC interface, int64 ids
+    and float32 vectors as raw content.
+
+    Returns:
+        rows "JSON" and "protobuf", columns `ids`, `vectors`, `ratio`.
+    """
+    ids, floats = np.asarray(token_ids, np.int64), np.asarray(vectors, np.float32)
+    weights = {
+        "JSON": [len(json.dumps({"instances": array.tolist()}).encode()) for array in (ids, floats)],
+        "protobuf": [tf.make_tensor_proto(array).ByteSize() for array in (ids, floats)],
+    }
+    table = pd.DataFrame.from_dict(weights, orient="index", columns=["ids", "vectors"])
+    table["ratio"] = table["vectors"] / table["ids"]
+    return table

@@ -1,0 +1,217 @@
+"""Reading labelled text (CSV, TSV, JSON Lines) and splitting it."""
+
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from embkeras.errors import DataError
+
+SENTIMENT140_COLUMNS = ("label", "id", "date", "query", "user", "text")
+_DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+_JSON_ENDINGS = (".jsonl", ".ndjson")
+_MOST_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Texts and their labels.
+
+    Attributes:
+        texts: tuple of str.
+        labels: int array of shape (texts,), indices into `class_names`.
+        class_names: the distinct labels in order, numbers by size and others by the alphabet.
+    """
+
+    texts: tuple[str, ...]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: np.ndarray) -> "LabelledTexts":
+        """Only these rows."""
+        return LabelledTexts(tuple(self.texts[row] for row in rows), self.labels[rows], self.class_names)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One set of labelled texts cut into three."""
+
+    train: LabelledTexts
+    validation: LabelledTexts
+    test: LabelledTexts
+
+
+def labelled(texts: Sequence[str], labels: Sequence[str], source: str = "the data") -> LabelledTexts:
+    """Check texts and labels and number the classes.
+
+    Raises:
+        DataError: an empty text, fewer than two classes, or so many that the column can hardly be a label.
+    """
+    if len(texts) != len(labels):
+        raise DataError(f"{source} has {len(texts)} texts, but {len(labels)} labels.")
+    for row, (text, label) in enumerate(zip(texts, labels, strict=True), start=1):
+        if not text.strip() or not label.strip():
+            what = "text" if not text.strip() else "label"
+            raise DataError(f"{source}: row {row} has an empty {what}. Remove it, or pass --skip-empty.")
+    names = sorted(set(labels), key=_by_size)
+    if len(names) < 2:
+        raise DataError(f"{source} has one class only ({names[0]!r} in all {len(labels)} rows): nothing to tell apart.")
+    if len(names) > min(_MOST_CLASSES, len(labels) // 2):
+        raise DataError(
+            f"{source} has {len(names):,} different labels in {len(labels):,} rows: is that the label column?"
+        )
+    number = {name: index for index, name in enumerate(names)}
+    return LabelledTexts(tuple(texts), np.array([number[label] for label in labels], np.int64), tuple(names))
+
+
+def _by_size(label: str) -> tuple[int, float, str]:
+    try:
+        return 0, float(label), label
+    except ValueError:
+        return 1, 0.0, label
+
+
+def read_labelled(
+    path: str | os.PathLike,
+    text: str | None = None,
+    label: str | None = None,
+    *,
+    encoding: str | None = None,
+    skip_empty: bool = False,
+) -> LabelledTexts:
+    """Read labelled texts from CSV or TSV with a header line, from JSON Lines, or from Sentiment140's CSV.
+
+    Sentiment140 (Go, Bhayani & Huang 2009) is known by its shape: six columns, no header, Latin-1, the first column
+    0, 2 or 4; `text` and `label` need not be given for it.
+
+    Args:
+        path: the file; its ending tells the format (.csv, .tsv, .tab, .jsonl, .ndjson).
+        text: name of the column with the text.
+        label: name of the column with the label.
+        encoding: of the file; UTF-8 if not given, Latin-1 for Sentiment140.
+        skip_empty: leave out rows whose text or label is empty, instead of refusing them.
+
+    Raises:
+        DataError: no such file or column, a row of another width, bytes that are not in the encoding, or whatever
+            `labelled` raises; with the line or row.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"Cannot read {str(path)!r}: {'it is a folder' if path.is_dir() else 'there is no such file'}.")
+    if path.suffix.lower() in _JSON_ENDINGS:
+        rows = _json_rows(path, encoding or "utf-8", text, label)
+    elif path.suffix.lower() in _DELIMITERS:
+        rows = _delimited_rows(path, encoding, text, label)
+    else:
+        endings = ", ".join([*_DELIMITERS, *_JSON_ENDINGS])
+        raise DataError(f"{str(path)!r} must end in one of {endings}. Received: {path.suffix!r}.")
+    if skip_empty:
+        rows = [row for row in rows if row[0].strip() and row[1].strip()]
+    if not rows:
+        raise DataError(f"{str(path)!r} has no rows.")
+    return labelled([row[0] for row in rows], [row[1] for row in rows], repr(str(path)))
+
+
+def _delimited_rows(path: Path, encoding: str | None, text: str | None, label: str | None) -> list[tuple[str, str]]:
+    delimiter = _DELIMITERS[path.suffix.lower()]
+    if delimiter == "," and _is_sentiment140(path):
+        header, encoding, first = list(SENTIMENT140_COLUMNS), encoding or "latin-1", 0
+        text, label = text or "text", label or "label"
+    else:
+        header, encoding, first = None, encoding or "utf-8-sig", 1
+    pairs = []
+    try:
+        with path.open(encoding=encoding, newline="") as file:
+            rows = csv.reader(file, delimiter=delimiter)
+            header = header or next(rows, [])
+            at_text, at_label = _column(path, header, text, "--text"), _column(path, header, label, "--label")
+            for number, row in enumerate(rows, start=1 + first):
+                if not row:
+                    continue
+                if len(row) != len(header):
+                    raise DataError(
+                        f"{str(path)!r}, row {number} (line {rows.line_num}): expected {len(header)} fields, found {len(row)}."
+                    )
+                pairs.append((row[at_text], row[at_label]))
+    except (UnicodeDecodeError, LookupError, csv.Error) as error:
+        raise DataError(f"{str(path)!r} cannot be read as {encoding}: {error}. Another --encoding?") from error
+    except OSError as error:
+        raise DataError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from error
+    return pairs
+
+
+def _is_sentiment140(path: Path) -> bool:
+    with path.open(encoding="latin-1", newline="") as file:
+        try:
+            first = next(csv.reader([file.readline()]), [])
+        except csv.Error:
+            return False
+    return len(first) == len(SENTIMENT140_COLUMNS) and first[0] in ("0", "2", "4") and first[1].isdigit()
+
+
+def _column(path: Path, header: list[str], name: str | None, option: str) -> int:
+    if name is None:
+        raise DataError(f"Say which column of {str(path)!r} to read: {option} NAME. Columns: {', '.join(header)}.")
+    if header.count(name) != 1:
+        raise DataError(
+            f"{str(path)!r} has {header.count(name) or 'no'} column {name!r}. Columns: {', '.join(header)}."
+        )
+    return header.index(name)
+
+
+def _json_rows(path: Path, encoding: str, text: str | None, label: str | None) -> list[tuple[str, str]]:
+    pairs = []
+    try:
+        lines = path.read_text(encoding).split("\n")
+    except (UnicodeDecodeError, LookupError, OSError) as error:
+        raise DataError(f"Cannot read {str(path)!r} as {encoding}: {error}. Another --encoding?") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{str(path)!r}, line {number}: not JSON: {error}.") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{str(path)!r}, line {number}: expected an object, found {line[:40]!r}.")
+        for name, option in ((text, "--text"), (label, "--label")):
+            if name not in row:
+                _column(path, list(row), name, option)
+        if not isinstance(row[text], str):
+            raise DataError(f"{str(path)!r}, line {number}: {text!r} must be a string, found {row[text]!r}.")
+        pairs.append((row[text], str(row[label])))
+    return pairs
+
+
+def split(data: LabelledTexts, *, validation: float = 0.15, test: float = 0.15, seed: int = 0) -> Split:
+    """Cut labelled texts into training, validation and test, each class in the same shares; fixed by `seed`.
+
+    Raises:
+        DataError: shares that leave nothing for training, or a class with fewer than 3 texts.
+    """
+    if not (0 < validation < 1 and 0 < test < 1 and validation + test < 1):
+        raise DataError(f"validation and test must be shares that leave some training. Received: {validation}, {test}.")
+    rng = np.random.default_rng(seed)
+    parts: tuple[list[np.ndarray], ...] = ([], [], [])
+    smallest, count = min(Counter(data.labels.tolist()).items(), key=lambda pair: pair[1])
+    if count < 3:
+        raise DataError(
+            f"Class {data.class_names[smallest]!r} has {count} text(s); each class needs 3, one for each of training, "
+            f"validation and test."
+        )
+    for index in range(len(data.class_names)):
+        rows = rng.permutation(np.flatnonzero(data.labels == index))
+        first = min(max(1, round(len(rows) * test)), len(rows) - 2)
+        second = min(first + max(1, round(len(rows) * validation)), len(rows) - 1)
+        for part, piece in zip(parts, (rows[second:], rows[first:second], rows[:first]), strict=True):
+            part.append(piece)
+    train, held_out, tested = (data.take(rng.permutation(np.concatenate(part))) for part in parts)
+    return Split(train, held_out, tested)

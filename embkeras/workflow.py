@@ -1,0 +1,326 @@
+"""The whole way as functions: what `embkeras demo`, `train` and `predict` do."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from embkeras import datasets, presentation
+from embkeras.drift.plots import new_figure, plot_drift, plot_training
+from embkeras.drift.report import DriftReport, drift_report
+from embkeras.errors import ArgumentError, MissingDependencyError
+from embkeras.files import check_writable, written_beside
+from embkeras.layers.builders import build_classifier
+from embkeras.serving.client import ExportedModel, ask_in_new_process, request_bytes
+from embkeras.serving.export import export_saved_model
+from embkeras.text_data import Split, labelled, read_labelled, split
+from embkeras.training.callbacks import DriftMonitor
+from embkeras.training.experiments import Data, Run, Strategy, compare_strategies, default_strategies, run_strategy
+from embkeras.training.optimizers import RowWiseAdam
+from embkeras.vectors.alignment import AlignedMatrix, align
+from embkeras.vectors.formats import load_vectors
+from embkeras.vectors.tokenizer import TWEETS
+from embkeras.vectors.vocabulary import Vocabulary
+
+Say = Callable[[str], None]
+FALLBACKS = ("lower", "placeholder", "hashtag", "hyphen", "repeats", "marks")
+LAYER = "embedding"
+NEAR_ZERO = 0.5  # mean ratings closer to zero than this are neither positive nor negative
+EXAMPLES = (
+    "What a lovely surprise, this made my whole week :)",
+    "Stuck in traffic again and the radio is broken. Worst morning ever",
+    "@anonymous I can't believe how good that concert was!!!",
+    "The flat smells horrible and nobody answers the phone",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to train and how; epochs count from 0.
+
+    Attributes:
+        architecture: "lstm", "cnn" or "mean".
+        epochs, batch_size, units, dropout: as in Keras.
+        unfreeze_at: first epoch in which the table moves.
+        learning_rate: before that epoch.
+        unfrozen_learning_rate: from that epoch on.
+        seeds: trainings of each strategy in the comparison.
+        max_length: tokens of a text that are read.
+        extra_words: so many words from the head of the vector file get a row, though training does not see them.
+    """
+
+    architecture: str = "lstm"
+    epochs: int = 8
+    batch_size: int = 32
+    units: int = 64
+    dropout: float = 0.4
+    unfreeze_at: int = 3
+    learning_rate: float = 2e-3
+    unfrozen_learning_rate: float = 1e-3
+    seeds: int = 3
+    max_length: int = 64
+    extra_words: int = 20_000
+
+    def __post_init__(self):
+        if not 0 <= self.unfreeze_at < self.epochs:
+            raise ArgumentError(
+                f"The table must be unfrozen within the {self.epochs} epochs, 0 to {self.epochs - 1}. "
+                f"Received: epoch {self.unfreeze_at}."
+            )
+        for name in ("batch_size", "units", "seeds", "max_length"):
+            if getattr(self, name) < 1:
+                raise ArgumentError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Texts and vectors, ready for training."""
+
+    aligned: AlignedMatrix
+    data: Data
+    class_names: tuple[str, ...]
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What the ids mean."""
+        return self.aligned.vocabulary
+
+
+def demo(out: Path, settings: Settings, say: Say, *, quick: bool = False) -> Path:
+    """The whole way on GloVe 6B 50d and 3,432 of 4,200 rated tweets; returns the exported version's folder.
+
+    Args:
+        out: where the model goes.
+        settings: what to train.
+        say: receives each line of the report.
+        quick: 900 of the tweets, three epochs, one seed and a small model: the same way, shorter.
+    """
+    check_writable(out)
+    matrix, words = datasets.glove_paths()
+    if not datasets.tweets_are_cached():
+        say("Fetching 4,200 rated tweets (2.5 MB, once) ...")
+    rated = datasets.tweets()
+    clear = rated[rated["rating"].abs() >= NEAR_ZERO]
+    say(
+        f"Text: {len(rated):,} tweets rated by people; {len(rated) - len(clear):,} rated nearer to zero than {NEAR_ZERO} left out"
+    )
+    if quick:
+        clear = clear.head(900)
+        settings = replace(settings, epochs=3, unfreeze_at=1, seeds=1, units=16, extra_words=5_000)
+    texts = labelled(clear["text"].tolist(), np.where(clear["rating"] > 0, "positive", "negative").tolist())
+    return _whole_way(split(texts), matrix, words, out, settings, say, compare=True, examples=EXAMPLES)
+
+
+def train(
+    file: Path,
+    vectors: Path,
+    out: Path,
+    settings: Settings,
+    say: Say,
+    *,
+    text: str | None = None,
+    label: str | None = None,
+    encoding: str | None = None,
+    skip_empty: bool = False,
+    words_file: Path | None = None,
+    compare: bool = False,
+) -> Path:
+    """The whole way on a user's own file and vectors; returns the exported version's folder."""
+    check_writable(out)
+    data = read_labelled(file, text, label, encoding=encoding, skip_empty=skip_empty)
+    say(f"Text: {len(data):,} texts in {len(data.class_names)} classes ({', '.join(data.class_names[:5])})")
+    parts = split(data)
+    return _whole_way(parts, vectors, words_file, out, settings, say, compare=compare, examples=parts.test.texts[:4])
+
+
+def predict(path: Path, texts: Sequence[str]) -> pd.DataFrame:
+    """Label and probability of each text from an exported model: columns `text`, `label`, `probability`."""
+    return ExportedModel(path).predict(texts)
+
+
+def _whole_way(
+    parts: Split,
+    vectors: Path,
+    words_file: Path | None,
+    out: Path,
+    settings: Settings,
+    say: Say,
+    *,
+    compare: bool,
+    examples: Sequence[str],
+) -> Path:
+    prepared = prepare(parts, vectors, words_file, settings, say)
+    strategies = default_strategies(settings.unfreeze_at, settings.unfrozen_learning_rate)
+    say(
+        f"\nTraining the {settings.architecture} classifier: table frozen, from epoch {settings.unfreeze_at} "
+        f"(counted from 0) unfrozen at learning rate {settings.unfrozen_learning_rate:g}"
+    )
+    monitor = DriftMonitor(LAYER)
+    run = _train_phased(prepared, strategies["phased"], settings, monitor)
+    report = drift_report(
+        monitor.before,
+        run.model.get_layer(LAYER).matrix(),
+        prepared.vocabulary.tokens,
+        counts=prepared.vocabulary.counts,
+    )
+    say("\nDrift")
+    for line in presentation.drift_lines(report):
+        say(line)
+    _show_result(prepared, run, strategies, settings, say, compare=compare)
+    folder = _export(run.model, prepared, out, say, examples)
+    _draw(run, report, settings, out, say)
+    return folder
+
+
+def prepare(parts: Split, vectors: Path, words_file: Path | None, settings: Settings, say: Say) -> Prepared:
+    """Vocabulary from the training texts, vectors for it, and the texts as ids."""
+    vocabulary = Vocabulary.from_texts(parts.train.texts, tokenizer=TWEETS)
+    if settings.extra_words:
+        # Words that training does not see keep their vectors, so that a served text with them is understood.
+        head = load_vectors(vectors, words_file=words_file, limit=settings.extra_words)
+        vocabulary = vocabulary.extended(word for word in head if TWEETS(word) == [word])
+    loaded = load_vectors(vectors, words=vocabulary, fallbacks=FALLBACKS, words_file=words_file)
+    aligned = align(loaded, vocabulary, fallbacks=FALLBACKS)
+    say(
+        f"Vectors: {len(loaded):,} rows of {loaded.provenance.rows:,} read, width {loaded.vector_size}; "
+        f"table {aligned.values.shape[0]:,} x {aligned.output_dim}"
+    )
+    for line in presentation.coverage_lines(aligned):
+        say(line)
+    longest = max(len(TWEETS(text)) for text in parts.train.texts)
+    length = max(1, min(settings.max_length, longest))
+    say(
+        f"Split: {len(parts.train):,} training, {len(parts.validation):,} validation, {len(parts.test):,} test; "
+        f"{length} tokens a text (the longest has {longest})"
+    )
+    data = Data(
+        *[
+            (vocabulary.encode_batch(part.texts, length), part.labels)
+            for part in (parts.train, parts.validation, parts.test)
+        ]
+    )
+    return Prepared(aligned, data, parts.train.class_names)
+
+
+def _builder(prepared: Prepared, settings: Settings) -> Callable[[Strategy], keras.Model]:
+    """A function that makes the compiled model of a strategy."""
+    values = prepared.aligned.values
+    rng = np.random.default_rng(0)
+    random = rng.normal(0, values[prepared.aligned.found].std(), values.shape).astype(np.float32)
+    random[prepared.vocabulary.padding_id] = 0
+    control = AlignedMatrix(random, prepared.vocabulary)
+
+    def build(strategy: Strategy) -> keras.Model:
+        model = build_classifier(
+            prepared.aligned if strategy.pretrained else control,
+            len(prepared.class_names),
+            architecture=settings.architecture,
+            units=settings.units,
+            dropout=settings.dropout,
+            trainable=strategy.trainable,
+        )
+        model.compile(RowWiseAdam(settings.learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    return build
+
+
+def _train_phased(prepared: Prepared, strategy: Strategy, settings: Settings, monitor: DriftMonitor) -> Run:
+    return run_strategy(
+        _builder(prepared, settings),
+        prepared.data,
+        "phased",
+        strategy,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        layer=LAYER,
+        callbacks=[monitor],
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
+
+
+def _show_result(
+    prepared: Prepared, run: Run, strategies: dict[str, Strategy], settings: Settings, say: Say, *, compare: bool
+) -> None:
+    labels = prepared.data.test[1]
+    majority = np.bincount(labels).max() / len(labels)
+    if not compare:
+        say(
+            f"\nResult on {len(labels):,} test texts: accuracy {run.accuracy:.1%}, F1 {run.f1:.1%} "
+            f"(always the largest class: {majority:.1%}); --compare sets frozen, fine-tuned and random beside it"
+        )
+        return
+    say(f"\nComparing {len(strategies)} strategies, {settings.seeds} seed(s) each, on the same data")
+    comparison = compare_strategies(
+        _builder(prepared, settings),
+        prepared.data,
+        strategies=strategies,
+        seeds=settings.seeds,
+        done=[run],
+        on_start=lambda name, seed: [_ProgressLine(f"{name}, seed {seed}")],
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        layer=LAYER,
+    )
+    say(f"\nResult on {len(labels):,} test texts (always the largest class: {majority:.1%})")
+    say(presentation.comparison_text(comparison.table))
+    say(comparison.recommendation)
+
+
+class _ProgressLine(keras.callbacks.Callback):
+    """One line a training: rewritten every epoch on a terminal, written once at the end elsewhere."""
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.name = name
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Show the epoch and the accuracies."""
+        last = epoch + 1 == self.params["epochs"]
+        if not (last or sys.stdout.isatty()):
+            return
+        line = f"  {self.name}: epoch {epoch + 1}/{self.params['epochs']}, "
+        line += f"accuracy {logs['accuracy']:.3f}, validation {logs['val_accuracy']:.3f}"
+        start, end = ("\r", "\n" if last else "") if sys.stdout.isatty() else ("", "\n")
+        print(start + line, end=end, flush=True)
+
+
+def _export(model: keras.Model, prepared: Prepared, out: Path, say: Say, examples: Sequence[str]) -> Path:
+    """Write the SavedModel, and ask it from another process that has TensorFlow only."""
+    vocabulary = prepared.vocabulary
+    folder = export_saved_model(model, out, vocabulary=vocabulary, class_names=prepared.class_names)
+    say(f"\nExported to {os.path.join(folder, '')}")
+    requests = [vocabulary.encode(text) for text in examples]
+    scores, loaded = ask_in_new_process(folder, requests)
+    here = np.concatenate([model(ids[None], training=False).numpy() for ids in requests])
+    packages = ", ".join(f"{name} {'loaded' if there else 'not loaded'}" for name, there in loaded.items())
+    say(
+        f"Asked in token ids by a separate process ({packages}); largest difference from here {np.abs(scores - here).max():.1e}:"
+    )
+    names = [prepared.class_names[index] for index in scores.argmax(axis=1)]
+    say(presentation.predictions_text(examples, names, scores.max(axis=1).tolist()))
+    ids = requests[0][None]
+    say(f"One request of {ids.shape[1]} tokens: {ids[0].tolist()}")
+    say(presentation.bytes_text(request_bytes(ids, prepared.aligned.values[ids])))
+    return folder
+
+
+def _draw(run: Run, report: DriftReport, settings: Settings, out: Path, say: Say) -> None:
+    """Training curves and drift as one picture beside the model."""
+    try:
+        figure, (left, right) = new_figure(2)
+    except MissingDependencyError as error:
+        say(f"No picture: {error}")
+        return
+    plot_training(run.history, unfrozen_at=settings.unfreeze_at, ax=left)
+    plot_drift(report, min_count=5, ax=right)
+    picture = out / "training.png"
+    with written_beside(picture) as beside:
+        figure.savefig(beside, format="png", dpi=120)
+    say(f"Picture: {picture}")
