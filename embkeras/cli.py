@@ -1,11 +1,14 @@
 """The commands: parse, call, print."""
 
 import argparse
+import importlib
 import os
 import sys
+import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from embkeras.errors import EmbkerasError
 
@@ -14,9 +17,10 @@ ARCHITECTURES = ("lstm", "cnn", "mean")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 when it went well, 2 with one line on standard error for bad input, 130 when interrupted."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up notes say nothing about the user's work
     options = _parser().parse_args(arguments)
+    warnings.formatwarning = lambda message, *_, **__: f"embkeras {options.command}: warning: {message}\n"
     try:
+        _start_tensorflow()
         options.run(options)
     except EmbkerasError as error:
         print(f"embkeras {options.command}: {error}", file=sys.stderr)
@@ -27,8 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all of ours are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where to read on."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="embkeras",
         description="Pre-trained word vectors in Keras: freeze, unfreeze, measure the drift, serve integer ids.",
         epilog="Example: embkeras demo",
@@ -107,12 +119,31 @@ def _add_predict(commands: Any) -> None:
     command.add_argument("texts", nargs="+", metavar="TEXT", help="a text")
 
 
+def _start_tensorflow() -> None:
+    """Import TensorFlow without its start-up notes, which no setting silences; if it fails, they are shown."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            tensorflow = importlib.import_module("tensorflow")
+        except BaseException:
+            notes.seek(0)
+            os.write(kept, notes.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+    tensorflow.get_logger().setLevel("ERROR")  # it warns of the compiling that several trainings in a row need
+
+
 def _say(line: str) -> None:
     print(line, flush=True)
 
 
 def _settings(options: argparse.Namespace) -> Any:
-    from embkeras.workflow import Settings
+    from embkeras.preparation import Settings
 
     names = ("architecture", "epochs", "unfreeze_at", "seeds")
     return Settings(**{name: getattr(options, name) for name in names if getattr(options, name) is not None})

@@ -1,7 +1,6 @@
 """What the commands print: results as lines of text."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,18 +30,8 @@ def coverage_lines(aligned: AlignedMatrix) -> Iterator[str]:
             yield f"  {how}: {group['count'].sum():,} ({', '.join(pairs)})"
     oov = occurred[occurred["how"] == "oov"].nlargest(_SHOWN, "count")
     if len(oov):
-        yield "Most frequent out of the vectors: " + ", ".join(f"{row.token} ({row.count})" for row in _rows(oov))
-
-
-def _rows(table: pd.DataFrame) -> Iterator[Any]:
-    """Rows as objects with `token` and `count` (`count` is a method of the tuples that pandas makes)."""
-    for token, count in zip(table["token"], table["count"], strict=True):
-        yield _Row(token, int(count))
-
-
-class _Row:
-    def __init__(self, token: str, count: int):
-        self.token, self.count = token, count
+        pairs = zip(oov["token"], oov["count"], strict=True)
+        yield "Most frequent out of the vectors: " + ", ".join(f"{token} ({count})" for token, count in pairs)
 
 
 def drift_lines(report: DriftReport) -> Iterator[str]:

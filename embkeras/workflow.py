@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,18 @@ import pandas as pd
 from embkeras import datasets, presentation
 from embkeras.drift.plots import new_figure, plot_drift, plot_training
 from embkeras.drift.report import DriftReport, drift_report
-from embkeras.errors import ArgumentError, MissingDependencyError
+from embkeras.errors import MissingDependencyError
 from embkeras.files import check_writable, written_beside
 from embkeras.layers.builders import build_classifier
+from embkeras.preparation import Prepared, Say, Settings, prepare
 from embkeras.serving.client import ExportedModel, ask_in_new_process, request_bytes
 from embkeras.serving.export import export_saved_model
 from embkeras.text_data import Split, labelled, read_labelled, split
 from embkeras.training.callbacks import DriftMonitor
-from embkeras.training.experiments import Data, Run, Strategy, compare_strategies, default_strategies, run_strategy
+from embkeras.training.experiments import Run, Strategy, compare_strategies, default_strategies, run_strategy
 from embkeras.training.optimizers import RowWiseAdam
-from embkeras.vectors.alignment import AlignedMatrix, align
-from embkeras.vectors.formats import load_vectors
-from embkeras.vectors.tokenizer import TWEETS
-from embkeras.vectors.vocabulary import Vocabulary
+from embkeras.vectors.alignment import AlignedMatrix
 
-Say = Callable[[str], None]
-FALLBACKS = ("lower", "placeholder", "hashtag", "hyphen", "repeats", "marks")
 LAYER = "embedding"
 NEAR_ZERO = 0.5  # mean ratings closer to zero than this are neither positive nor negative
 EXAMPLES = (
@@ -38,58 +34,6 @@ EXAMPLES = (
     "@anonymous I can't believe how good that concert was!!!",
     "The flat smells horrible and nobody answers the phone",
 )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What to train and how; epochs count from 0.
-
-    Attributes:
-        architecture: "lstm", "cnn" or "mean".
-        epochs, batch_size, units, dropout: as in Keras.
-        unfreeze_at: first epoch in which the table moves.
-        learning_rate: before that epoch.
-        unfrozen_learning_rate: from that epoch on.
-        seeds: trainings of each strategy in the comparison.
-        max_length: tokens of a text that are read.
-        extra_words: so many words from the head of the vector file get a row, though training does not see them.
-    """
-
-    architecture: str = "lstm"
-    epochs: int = 8
-    batch_size: int = 32
-    units: int = 64
-    dropout: float = 0.4
-    unfreeze_at: int = 3
-    learning_rate: float = 2e-3
-    unfrozen_learning_rate: float = 1e-3
-    seeds: int = 3
-    max_length: int = 64
-    extra_words: int = 20_000
-
-    def __post_init__(self):
-        if not 0 <= self.unfreeze_at < self.epochs:
-            raise ArgumentError(
-                f"The table must be unfrozen within the {self.epochs} epochs, 0 to {self.epochs - 1}. "
-                f"Received: epoch {self.unfreeze_at}."
-            )
-        for name in ("batch_size", "units", "seeds", "max_length"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Texts and vectors, ready for training."""
-
-    aligned: AlignedMatrix
-    data: Data
-    class_names: tuple[str, ...]
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """What the ids mean."""
-        return self.aligned.vocabulary
 
 
 def demo(out: Path, settings: Settings, say: Say, *, quick: bool = False) -> Path:
@@ -176,36 +120,6 @@ def _whole_way(
     folder = _export(run.model, prepared, out, say, examples)
     _draw(run, report, settings, out, say)
     return folder
-
-
-def prepare(parts: Split, vectors: Path, words_file: Path | None, settings: Settings, say: Say) -> Prepared:
-    """Vocabulary from the training texts, vectors for it, and the texts as ids."""
-    vocabulary = Vocabulary.from_texts(parts.train.texts, tokenizer=TWEETS)
-    if settings.extra_words:
-        # Words that training does not see keep their vectors, so that a served text with them is understood.
-        head = load_vectors(vectors, words_file=words_file, limit=settings.extra_words)
-        vocabulary = vocabulary.extended(word for word in head if TWEETS(word) == [word])
-    loaded = load_vectors(vectors, words=vocabulary, fallbacks=FALLBACKS, words_file=words_file)
-    aligned = align(loaded, vocabulary, fallbacks=FALLBACKS)
-    say(
-        f"Vectors: {len(loaded):,} rows of {loaded.provenance.rows:,} read, width {loaded.vector_size}; "
-        f"table {aligned.values.shape[0]:,} x {aligned.output_dim}"
-    )
-    for line in presentation.coverage_lines(aligned):
-        say(line)
-    longest = max(len(TWEETS(text)) for text in parts.train.texts)
-    length = max(1, min(settings.max_length, longest))
-    say(
-        f"Split: {len(parts.train):,} training, {len(parts.validation):,} validation, {len(parts.test):,} test; "
-        f"{length} tokens a text (the longest has {longest})"
-    )
-    data = Data(
-        *[
-            (vocabulary.encode_batch(part.texts, length), part.labels)
-            for part in (parts.train, parts.validation, parts.test)
-        ]
-    )
-    return Prepared(aligned, data, parts.train.class_names)
 
 
 def _builder(prepared: Prepared, settings: Settings) -> Callable[[Strategy], keras.Model]:
@@ -299,10 +213,13 @@ def _export(model: keras.Model, prepared: Prepared, out: Path, say: Say, example
     requests = [vocabulary.encode(text) for text in examples]
     scores, loaded = ask_in_new_process(folder, requests)
     here = np.concatenate([model(ids[None], training=False).numpy() for ids in requests])
-    packages = ", ".join(f"{name} {'loaded' if there else 'not loaded'}" for name, there in loaded.items())
+    present = ", ".join(name for name, there in loaded.items() if there)
+    absent = ", ".join(name for name, there in loaded.items() if not there)
+    # `import tensorflow` loads Keras by itself, so Keras is there though the process does not ask for it.
     say(
-        f"Asked in token ids by a separate process ({packages}); largest difference from here {np.abs(scores - here).max():.1e}:"
+        f"Asked in token ids by a separate process that imports only tensorflow (loaded: {present}; not loaded: {absent});"
     )
+    say(f"largest difference from the scores here: {np.abs(scores - here).max():.1e}")
     names = [prepared.class_names[index] for index in scores.argmax(axis=1)]
     say(presentation.predictions_text(examples, names, scores.max(axis=1).tolist()))
     ids = requests[0][None]

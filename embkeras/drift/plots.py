@@ -55,6 +55,7 @@ def plot_training(history: Mapping[str, Sequence[float]], *, unfrozen_at: int | 
             unfrozen_at - 0.5, color="black", linestyle="--", linewidth=1, label=f"unfrozen at epoch {unfrozen_at}"
         )
     ax.set(xlabel="epoch", ylabel=name, title="Training")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend()
     return ax
 

@@ -1,0 +1,99 @@
+"""From labelled texts and a vector file to what training takes: settings, vocabulary, aligned matrix, ids."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from embkeras import presentation
+from embkeras.errors import ArgumentError
+from embkeras.text_data import Split
+from embkeras.training.experiments import Data
+from embkeras.vectors.alignment import AlignedMatrix, align
+from embkeras.vectors.formats import load_vectors
+from embkeras.vectors.tokenizer import TWEETS
+from embkeras.vectors.vocabulary import Vocabulary
+
+Say = Callable[[str], None]
+FALLBACKS = ("lower", "placeholder", "hashtag", "hyphen", "repeats", "marks")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to train and how; epochs count from 0.
+
+    Attributes:
+        architecture: "lstm", "cnn" or "mean".
+        epochs, batch_size, units, dropout: as in Keras.
+        unfreeze_at: first epoch in which the table moves.
+        learning_rate: before that epoch.
+        unfrozen_learning_rate: from that epoch on.
+        seeds: trainings of each strategy in the comparison.
+        max_length: tokens of a text that are read.
+        extra_words: so many words from the head of the vector file get a row, though training does not see them.
+    """
+
+    architecture: str = "lstm"
+    epochs: int = 8
+    batch_size: int = 32
+    units: int = 64
+    dropout: float = 0.4
+    unfreeze_at: int = 3
+    learning_rate: float = 2e-3
+    unfrozen_learning_rate: float = 1e-3
+    seeds: int = 3
+    max_length: int = 64
+    extra_words: int = 20_000
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "units", "seeds", "max_length"):
+            if getattr(self, name) < 1:
+                raise ArgumentError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
+        if not 0 <= self.unfreeze_at < self.epochs:
+            raise ArgumentError(
+                f"unfreeze_at must be one of the epochs 0 to {self.epochs - 1} (counted from 0). "
+                f"Received: {self.unfreeze_at}."
+            )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Texts and vectors, ready for training."""
+
+    aligned: AlignedMatrix
+    data: Data
+    class_names: tuple[str, ...]
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What the ids mean."""
+        return self.aligned.vocabulary
+
+
+def prepare(parts: Split, vectors: Path, words_file: Path | None, settings: Settings, say: Say) -> Prepared:
+    """Vocabulary from the training texts, vectors for it, and the texts as ids."""
+    vocabulary = Vocabulary.from_texts(parts.train.texts, tokenizer=TWEETS)
+    if settings.extra_words:
+        # Words that training does not see keep their vectors, so that a served text with them is understood.
+        head = load_vectors(vectors, words_file=words_file, limit=settings.extra_words)
+        vocabulary = vocabulary.extended(word for word in head if TWEETS(word) == [word])
+    loaded = load_vectors(vectors, words=vocabulary, fallbacks=FALLBACKS, words_file=words_file)
+    aligned = align(loaded, vocabulary, fallbacks=FALLBACKS)
+    say(
+        f"Vectors: {len(loaded):,} rows of {loaded.provenance.rows:,} read, width {loaded.vector_size}; "
+        f"table {aligned.values.shape[0]:,} x {aligned.output_dim}"
+    )
+    for line in presentation.coverage_lines(aligned):
+        say(line)
+    longest = max(len(TWEETS(text)) for text in parts.train.texts)
+    length = max(1, min(settings.max_length, longest))
+    say(
+        f"Split: {len(parts.train):,} training, {len(parts.validation):,} validation, {len(parts.test):,} test; "
+        f"{length} tokens a text (the longest has {longest})"
+    )
+    data = Data(
+        *[
+            (vocabulary.encode_batch(part.texts, length), part.labels)
+            for part in (parts.train, parts.validation, parts.test)
+        ]
+    )
+    return Prepared(aligned, data, parts.train.class_names)

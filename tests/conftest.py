@@ -1,0 +1,20 @@
+"""Fixtures that several wings share: a tiny vocabulary, and a matrix aligned to it."""
+
+import numpy as np
+import pytest
+
+from embkeras.vectors.alignment import AlignedMatrix
+from embkeras.vectors.vocabulary import Vocabulary
+
+
+@pytest.fixture
+def vocabulary() -> Vocabulary:
+    """Ten tokens: padding, [UNK] and eight words."""
+    return Vocabulary(["", "[UNK]", "cat", "sat", "mat", "dog", "ran", "far", "sun", "sky"])
+
+
+@pytest.fixture
+def aligned(vocabulary: Vocabulary) -> AlignedMatrix:
+    """Ten rows of width 4; the padding row is not zero, so that a layer which reads it is found out."""
+    values = np.random.default_rng(0).normal(size=(len(vocabulary), 4)).astype(np.float32)
+    return AlignedMatrix(values, vocabulary)

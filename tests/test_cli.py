@@ -1,0 +1,159 @@
+"""The commands: the whole way on a small file, and one line for bad input."""
+
+import csv
+import random
+import re
+import subprocess
+import sys
+
+import pytest
+
+from embkeras import cli
+
+GOOD, BAD = ["great", "lovely", "fine", "sweet"], ["awful", "poor", "bad", "sour"]
+NEUTRAL = ["film", "tea", "day", "song", "the", "a"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A labelled CSV of 80 texts, and GloVe-like vectors for its words."""
+    folder = tmp_path_factory.mktemp("files")
+    rng = random.Random(0)
+    with (folder / "reviews.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["stars", "review"])
+        for number in range(80):
+            words = [rng.choice(GOOD if number % 2 else BAD), *rng.choices(NEUTRAL, k=4)]
+            rows.writerow(["up" if number % 2 else "down", " ".join(words) + ", indeed!"])
+    words = [*GOOD, *BAD, *NEUTRAL, "unseen"]
+    lines = [f"{word} " + " ".join(f"{rng.gauss(0, 1):.4f}" for _ in range(8)) for word in words]
+    (folder / "vectors.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def train(files, out, *more, text="review", label="stars", file="reviews.csv", vectors="vectors.txt"):
+    """The arguments of `embkeras train` on the small files."""
+    return [
+        *("train", str(files / file), "--text", text, "--label", label, "--vectors", str(files / vectors)),
+        *("--out", str(out), "--epochs", "2", "--unfreeze-at", "1", "--architecture", "mean", *more),
+    ]
+
+
+@pytest.fixture(scope="module")
+def trained(files, tmp_path_factory):
+    """`embkeras train` run once in a process of its own, as a user would: its output and the model's folder."""
+    out = tmp_path_factory.mktemp("out") / "reviews"
+    done = subprocess.run(
+        [sys.executable, "-m", "embkeras", *train(files, out, "--compare")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr, out
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "80 texts in 2 classes (down, up)",
+        "Coverage: ",
+        "Phase 1 of 2 begins (epoch 0, counted from 0): frozen: embedding",
+        "Phase 2 of 2 begins (epoch 1, counted from 0): unfrozen: embedding",
+        "Rows moved: ",
+        "cannot be told from",
+        "not loaded: embkeras",
+        "bytes as ids",
+    ],
+)
+def test_train_shows_the_whole_way(trained, part):
+    """Every stage of the way is in the report."""
+    assert part in trained[0].replace(" is the best:", " cannot be told from")
+
+
+def test_train_is_silent_on_standard_error(trained):
+    """No warnings and no start-up notes."""
+    assert trained[1] == ""
+
+
+def test_train_leaves_export_and_picture(trained):
+    """The model's folder holds version 1 and the picture, and nothing half-written."""
+    assert sorted(path.name for path in trained[2].iterdir()) == ["1", "training.png"]
+
+
+def test_predict_labels_each_text(trained, capsys):
+    """One line a text, with a label and a probability."""
+    assert cli.main(["predict", str(trained[2]), "great lovely", ""]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].split()[0] in ("up", "down") and lines[0].endswith("great lovely")
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "predict"])
+def test_help_shows_an_example(command, capsys):
+    """`--help` ends in a command that can be run."""
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([command, "--help"])
+    assert f"Example:\n  embkeras {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"file": "absent.csv"}, r"absent\.csv.*there is no such file"),
+        ({"text": "reviews"}, r"no column 'reviews'\. Columns: stars, review"),
+        ({"label": "review"}, r"is that the label column"),
+        ({"vectors": "absent.txt"}, r"absent\.txt.*there is no such file"),
+        ({"vectors": "reviews.csv"}, r"reviews\.csv', line 1: expected a word and its numbers"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(files, tmp_path, capsys, changed, said):
+    """What is wrong and where, without a traceback."""
+    assert cli.main(train(files, tmp_path / "out", **changed)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("embkeras train: ") and error.count("\n") == 1
+    assert re.search(said, error)
+
+
+def test_unwritable_output_is_found_before_training(files, tmp_path, capsys):
+    """The folder is tried before the work and not after it."""
+    (tmp_path / "file").write_text("in the way")
+    assert cli.main(train(files, tmp_path / "file" / "out")) == 2
+    printed = capsys.readouterr()
+    assert "Cannot write" in printed.err and "Epoch" not in printed.out
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--unfreeze-at", "2", "one of the epochs 0 to 1 (counted from 0). Received: 2"),
+        ("--unfreeze-at", "-1", "Received: -1"),
+        ("--epochs", "0", "epochs must be at least 1. Received: 0"),
+        ("--seeds", "0", "seeds must be at least 1. Received: 0"),
+    ],
+)
+def test_bad_settings_are_one_line(files, tmp_path, capsys, option, value, said):
+    """Settings are checked before anything is read."""
+    assert cli.main(train(files, tmp_path / "out", option, value)) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["predict"], "the following arguments are required: path, TEXT"),
+        (["train", "x.csv", "--out", "o"], "the following arguments are required: --vectors"),
+        (["demo", "--architecture", "gru"], "invalid choice: 'gru'"),
+        (["fly"], "invalid choice: 'fly'"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments, said, capsys):
+    """A mistyped command says what it needs in one line, exit code 2."""
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_predict_without_a_model_is_one_line(tmp_path, capsys):
+    """A folder without an export is named."""
+    assert cli.main(["predict", str(tmp_path), "text"]) == 2
+    assert "There is no exported model in" in capsys.readouterr().err
