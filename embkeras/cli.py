@@ -7,6 +7,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,8 +19,10 @@ ARCHITECTURES = ("lstm", "cnn", "mean")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 when it went well, 2 with one line on standard error for bad input, 130 when interrupted."""
     options = _parser().parse_args(arguments)
-    warnings.formatwarning = lambda message, *_, **__: f"embkeras {options.command}: warning: {message}\n"
+    usual, warnings.formatwarning = warnings.formatwarning, partial(_one_line, options.command)
     try:
+        if options.command != "predict":
+            _say("Starting TensorFlow ...")
         _start_tensorflow()
         options.run(options)
     except EmbkerasError as error:
@@ -28,7 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"embkeras {options.command}: interrupted", file=sys.stderr)
         return 130
+    finally:
+        warnings.formatwarning = usual
     return 0
+
+
+def _one_line(command: str, message: Warning | str, *_: Any, **__: Any) -> str:
+    return f"embkeras {command}: warning: {message}\n"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -102,6 +111,7 @@ def _add_train(commands: Any) -> None:
     command.add_argument("--words-file", type=Path, metavar="PATH", help="for .npy vectors: the list of words")
     command.add_argument("--encoding", help="of FILE (utf-8; latin-1 for Sentiment140)")
     command.add_argument("--skip-empty", action="store_true", help="leave out rows with an empty text or label")
+    command.add_argument("--no-quotes", action="store_true", help='take " in FILE for an ordinary mark')
     command.add_argument("--compare", action="store_true", help="also train frozen, fine-tuned and random, and compare")
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder of the model")
     _add_training(command)
@@ -168,6 +178,7 @@ def _train(options: argparse.Namespace) -> None:
         label=options.label,
         encoding=options.encoding,
         skip_empty=options.skip_empty,
+        quotes=not options.no_quotes,
         words_file=options.words_file,
         compare=options.compare,
     )

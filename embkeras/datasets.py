@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -65,11 +66,16 @@ def tweets() -> pd.DataFrame:
     path = cache_folder() / TWEETS_FILE
     if not path.is_file():
         _fetch(path)
-    rows = [line.split("\t") for line in path.read_text("utf-8").splitlines()]
-    if len(rows) != 4200 or any(len(row) != 3 for row in rows):
-        raise DataError(f"{str(path)!r} is damaged: expected 4,200 lines of 3 fields. Delete it to fetch it again.")
-    table = pd.DataFrame(rows, columns=["id", "rating", "text"])
-    return table.astype({"id": int, "rating": float})
+    try:
+        rows = [line.split("\t") for line in path.read_text("utf-8").splitlines()]
+        if len(rows) != 4200 or any(len(row) != 3 for row in rows):
+            raise ValueError(f"found {len(rows):,} lines")
+        return pd.DataFrame(rows, columns=["id", "rating", "text"]).astype({"id": int, "rating": float})
+    except ValueError as error:
+        raise DataError(
+            f"{str(path)!r} is damaged: expected 4,200 lines of an id, a rating and a text, but {error}. "
+            f"Delete it to fetch it again."
+        ) from None
 
 
 def tweets_are_cached() -> bool:
@@ -135,7 +141,7 @@ def _member(archive: bytes, name: str) -> bytes:
             if file is None:
                 raise DownloadError(f"{name} in {_ARCHIVE} is no ordinary file of at most {_LARGEST:,} bytes.")
             return file.read()
-    except (tarfile.TarError, KeyError, EOFError, OSError) as error:
+    except (tarfile.TarError, KeyError, EOFError, OSError, zlib.error) as error:
         if isinstance(error, DownloadError):
             raise
         raise DownloadError(f"{name} is not in {_ARCHIVE}: {error}") from error

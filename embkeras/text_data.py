@@ -1,7 +1,9 @@
 """Reading labelled text (CSV, TSV, JSON Lines) and splitting it."""
 
+import contextlib
 import csv
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -73,10 +75,10 @@ def labelled(texts: Sequence[str], labels: Sequence[str], source: str = "the dat
 
 
 def _by_size(label: str) -> tuple[int, float, str]:
-    try:
-        return 0, float(label), label
-    except ValueError:
-        return 1, 0.0, label
+    with contextlib.suppress(ValueError):
+        if not math.isnan(float(label)):  # NaN has no place among numbers
+            return 0, float(label), label
+    return 1, 0.0, label
 
 
 def read_labelled(
@@ -86,6 +88,7 @@ def read_labelled(
     *,
     encoding: str | None = None,
     skip_empty: bool = False,
+    quotes: bool = True,
 ) -> LabelledTexts:
     """Read labelled texts from CSV or TSV with a header line, from JSON Lines, or from Sentiment140's CSV.
 
@@ -98,6 +101,7 @@ def read_labelled(
         label: name of the column with the label.
         encoding: of the file; UTF-8 if not given, Latin-1 for Sentiment140.
         skip_empty: leave out rows whose text or label is empty, instead of refusing them.
+        quotes: whether quotation marks in CSV and TSV enclose fields; False takes them for ordinary marks.
 
     Raises:
         DataError: no such file or column, a row of another width, bytes that are not in the encoding, or whatever
@@ -107,9 +111,9 @@ def read_labelled(
     if not path.is_file():
         raise DataError(f"Cannot read {str(path)!r}: {'it is a folder' if path.is_dir() else 'there is no such file'}.")
     if path.suffix.lower() in _JSON_ENDINGS:
-        rows = _json_rows(path, encoding or "utf-8", text, label)
+        rows = _json_rows(path, encoding or "utf-8-sig", text, label)
     elif path.suffix.lower() in _DELIMITERS:
-        rows = _delimited_rows(path, encoding, text, label)
+        rows = _delimited_rows(path, encoding, text, label, quotes)
     else:
         endings = ", ".join([*_DELIMITERS, *_JSON_ENDINGS])
         raise DataError(f"{str(path)!r} must end in one of {endings}. Received: {path.suffix!r}.")
@@ -120,18 +124,21 @@ def read_labelled(
     return labelled([row[0] for row in rows], [row[1] for row in rows], repr(str(path)))
 
 
-def _delimited_rows(path: Path, encoding: str | None, text: str | None, label: str | None) -> list[tuple[str, str]]:
+def _delimited_rows(
+    path: Path, encoding: str | None, text: str | None, label: str | None, quotes: bool
+) -> list[tuple[str, str]]:
     delimiter = _DELIMITERS[path.suffix.lower()]
     if delimiter == "," and _is_sentiment140(path):
         header, encoding, first = list(SENTIMENT140_COLUMNS), encoding or "latin-1", 0
         text, label = text or "text", label or "label"
     else:
         header, encoding, first = None, encoding or "utf-8-sig", 1
-    pairs = []
+    pairs, number = [], 0
     try:
         with path.open(encoding=encoding, newline="") as file:
-            rows = csv.reader(file, delimiter=delimiter)
-            header = header or next(rows, [])
+            quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
+            rows = csv.reader(file, delimiter=delimiter, strict=True, quoting=quoting)
+            header, number = header or next(rows, []), first
             at_text, at_label = _column(path, header, text, "--text"), _column(path, header, label, "--label")
             for number, row in enumerate(rows, start=1 + first):
                 if not row:
@@ -141,7 +148,12 @@ def _delimited_rows(path: Path, encoding: str | None, text: str | None, label: s
                         f"{str(path)!r}, row {number} (line {rows.line_num}): expected {len(header)} fields, found {len(row)}."
                     )
                 pairs.append((row[at_text], row[at_label]))
-    except (UnicodeDecodeError, LookupError, csv.Error) as error:
+    except csv.Error as error:  # without strict=True, a quotation mark left open would swallow the rows below it
+        raise DataError(
+            f"{str(path)!r}, row {number + 1} (up to line {rows.line_num}): {error}. "
+            f"Where quotation marks do not enclose fields, pass --no-quotes."
+        ) from error
+    except (UnicodeDecodeError, LookupError) as error:
         raise DataError(f"{str(path)!r} cannot be read as {encoding}: {error}. Another --encoding?") from error
     except OSError as error:
         raise DataError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from error
@@ -187,7 +199,7 @@ def _json_rows(path: Path, encoding: str, text: str | None, label: str | None) -
                 _column(path, list(row), name, option)
         if not isinstance(row[text], str):
             raise DataError(f"{str(path)!r}, line {number}: {text!r} must be a string, found {row[text]!r}.")
-        pairs.append((row[text], str(row[label])))
+        pairs.append((row[text], "" if row[label] is None else str(row[label])))
     return pairs
 
 

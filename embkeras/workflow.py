@@ -72,12 +72,13 @@ def train(
     label: str | None = None,
     encoding: str | None = None,
     skip_empty: bool = False,
+    quotes: bool = True,
     words_file: Path | None = None,
     compare: bool = False,
 ) -> Path:
     """The whole way on a user's own file and vectors; returns the exported version's folder."""
     check_writable(out)
-    data = read_labelled(file, text, label, encoding=encoding, skip_empty=skip_empty)
+    data = read_labelled(file, text, label, encoding=encoding, skip_empty=skip_empty, quotes=quotes)
     say(f"Text: {len(data):,} texts in {len(data.class_names)} classes ({', '.join(data.class_names[:5])})")
     parts = split(data)
     return _whole_way(parts, vectors, words_file, out, settings, say, compare=compare, examples=parts.test.texts[:4])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from embkeras.arrays import BLOCK, check_matrix, nearest_rows, unit_rows
+from embkeras.arrays import BLOCK, check_matrix, first_nonfinite_row, nearest_rows, unit_rows
 from embkeras.errors import ArgumentError, UnknownWordError
 
 
@@ -120,7 +120,7 @@ def drift_report(before: Any, after: Any, tokens: Sequence[str], *, counts: Any 
         counts: occurrences of each token in training, int of shape (V,).
 
     Raises:
-        ArgumentError: shapes that do not agree.
+        ArgumentError: shapes that do not agree, or NaN or infinity in a table.
 
     Example:
         >>> import numpy as np
@@ -135,6 +135,12 @@ def drift_report(before: Any, after: Any, tokens: Sequence[str], *, counts: Any 
         raise ArgumentError(f"before and after must have one shape. Received: {before.shape} and {after.shape}.")
     if len(tokens) != len(before):
         raise ArgumentError(f"tokens must name {len(before)} rows. Received: {len(tokens)}.")
+    for name, table in (("before", before), ("after", after)):
+        bad = first_nonfinite_row(table)
+        if bad is not None:
+            raise ArgumentError(
+                f"{name} must be finite. Received NaN or infinity in row {bad} (token {tokens[bad]!r})."
+            )
     columns: dict[str, Any] = {"token": list(tokens)}
     if counts is not None:
         counts = np.asarray(counts)

@@ -38,6 +38,7 @@ def build_embedding(
 
     Example:
         >>> import numpy as np
+        >>> from embkeras.vectors.vocabulary import Vocabulary
         >>> vocabulary = Vocabulary(["", "[UNK]", "cat"])
         >>> layer = build_embedding(AlignedMatrix(np.eye(3, dtype="float32"), vocabulary))
         >>> layer(np.array([[2, 0]])).shape, layer.trainable_variables
@@ -95,6 +96,7 @@ def build_classifier(
 
     Example:
         >>> import numpy as np
+        >>> from embkeras.vectors.vocabulary import Vocabulary
         >>> vocabulary = Vocabulary(["", "[UNK]", "cat"])
         >>> model = build_classifier(AlignedMatrix(np.eye(3, dtype="float32"), vocabulary), 2, architecture="mean")
         >>> model(np.array([[2, 1]])).shape

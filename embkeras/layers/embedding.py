@@ -52,20 +52,22 @@ class PretrainedEmbedding(keras.layers.Embedding):
     def call(self, inputs: Any) -> Any:
         """The rows of `inputs`, in the layer's compute dtype."""
         self._warn_of_empty_table()
-        if self.lora_enabled or self.quantization_mode is not None:
-            return super().call(inputs)
         ids = self._as_ids(inputs)
+        if self.lora_enabled or self.quantization_mode is not None:
+            return super().call(ids)
         rows = tf.nn.embedding_lookup(self._embeddings.value, ids)
         return keras.ops.cast(rows, self.compute_dtype)
 
     def _as_ids(self, inputs: Any) -> tf.Tensor:
         ids = tf.convert_to_tensor(inputs)
-        eager = isinstance(ids, tf.__internal__.EagerTensor)
-        if not ids.dtype.is_integer:
-            # Keras feeds float32 to a Sequential without an explicit input, so whole floats must pass.
-            if eager and not bool(tf.reduce_all(tf.equal(ids, tf.floor(ids)))):
-                raise ArgumentError(f"Token ids must be integers. Received: {_first_where(ids, ids != tf.floor(ids))}.")
-            ids = tf.cast(ids, tf.int32)
+        eager = tf.executing_eagerly()
+        # Keras feeds float32 to a Sequential without an explicit input, so whole floats must pass.
+        if eager and not ids.dtype.is_integer and not bool(tf.reduce_all(tf.equal(ids, tf.floor(ids)))):
+            raise ArgumentError(
+                f"Token ids must be integers. Received: {_first_where(ids, ids != tf.floor(ids))} (layer {self.name!r})."
+            )
+        if ids.dtype not in (tf.int32, tf.int64):  # a gather takes no others
+            ids = tf.cast(ids, tf.int64)
         if eager:
             bad = (ids < 0) | (ids >= self.input_dim)
             if bool(tf.reduce_any(bad)):
@@ -106,6 +108,11 @@ class PretrainedEmbedding(keras.layers.Embedding):
         if self.lora_enabled or self.quantization_mode is not None:
             return np.array(self(np.arange(self.input_dim)), np.float32)
         return np.array(keras.ops.convert_to_numpy(self._embeddings.value), np.float32)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Write the table, as Keras does."""
+        self._warn_of_empty_table()
+        super().save_own_variables(store)
 
     def _warn_of_empty_table(self) -> None:
         """Once: a table that came from a config alone and holds only zeros was forgotten."""

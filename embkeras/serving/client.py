@@ -59,7 +59,7 @@ class ExportedModel:
         try:
             self._loaded = tf.saved_model.load(str(self.folder))  # the signature does not keep it alive
             return self._loaded.signatures["serving_default"]
-        except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+        except (OSError, ValueError, LookupError, tf.errors.OpError) as error:
             raise SavedModelError(f"Cannot load {str(self.folder)!r}: {error}") from error
 
     def scores(self, token_ids: Any) -> np.ndarray:
@@ -82,14 +82,16 @@ def ask_in_new_process(folder: Path, requests: Sequence[Sequence[int]]) -> tuple
     """Scores (requests, classes) from a process that imports only TensorFlow, and which packages it had loaded.
 
     Raises:
-        SavedModelError: the process failed; the end of what it said is quoted.
+        SavedModelError: the process failed; the last line of what it said is quoted.
     """
     lines = "".join(json.dumps([int(id_) for id_ in request]) + "\n" for request in requests)
     command = [sys.executable, "-P", str(Path(__file__).with_name("ask.py")), str(folder)]
     done = subprocess.run(command, input=lines, capture_output=True, text=True, check=False)
     answers = done.stdout.splitlines()
     if done.returncode or len(answers) != len(requests) + 1:
-        raise SavedModelError(f"The process that asked {str(folder)!r} failed: {done.stderr.strip()[-500:]}")
+        raise SavedModelError(
+            f"The process that asked {str(folder)!r} failed: {''.join(done.stderr.strip().splitlines()[-1:])}"
+        )
     return np.array([json.loads(answer) for answer in answers[:-1]]), json.loads(answers[-1])
 
 

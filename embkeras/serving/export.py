@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.files import written_beside
+from embkeras.layers.naming import walk
 from embkeras.vectors.vocabulary import Vocabulary
 
 VOCABULARY_FILE, CARD_FILE = "vocabulary.json", "embkeras.json"
@@ -109,10 +110,10 @@ def _check_model(model: keras.Model, vocabulary: Vocabulary) -> None:
         raise SavedModelError(f"Model {model.name!r} must have one input of token ids. Received: {len(model.inputs)}.")
     if not vocabulary.oov_ids:
         raise SavedModelError("The vocabulary has no OOV id, which ids outside the table are mapped to.")
-    for layer in model._flatten_layers():
+    for path, layer in walk(model):
         if isinstance(layer, keras.layers.Embedding) and layer.input_dim != len(vocabulary):
             raise SavedModelError(
-                f"Layer {layer.name!r} has {layer.input_dim} rows, but the vocabulary {len(vocabulary)} tokens."
+                f"Layer {path!r} has {layer.input_dim} rows, but the vocabulary {len(vocabulary)} tokens."
             )
     floats = model.inputs and not keras.backend.is_int_dtype(model.inputs[0].dtype)
     if floats and len(vocabulary) > _LARGEST_EXACT_FLOAT_ID:

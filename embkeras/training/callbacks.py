@@ -1,5 +1,6 @@
 """Callbacks: trainability on a schedule, and drift measured as training goes."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from embkeras.drift.report import row_drift
-from embkeras.errors import ArgumentError, ScheduleError
-from embkeras.training.naming import LayerRef, as_refs, find_layers, walk
+from embkeras.errors import ArgumentError, EmbkerasWarning, ScheduleError
+from embkeras.layers.naming import LayerRef, as_refs, find_layers, walk
 from embkeras.training.rebuild import rebuild_training
 from embkeras.training.schedules import Phase, check_epoch, check_phases, phase_at
 
@@ -47,12 +48,14 @@ class TrainabilitySchedule(keras.callbacks.Callback):
         self._for: keras.Model | None = None
         self._current: int | None = None
         self._first_rate: float | None = None
-        self._held: dict[int, list[keras.layers.Layer]] = {}
+        self._held: list[keras.layers.Layer] = []
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Refuse now what could not be done in a later epoch."""
         self._attach(self.model)
+        self._try_phases(self.model)
         self._flags_are_due = True
+        self._warn_of_phases_not_reached()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin the phase that `epoch` lies in, if it has not begun."""
@@ -96,13 +99,43 @@ class TrainabilitySchedule(keras.callbacks.Callback):
         if getattr(model, "optimizer", None) is None:
             raise ScheduleError(f"Model {model.name!r} has no optimizer: compile it before training.")
         governed = find_layers(model, self._governed())
-        held = {
-            id(layer): [child for _, child in walk(layer) if not child.trainable] if layer.trainable else []
+        # What stands inside a frozen layer may do so only because of it, so that its author froze it is not known.
+        inside = {id(child) for layer in governed if not layer.trainable for _, child in walk(layer)}
+        known = inside | {id(layer) for layer in governed}
+        held = [
+            child
             for layer in governed
-        }
+            if layer.trainable
+            for _, child in walk(layer)
+            if not child.trainable and id(child) not in known
+        ]
         if any(phase.learning_rate is not None for phase in self.phases):
             self._first_rate = _settable_rate(model.optimizer)
         self._for, self._current, self._held = model, None, held
+
+    def _try_phases(self, model: keras.Model) -> None:
+        """Set the flags of every phase, so that what cannot be done is refused, and put them back."""
+        governed = find_layers(model, self._governed())
+        # Parents first: setting the flag of a layer sets those of all layers inside it.
+        layers = [each for layer in governed for each in (layer, *(child for _, child in walk(layer)))]
+        flags = [(layer, layer.trainable) for layer in layers]
+        try:
+            for phase in self.phases:
+                self._set_flags(model, phase)
+        finally:
+            for layer, flag in flags:
+                layer.trainable = flag
+
+    def _warn_of_phases_not_reached(self) -> None:
+        epochs = self.params.get("epochs")
+        late = [phase.start for phase in self.phases if epochs is not None and phase.start >= epochs]
+        if late:
+            warnings.warn(
+                f"This fit ends before epoch {epochs} (epochs count from 0), so the phase that begins at epoch {late[0]} "
+                f"is not reached. Train longer, or go on with fit(initial_epoch={epochs}, ...).",
+                EmbkerasWarning,
+                stacklevel=2,
+            )
 
     def _governed(self) -> list[LayerRef]:
         return [ref for phase in self.phases for ref in phase.named] + list(self.also)
@@ -113,10 +146,10 @@ class TrainabilitySchedule(keras.callbacks.Callback):
             frozen = {id(layer) for layer in find_layers(model, phase.freeze)}
         else:
             frozen = set(governed) - {id(layer) for layer in find_layers(model, phase.train)}
-        for key, layer in governed.items():
+        for layer in governed.values():
             layer.trainable = True
-            for child in self._held[key]:
-                child.trainable = False
+        for child in self._held:
+            child.trainable = False
         for key in frozen:
             governed[key].trainable = False
         self._check_thawed([layer for key, layer in governed.items() if key not in frozen], model, phase)
@@ -125,19 +158,21 @@ class TrainabilitySchedule(keras.callbacks.Callback):
         training = _variable_ids(model)
         for layer in layers:
             variables = layer.trainable_variables
-            if not variables or not all(id(variable) in training for variable in variables):
-                reason = "a layer around it is frozen" if variables else "it has no trainable variables"
+            if layer.built and (not variables or not all(id(variable) in training for variable in variables)):
+                alone = layer.trainable and not variables
+                reason = "it has no trainable variables" if alone else "a layer around it is frozen"
                 raise ScheduleError(f"Layer {layer.name!r} cannot train from epoch {phase.start} on: {reason}.")
 
     def _set_rate(self, model: keras.Model, index: int) -> None:
-        rate = self.phases[index].learning_rate
         if index == self._current:
             return
+        rate = self.phases[index].learning_rate
+        if rate is None and index != (0 if self._current is None else self._current + 1):
+            # Phases were left out, or begin anew in a new fit: the rate is the one that an unbroken run has here.
+            earlier = [phase.learning_rate for phase in self.phases[:index] if phase.learning_rate is not None]
+            rate = earlier[-1] if earlier else self._first_rate
         if rate is not None:
             model.optimizer.learning_rate = rate
-        elif self._current is not None and index < self._current and self._first_rate is not None:
-            # A new fit begins the phases anew, and with them the rate that stood before the first one.
-            model.optimizer.learning_rate = self._first_rate
 
     def _announcement(self, index: int, epoch: int) -> str:
         governed = {layer.name: layer for layer in find_layers(self.model, self._governed())}
@@ -192,14 +227,14 @@ class DriftMonitor(keras.callbacks.Callback):
         before: the table when training began, float32 of shape (V, D).
 
     Raises:
-        ArgumentError: `every` < 1, or a layer without a table.
+        ArgumentError: `every` is not an integer >= 1; when training begins, a layer without a table.
         UnknownLayerError: when training begins, a name that the model does not have.
     """
 
     def __init__(self, layer: LayerRef, *, every: int = 1):
         super().__init__()
-        if every < 1:
-            raise ArgumentError(f"every must be at least 1 epoch. Received: {every!r}.")
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ArgumentError(f"every must be a number of epochs: an integer >= 1. Received: {every!r}.")
         self.layer, self.every = layer, every
         self.before: np.ndarray | None = None
         self._rows: list[dict[str, float]] = []
@@ -236,11 +271,16 @@ class DriftMonitor(keras.callbacks.Callback):
 
 
 def _matrix_of(layer: keras.layers.Layer) -> np.ndarray:
+    if not hasattr(layer, "matrix") and not isinstance(layer, keras.layers.Embedding):
+        raise ArgumentError(f"DriftMonitor needs an embedding layer. Received: {type(layer).__name__} {layer.name!r}.")
+    if not layer.built:
+        raise ArgumentError(
+            f"DriftMonitor needs a table to start from, and layer {layer.name!r} is not built yet: "
+            f"give the model an Input, or call it once before fit."
+        )
     if hasattr(layer, "matrix"):
         return layer.matrix()
-    if isinstance(layer, keras.layers.Embedding):
-        return np.array(keras.ops.convert_to_numpy(layer.embeddings), np.float32)
-    raise ArgumentError(f"DriftMonitor needs an embedding layer. Received: {type(layer).__name__} {layer.name!r}.")
+    return np.array(keras.ops.convert_to_numpy(layer.embeddings), np.float32)
 
 
 def _variable_ids(model: keras.Model) -> set[int]:

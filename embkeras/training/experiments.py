@@ -13,7 +13,7 @@ import pandas as pd
 from embkeras.errors import ArgumentError
 from embkeras.training.callbacks import unfreeze_at
 
-# Two-sided 95% quantiles of Student's t for 1, 2, ... degrees of freedom; then the normal one is close enough.
+# Two-sided 95% quantiles of Student's t for 1, 2, ... degrees of freedom, and of the normal distribution.
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 _Z95 = 1.96
 
@@ -157,8 +157,8 @@ class Comparison:
         """Accuracy of `first` minus that of `second`, and half the width of its 95% interval.
 
         The interval adds up, as squares, the noise of training (Student's t over the paired seeds) and that of the
-        test set (the standard error of the paired differences, text by text). With one seed the first is unknown
-        and the half width infinite.
+        test set (the standard error of the paired differences, text by text). With one seed or one text one of the
+        two is unknown and the half width infinite.
         """
         pairs = [
             a.correct.astype(float) - b.correct.astype(float)
@@ -171,10 +171,9 @@ class Comparison:
         differences = np.stack(pairs)
         by_seed, by_text = differences.mean(axis=1), differences.mean(axis=0)
         freedom = len(by_seed) - 1
-        if not freedom:
+        if not freedom or len(by_text) < 2:
             return float(by_seed.mean()), math.inf
-        quantile = _T95[freedom - 1] if freedom <= len(_T95) else _Z95
-        training = quantile * by_seed.std(ddof=1) / math.sqrt(len(by_seed))
+        training = _t95(freedom) * by_seed.std(ddof=1) / math.sqrt(len(by_seed))
         testing = _Z95 * by_text.std(ddof=1) / math.sqrt(len(by_text))
         return float(by_seed.mean()), math.hypot(training, testing)
 
@@ -183,6 +182,8 @@ class Comparison:
         """The best strategy where the data tell it from all others, else which ones it cannot be told from."""
         table = self.table
         best, others = table.index[0], list(table.index[1:])
+        if not others:
+            return f"Only {best} was run: there is nothing to compare it with."
         if table["seeds"].min() < 2:
             return "One seed shows no spread, so no strategy is called the best. Run more seeds."
         alike = []
@@ -193,6 +194,14 @@ class Comparison:
         if not alike:
             return f"{best} is the best: its lead over each of the others is larger than the noise."
         return f"{best} is ahead, but not beyond the noise: it cannot be told from {', '.join(alike)}."
+
+
+def _t95(freedom: int) -> float:
+    """The quantile of Student's t; beyond the table by its expansion in 1/freedom (Abramowitz & Stegun 26.7.5)."""
+    if freedom <= len(_T95):
+        return _T95[freedom - 1]
+    z = _Z95
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 def compare_strategies(

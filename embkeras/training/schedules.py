@@ -1,12 +1,13 @@
 """Phases of training as plain data: what is frozen from which epoch on, and at which learning rate."""
 
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from embkeras.errors import ScheduleError
-from embkeras.training.naming import LayerRef, as_refs
+from embkeras.layers.naming import LayerRef, as_refs
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Phase:
             if self.freeze:
                 raise ScheduleError(f"A phase takes freeze or train, not both. Received: {self!r}.")
         rate = self.learning_rate
-        if rate is not None and not (isinstance(rate, int | float) and 0 < rate < math.inf):
+        number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
+        if rate is not None and not (number and 0 < rate < math.inf):
             raise ScheduleError(f"learning_rate must be a positive number. Received: {rate!r}.")
 
     @property
@@ -54,7 +56,7 @@ def check_epoch(epoch: int, what: str) -> int:
     Raises:
         ScheduleError: it is not.
     """
-    if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
+    if isinstance(epoch, bool) or not isinstance(epoch, numbers.Integral) or epoch < 0:
         raise ScheduleError(f"{what} must be an epoch: an integer >= 0. Received: {epoch!r}.")
     return epoch
 

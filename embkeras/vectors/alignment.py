@@ -64,13 +64,14 @@ class AlignedMatrix:
             values = check_matrix(self.values, "An aligned matrix", rows=len(self.vocabulary))
         except ArgumentError as error:
             raise AlignmentError(f"Matrix and vocabulary do not fit: {error}") from None
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is refused
+            values = values.astype(np.float32, copy=False).view()
         bad = first_nonfinite_row(values)
         if bad is not None:
             raise AlignmentError(
                 f"An aligned matrix must be finite. Received NaN or infinity in row {bad} "
                 f"(token {self.vocabulary.tokens[bad]!r})."
             )
-        values = values.astype(np.float32, copy=False).view()
         values.flags.writeable = False
         found = np.ones(len(values), bool) if self.found is None else np.array(self.found, bool)
         if self.found is None:
@@ -208,7 +209,8 @@ def _fill(
     total, squares = np.zeros(values.shape[1]), np.zeros(values.shape[1])
     for start in range(0, len(found), step):
         ids = found[start : start + step]
-        block = np.asarray(vectors.matrix[rows[ids]], np.float64)
+        with np.errstate(over="ignore"):
+            block = np.asarray(vectors.matrix[rows[ids]], np.float32)
         bad = first_nonfinite_row(block)
         if bad is not None:
             raise AlignmentError(
@@ -216,6 +218,7 @@ def _fill(
                 f"(row {rows[ids[bad]]} of the vectors)."
             )
         values[ids] = block
+        block = block.astype(np.float64)
         total, squares = total + block.sum(axis=0), squares + np.square(block).sum(axis=0)
     mean = total / len(found)
     deviation = np.sqrt(np.maximum(squares / len(found) - mean**2, 0))

@@ -16,8 +16,9 @@ from embkeras.errors import VocabularyError
 WHITE_SPACE = " \t\n\r\f\v"
 _SPLIT = re.compile(f"[{WHITE_SPACE}]+")
 _CLASS = re.compile(r"\[\^?\]?(?:[^\]\\]|\\.)*\]")
-# Anywhere in a pattern: classes and escapes on which the engines differ (\s holds \v in Python only).
-_ESCAPE_OUTSIDE = re.compile(r"(?<!\\)(?:\\\\)*(\\[sSZuUN])")
+# Anywhere in a pattern: classes and escapes on which the engines differ (\s holds \v in Python only; [:alpha:] is a
+# class in RE2 only).
+_ESCAPE_OUTSIDE = re.compile(r"(?<!\\)(?:\\\\)*(\\[sSZuUN])|\[:\^?[a-z]+:\]")
 # Outside brackets: groups other than (?:...), possessive quantifiers, {,n}, back-references, and "$", which in Python
 # also matches before a final newline.
 _SYNTAX_OUTSIDE = re.compile(r"\(\?(?!:)|[*+?}]\+|\{,|\\[1-9]|(?<!\\)\$")

@@ -65,6 +65,8 @@ class Vocabulary:
         self.oov_ids = tuple(oov_ids)
         self.tokenizer = tokenizer
         self._check_special_ids()
+        self.padding_id = None if padding_id is None else int(padding_id)
+        self.oov_ids = tuple(map(int, self.oov_ids))
         special = self.special_ids
         self.token_to_id: dict[str, int] = {}
         for id_, token in enumerate(self.tokens):
@@ -160,7 +162,8 @@ class Vocabulary:
 
     def extended(self, tokens: Iterable[str]) -> "Vocabulary":
         """This vocabulary with further tokens behind it (count 0); those it has already are left where they are."""
-        new = list(dict.fromkeys(token for token in tokens if token not in self.token_to_id))
+        known = set(self.tokens)
+        new = list(dict.fromkeys(token for token in tokens if token not in known))
         counts = None if self.counts is None else [*self.counts.tolist(), *([0] * len(new))]
         return Vocabulary(
             [*self.tokens, *new],
@@ -178,7 +181,7 @@ class Vocabulary:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the tokens and the special ids, as 64 hexadecimal digits."""
-        contents = [list(self.tokens), self.padding_id, [int(id_) for id_ in self.oov_ids]]
+        contents = [list(self.tokens), self.padding_id, list(self.oov_ids)]
         return hashlib.sha256(json.dumps(contents).encode("ascii")).hexdigest()
 
     def __len__(self) -> int:
@@ -221,9 +224,11 @@ class Vocabulary:
             truncate: which side of a longer text is cut off, "end" or "start".
 
         Raises:
-            VocabularyError: no padding id, or whatever `encode` raises.
+            VocabularyError: no padding id, a single string, or whatever `encode` raises.
             ArgumentError: `length` < 1 or another `truncate`.
         """
+        if isinstance(texts, str):
+            raise VocabularyError(f"texts must be a sequence of texts. Received the string {texts[:40]!r}.")
         if self.padding_id is None:
             raise VocabularyError("A batch needs a padding id, and this vocabulary has none (padding_id=None).")
         if truncate not in ("end", "start"):
@@ -249,7 +254,7 @@ class Vocabulary:
             "version": _VERSION,
             "fingerprint": self.fingerprint,
             "padding_id": self.padding_id,
-            "oov_ids": [int(id_) for id_ in self.oov_ids],
+            "oov_ids": list(self.oov_ids),
             "tokenizer": self.tokenizer and self.tokenizer.to_dict(),
             "counts": None if self.counts is None else self.counts.tolist(),
             "tokens": list(self.tokens),

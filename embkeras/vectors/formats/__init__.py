@@ -4,11 +4,12 @@ To add a format, write a module with `read(path, request)` and `write(vectors, p
 """
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from embkeras.errors import ArgumentError, VectorFileError
+from embkeras.errors import ArgumentError, EmbkerasWarning, VectorFileError
 from embkeras.files import written_beside
 from embkeras.vectors.fallbacks import check_fallbacks, spellings
 from embkeras.vectors.formats import npy, text
@@ -86,9 +87,17 @@ def load_vectors(
     )
     module = _module(format) if format is not None else npy if npy.is_npy(path) else text.ANY
     try:
-        return module.read(path, request)
+        vectors = module.read(path, request)
     except OSError as error:
         raise VectorFileError(f"Cannot read vectors from {str(path)!r}: {error.strerror or error}.") from error
+    if vectors.provenance.duplicates:
+        warnings.warn(
+            f"{str(path)!r} holds {vectors.provenance.duplicates:,} rows whose word had come before; "
+            f"the first was kept.",
+            EmbkerasWarning,
+            stacklevel=2,
+        )
+    return vectors
 
 
 def save_vectors(vectors: KeyedVectors, path: str | os.PathLike, *, format: str | None = None) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -23,9 +24,11 @@ def is_npy(path: Path) -> bool:
 
 def read(path: Path, request: Request) -> KeyedVectors:
     """Memory-map the matrix and copy the rows asked for."""
+    if not is_npy(path):
+        raise VectorFileError(f"{str(path)!r} is not a whole .npy file: it does not begin as one.")
     try:
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, SyntaxError, TokenError) as error:  # the header is a Python literal
         raise VectorFileError(f"{str(path)!r} is not a whole .npy file: {error}") from error
     if matrix.ndim != 2 or matrix.dtype.kind != "f" or not matrix.shape[1]:
         raise VectorFileError(
@@ -42,11 +45,14 @@ def read(path: Path, request: Request) -> KeyedVectors:
         if request.wanted is None or word in request.wanted:
             duplicates += rows.setdefault(word, row) != row
     kept = matrix[list(rows.values())] if len(rows) < len(matrix) else np.array(matrix)
-    bad = first_nonfinite_row(kept) if len(kept) else None
+    with np.errstate(over="ignore"):
+        kept = np.ascontiguousarray(kept, request.dtype)
+    bad = first_nonfinite_row(kept)
     if bad is not None:
         word = list(rows)[bad]
-        raise VectorFileError(f"{str(path)!r} holds NaN or infinity in row {rows[word]} (word {word!r}).")
-    kept = np.ascontiguousarray(kept, request.dtype)
+        raise VectorFileError(
+            f"{str(path)!r} holds NaN, infinity or more than {request.dtype} can hold in row {rows[word]} (word {word!r})."
+        )
     return keyed_vectors(list(rows), kept, path, "npy", request, rows=len(read_rows), duplicates=duplicates)
 
 
@@ -99,8 +105,8 @@ def check_words(vectors: KeyedVectors, path: Path) -> None:
 
 
 def write(vectors: KeyedVectors, beside: Path, path: Path) -> None:
-    """Write the matrix to `beside`, and the words next to the final `path` (they are renamed first)."""
-    with written_beside(path.with_suffix(".json")) as words:
-        words.write_text(json.dumps(vectors.words), encoding="ascii")
+    """Write the matrix to `beside`, and when it is whole the words next to the final `path`."""
     with beside.open("wb") as file:
         np.save(file, vectors.matrix, allow_pickle=False)
+    with written_beside(path.with_suffix(".json")) as words:
+        words.write_text(json.dumps(vectors.words), encoding="ascii")

@@ -1,13 +1,12 @@
 """What a reader is asked for, and how it collects the rows that it keeps."""
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from embkeras.errors import EmbkerasWarning, VectorFileError
+from embkeras.errors import VectorFileError
 from embkeras.vectors.store import KeyedVectors, Provenance
 
 
@@ -26,14 +25,8 @@ class Request:
 def keyed_vectors(
     words: list[str], matrix: Any, path: Path, format: str, request: Request, **counted: Any
 ) -> KeyedVectors:
-    """The rows kept, as KeyedVectors; says how many rows repeated a word."""
+    """The rows kept, as KeyedVectors, with what was counted on the way."""
     if not words and request.wanted is None:
         raise VectorFileError(f"{str(path)!r} holds no vectors.")
-    if counted.get("duplicates"):
-        warnings.warn(
-            f"{str(path)!r} holds {counted['duplicates']:,} rows whose word had come before; the first was kept.",
-            EmbkerasWarning,
-            stacklevel=4,
-        )
     provenance = Provenance(str(path), format, wanted=request.wanted, limit=request.limit, **counted)
     return KeyedVectors(words, np.asanyarray(matrix), provenance=provenance)

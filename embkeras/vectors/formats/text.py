@@ -40,8 +40,18 @@ class Text:
     def check_words(self, vectors: KeyedVectors, path: Path) -> None:
         """Refuse words that would be read back as others."""
         for row, word in enumerate(vectors.words):
-            if "\n" in word or word.endswith("\r"):
+            if not self._holds(word, row):
                 raise VectorFileError(f"Text vectors cannot hold the word {word!r} (row {row}) in {str(path)!r}.")
+
+    def _holds(self, word: str, row: int) -> bool:
+        try:
+            raw = word.encode("utf-8")
+        except UnicodeEncodeError:  # a lone surrogate
+            return False
+        if b"\n" in raw or raw.endswith(b"\r") or _VALUE_AT_END.search(raw):
+            return False
+        # Without a header the first row tells the width, and a number at the end of its word would count as one more.
+        return bool(self.header) or row > 0 or b" " not in raw or not _NUMBER.fullmatch(raw.rpartition(b" ")[2])
 
     def write(self, vectors: KeyedVectors, beside: Path, path: Path) -> None:
         """Write every row with 9 digits, which give a float32 back bit for bit."""
@@ -63,7 +73,8 @@ class _Reader:
         self.duplicates = self.undecodable = self.rows = 0
 
     def read(self) -> KeyedVectors:
-        with self.path.open("rb") as file:
+        # A value too large becomes infinity, which is refused with its line.
+        with self.path.open("rb") as file, np.errstate(over="ignore"):
             count, width, start = self._shape(file)
             file.seek(start)
             first_line = 1 + (count is not None)
@@ -92,9 +103,6 @@ class _Reader:
             raise VectorFileError(f"{str(self.path)!r} holds no vectors: its first line is empty.")
         header = _HEADER.fullmatch(first)
         second = file.readline(_LONGEST_LINE)
-        # "7 0.5" can only be a header if the rows below are as wide as it says.
-        if header and self.header is None and second and _numbers(second) < int(header[2]):
-            header = None
         if header and self.header is not False:
             count, width = int(header[1]), int(header[2])
             if width < 1:

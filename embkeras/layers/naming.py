@@ -3,7 +3,7 @@
 Private name used: `Layer._layers`, since Keras lists the layers of a model publicly, but not those of a layer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import keras
 
@@ -18,7 +18,8 @@ def as_refs(layers: LayerRef | Sequence[LayerRef], what: str) -> tuple[LayerRef,
     Raises:
         ScheduleError: something that is neither a name nor a layer.
     """
-    refs = (layers,) if isinstance(layers, str | keras.layers.Layer) else tuple(layers)
+    one = isinstance(layers, str | keras.layers.Layer) or not isinstance(layers, Iterable)
+    refs = (layers,) if one else tuple(layers)
     for ref in refs:
         if not isinstance(ref, str | keras.layers.Layer):
             raise ScheduleError(f"{what} takes names of layers or layers. Received: {ref!r}.")

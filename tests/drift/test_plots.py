@@ -1,0 +1,115 @@
+"""Pictures: each function draws on the Axes that it returns."""
+
+import io
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from embkeras import KeyedVectors, Vocabulary, align, drift_report
+from embkeras.drift.plots import new_figure, plot_comparison, plot_coverage, plot_drift, plot_training
+from embkeras.errors import ArgumentError, MissingDependencyError
+
+
+@pytest.fixture(autouse=True)
+def matplotlib():
+    """Every test here draws."""
+    return pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+
+
+def drawn(ax):
+    """The Axes, after its figure has really been drawn."""
+    ax.figure.savefig(io.BytesIO(), format="png")
+    return ax
+
+
+def labels(ax):
+    """The names in the legend."""
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+HISTORY = {"accuracy": [0.5, 0.7], "val_accuracy": [0.4, 0.6], "loss": [1, 0.5]}
+
+
+def test_training_shows_accuracy_of_both():
+    """Two lines, an epoch a point."""
+    ax = drawn(plot_training(HISTORY))
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[0.5, 0.7], [0.4, 0.6]]
+    assert labels(ax) == ["training", "validation"]
+
+
+def test_training_marks_the_epoch_of_unfreezing():
+    """The line stands before the first epoch that trains the table."""
+    ax = drawn(plot_training(HISTORY, unfrozen_at=1))
+    assert labels(ax)[-1] == "unfrozen at epoch 1"
+    assert list(ax.lines[-1].get_xdata()) == [0.5, 0.5]
+
+
+def test_training_falls_back_to_the_loss():
+    """A history without accuracy shows the loss, and no validation where there was none."""
+    ax = drawn(plot_training({"loss": [1.0, 0.5]}))
+    assert (ax.get_ylabel(), labels(ax)) == ("loss", ["training"])
+
+
+def test_training_refuses_another_history():
+    """The message names what was received."""
+    with pytest.raises(ArgumentError, match=r"accuracy or loss. Received: f1"):
+        plot_training({"f1": [1]})
+
+
+@pytest.mark.parametrize("tokens", [["cat", "dog"], ["$x", "a$b$"], ["$^$", "\\$"], ["", " "], ["cat", "cat"]])
+def test_drift_draws_any_token(tokens):
+    """Bars of the tokens that moved, the furthest on top; marks are no mathematics."""
+    report = drift_report(np.eye(2), np.array([[0.0, 1], [1, 1]]), tokens)
+    ax = drawn(plot_drift(report))
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([1 - 0.5**0.5, 1])
+    assert "2 of 2 rows moved" in ax.get_title()
+
+
+def test_drift_shows_so_many():
+    """topn bars at most."""
+    assert len(plot_drift(drift_report(np.eye(5), np.ones((5, 5)), "abcde"), topn=3).patches) == 3
+
+
+def test_drift_where_nothing_moved():
+    """An empty picture says so."""
+    ax = drawn(plot_drift(drift_report(np.eye(2), np.eye(2), ["a", "b"])))
+    assert "0 of 2 rows moved" in ax.get_title()
+
+
+@pytest.mark.parametrize(("counts", "shares"), [(None, [1 / 4, 1 / 4, 2 / 4]), ([0, 9, 5, 3, 1, 1], [0.5, 0.3, 0.2])])
+def test_coverage_shows_shares(counts, shares):
+    """Exact, by a fallback and out of vocabulary add up to 1."""
+    vocabulary = Vocabulary(["", "[UNK]", "a", "B", "x", "y"], counts=counts)
+    ax = drawn(plot_coverage(align(KeyedVectors(["a", "b"], np.eye(2)), vocabulary)))
+    last_of_each_kind = [container[-1].get_width() for container in ax.containers]
+    assert last_of_each_kind == pytest.approx(shares)
+    assert labels(ax) == ["exact", "by a fallback", "out of vocabulary"]
+
+
+@pytest.mark.parametrize("deviation", [0.1, np.nan])
+def test_comparison_shows_each_strategy(deviation):
+    """The first strategy on top; one seed has no deviation."""
+    table = pd.DataFrame(
+        {"accuracy": [0.5, 0.7], "accuracy_sd": [deviation, deviation], "seeds": [3, 3]}, index=["frozen", "tuned"]
+    )
+    ax = drawn(plot_comparison(SimpleNamespace(table=table)))
+    assert [bar.get_width() for bar in ax.patches] == [0.7, 0.5]
+    assert ax.get_title() == "3 seed(s) each"
+
+
+def test_draws_on_the_axes_given():
+    """ax= is used and returned, and no other figure is made."""
+    figure, (left, right) = new_figure(2)
+    assert plot_training(HISTORY, ax=right) is right
+    assert not left.lines
+    assert figure.axes == [left, right]
+
+
+def test_without_matplotlib_the_message_names_the_extra(monkeypatch):
+    """What to install."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingDependencyError, match=r"need matplotlib: .*embkeras\[plots\]"):
+        plot_training(HISTORY)

@@ -1,0 +1,349 @@
+"""PretrainedEmbedding: what it reads, what it writes down, and what it refuses."""
+
+import json
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from embkeras.errors import ArgumentError, EmbkerasWarning
+from embkeras.layers.builders import build_embedding
+from embkeras.layers.embedding import PretrainedEmbedding
+
+IDS = np.array([[2, 3, 3, 0], [9, 1, 2, 2]])
+
+
+@pytest.fixture
+def layer(aligned):
+    """A built layer over the tiny matrix, frozen."""
+    return build_embedding(aligned)
+
+
+def _model(layer, dtype="int64"):
+    ids = keras.Input((None,), dtype=dtype)
+    keras.utils.set_random_seed(0)
+    features = keras.layers.GlobalAveragePooling1D()(layer(ids))
+    return keras.Model(ids, keras.layers.Dense(2, name="head")(features))
+
+
+def _ops_of(layer):
+    """Types of the operations in the traced call, those inside its functions too."""
+    call = tf.function(layer).get_concrete_function(tf.TensorSpec((None, 4), tf.int64))
+    graph = call.graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return [node.op for node in nodes]
+
+
+def test_rows_equal_the_matrix(layer, aligned):
+    """Each id gives its row of the matrix, bit for bit."""
+    np.testing.assert_array_equal(layer(IDS), aligned.values[IDS])
+
+
+def test_matrix_equals_the_layer_at_every_id(layer):
+    """matrix() is what the layer gives for arange(V)."""
+    np.testing.assert_array_equal(layer.matrix(), layer(np.arange(10)))
+
+
+def test_matrix_is_a_copy(layer, aligned):
+    """Writing into what matrix() gave leaves the layer as it is."""
+    layer.matrix()[:] = 7
+    np.testing.assert_array_equal(layer.matrix(), aligned.values)
+
+
+def test_is_frozen_by_default(layer):
+    """build_embedding gives a table that no optimizer sees, and that a flag thaws."""
+    assert (len(layer.trainable_variables), len(layer.non_trainable_variables)) == (0, 1)
+    layer.trainable = True
+    assert len(layer.trainable_variables) == 1
+
+
+def test_config_does_not_hold_the_matrix(aligned):
+    """The config of a layer does not grow with its table."""
+    sizes = []
+    for rows, width in ((10, 4), (10_000, 400)):
+        layer = PretrainedEmbedding(rows, width, name="a")
+        layer.build()
+        sizes.append(len(json.dumps(keras.saving.serialize_keras_object(layer))))
+    assert sizes[1] - sizes[0] < 20
+
+
+def test_constructor_refuses_weights():
+    """weights= would be lost on from_config, and costs four times the table."""
+    with pytest.raises(ArgumentError, match=r"PretrainedEmbedding takes no weights=: build_embedding fills it"):
+        PretrainedEmbedding(10, 4, weights=[np.zeros((10, 4))])
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float32"])
+def test_keras_file_round_trip(layer, tmp_path, dtype):
+    """A .keras file gives the same predictions back, without a warning."""
+    model = _model(layer, dtype)
+    model.save(tmp_path / "model.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(loaded(IDS), model(IDS))
+
+
+def test_weights_file_round_trip(layer, tmp_path):
+    """A weights.h5 file fills a layer that came from a config, without a warning."""
+    model = _model(layer)
+    model.save_weights(tmp_path / "model.weights.h5")
+    clone = keras.models.clone_model(model)
+    clone.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(clone(IDS), model(IDS))
+
+
+def test_from_config_gives_zeros_and_warns_at_use(layer):
+    """A layer from a config alone has no vectors, and says so by its name."""
+    clone = PretrainedEmbedding.from_config(layer.get_config())
+    with pytest.warns(EmbkerasWarning, match="table of layer 'embedding' is all zeros: the layer was made from a conf"):
+        rows = clone(IDS)
+    np.testing.assert_array_equal(rows, np.zeros((2, 4, 4)))
+
+
+def test_warns_once(layer):
+    """The second use of an empty table is silent (a warning would be an error here)."""
+    clone = PretrainedEmbedding.from_config(layer.get_config())
+    with pytest.warns(EmbkerasWarning, match="layer 'embedding' is all zeros"):
+        clone(IDS)
+    clone(IDS)
+
+
+def test_matrix_of_an_empty_clone_warns(layer):
+    """matrix() counts as a use."""
+    clone = PretrainedEmbedding.from_config(layer.get_config())
+    clone.build()
+    with pytest.warns(EmbkerasWarning, match="layer 'embedding' is all zeros"):
+        clone.matrix()
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_clone_warns_inside_fit(layer, jit_compile):
+    """fit traces the call; the warning finds its way out of the graph, once."""
+    clone = keras.models.clone_model(_model(layer))
+    clone.compile("sgd", loss="mse", jit_compile=jit_compile)
+    with pytest.warns(EmbkerasWarning, match="layer 'embedding' is all zeros") as caught:
+        clone.fit(IDS, np.zeros((2, 2)), verbose=0, epochs=2)
+    assert len([each for each in caught if each.category is EmbkerasWarning]) == 1
+
+
+def test_clone_with_weights_set_is_silent(layer):
+    """set_weights before the first use is enough."""
+    model = _model(layer)
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    np.testing.assert_array_equal(clone(IDS), model(IDS))
+
+
+def test_assign_table_fills_a_clone(layer, aligned):
+    """assign_table, which the warning advises, works on a layer from a config."""
+    clone = PretrainedEmbedding.from_config(layer.get_config())
+    clone.build()
+    clone.assign_table(aligned.values)
+    np.testing.assert_array_equal(clone.matrix(), aligned.values)
+
+
+def test_assign_table_in_several_blocks(layer, aligned, monkeypatch):
+    """Blocks that do not divide the number of rows still fill every row."""
+    monkeypatch.setattr("embkeras.layers.embedding.BLOCK", 12)
+    layer.assign_table(aligned.values[::-1])
+    np.testing.assert_array_equal(layer.matrix(), aligned.values[::-1])
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (10, 5), (10,)])
+def test_assign_table_refuses_another_shape(layer, shape):
+    """Layer, its shape and the one received are named."""
+    received = str(shape).replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(ArgumentError, match=rf"layer 'embedding' has the shape \(10, 4\)\. Received: {received}"):
+        layer.assign_table(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(aligned, policy):
+    """Rows come in the compute dtype; the table and matrix() stay float32."""
+    layer = build_embedding(aligned, dtype=policy)
+    assert layer(IDS).dtype.name == policy.removeprefix("mixed_")
+    assert layer.variables[0].dtype == "float32" and layer.matrix().dtype == np.float32
+    np.testing.assert_array_equal(layer.matrix(), aligned.values)
+
+
+def test_half_precision_table_gives_a_float32_matrix(aligned):
+    """With a table of float16, matrix() is that table in float32."""
+    layer = build_embedding(aligned, dtype="float16")
+    assert layer.variables[0].dtype == "float16" and layer.matrix().dtype == np.float32
+    np.testing.assert_array_equal(layer.matrix(), aligned.values.astype(np.float16).astype(np.float32))
+
+
+def test_mask_marks_padding(layer):
+    """Id 0 is masked and nothing else is."""
+    np.testing.assert_array_equal(layer.compute_mask(IDS), IDS != 0)
+
+
+def test_no_mask_where_none_is_asked_for(aligned):
+    """mask_zero=False leaves id 0 a token like another."""
+    assert build_embedding(aligned, mask_zero=False).compute_mask(IDS) is None
+
+
+@pytest.mark.parametrize("bad", [-1, 10, 2**40])
+@pytest.mark.parametrize("trainable", [False, True])
+def test_ids_outside_are_refused(aligned, bad, trainable):
+    """The rule, the id, its position and the layer are named."""
+    layer = build_embedding(aligned, trainable=trainable)
+    ids = IDS.copy()
+    ids[1, 2] = bad
+    with pytest.raises(ArgumentError, match=rf"\[0, 10\)\. Received: {bad} at position \[1, 2\] \(layer 'embedding'\)"):
+        layer(ids)
+
+
+def test_ids_outside_are_refused_in_a_graph(layer):
+    """Inside a tf.function on CPU the gather itself refuses, with value and position."""
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"indices\[0,1\] = -1 is not in \[0, 10\)"):
+        tf.function(layer)(tf.constant([[2, -1]]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_fractional_ids_are_refused(layer, dtype):
+    """3.5 is not cut to row 3."""
+    with pytest.raises(
+        ArgumentError, match=r"must be integers\. Received: 3\.5 at position \[0, 1\] \(layer 'embedding'\)"
+    ):
+        layer(np.array([[2, 3.5]], dtype))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "int64", "uint32", "uint64", "float32"])
+def test_id_dtypes(layer, aligned, dtype):
+    """Every integer dtype is taken, and float32 that holds whole numbers, as a Sequential hands it over."""
+    np.testing.assert_array_equal(layer(IDS.astype(dtype)), aligned.values[IDS])
+
+
+def test_small_id_dtype_over_a_large_table():
+    """A dtype that cannot hold input_dim itself is checked all the same."""
+    layer = PretrainedEmbedding(300, 2)
+    layer.build()
+    assert layer(np.array([[255]], "uint8")).shape == (1, 1, 2)
+
+
+def test_sequential_without_an_input(layer, aligned):
+    """A Sequential feeds float32 to its first layer."""
+    model = keras.Sequential([layer, keras.layers.Flatten()])
+    np.testing.assert_array_equal(model.predict(IDS, verbose=0), aligned.values[IDS].reshape(2, -1))
+
+
+def test_reads_rows_and_not_the_table(layer):
+    """The traced call gathers from the resource and never reads the variable."""
+    ops = _ops_of(layer)
+    assert "ResourceGather" in ops and "ReadVariableOp" not in ops
+
+
+@pytest.mark.stock_keras
+def test_stock_embedding_reads_the_whole_table():
+    """keras.layers.Embedding reads the variable, which copies it after the first sparse update."""
+    stock = keras.layers.Embedding(10, 4)
+    stock.build()
+    ops = _ops_of(stock)
+    assert "ReadVariableOp" in ops and "ResourceGather" not in ops
+
+
+@pytest.mark.stock_keras
+def test_stock_embedding_takes_minus_one_for_the_last_row(aligned):
+    """keras.layers.Embedding answers -1 with the last row, without a word."""
+    stock = keras.layers.Embedding(10, 4)
+    stock.build()
+    stock.set_weights([aligned.values])
+    np.testing.assert_array_equal(stock(np.array([-1])), aligned.values[-1:])
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_gradient_is_slices(aligned, traced):
+    """The gradient names rows, with duplicates kept, and is never as large as the table."""
+    layer = build_embedding(aligned, trainable=True)
+
+    def step(ids):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(ids))
+        (gradient,) = tape.gradient(loss, layer.trainable_variables)
+        assert isinstance(gradient, tf.IndexedSlices)
+        return gradient.indices
+
+    indices = (tf.function(step) if traced else step)(tf.constant(IDS))
+    np.testing.assert_array_equal(indices, IDS.reshape(-1))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_under_tf_function(layer, aligned, jit_compile):
+    """Traced, and compiled by XLA, it gives the same rows."""
+    rows = tf.function(layer, jit_compile=jit_compile)(tf.constant(IDS))
+    np.testing.assert_array_equal(rows, aligned.values[IDS])
+
+
+def test_quantize_is_refused_by_keras(layer):
+    """Keras quantizes none of its subclasses; the layer stays as it was."""
+    with pytest.raises(NotImplementedError, match="PretrainedEmbedding"):
+        layer.quantize("int8")
+    assert layer.quantization_mode is None
+
+
+def test_lora_as_in_the_stock_layer(aligned):
+    """enable_lora adds the same low-rank term as in keras.layers.Embedding, and matrix() holds it."""
+    ours, stock = build_embedding(aligned, trainable=True), keras.layers.Embedding(10, 4)
+    stock.build()
+    stock.set_weights([aligned.values])
+    factors = [np.full((10, 2), 0.5, np.float32), np.full((2, 4), 0.25, np.float32)]
+    for each in (ours, stock):
+        each.enable_lora(2)
+        each.lora_embeddings_a.assign(factors[0])
+        each.lora_embeddings_b.assign(factors[1])
+    np.testing.assert_allclose(ours(IDS), stock(IDS), atol=1e-7)
+    np.testing.assert_allclose(ours(IDS), (aligned.values + factors[0] @ factors[1])[IDS], atol=1e-6)
+    np.testing.assert_allclose(ours.matrix(), ours(np.arange(10)), atol=1e-7)
+
+
+def test_ids_outside_are_refused_with_lora(aligned):
+    """The check of ids does not depend on the inner form of the layer."""
+    layer = build_embedding(aligned, trainable=True)
+    layer.enable_lora(2)
+    with pytest.raises(ArgumentError, match=r"\[0, 10\)\. Received: -1 at position \[0, 0\] \(layer 'embedding'\)"):
+        layer(np.array([[-1]]))
+
+
+_MIRRORED = """
+    import numpy as np, tensorflow as tf, keras
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    from embkeras import AlignedMatrix, RowWiseAdam, Vocabulary, build_embedding, unfreeze_at
+    values = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
+    aligned = AlignedMatrix(values, Vocabulary(["", "[UNK]", "a", "b", "c", "d"]))
+    ids = np.array([[2, 3], [3, 4], [2, 2], [4, 2]])
+
+    def fitted(strategy):
+        with strategy.scope():
+            keras.utils.set_random_seed(0)
+            layer = build_embedding(aligned)
+            tensors = keras.Input((None,), dtype="int64")
+            head = keras.layers.Dense(1)(keras.layers.GlobalAveragePooling1D()(layer(tensors)))
+            model = keras.Model(tensors, head)
+            model.compile(RowWiseAdam(0.1), loss="mse")
+        for replica in strategy.experimental_local_results(layer.variables[0].value):
+            assert np.array_equal(replica.numpy(), values)
+        model.fit(ids, np.ones((4, 1)), epochs=3, shuffle=False, verbose=0, callbacks=[unfreeze_at(1, "embedding")])
+        return layer.matrix()
+
+    two = fitted(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    one = fitted(tf.distribute.get_strategy())
+    print("moved", np.abs(one - values).max(), "apart", np.abs(one - two).max(), "unseen", np.abs(two - values)[5].max())
+"""
+
+
+def test_under_mirrored_strategy():
+    """On two replicas every copy of the table is filled, and training equals that on one."""
+    code = textwrap.dedent(_MIRRORED)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    words = ran.stdout.split()
+    numbers = dict(zip(words[::2], map(float, words[1::2]), strict=True))
+    assert numbers["moved"] > 0.1 and numbers["apart"] < 1e-6 and numbers["unseen"] == 0

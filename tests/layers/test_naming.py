@@ -1,0 +1,98 @@
+"""Finding layers by name, by path, or as objects."""
+
+import keras
+import pytest
+
+from embkeras.errors import ScheduleError, UnknownLayerError
+from embkeras.layers.naming import as_refs, find_layers, walk
+from tests import tiny
+
+
+def _two_towers():
+    ids = keras.Input((5,), dtype="int64")
+    towers = []
+    for name in ("left", "right"):
+        inner = keras.Input((5,), dtype="int64")
+        towers.append(keras.Model(inner, tiny.embedding()(inner), name=name)(ids))
+    return keras.Model(ids, keras.layers.Add(name="sum")(towers), name="towers")
+
+
+@pytest.mark.parametrize(("given", "expected"), [("a", ("a",)), (["a", "b"], ("a", "b")), ((), ())])
+def test_one_or_several_names(given, expected):
+    """A single name is not taken apart into letters."""
+    assert as_refs(given, "freeze") == expected
+
+
+def test_a_layer_is_a_reference():
+    """A layer object stands for itself."""
+    layer = keras.layers.Dense(1)
+    assert as_refs(layer, "freeze") == (layer,)
+
+
+@pytest.mark.parametrize(("given", "received"), [(3, "3"), (None, "None"), (["a", 3], "3"), ([None], "None")])
+def test_neither_name_nor_layer(given, received):
+    """A number is no layer, alone or in a list; the argument is named."""
+    with pytest.raises(ScheduleError, match=rf"freeze takes names of layers or layers\. Received: {received}"):
+        as_refs(given, "freeze")
+
+
+def test_walk_gives_paths_parents_first():
+    """Every layer at every depth, with the path that finds it."""
+    paths = [path for path, _ in walk(tiny.nested("sgd")) if "input" not in path]
+    assert paths[:2] == ["encoder", "encoder/embedding"] and paths[-1] == "head"
+
+
+def test_walk_goes_into_layers_that_hold_layers():
+    """A wrapper's layer is found as well as a model's."""
+    wrapper = keras.layers.Bidirectional(keras.layers.LSTM(2, name="lstm"), name="both")
+    paths = [path for path, _ in walk(keras.Sequential([keras.Input((None, 3)), wrapper]))]
+    assert "both/forward_lstm" in paths
+
+
+@pytest.mark.parametrize("ref", ["encoder/embedding", "embedding"])
+def test_by_path_and_by_bare_name(ref):
+    """A bare name may stand for a layer deeper inside."""
+    net = tiny.nested("sgd")
+    assert find_layers(net, [ref]) == [net.get_layer("encoder").get_layer("embedding")]
+
+
+def test_by_object():
+    """A layer object is found wherever it is."""
+    net = tiny.nested("sgd")
+    layer = net.get_layer("encoder").get_layer("embedding")
+    assert find_layers(net, [layer]) == [layer]
+
+
+def test_unknown_name_lists_the_names_that_exist():
+    """The model, the name and the paths that exist are in the message."""
+    expected = r"Model 'tiny' has no layer named 'embeding'\. Its layers: .*encoder, .*encoder/embedding, .*head\."
+    with pytest.raises(UnknownLayerError, match=expected):
+        find_layers(tiny.nested("sgd"), ["embeding"])
+
+
+def test_layer_of_another_model():
+    """A layer object that is not in the model is not found, though its name is."""
+    with pytest.raises(UnknownLayerError, match=r"no layer named 'embedding'\. Its layers: .*embedding.*head"):
+        find_layers(tiny.model("sgd"), [tiny.embedding()])
+
+
+def test_several_layers_of_one_name():
+    """A bare name that two layers bear is refused, with both paths."""
+    with pytest.raises(UnknownLayerError, match=r"several layers named 'embedding'.*left/embedding.*right/embedding"):
+        find_layers(_two_towers(), ["embedding"])
+
+
+def test_a_path_tells_layers_of_one_name_apart():
+    """The path finds the one that is meant."""
+    net = _two_towers()
+    assert find_layers(net, ["right/embedding"]) == [net.get_layer("right").get_layer("embedding")]
+
+
+def test_a_layer_used_twice_is_one_layer():
+    """A shared layer that two parents hold is not ambiguous."""
+    shared, ids = tiny.embedding(), keras.Input((5,), dtype="int64")
+    towers = []
+    for name in ("left", "right"):
+        inner = keras.Input((5,), dtype="int64")
+        towers.append(keras.Model(inner, shared(inner), name=name)(ids))
+    assert find_layers(keras.Model(ids, keras.layers.Add()(towers)), ["embedding"]) == [shared]

@@ -1,0 +1,27 @@
+"""Settings and strategies that the property tests share."""
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+# The same examples on every run, whatever the speed of the machine; nothing is written beside the tests.
+PROPERTY = settings(
+    max_examples=80,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+# Text that UTF-8 can hold: lone surrogates are left out.
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+def finite_bits(dtype: str = "uint32") -> st.SearchStrategy[np.ndarray]:
+    """Tables (rows, width >= 2) of finite float32 drawn by their bits, so that subnormals and -0.0 are among them."""
+    bits = st.integers(0, 2**32 - 1).filter(lambda value: value >> 23 & 0xFF != 0xFF)
+    shapes = st.tuples(st.integers(1, 6), st.integers(2, 4))
+    return shapes.flatmap(
+        lambda shape: st.lists(bits, min_size=shape[0] * shape[1], max_size=shape[0] * shape[1]).map(
+            lambda values: np.array(values, dtype).view(np.float32).reshape(shape)
+        )
+    )

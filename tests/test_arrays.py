@@ -1,0 +1,80 @@
+"""Checks of matrices and cosine neighbours."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embkeras import arrays
+from embkeras.arrays import check_matrix, first_nonfinite_row, nearest_rows, unit_rows
+from embkeras.errors import ArgumentError
+from tests.properties import PROPERTY
+
+
+def test_check_matrix_copies_nothing():
+    """An array that is right comes back itself."""
+    matrix = np.ones((2, 3), np.float32)
+    assert check_matrix(matrix, "m", rows=2) is matrix
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 0), (1, 2, 3)])
+def test_check_matrix_refuses_other_shapes(shape):
+    """The message names the shape received."""
+    with pytest.raises(ArgumentError, match=rf"before must .* Received: shape \({', '.join(map(str, shape))},?\)"):
+        check_matrix(np.ones(shape), "before")
+
+
+@pytest.mark.parametrize("dtype", ["int64", "bool", "complex64", "object"])
+def test_check_matrix_refuses_other_types(dtype):
+    """The message names the type received."""
+    with pytest.raises(ArgumentError, match=f"must hold floats. Received: dtype {dtype}"):
+        check_matrix(np.ones((2, 2), dtype), "m")
+
+
+def test_check_matrix_refuses_another_number_of_rows():
+    """The message names the number expected and the shape received."""
+    with pytest.raises(ArgumentError, match=r"must have 3 rows. Received: shape \(2, 2\)"):
+        check_matrix(np.ones((2, 2)), "m", rows=3)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_first_nonfinite_row_counts_across_blocks(monkeypatch, value):
+    """The row is that of the whole matrix, not of the block."""
+    monkeypatch.setattr(arrays, "BLOCK", 4)
+    matrix = np.zeros((9, 2), np.float32)
+    matrix[[5, 7], 1] = value
+    assert first_nonfinite_row(matrix) == 5
+
+
+def test_first_nonfinite_row_of_a_finite_matrix():
+    """None where there is none, in an empty matrix too."""
+    assert first_nonfinite_row(np.ones((3, 2))) is None
+    assert first_nonfinite_row(np.ones((0, 2))) is None
+
+
+def test_unit_rows_keeps_zero_rows():
+    """Zero rows stay zero and the others get norm 1."""
+    unit = unit_rows(np.array([[3, 4], [0, 0]]))
+    np.testing.assert_allclose(unit, [[0.6, 0.8], [0, 0]], rtol=1e-6)
+
+
+@PROPERTY
+@given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 12), count=st.integers(1, 15), block=st.integers(1, 30))
+def test_nearest_rows_equals_sorting_all(seed, rows, count, block):
+    """Block by block gives what one sort of all similarities gives."""
+    rng = np.random.default_rng(seed)
+    matrix, queries = rng.normal(size=(rows, 3)), rng.normal(size=(2, 3))
+    similarity = queries @ matrix.T / np.outer(np.linalg.norm(queries, axis=1), np.linalg.norm(matrix, axis=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arrays, "BLOCK", block)
+        found, values = nearest_rows(matrix, queries, count)
+    assert found.shape == (2, min(rows, count))
+    np.testing.assert_allclose(values, -np.sort(-similarity, axis=1)[:, :count], atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(similarity, found, 1), values, atol=1e-5)
+
+
+def test_nearest_rows_keeps_the_first_of_equals(monkeypatch):
+    """Rows equally near come in the order of the matrix, across blocks too."""
+    monkeypatch.setattr(arrays, "BLOCK", 2)
+    rows, _ = nearest_rows(np.ones((5, 2)), np.ones((1, 2)), 3)
+    assert rows.tolist() == [[0, 1, 2]]

@@ -1,0 +1,98 @@
+"""The tiny model on which the tests of training run, and a record of its table."""
+
+import keras
+import numpy as np
+
+from embkeras.layers.embedding import PretrainedEmbedding
+
+IDS = np.random.default_rng(1).integers(1, 9, (12, 5))  # id 9 never occurs
+LABELS = np.random.default_rng(2).integers(0, 3, 12)
+TABLE = np.random.default_rng(3).normal(size=(10, 4)).astype(np.float32)
+UNSEEN = 9
+
+
+def embedding(*, trainable=False, name="embedding", dtype=None):
+    """A built layer over TABLE."""
+    layer = PretrainedEmbedding(10, 4, trainable=trainable, name=name, dtype=dtype)
+    layer.build()
+    layer.assign_table(TABLE)
+    return layer
+
+
+def model(optimizer, *, trainable=False, dtype=None, **compile_arguments):
+    """Embedding, mean, a dense layer "head"; the same weights each time."""
+    keras.utils.set_random_seed(0)
+    ids = keras.Input((5,), dtype="int64")
+    vectors = embedding(trainable=trainable, dtype=dtype)(ids)
+    return _headed(ids, vectors, optimizer, dtype, compile_arguments)
+
+
+def nested(optimizer, *, embedding_trainable=False, **compile_arguments):
+    """The same model with the table inside an inner model: "encoder/embedding"."""
+    keras.utils.set_random_seed(0)
+    inner = keras.Input((5,), dtype="int64")
+    encoder = keras.Model(inner, embedding(trainable=embedding_trainable)(inner), name="encoder")
+    ids = keras.Input((5,), dtype="int64")
+    return _headed(ids, encoder(ids), optimizer, None, compile_arguments)
+
+
+def _headed(ids, vectors, optimizer, dtype, compile_arguments):
+    mean = keras.layers.GlobalAveragePooling1D(dtype=dtype)(vectors)
+    net = keras.Model(ids, keras.layers.Dense(3, name="head", activation="softmax", dtype=dtype)(mean), name="tiny")
+    net.compile(optimizer, loss="sparse_categorical_crossentropy", **compile_arguments)
+    return net
+
+
+def fit(net, *, epochs=4, callbacks=(), **arguments):
+    """Three steps an epoch, in order."""
+    return net.fit(
+        IDS, LABELS, epochs=epochs, batch_size=4, shuffle=False, verbose=0, callbacks=list(callbacks), **arguments
+    )
+
+
+def table_of(net, path="embedding"):
+    """The table, as NumPy."""
+    for name in path.split("/"):
+        net = net.get_layer(name)
+    return net.matrix()
+
+
+def apart(first, second):
+    """The largest difference between the weights of two models."""
+    pairs = zip(first.get_weights(), second.get_weights(), strict=True)
+    return max(float(np.abs(a.astype(np.float64) - b).max()) for a, b in pairs)
+
+
+class Tables(keras.callbacks.Callback):
+    """Keeps the table at the end of each epoch."""
+
+    def __init__(self, path="embedding"):
+        super().__init__()
+        self.path, self.kept = path, {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Copy it."""
+        self.kept[epoch] = table_of(self.model, self.path)
+
+
+class ThawByHand(keras.callbacks.Callback):
+    """What a reference run does: the optimizer knows every variable from the start, and the flag is set at an epoch."""
+
+    def __init__(self, epoch, layer="embedding"):
+        super().__init__()
+        self.epoch, self.layer = epoch, layer
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Thaw, and trace the step again."""
+        if epoch == self.epoch:
+            self.model.get_layer(self.layer).trainable = True
+            self.model.make_train_function(force=True)
+
+
+def reference(optimizer, *, epoch=2, epochs=4, dtype=None, **compile_arguments):
+    """A run whose optimizer was built over all variables, and whose table was frozen by hand before `epoch`."""
+    net = model(optimizer, trainable=True, dtype=dtype, **compile_arguments)
+    net.optimizer.build(net.trainable_variables)
+    net.get_layer("embedding").trainable = False
+    fit(net, epochs=epochs, callbacks=[ThawByHand(epoch)])
+    return net

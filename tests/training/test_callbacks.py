@@ -1,0 +1,417 @@
+"""TrainabilitySchedule, unfreeze_at and DriftMonitor."""
+
+import keras
+import numpy as np
+import pytest
+from keras import optimizers
+
+from embkeras.drift.report import drift_report
+from embkeras.errors import ArgumentError, EmbkerasWarning, ScheduleError, UnknownLayerError
+from embkeras.training.callbacks import DriftMonitor, TrainabilitySchedule, unfreeze_at
+from embkeras.training.schedules import Phase
+from tests import tiny
+
+
+class _Flags(keras.callbacks.Callback):
+    """Keeps the names of the layers that train, and the learning rate, of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.training, self.rates = {}, {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Note them."""
+        paths = [variable.path.split("/")[-2] for variable in self.model.trainable_variables]
+        self.training[epoch] = sorted(set(paths))
+        self.rates[epoch] = round(float(self.model.optimizer.learning_rate), 6)
+
+
+def _blocks():
+    """Embedding, and a block of a Dense that trains and a BatchNormalization that its author froze."""
+    keras.utils.set_random_seed(0)
+    norm = keras.layers.BatchNormalization(name="norm", trainable=False)
+    block = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="dense"), norm], name="block")
+    ids = keras.Input((5,), dtype="int64")
+    features = block(keras.layers.GlobalAveragePooling1D()(tiny.embedding()(ids)))
+    net = keras.Model(ids, keras.layers.Dense(3, activation="softmax", name="head")(features), name="blocks")
+    net.compile("sgd", loss="sparse_categorical_crossentropy")
+    return net
+
+
+def _stock(*inputs):
+    """A Sequential around a keras Embedding, built only if it is given an Input."""
+    layers = [keras.layers.Embedding(10, 4, name="words"), keras.layers.GlobalAveragePooling1D()]
+    net = keras.Sequential([*inputs, *layers, keras.layers.Dense(3, activation="softmax", name="head")], name="stock")
+    net.compile(optimizers.SGD(0.5), loss="sparse_categorical_crossentropy")
+    return net
+
+
+@pytest.mark.parametrize("epoch", [-1, True, 2.0, None])
+def test_unfreeze_at_needs_an_epoch(epoch):
+    """A negative number, a bool or a float is refused where it is given."""
+    with pytest.raises(ScheduleError, match=rf"epoch must be an epoch: an integer >= 0\. Received: {epoch!r}"):
+        unfreeze_at(epoch, "embedding")
+
+
+def test_unfreeze_at_needs_layers():
+    """An empty list would do nothing."""
+    with pytest.raises(ScheduleError, match=r"unfreeze_at needs at least one layer\. Received none"):
+        unfreeze_at(2, [])
+
+
+def test_unfreeze_at_takes_names_or_layers():
+    """None is no layer."""
+    with pytest.raises(ScheduleError, match=r"unfreeze_at takes names of layers or layers\. Received: None"):
+        unfreeze_at(2, None)
+
+
+def test_unfreeze_at_checks_the_rate():
+    """A rate of zero is refused where it is given."""
+    with pytest.raises(ScheduleError, match=r"learning_rate must be a positive number\. Received: 0"):
+        unfreeze_at(2, "embedding", learning_rate=0)
+
+
+def test_unknown_layer_is_refused_when_training_begins():
+    """The names that exist are listed before the first step."""
+    net = tiny.model("sgd")
+    with pytest.raises(
+        UnknownLayerError, match=r"'tiny' has no layer named 'embeding'\. Its layers: .*embedding.*head"
+    ):
+        tiny.fit(net, callbacks=[unfreeze_at(3, "embeding")])
+    assert int(net.optimizer.iterations) == 0
+
+
+def test_apply_needs_a_compiled_model():
+    """Without an optimizer there is nothing to rebuild; the model is named."""
+    net = tiny.model("sgd")
+    bare = keras.Model(net.inputs, net.outputs, name="bare")
+    with pytest.raises(ScheduleError, match="Model 'bare' has no optimizer: compile it"):
+        unfreeze_at(0, "embedding").apply(bare, 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (
+            lambda: optimizers.Adam(optimizers.schedules.ExponentialDecay(0.1, 3, 0.5)),
+            "Adam 'adam.*'.*LearningRateSchedule",
+        ),
+        (
+            lambda: optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(0.1))),
+            "MultiOptimizer '.*'.*cannot be accessed on a MultiOptimizer",
+        ),
+    ],
+    ids=["schedule", "multi"],
+)
+def test_a_rate_that_cannot_be_set_is_refused_when_training_begins(make, reason):
+    """Not at epoch 3, when hours have gone."""
+    net = tiny.model(make())
+    with pytest.raises(ScheduleError, match=f"sets learning_rate, which {reason}"):
+        tiny.fit(net, callbacks=[unfreeze_at(3, "embedding", learning_rate=0.01)])
+    assert int(net.optimizer.iterations) == 0
+
+
+def test_learning_rate_of_a_loss_scale_optimizer():
+    """The rate of the optimizer inside is set."""
+    net = tiny.model(optimizers.LossScaleOptimizer(optimizers.SGD(0.1)))
+    tiny.fit(net, epochs=2, callbacks=[unfreeze_at(1, "embedding", learning_rate=0.02)])
+    assert float(net.optimizer.inner_optimizer.learning_rate) == pytest.approx(0.02)
+
+
+def test_learning_rate_changes_with_the_phase():
+    """Each phase's rate stands from its epoch on; a phase without one leaves it."""
+    phases = [Phase(0, freeze="embedding"), Phase(1, learning_rate=0.05), Phase(2), Phase(3, learning_rate=0.01)]
+    flags = _Flags()
+    tiny.fit(tiny.model(optimizers.SGD(0.1)), callbacks=[TrainabilitySchedule(phases), flags])
+    assert flags.rates == {0: 0.1, 1: 0.05, 2: 0.05, 3: 0.01}
+
+
+@pytest.mark.parametrize(("begin", "rate"), [(0, 0.1), (1, 0.05), (2, 0.05), (3, 0.01)])
+def test_learning_rate_of_a_run_that_begins_late(begin, rate):
+    """Beginning at any epoch gives the rate that an uninterrupted run has there."""
+    phases = [Phase(0, freeze="embedding"), Phase(1, learning_rate=0.05), Phase(2), Phase(3, learning_rate=0.01)]
+    flags = _Flags()
+    net = tiny.model(optimizers.SGD(0.1))
+    tiny.fit(net, initial_epoch=begin, callbacks=[TrainabilitySchedule(phases), flags])
+    assert flags.rates[begin] == rate
+
+
+@pytest.mark.parametrize(("begin", "rate"), [(0, 0.1), (1, 0.05), (2, 0.05), (3, 0.01)])
+def test_a_second_fit_with_the_same_schedule_begins_anew(begin, rate):
+    """Going back to an earlier epoch brings back its flags and its rate, the compiled one before the first."""
+    phases = [Phase(0, freeze="embedding"), Phase(1, learning_rate=0.05), Phase(2), Phase(3, learning_rate=0.01)]
+    net, schedule, flags = tiny.model(optimizers.SGD(0.1)), TrainabilitySchedule(phases), _Flags()
+    tiny.fit(net, callbacks=[schedule])
+    tiny.fit(net, initial_epoch=begin, callbacks=[schedule, flags])
+    assert flags.rates[begin] == rate
+    assert flags.training[begin] == (["head"] if begin == 0 else ["embedding", "head"])
+
+
+def test_a_rate_lowered_in_between_stays():
+    """A phase without a rate does not undo what another callback did to it."""
+
+    class Halve(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.optimizer.learning_rate = float(self.model.optimizer.learning_rate) / 2
+
+    phases, flags = [Phase(0, freeze="embedding", learning_rate=0.4), Phase(2)], _Flags()
+    tiny.fit(tiny.model(optimizers.SGD(0.1)), callbacks=[TrainabilitySchedule(phases), flags, Halve()])
+    assert flags.rates == {0: 0.4, 1: 0.2, 2: 0.1, 3: 0.05}
+
+
+def test_phases_freeze_and_thaw():
+    """Layers that a phase freezes stand still, others that the schedule governs train, the rest is left alone."""
+    phases = [
+        Phase(0, freeze=["embedding", "block"]),
+        Phase(1, freeze="embedding"),
+        Phase(2, train="embedding"),
+        Phase(3),
+    ]
+    flags = _Flags()
+    tiny.fit(_blocks(), callbacks=[TrainabilitySchedule(phases), flags])
+    expected = {0: ["head"], 1: ["dense", "head"], 2: ["embedding", "head"], 3: ["dense", "embedding", "head"]}
+    assert flags.training == expected
+
+
+def test_nothing_happens_before_the_first_phase():
+    """Epochs before the first phase are left as the model came, and have no phase in their logs."""
+    flags = _Flags()
+    net = tiny.model("sgd", trainable=True)
+    history = tiny.fit(net, callbacks=[TrainabilitySchedule([Phase(2, freeze="embedding")]), flags])
+    assert flags.training[1] == ["embedding", "head"] and flags.training[2] == ["head"]
+    assert history.history["phase"] == [1, 1]
+
+
+def test_unfreeze_at_zero():
+    """Epoch 0 is the beginning: one phase, and the table moves from the first step."""
+    net, schedule = tiny.model(optimizers.SGD(0.5)), unfreeze_at(0, "embedding")
+    history = tiny.fit(net, epochs=1, callbacks=[schedule])
+    assert history.history["phase"] == [1] and (tiny.table_of(net) != tiny.TABLE).any()
+
+
+def test_unfreeze_at_freezes_a_table_that_came_thawed():
+    """Before the epoch the layer stands still, whatever its flag was."""
+    net, tables = tiny.model(optimizers.SGD(0.5), trainable=True), tiny.Tables()
+    tiny.fit(net, callbacks=[unfreeze_at(2, "embedding"), tables])
+    np.testing.assert_array_equal(tables.kept[1], tiny.TABLE)
+    assert (tables.kept[2] != tiny.TABLE).any()
+
+
+def test_several_layers_thaw_at_once():
+    """Names and layer objects in one list."""
+    net, flags = _blocks(), _Flags()
+    tiny.fit(net, epochs=2, callbacks=[unfreeze_at(1, ["embedding", net.get_layer("block")]), flags])
+    assert flags.training == {0: ["head"], 1: ["dense", "embedding", "head"]}
+
+
+def test_a_child_frozen_by_its_author_stays_frozen():
+    """Thawing a parent sets the flag of every child in Keras; here the normalisation stays as it was."""
+    net, flags = _blocks(), _Flags()
+    tiny.fit(net, epochs=2, callbacks=[unfreeze_at(1, "block"), flags])
+    assert flags.training == {0: ["head"], 1: ["dense", "head"]}
+    dense, norm = net.get_layer("block").layers
+    assert (dense.trainable, norm.trainable) == (True, False)
+
+
+@pytest.mark.stock_keras
+def test_stock_thawing_a_parent_thaws_its_children():
+    """Keras forgets what the author froze inside."""
+    block = _blocks().get_layer("block")
+    block.trainable = False
+    block.trainable = True
+    assert block.layers[1].trainable
+
+
+@pytest.mark.parametrize("order", [["encoder", "encoder/embedding"], ["encoder/embedding", "encoder"]], ids=str)
+def test_parent_and_child_may_both_be_named(order):
+    """A child that is named itself thaws with its parent, in whichever order they are given."""
+    net, tables = tiny.nested(optimizers.SGD(0.5)), tiny.Tables("encoder/embedding")
+    tiny.fit(net, callbacks=[unfreeze_at(2, order), tables])
+    np.testing.assert_array_equal(tables.kept[1], tiny.TABLE)
+    assert (tables.kept[2] != tiny.TABLE).any()
+
+
+def test_a_frozen_model_around_a_thawed_layer_is_refused_when_training_begins():
+    """In a frozen model nothing trains; layer, epoch and reason are named before the first step."""
+    net = tiny.model("sgd")
+    net.trainable = False
+    with pytest.raises(
+        ScheduleError, match=r"Layer 'embedding' cannot train from epoch 3 on: a layer around it is frozen"
+    ):
+        tiny.fit(net, callbacks=[unfreeze_at(3, "embedding")])
+    assert int(net.optimizer.iterations) == 0
+
+
+def test_a_frozen_model_in_between_does_not_hold_a_thawed_layer():
+    """Keras asks the outermost model and the variables themselves, so the layer does train."""
+    net, tables = tiny.nested(optimizers.SGD(0.5)), tiny.Tables("encoder/embedding")
+    net.get_layer("encoder").trainable = False
+    tiny.fit(net, callbacks=[unfreeze_at(2, "encoder/embedding"), tables])
+    np.testing.assert_array_equal(tables.kept[1], tiny.TABLE)
+    assert (tables.kept[2] != tiny.TABLE).any()
+
+
+def test_a_phase_that_freezes_the_parent_of_what_it_trains_is_refused():
+    """The contradiction lies in the phases themselves, and is found when training begins."""
+    phases = [Phase(0, freeze=["encoder", "encoder/embedding"]), Phase(2, freeze="encoder")]
+    net = tiny.nested("sgd", embedding_trainable=True)
+    with pytest.raises(
+        ScheduleError, match="Layer 'embedding' cannot train from epoch 2 on: a layer around it is frozen"
+    ):
+        tiny.fit(net, callbacks=[TrainabilitySchedule(phases)])
+    assert int(net.optimizer.iterations) == 0
+
+
+def test_a_layer_without_weights_is_refused_when_training_begins():
+    """Thawing a pooling layer would be an empty promise."""
+    net = tiny.model("sgd")
+    with pytest.raises(
+        ScheduleError, match=r"Layer 'global.*' cannot train from epoch 2 on: it has no trainable variables"
+    ):
+        tiny.fit(net, callbacks=[unfreeze_at(2, net.layers[2])])
+    assert int(net.optimizer.iterations) == 0
+
+
+def test_refusing_leaves_the_flags_as_they_were():
+    """Looking ahead at all phases does not change the model."""
+    net = tiny.nested("sgd")
+    pooling = next(layer for layer in net.layers if isinstance(layer, keras.layers.GlobalAveragePooling1D))
+    schedule = TrainabilitySchedule([Phase(0, freeze="head"), Phase(1, freeze="head"), Phase(3, freeze=pooling)])
+    with pytest.raises(
+        ScheduleError, match=r"Layer 'global.*' cannot train from epoch 0 on: it has no trainable variables"
+    ):
+        tiny.fit(net, callbacks=[schedule])
+    assert net.get_layer("head").trainable
+
+
+def test_phase_is_in_the_history():
+    """Counted from 1, one an epoch."""
+    history = tiny.fit(tiny.model("sgd"), callbacks=[unfreeze_at(2, "embedding")])
+    assert history.history["phase"] == [1, 1, 2, 2]
+
+
+def test_announcement_with_verbose(capsys):
+    """Each phase is announced with its epoch, layers, parameters and rate."""
+    net = tiny.model(optimizers.SGD(0.1))
+    net.fit(tiny.IDS, tiny.LABELS, epochs=2, verbose=2, callbacks=[unfreeze_at(1, "embedding", learning_rate=0.01)])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Phase")]
+    assert lines == [
+        "Phase 1 of 2 begins (epoch 0, counted from 0): frozen: embedding; 15 trainable parameters; learning rate 0.1",
+        "Phase 2 of 2 begins (epoch 1, counted from 0): unfrozen: embedding; 55 trainable parameters; learning rate 0.01",
+    ]
+
+
+def test_silent_without_verbose(capsys):
+    """verbose=0 prints nothing."""
+    tiny.fit(tiny.model("sgd"), callbacks=[unfreeze_at(1, "embedding")])
+    assert capsys.readouterr().out == ""
+
+
+def test_announcement_under_a_multi_optimizer(capsys):
+    """An optimizer with several rates is announced without one."""
+    net = tiny.model(optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(0.1))))
+    net.fit(tiny.IDS, tiny.LABELS, verbose=2, callbacks=[unfreeze_at(0, "embedding")])
+    assert "unfrozen: embedding; 55 trainable parameters\n" in capsys.readouterr().out
+
+
+def test_one_schedule_for_two_models():
+    """A schedule that is used again for another model begins anew."""
+    schedule = unfreeze_at(1, "embedding", learning_rate=0.05)
+    for _ in range(2):
+        net, flags = tiny.model(optimizers.SGD(0.1)), _Flags()
+        tiny.fit(net, epochs=2, callbacks=[schedule, flags])
+        assert flags.training == {0: ["head"], 1: ["embedding", "head"]} and flags.rates == {0: 0.1, 1: 0.05}
+
+
+@pytest.mark.parametrize("epoch", [-1, 1.0])
+def test_apply_needs_an_epoch(epoch):
+    """As in a phase."""
+    with pytest.raises(ScheduleError, match=rf"epoch must be an epoch: .* Received: {epoch}"):
+        unfreeze_at(1, "embedding").apply(tiny.model("sgd"), epoch)
+
+
+def test_drift_monitor_against_drift_report():
+    """Rows moved, mean and largest cosine distance and mean length are those of drift_report."""
+    net, monitor = tiny.model(optimizers.SGD(0.5), trainable=True), DriftMonitor("embedding")
+    history = tiny.fit(net, epochs=3, callbacks=[monitor])
+    report = drift_report(tiny.TABLE, tiny.table_of(net), [str(i) for i in range(10)])
+    row, summary = monitor.table.iloc[-1], report.summary()
+    assert monitor.table["epoch"].tolist() == [0, 1, 2]
+    assert row["moved"] == summary["moved"] == len(np.unique(tiny.IDS))
+    assert row["mean_cosine_distance"] == pytest.approx(summary["mean_cosine_distance"])
+    assert row["max_cosine_distance"] == pytest.approx(summary["max_cosine_distance"])
+    assert row["mean_l2"] == pytest.approx(report.table["l2"][report.moved].mean())
+    assert history.history["embedding_drift"][-1] == row["mean_cosine_distance"] > 0
+    np.testing.assert_array_equal(monitor.before, tiny.TABLE)
+
+
+def test_drift_of_a_frozen_table_is_zero():
+    """No row moved, and the means over none are 0 and not NaN."""
+    monitor = DriftMonitor("embedding")
+    tiny.fit(tiny.model("sgd"), epochs=1, callbacks=[monitor])
+    assert monitor.table.to_numpy().tolist() == [[0, 0, 0, 0, 0]]
+
+
+def test_drift_every_second_epoch():
+    """every=2 measures after the second and the fourth."""
+    monitor = DriftMonitor("embedding", every=2)
+    history = tiny.fit(tiny.model("sgd", trainable=True), callbacks=[monitor])
+    assert monitor.table["epoch"].tolist() == [1, 3] and len(history.history["embedding_drift"]) == 2
+
+
+def test_drift_over_two_fits_is_measured_from_the_first():
+    """The baseline is the table before the first fit."""
+    net, monitor = tiny.model(optimizers.SGD(0.5), trainable=True), DriftMonitor("embedding")
+    tiny.fit(net, epochs=1, callbacks=[monitor])
+    tiny.fit(net, epochs=2, initial_epoch=1, callbacks=[monitor])
+    np.testing.assert_array_equal(monitor.before, tiny.TABLE)
+    assert monitor.table["epoch"].tolist() == [0, 1]
+
+
+def test_drift_of_a_stock_embedding():
+    """A keras Embedding has no matrix() and is read all the same."""
+    keras.utils.set_random_seed(0)
+    net = _stock(keras.Input((5,), dtype="int64"))
+    monitor = DriftMonitor("words")
+    tiny.fit(net, epochs=1, callbacks=[monitor])
+    assert monitor.table["moved"].tolist() == [len(np.unique(tiny.IDS))]
+
+
+def test_drift_of_a_table_that_is_not_there_yet():
+    """A model that fit will build has no table to start from; the message says what to do."""
+    with pytest.raises(ArgumentError, match="layer 'words' is not built yet: give the model an Input"):
+        tiny.fit(_stock(), callbacks=[DriftMonitor("words")])
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_unfreeze_in_a_model_that_fit_builds(epoch):
+    """A Sequential without an Input has no variables when training begins; it is unfrozen all the same."""
+    net, flags = _stock(), _Flags()
+    tiny.fit(net, callbacks=[unfreeze_at(epoch, "words"), flags])
+    assert flags.training == {each: ["head", "words"] if each >= epoch else ["head"] for each in range(4)}
+
+
+def test_drift_of_a_layer_without_a_table():
+    """Class and name of the layer are in the message."""
+    with pytest.raises(ArgumentError, match=r"DriftMonitor needs an embedding layer\. Received: Dense 'head'"):
+        tiny.fit(tiny.model("sgd"), callbacks=[DriftMonitor("head")])
+
+
+def test_drift_of_an_unknown_layer():
+    """The layers that exist are listed."""
+    with pytest.raises(UnknownLayerError, match=r"no layer named 'words'\. Its layers: .*embedding"):
+        tiny.fit(tiny.model("sgd"), callbacks=[DriftMonitor("words")])
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5, True])
+def test_drift_every_must_be_a_number_of_epochs(every):
+    """No epochs, or half of one, is refused with what was received."""
+    with pytest.raises(ArgumentError, match=rf"every must be .*1.*Received: {every!r}"):
+        DriftMonitor("embedding", every=every)
+
+
+def test_phase_beyond_the_last_epoch_warns():
+    """An unfreezing that this fit cannot reach is said when it begins."""
+    net = tiny.model("sgd")
+    with pytest.warns(EmbkerasWarning, match=r"ends before epoch 3 .* begins at epoch 3 is not reached"):
+        tiny.fit(net, epochs=3, callbacks=[unfreeze_at(3, "embedding")])

@@ -1,0 +1,229 @@
+"""A .npy matrix and its list of words."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embkeras import KeyedVectors, load_vectors, save_vectors
+from embkeras.errors import EmbkerasWarning, MissingDependencyError, VectorFileError
+from tests.properties import PROPERTY, finite_bits
+
+MATRIX = np.arange(6, dtype="float32").reshape(3, 2)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A matrix of three rows; the words are the test's to write."""
+    np.save(tmp_path / "v.npy", MATRIX)
+    return tmp_path / "v.npy"
+
+
+@PROPERTY
+@given(finite_bits(), st.data())
+def test_save_and_load_are_inverse(tmp_path, matrix, data):
+    """Any words, even those that text cannot hold, and every bit of the matrix."""
+    words = data.draw(st.lists(st.text(max_size=5), min_size=len(matrix), max_size=len(matrix), unique=True))
+    loaded = load_vectors(save_vectors(KeyedVectors(words, matrix), tmp_path / "v.npy"))
+    assert loaded.words == words
+    assert loaded.matrix.tobytes() == matrix.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "contents"),
+    [
+        ("v.txt", "a b\nné\n#"),
+        ("v.txt", "a b\nné\n#\n"),
+        ("v.txt", "a b\r\nné\r\n#\r\n"),
+        ("v.json", json.dumps(["a b", "né", "#"])),
+    ],
+)
+def test_words_beside_the_matrix(path, name, contents):
+    """Lines of text or a JSON list."""
+    path.with_name(name).write_bytes(contents.encode())
+    assert load_vectors(path).words == ["a b", "né", "#"]
+
+
+def test_words_in_parquet(path):
+    """The first column of strings."""
+    pyarrow = pytest.importorskip("pyarrow", reason="reading parquet needs pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="reading parquet needs pyarrow")
+    parquet.write_table(pyarrow.table({"id": [0, 1, 2], "word": ["a", "b", "c"]}), path.with_suffix(".parquet"))
+    assert load_vectors(path).words == ["a", "b", "c"]
+
+
+def test_parquet_without_strings_is_refused(path):
+    """The message names the columns."""
+    pyarrow = pytest.importorskip("pyarrow", reason="reading parquet needs pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="reading parquet needs pyarrow")
+    parquet.write_table(pyarrow.table({"id": [0, 1, 2]}), path.with_suffix(".parquet"))
+    with pytest.raises(VectorFileError, match=r"v\.parquet' has no column of strings; columns: \['id'\]"):
+        load_vectors(path)
+
+
+def test_parquet_without_pyarrow_names_the_extra(path, monkeypatch):
+    """The message says what to install."""
+    path.with_suffix(".parquet").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingDependencyError, match=r"v\.parquet' needs pyarrow: .*embkeras\[demo\]"):
+        load_vectors(path)
+
+
+def test_words_file_missing(path):
+    """The message names the three places looked at."""
+    with pytest.raises(VectorFileError, match=r"v\.txt, v\.json, v\.parquet; found none of them"):
+        load_vectors(path)
+
+
+def test_words_file_ambiguous(path):
+    """The message names those found."""
+    path.with_suffix(".txt").write_text("a\nb\nc")
+    path.with_suffix(".json").write_text("[]")
+    with pytest.raises(VectorFileError, match=r"found v\.txt, v\.json\. Give words_file="):
+        load_vectors(path)
+
+
+def test_words_file_given_is_missing(path):
+    """The message names it."""
+    with pytest.raises(VectorFileError, match=r"Cannot read the words '.*none\.json': No such file"):
+        load_vectors(path, words_file=path.with_name("none.json"))
+
+
+def test_words_of_another_length(path):
+    """The message names both numbers and both files."""
+    path.with_suffix(".txt").write_text("a\nb")
+    with pytest.raises(VectorFileError, match=r"v\.npy' has 3 rows, but '.*v\.txt' 2 words"):
+        load_vectors(path)
+
+
+@pytest.mark.parametrize("contents", [b"", b"{", b"\xff"])
+def test_words_that_are_no_json(path, contents):
+    """The message names the file."""
+    path.with_suffix(".json").write_bytes(contents)
+    with pytest.raises(VectorFileError, match=r"v\.json' is not a readable list of words"):
+        load_vectors(path)
+
+
+@pytest.mark.parametrize("contents", ['{"a": 0}', '["a", "b", 3]', '["a", "b", null]'])
+def test_words_that_are_no_strings(path, contents):
+    """The message names the file."""
+    path.with_suffix(".json").write_text(contents)
+    with pytest.raises(VectorFileError, match=r"v\.json' must hold a list of strings"):
+        load_vectors(path)
+
+
+def test_words_that_are_not_utf8(path):
+    """The message names the file and the byte."""
+    path.with_suffix(".txt").write_bytes(b"a\nb\xff\nc")
+    with pytest.raises(VectorFileError, match=r"v\.txt' is not a readable list of words: .*0xff"):
+        load_vectors(path)
+
+
+def test_repeated_words_are_counted(path):
+    """The first row is kept."""
+    path.with_suffix(".txt").write_text("a\nb\na")
+    with pytest.warns(EmbkerasWarning, match=r"v\.npy' holds 1 rows whose word had come before") as warned:
+        loaded = load_vectors(path)
+    assert (loaded.words, loaded["a"].tolist(), loaded.provenance.duplicates) == (["a", "b"], [0, 1], 1)
+    assert warned[0].filename == __file__
+
+
+def test_repeated_words_that_nobody_wants_are_not_counted(path):
+    """Only the rows asked for are looked at."""
+    path.with_suffix(".txt").write_text("a\nb\na")
+    assert load_vectors(path, words=["b"]).provenance.duplicates == 0
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", [">f4", "float64", "float16"])
+def test_other_layouts_become_float32(path, dtype, order):
+    """Byte order, precision and order in memory do not matter."""
+    np.save(path, np.asarray(MATRIX, dtype, order=order))
+    path.with_suffix(".txt").write_text("a\nb\nc")
+    loaded = load_vectors(path)
+    assert loaded.matrix.dtype == np.dtype("float32")
+    np.testing.assert_array_equal(loaded.matrix, MATRIX)
+
+
+@pytest.mark.parametrize("array", [np.ones(3), np.ones((3, 2), int), np.ones((3, 2, 1)), np.ones((3, 2), "U2")])
+def test_other_arrays_are_refused(path, array):
+    """The message names the type and the shape."""
+    np.save(path, array)
+    with pytest.raises(VectorFileError, match="must hold floats") as raised:
+        load_vectors(path)
+    assert f"{array.dtype} {array.shape}" in str(raised.value)
+
+
+def test_table_without_rows_is_refused(path):
+    """There is nothing to look up."""
+    np.save(path, np.ones((0, 2), "float32"))
+    path.with_suffix(".json").write_text("[]")
+    with pytest.raises(VectorFileError, match=r"v\.npy' holds no vectors"):
+        load_vectors(path)
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(np.nan, "float32"), (np.inf, "float32"), (1e39, "float64")])
+def test_nonfinite_value_is_refused(path, value, dtype, recwarn):
+    """The message names row and word; what float32 cannot hold counts as infinity, without a warning of NumPy's."""
+    matrix = MATRIX.astype(dtype)
+    matrix[1, 1] = value
+    np.save(path, matrix)
+    path.with_suffix(".txt").write_text("a\nb\nc")
+    with pytest.raises(VectorFileError, match=r"v\.npy' holds .* in row 1 \(word 'b'\)"):
+        load_vectors(path)
+    assert not list(recwarn)
+
+
+def test_truncated_file_is_refused(path):
+    """Cut anywhere behind the magic bytes, the file is refused by name."""
+    path.with_suffix(".txt").write_text("a\nb\nc")
+    whole = path.read_bytes()
+    for end in [*range(6, len(whole), 5), len(whole) - 1]:
+        path.write_bytes(whole[:end])
+        with pytest.raises(VectorFileError, match=r"v\.npy' is not a whole \.npy file"):
+            load_vectors(path)
+
+
+@PROPERTY
+@given(st.lists(st.tuples(st.integers(6, 127), st.integers(0, 255)), min_size=1, max_size=3))
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_header_is_refused_or_harmless(tmp_path, changes):
+    """Bytes of the header overwritten: our error or a table, never another exception."""
+    path = tmp_path / "v.npy"
+    np.save(path, MATRIX)
+    path.with_suffix(".txt").write_text("a\nb\nc")
+    contents = bytearray(path.read_bytes())
+    for position, byte in changes:
+        contents[position] = byte
+    path.write_bytes(contents)
+    try:
+        assert load_vectors(path).matrix.shape[0] == 3
+    except VectorFileError as error:
+        assert "v.npy" in str(error)
+
+
+def test_header_that_is_no_python_is_refused(path):
+    """An unclosed bracket in the header is a damaged file."""
+    path.with_suffix(".txt").write_text("a\nb\nc")
+    path.write_bytes(path.read_bytes().replace(b"(3, 2)", b"((3,2)"))
+    with pytest.raises(VectorFileError, match=r"v\.npy' is not a whole \.npy file"):
+        load_vectors(path)
+
+
+def test_pickled_objects_are_refused(path):
+    """No code of the file is run."""
+    np.save(path, np.array([["a", None]], object), allow_pickle=True)
+    with pytest.raises(VectorFileError, match=r"v\.npy' is not a whole \.npy file: .*object"):
+        load_vectors(path)
+
+
+@pytest.mark.parametrize("contents", [b"", b"a 1 2\n", b"PK\x05\x06" + bytes(18)])
+def test_other_file_under_this_format_is_refused(path, contents):
+    """Text and archives are not .npy files, whatever format= says."""
+    path.write_bytes(contents)
+    with pytest.raises(VectorFileError, match=r"v\.npy' is not a whole \.npy file"):
+        load_vectors(path, format="npy")

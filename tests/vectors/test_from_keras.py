@@ -1,0 +1,127 @@
+"""Vocabularies of Keras layers: the ids of the layer, unchanged."""
+
+import keras
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from keras.layers import StringLookup, TextVectorization
+
+from embkeras import Vocabulary
+from embkeras.errors import VocabularyError
+from tests.properties import PROPERTY, TEXTS
+
+STANDARDIZE = [None, "lower", "strip_punctuation", "lower_and_strip_punctuation"]
+CORPUS = ["the cat the dog", "a Cat! a-b [UNK] don't", "É é ß the"]
+PIECES = st.sampled_from([*" ".join(CORPUS).split(" "), " ", "\t\n", "\v", "\u00a0", "_", "\\", "]", "^", "$"])
+
+
+@pytest.fixture(scope="module", params=STANDARDIZE, ids=str)
+def layer(request):
+    """A TextVectorization adapted to the corpus."""
+    layer = TextVectorization(standardize=request.param)
+    layer.adapt(CORPUS)
+    return layer
+
+
+@PROPERTY
+@given(st.lists(st.one_of(PIECES, TEXTS)).map(" ".join))
+def test_encode_equals_the_layer(layer, text):
+    """Any text gets the ids that the layer gives it."""
+    assert Vocabulary.from_layer(layer).encode(text).tolist() == layer([text]).numpy()[0].tolist()
+
+
+def test_ids_are_those_of_the_layer(layer):
+    """Token i is the layer's token i, as plain str."""
+    vocabulary = Vocabulary.from_layer(layer)
+    assert list(vocabulary.tokens) == layer.get_vocabulary()
+    assert {type(token) for token in vocabulary.tokens} == {str}
+    assert (vocabulary.padding_id, vocabulary.oov_ids) == (0, (1,))
+
+
+def test_encode_batch_equals_the_layer_with_a_length():
+    """Cut and filled up at the end, as the layer does with output_sequence_length."""
+    layer = TextVectorization(output_sequence_length=3)
+    layer.adapt(CORPUS)
+    texts = ["the cat the dog", "a", "bird"]
+    assert Vocabulary.from_layer(layer).encode_batch(texts, 3).tolist() == layer(texts).numpy().tolist()
+
+
+def test_vocabulary_of_a_reloaded_layer():
+    """A layer made from its config has the same ids."""
+    layer = TextVectorization(vocabulary=["dog", "cat"])
+    again = TextVectorization.from_config(layer.get_config())
+    assert Vocabulary.from_layer(again).fingerprint == Vocabulary.from_layer(layer).fingerprint
+
+
+def test_subclass_is_read():
+    """A layer derived from TextVectorization is one."""
+    kind = type("OwnVectorization", (TextVectorization,), {})
+    assert Vocabulary.from_layer(kind(vocabulary=["dog"])).tokens == ("", "[UNK]", "dog")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"standardize": tf.strings.upper},
+        {"split": lambda text: tf.strings.split(text, "-")},
+        {"split": "character"},
+        {"split": None},
+        {"ngrams": 2},
+        {"encoding": "latin-1"},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_settings_that_are_no_plain_data_give_no_tokenizer(settings):
+    """Ids are still read, and encode refuses rather than cutting otherwise than the layer."""
+    vocabulary = Vocabulary.from_layer(TextVectorization(vocabulary=["dog", "cat"], **settings))
+    assert vocabulary.tokens == ("", "[UNK]", "dog", "cat")
+    with pytest.raises(VocabularyError, match="has no tokenizer"):
+        vocabulary.encode("dog")
+
+
+@pytest.mark.parametrize("oov", [0, 1, 3])
+@pytest.mark.parametrize("mask", [None, ""])
+def test_string_lookup_keeps_its_ids(oov, mask):
+    """With and without a mask token and OOV ids, every token has the id that the layer gives it."""
+    layer = StringLookup(vocabulary=["dog", "cat"], num_oov_indices=oov, mask_token=mask)
+    vocabulary = Vocabulary.from_layer(layer)
+    assert list(vocabulary.token_to_id.values()) == layer(list(vocabulary.token_to_id)).numpy().tolist()
+    assert vocabulary.padding_id == (None if mask is None else int(layer([mask])[0]))
+    assert len(vocabulary.oov_ids) == oov
+
+
+def test_string_lookup_sends_others_to_the_oov_ids():
+    """The layer's ids for unknown words are among the OOV ids."""
+    layer = StringLookup(vocabulary=["dog", "cat"], num_oov_indices=3, mask_token="")
+    ids = layer([f"word{i}" for i in range(50)]).numpy()
+    assert set(ids.tolist()) == set(Vocabulary.from_layer(layer).oov_ids)
+
+
+def test_string_lookup_with_a_mask_of_its_own():
+    """The mask token is the padding, whatever it is called."""
+    vocabulary = Vocabulary.from_layer(StringLookup(vocabulary=["dog"], mask_token="<pad>"))
+    assert (vocabulary.tokens, vocabulary.padding_id) == (("<pad>", "[UNK]", "dog"), 0)
+
+
+@pytest.mark.parametrize("layer", [TextVectorization(), StringLookup()], ids=["text", "lookup"])
+def test_layer_without_a_vocabulary_is_refused(layer):
+    """The message says what is to be done first."""
+    with pytest.raises(VocabularyError, match="no vocabulary yet: adapt it"):
+        Vocabulary.from_layer(layer)
+
+
+@pytest.mark.parametrize("mode", ["multi_hot", "count", "tf_idf"])
+def test_layer_without_ids_is_refused(mode):
+    """The message names the mode received."""
+    layer = TextVectorization(output_mode=mode)
+    layer.adapt(CORPUS)
+    with pytest.raises(VocabularyError, match=f'output_mode="int". Received: {mode!r}'):
+        Vocabulary.from_layer(layer)
+
+
+@pytest.mark.parametrize("layer", [keras.layers.IntegerLookup(), keras.layers.Dense(1), None], ids=repr)
+def test_other_layers_are_refused(layer):
+    """The message names the type received."""
+    with pytest.raises(VocabularyError, match=f"Received: {type(layer).__name__}"):
+        Vocabulary.from_layer(layer)
