@@ -65,6 +65,9 @@ def nearest_rows(matrix: np.ndarray, queries: np.ndarray, count: int) -> tuple[n
     for start in range(0, len(matrix), step):
         similarity = wanted @ unit_rows(matrix[start : start + step]).T
         rows = np.broadcast_to(np.arange(start, start + similarity.shape[1]), similarity.shape)
+        if count < similarity.shape[1]:  # sort only the few that can be among the nearest
+            few = np.sort(np.argpartition(-similarity, count - 1, axis=1)[:, :count], axis=1)
+            similarity, rows = np.take_along_axis(similarity, few, 1), np.take_along_axis(rows, few, 1)
         best, best_rows = np.hstack([best, similarity]), np.hstack([best_rows, rows])
         keep = np.argsort(-best, axis=1, kind="stable")[:, :count]
         best, best_rows = np.take_along_axis(best, keep, 1), np.take_along_axis(best_rows, keep, 1)

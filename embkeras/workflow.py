@@ -125,9 +125,8 @@ def _whole_way(
 
 def _builder(prepared: Prepared, settings: Settings) -> Callable[[Strategy], keras.Model]:
     """A function that makes the compiled model of a strategy."""
-    values = prepared.aligned.values
-    rng = np.random.default_rng(0)
-    random = rng.normal(0, values[prepared.aligned.found].std(), values.shape).astype(np.float32)
+    # What a Keras Embedding without vectors starts from.
+    random = np.random.default_rng(0).uniform(-0.05, 0.05, prepared.aligned.values.shape).astype(np.float32)
     random[prepared.vocabulary.padding_id] = 0
     control = AlignedMatrix(random, prepared.vocabulary)
 

@@ -10,6 +10,9 @@ import pandas as pd
 from embkeras.arrays import BLOCK, check_matrix, first_nonfinite_row, nearest_rows, unit_rows
 from embkeras.errors import ArgumentError, UnknownWordError
 
+_PAIR_COLUMNS = ("seen", "unseen", "similarity_before", "similarity_after")
+_SYNONYMS = 5  # how many nearest tokens count as near-synonyms
+
 
 @dataclass(frozen=True)
 class DriftReport:
@@ -76,11 +79,12 @@ class DriftReport:
         return found[0], found[1]
 
     def parted_pairs(self, topn: int = 10, *, min_similarity: float = 0.7) -> pd.DataFrame:
-        """Near-synonyms of which training saw one and not the other, and which parted.
+        """Near-synonyms of which training saw one and not the other, and which parted; tokens of letters only.
 
         Fine-tuning moves the words of the training text and leaves their synonyms behind, so that a test text with
         the unseen one is misread: Yoav Goldberg's example is "TV" and "television" (A Primer on Neural Network
-        Models for Natural Language Processing, 2016, section 5.3).
+        Models for Natural Language Processing, 2016, section 5.3). A pair is a seen word that moved and, of its five
+        nearest tokens before, the nearest that was not seen.
 
         Args:
             topn: pairs wanted, those that parted furthest first.
@@ -89,25 +93,29 @@ class DriftReport:
         Returns:
             columns `seen`, `unseen`, `similarity_before`, `similarity_after` (cosine).
         """
-        seen, unseen = np.flatnonzero(self.seen & self.moved), np.flatnonzero(~self.seen & ~self.moved)
-        columns = ["seen", "unseen", "similarity_before", "similarity_after"]
-        if not len(seen) or not len(unseen):
-            return pd.DataFrame(columns=columns)
-        nearest = np.empty(len(seen), np.int64)
-        before = np.empty(len(seen), np.float32)
-        step = max(1, BLOCK // len(unseen))
-        candidates = self.before[unseen]
-        for start in range(0, len(seen), step):
-            rows, similarity = nearest_rows(candidates, self.before[seen[start : start + step]], 1)
-            nearest[start : start + step], before[start : start + step] = unseen[rows[:, 0]], similarity[:, 0]
-        after = np.einsum("ij,ij->i", unit_rows(self.after[seen]), unit_rows(self.after[nearest]))
-        tokens = self.table["token"].to_numpy()
-        pairs = pd.DataFrame(dict(zip(columns, (tokens[seen], tokens[nearest], before, after), strict=True)))
-        pairs = pairs[
-            (pairs["similarity_before"] >= min_similarity) & (pairs["similarity_after"] < pairs["similarity_before"])
+        words = np.array([token.isalpha() for token in self.table["token"]], bool)
+        unseen = words & ~self.seen & ~self.moved
+        seen = np.flatnonzero(words & self.seen & self.moved)
+        step = max(1, BLOCK // len(self.before))
+        pairs = [self._nearest_unseen(seen[start : start + step], unseen) for start in range(0, len(seen), step)]
+        table = pd.concat(pairs) if pairs else self._nearest_unseen(seen, unseen)
+        table = table[
+            (table["similarity_before"] >= min_similarity) & (table["similarity_after"] < table["similarity_before"])
         ]
-        order = (pairs["similarity_before"] - pairs["similarity_after"]).sort_values(ascending=False).index
-        return pairs.loc[order].head(topn).reset_index(drop=True)
+        order = (table["similarity_before"] - table["similarity_after"]).argsort()[::-1]
+        return table.iloc[order].head(topn).reset_index(drop=True)
+
+    def _nearest_unseen(self, seen: np.ndarray, unseen: np.ndarray) -> pd.DataFrame:
+        """For each seen row its nearest unseen one, if it is among the nearest `_SYNONYMS` of all."""
+        near, similarity = nearest_rows(self.before, self.before[seen], _SYNONYMS + 1)
+        candidate = unseen[near]
+        first = candidate.argmax(axis=1)
+        has = candidate.any(axis=1)
+        one, other = seen[has], near[np.arange(len(seen)), first][has]
+        before = similarity[np.arange(len(seen)), first][has]
+        after = np.einsum("ij,ij->i", unit_rows(self.after[one]), unit_rows(self.after[other]))
+        tokens = self.table["token"].to_numpy()
+        return pd.DataFrame(dict(zip(_PAIR_COLUMNS, (tokens[one], tokens[other], before, after), strict=True)))
 
 
 def drift_report(before: Any, after: Any, tokens: Sequence[str], *, counts: Any = None) -> DriftReport:

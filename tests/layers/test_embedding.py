@@ -347,3 +347,16 @@ def test_under_mirrored_strategy():
     words = ran.stdout.split()
     numbers = dict(zip(words[::2], map(float, words[1::2]), strict=True))
     assert numbers["moved"] > 0.1 and numbers["apart"] < 1e-6 and numbers["unseen"] == 0
+
+
+@pytest.mark.stock_keras
+def test_stock_constant_initializer_writes_the_table_into_the_config():
+    """`Constant(matrix)` makes the config larger than the table itself; the config of our layer holds settings only."""
+    matrix = np.random.default_rng(0).normal(size=(1_000, 20)).astype(np.float32)
+    stock = keras.Sequential(
+        [
+            keras.Input((None,)),
+            keras.layers.Embedding(1_000, 20, embeddings_initializer=keras.initializers.Constant(matrix)),
+        ]
+    )
+    assert len(stock.to_json()) > matrix.nbytes

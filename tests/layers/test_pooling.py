@@ -114,3 +114,25 @@ def test_config_round_trip(layer):
     """A layer made from a serialised config has the same settings."""
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert type(again) is type(layer) and again.get_config() == layer.get_config()
+
+
+@pytest.mark.stock_keras
+def test_stock_average_of_a_text_of_padding_is_nan():
+    """Keras' masked average divides by the number of tokens, which is none."""
+    ids = keras.Input((None,), dtype="int64")
+    pooled = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(5, 3, mask_zero=True)(ids))
+    assert np.isnan(keras.Model(ids, pooled)(np.zeros((1, 4), "int64"))).all()
+
+
+@pytest.mark.stock_keras
+def test_stock_convolution_answers_differently_when_padded():
+    """Conv1D and max-over-time read the padding, and cannot read a text shorter than the window."""
+    ids = keras.Input((None,), dtype="int64")
+    vectors = keras.layers.Embedding(9, 4, embeddings_initializer="random_normal")(ids)
+    pooled = keras.layers.GlobalMaxPooling1D()(keras.layers.Conv1D(8, 3)(vectors))
+    model = keras.Model(ids, pooled)
+    text = np.arange(1, 6)[None]
+    padded = np.pad(text, [(0, 0), (0, 6)])
+    assert np.abs(model(text).numpy() - model(padded).numpy()).max() > 1e-3
+    with pytest.raises(Exception, match=r"Exception encountered when calling Conv1D\.call"):
+        model(text[:, :2])
