@@ -7,11 +7,13 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from embkeras.errors import EmbkerasError
+from embkeras.errors import ArgumentError, EmbkerasError
+from embkeras.registration import check_backend
 
 ARCHITECTURES = ("lstm", "cnn", "mean")
 
@@ -19,15 +21,21 @@ ARCHITECTURES = ("lstm", "cnn", "mean")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 when it went well, 2 with one line on standard error for bad input, 130 when interrupted."""
     options = _parser().parse_args(arguments)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
     usual, warnings.formatwarning = warnings.formatwarning, partial(_one_line, options.command)
     try:
         if options.command != "predict":
             _say("Starting TensorFlow ...")
         _start_tensorflow()
         options.run(options)
+        sys.stdout.flush()
     except EmbkerasError as error:
         print(f"embkeras {options.command}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read our output has gone: `embkeras predict ... | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print(f"embkeras {options.command}: interrupted", file=sys.stderr)
         return 130
@@ -137,7 +145,10 @@ def _start_tensorflow() -> None:
     with tempfile.TemporaryFile() as notes:
         os.dup2(notes.fileno(), 2)
         try:
+            check_backend()
             tensorflow = importlib.import_module("tensorflow")
+        except EmbkerasError:
+            raise
         except BaseException:
             notes.seek(0)
             os.write(kept, notes.read())
@@ -153,10 +164,14 @@ def _say(line: str) -> None:
 
 
 def _settings(options: argparse.Namespace) -> Any:
-    from embkeras.preparation import Settings
+    from embkeras.preparation import QUICK, Settings
 
+    base = QUICK if getattr(options, "quick", False) else Settings()
     names = ("architecture", "epochs", "unfreeze_at", "seeds")
-    return Settings(**{name: getattr(options, name) for name in names if getattr(options, name) is not None})
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if "epochs" in given and "unfreeze_at" not in given:
+        given["unfreeze_at"] = max(0, min(base.unfreeze_at, given["epochs"] - 1))
+    return replace(base, **given)
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -168,6 +183,8 @@ def _demo(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from embkeras import workflow
 
+    if options.seeds is not None and not options.compare:
+        raise ArgumentError("--seeds counts the trainings of a comparison: add --compare.")
     workflow.train(
         options.file,
         options.vectors,

@@ -46,13 +46,12 @@ def _as_output_error(target: Path) -> Iterator[None]:
 
 
 def check_writable(folder: str | os.PathLike) -> None:
-    """Make sure, before long work begins, that its result can be written into `folder`; create it if need be.
+    """Make sure, before long work begins, that its result can be written into `folder`; leaves nothing behind.
 
     Raises:
         OutputError: it cannot.
     """
     folder = Path(folder)
-    with _as_output_error(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    with _as_output_error(folder), tempfile.TemporaryFile(dir=there):
+        pass

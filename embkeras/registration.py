@@ -39,7 +39,8 @@ def check_backend() -> None:
     Raises:
         BackendError: Keras runs, or is told to run, on another one.
     """
-    keras = sys.modules.get("keras")
-    backend = keras.backend.backend() if hasattr(keras, "backend") else os.environ.get("KERAS_BACKEND") or "tensorflow"
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if backend == "tensorflow" or "keras" in sys.modules:
+        backend = importlib.import_module("keras").backend.backend()  # keras.json may name another one
     if backend != "tensorflow":
         raise BackendError(f"embkeras runs on Keras with the TensorFlow backend. Received: KERAS_BACKEND={backend!r}.")

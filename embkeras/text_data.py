@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from embkeras.errors import DataError
+from embkeras.errors import DataError, VocabularyError
+from embkeras.vectors.tokenizer import check_unicode
 
 SENTIMENT140_COLUMNS = ("label", "id", "date", "query", "user", "text")
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _JSON_ENDINGS = (".jsonl", ".ndjson")
 _MOST_CLASSES = 1000
+_LONGEST_FIELD = 1 << 30  # characters; Python's own limit is 131,072
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,25 @@ class Split:
     test: LabelledTexts
 
 
-def labelled(texts: Sequence[str], labels: Sequence[str], source: str = "the data") -> LabelledTexts:
-    """Check texts and labels and number the classes.
+def labelled(
+    texts: Sequence[str], labels: Sequence[str], source: str = "the data", *, places: Sequence[str] | None = None
+) -> LabelledTexts:
+    """Check texts and labels and number the classes; `places` says where each text stands in the source.
 
     Raises:
         DataError: an empty text, fewer than two classes, or so many that the column can hardly be a label.
     """
     if len(texts) != len(labels):
         raise DataError(f"{source} has {len(texts)} texts, but {len(labels)} labels.")
-    for row, (text, label) in enumerate(zip(texts, labels, strict=True), start=1):
+    for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
+        place = places[row] if places else f"text {row + 1}"
         if not text.strip() or not label.strip():
             what = "text" if not text.strip() else "label"
-            raise DataError(f"{source}: row {row} has an empty {what}. Remove it, or pass --skip-empty.")
+            raise DataError(f"{source}, {place}: empty {what}. Remove it, or pass --skip-empty.")
+        try:
+            check_unicode(text)
+        except VocabularyError as error:
+            raise DataError(f"{source}, {place}: {error}") from None
     names = sorted(set(labels), key=_by_size)
     if len(names) < 2:
         raise DataError(f"{source} has one class only ({names[0]!r} in all {len(labels)} rows): nothing to tell apart.")
@@ -121,12 +130,13 @@ def read_labelled(
         rows = [row for row in rows if row[0].strip() and row[1].strip()]
     if not rows:
         raise DataError(f"{str(path)!r} has no rows.")
-    return labelled([row[0] for row in rows], [row[1] for row in rows], repr(str(path)))
+    texts, labels, places = zip(*rows, strict=True)
+    return labelled(texts, labels, repr(str(path)), places=places)
 
 
 def _delimited_rows(
     path: Path, encoding: str | None, text: str | None, label: str | None, quotes: bool
-) -> list[tuple[str, str]]:
+) -> list[tuple[str, str, str]]:
     delimiter = _DELIMITERS[path.suffix.lower()]
     if delimiter == "," and _is_sentiment140(path):
         header, encoding, first = list(SENTIMENT140_COLUMNS), encoding or "latin-1", 0
@@ -134,6 +144,7 @@ def _delimited_rows(
     else:
         header, encoding, first = None, encoding or "utf-8-sig", 1
     pairs, number = [], 0
+    csv.field_size_limit(_LONGEST_FIELD)
     try:
         with path.open(encoding=encoding, newline="") as file:
             quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
@@ -147,13 +158,13 @@ def _delimited_rows(
                     raise DataError(
                         f"{str(path)!r}, row {number} (line {rows.line_num}): expected {len(header)} fields, found {len(row)}."
                     )
-                pairs.append((row[at_text], row[at_label]))
+                pairs.append((row[at_text], row[at_label], f"row {number} (line {rows.line_num})"))
     except csv.Error as error:  # without strict=True, a quotation mark left open would swallow the rows below it
         raise DataError(
             f"{str(path)!r}, row {number + 1} (up to line {rows.line_num}): {error}. "
             f"Where quotation marks do not enclose fields, pass --no-quotes."
         ) from error
-    except (UnicodeDecodeError, LookupError) as error:
+    except (UnicodeError, LookupError) as error:
         raise DataError(f"{str(path)!r} cannot be read as {encoding}: {error}. Another --encoding?") from error
     except OSError as error:
         raise DataError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from error
@@ -161,11 +172,11 @@ def _delimited_rows(
 
 
 def _is_sentiment140(path: Path) -> bool:
-    with path.open(encoding="latin-1", newline="") as file:
-        try:
+    try:
+        with path.open(encoding="latin-1", newline="") as file:
             first = next(csv.reader([file.readline()]), [])
-        except csv.Error:
-            return False
+    except (OSError, csv.Error):
+        return False  # the reader proper says what is wrong
     return len(first) == len(SENTIMENT140_COLUMNS) and first[0] in ("0", "2", "4") and first[1].isdigit()
 
 
@@ -179,18 +190,18 @@ def _column(path: Path, header: list[str], name: str | None, option: str) -> int
     return header.index(name)
 
 
-def _json_rows(path: Path, encoding: str, text: str | None, label: str | None) -> list[tuple[str, str]]:
+def _json_rows(path: Path, encoding: str, text: str | None, label: str | None) -> list[tuple[str, str, str]]:
     pairs = []
     try:
         lines = path.read_text(encoding).split("\n")
-    except (UnicodeDecodeError, LookupError, OSError) as error:
+    except (UnicodeError, LookupError, OSError) as error:
         raise DataError(f"Cannot read {str(path)!r} as {encoding}: {error}. Another --encoding?") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{str(path)!r}, line {number}: not JSON: {error}.") from error
         if not isinstance(row, dict):
             raise DataError(f"{str(path)!r}, line {number}: expected an object, found {line[:40]!r}.")
@@ -199,7 +210,7 @@ def _json_rows(path: Path, encoding: str, text: str | None, label: str | None) -
                 _column(path, list(row), name, option)
         if not isinstance(row[text], str):
             raise DataError(f"{str(path)!r}, line {number}: {text!r} must be a string, found {row[text]!r}.")
-        pairs.append((row[text], "" if row[label] is None else str(row[label])))
+        pairs.append((row[text], "" if row[label] is None else str(row[label]), f"line {number}"))
     return pairs
 
 

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from embkeras.training.optimizers import RowWiseAdam
 from embkeras.vectors.alignment import AlignedMatrix
 
 LAYER = "embedding"
+QUICK_TEXTS = 900
 NEAR_ZERO = 0.5  # mean ratings closer to zero than this are neither positive nor negative
 EXAMPLES = (
     "What a lovely surprise, this made my whole week :)",
@@ -43,7 +43,7 @@ def demo(out: Path, settings: Settings, say: Say, *, quick: bool = False) -> Pat
         out: where the model goes.
         settings: what to train.
         say: receives each line of the report.
-        quick: 900 of the tweets, three epochs, one seed and a small model: the same way, shorter.
+        quick: only the first 900 of them.
     """
     check_writable(out)
     matrix, words = datasets.glove_paths()
@@ -55,8 +55,7 @@ def demo(out: Path, settings: Settings, say: Say, *, quick: bool = False) -> Pat
         f"Text: {len(rated):,} tweets rated by people; {len(rated) - len(clear):,} rated nearer to zero than {NEAR_ZERO} left out"
     )
     if quick:
-        clear = clear.head(900)
-        settings = replace(settings, epochs=3, unfreeze_at=1, seeds=1, units=16, extra_words=5_000)
+        clear = clear.head(QUICK_TEXTS)
     texts = labelled(clear["text"].tolist(), np.where(clear["rating"] > 0, "positive", "negative").tolist())
     return _whole_way(split(texts), matrix, words, out, settings, say, compare=True, examples=EXAMPLES)
 
@@ -125,14 +124,10 @@ def _whole_way(
 
 def _builder(prepared: Prepared, settings: Settings) -> Callable[[Strategy], keras.Model]:
     """A function that makes the compiled model of a strategy."""
-    # What a Keras Embedding without vectors starts from.
-    random = np.random.default_rng(0).uniform(-0.05, 0.05, prepared.aligned.values.shape).astype(np.float32)
-    random[prepared.vocabulary.padding_id] = 0
-    control = AlignedMatrix(random, prepared.vocabulary)
 
     def build(strategy: Strategy) -> keras.Model:
         model = build_classifier(
-            prepared.aligned if strategy.pretrained else control,
+            prepared.aligned if strategy.pretrained else _random_vectors(prepared),
             len(prepared.class_names),
             architecture=settings.architecture,
             units=settings.units,
@@ -143,6 +138,13 @@ def _builder(prepared: Prepared, settings: Settings) -> Callable[[Strategy], ker
         return model
 
     return build
+
+
+def _random_vectors(prepared: Prepared) -> AlignedMatrix:
+    """What a Keras Embedding without vectors starts from, drawn anew for each seed."""
+    random = np.array(keras.initializers.RandomUniform()(prepared.aligned.values.shape), np.float32)
+    random[prepared.vocabulary.padding_id] = 0
+    return AlignedMatrix(random, prepared.vocabulary)
 
 
 def _train_phased(prepared: Prepared, strategy: Strategy, settings: Settings, monitor: DriftMonitor) -> Run:

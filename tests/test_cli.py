@@ -1,6 +1,7 @@
 """The commands: the whole way on a small file, and one line for bad input."""
 
 import csv
+import os
 import random
 import re
 import subprocess
@@ -131,7 +132,7 @@ def test_unwritable_output_is_found_before_training(files, tmp_path, capsys):
 )
 def test_bad_settings_are_one_line(files, tmp_path, capsys, option, value, said):
     """Settings are checked before anything is read."""
-    assert cli.main(train(files, tmp_path / "out", option, value)) == 2
+    assert cli.main(train(files, tmp_path / "out", "--compare", option, value)) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
 
@@ -151,6 +152,69 @@ def test_bad_arguments_are_one_line(arguments, said, capsys):
         cli.main(arguments)
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+def test_seeds_without_a_comparison_are_refused(files, tmp_path, capsys):
+    """An option that would do nothing is not ignored."""
+    assert cli.main(train(files, tmp_path / "out", "--seeds", "2")) == 2
+    assert "--seeds counts the trainings of a comparison: add --compare" in capsys.readouterr().err
+
+
+def test_bad_input_leaves_no_folder(files, tmp_path):
+    """The output's folder is made when there is something to put into it."""
+    assert cli.main(train(files, tmp_path / "out", vectors="absent.txt")) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["demo", "--quick"], (3, 1, 1)),
+        (["demo", "--quick", "--epochs", "6", "--seeds", "4"], (6, 1, 4)),
+        (["demo", "--epochs", "2"], (2, 1, 3)),
+        (["demo", "--epochs", "9", "--unfreeze-at", "4"], (9, 4, 3)),
+    ],
+)
+def test_options_given_are_kept(arguments, expected):
+    """What the user asked for wins over --quick and over the defaults."""
+    settings = cli._settings(cli._parser().parse_args(arguments))
+    assert (settings.epochs, settings.unfreeze_at, settings.seeds) == expected
+
+
+def test_characters_that_the_terminal_lacks(trained):
+    """An ASCII terminal gets a question mark and not a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "embkeras", "predict", str(trained[2]), "great \u2665"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert (done.returncode, done.stdout.strip()[-7:]) == (0, b"great ?"), done.stderr
+
+
+def test_other_backend_is_one_line(files, tmp_path):
+    """A Keras on another backend is refused before any work."""
+    done = subprocess.run(
+        [sys.executable, "-m", "embkeras", *train(files, tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+    )
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "embkeras train: embkeras runs on Keras with the TensorFlow backend. Received: KERAS_BACKEND='jax'.\n"
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="file size limits are Unix")
+def test_full_disk_during_export_is_one_line(files, tmp_path):
+    """TensorFlow's own error of a full disk becomes one line, and no half version is left."""
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)); import signal; "
+    code += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from embkeras import cli; sys.exit(cli.main(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", code, *train(files, tmp_path / "out")], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("embkeras train: Cannot write") and done.stderr.count("\n") == 1
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_predict_without_a_model_is_one_line(tmp_path, capsys):

@@ -80,9 +80,9 @@ def test_folder_in_place_of_the_file_is_refused(tmp_path):
 
 
 def test_check_writable_leaves_nothing_behind(tmp_path):
-    """The folder is made, and it is empty."""
-    check_writable(tmp_path / "new")
-    assert os.listdir(tmp_path / "new") == []
+    """A folder that is not there yet is not made: the nearest one above it is tried."""
+    check_writable(tmp_path / "new" / "inner")
+    assert os.listdir(tmp_path) == []
 
 
 def test_check_writable_refuses_a_path_below_a_file(tmp_path):

@@ -30,6 +30,7 @@ def test_notebook_runs(path):
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), f"{path.name}, cell {number}", "exec"), namespace)
     assert namespace["accuracy"] > 0.75
+    assert len(namespace["pairs"]) > 0
     assert set(namespace["answers"]["label"]) <= {"positive", "negative"}
 
 

@@ -86,7 +86,7 @@ def test_json_lines(write, start):
         ('{"label": "x"}', "no column 'text'. Columns: label"),
         ('{"text": "x"}', "no column 'label'. Columns: text"),
         ('{"text": 3, "label": "x"}', "line 2: 'text' must be a string, found 3"),
-        ('{"text": "a", "label": null}', "row 2 has an empty label"),
+        ('{"text": "a", "label": null}', "line 2: empty label"),
     ],
 )
 def test_bad_json_line_is_refused(write, line, message):
@@ -184,7 +184,7 @@ def test_file_without_rows_is_refused(write, name, contents):
 def test_empty_field_is_refused_or_skipped(write, row, what):
     """The message names the row; skip_empty leaves the row out."""
     path = write("d.csv", f"text,label\n{row}\n{ROWS}")
-    with pytest.raises(DataError, match=f"row 1 has an empty {what}"):
+    with pytest.raises(DataError, match=rf"row 2 \(line 2\): empty {what}"):
         read_labelled(path, "text", "label")
     assert read_labelled(path, "text", "label", skip_empty=True).texts == ("a", "b", "c", "d")
 
@@ -282,3 +282,34 @@ def test_quotation_marks_may_be_ordinary_marks(tmp_path):
     with pytest.raises(DataError, match=r"row 2 .*pass --no-quotes"):
         read_labelled(path, "text", "label")
     assert read_labelled(path, "text", "label", quotes=False).texts[:2] == ('"Great" he said', '"no')
+
+
+def test_half_a_surrogate_is_refused_with_its_line(tmp_path):
+    """Half an emoji, as some dumps of tweets hold it, is said before training and not after."""
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"t": "good", "l": "a"}\n{"t": "x \\ud83d", "l": "b"}\n')
+    with pytest.raises(DataError, match=r"line 2: A text must be valid Unicode\. Received '\\ud83d' at character 2"):
+        read_labelled(path, "t", "l")
+
+
+def test_encoding_without_its_byte_order_mark_is_refused(tmp_path):
+    """UTF-16 asked for, UTF-8 found."""
+    path = tmp_path / "d.csv"
+    path.write_text("t,l\ngood,a\nbad,b\n")
+    with pytest.raises(DataError, match=r"cannot be read as utf-16: .*Another --encoding"):
+        read_labelled(path, "t", "l", encoding="utf-16")
+
+
+def test_deeply_nested_json_is_refused(tmp_path):
+    """JSON that Python cannot follow is an error of the line."""
+    path = tmp_path / "d.jsonl"
+    path.write_text("[" * 100_000)
+    with pytest.raises(DataError, match="line 1: not JSON"):
+        read_labelled(path, "t", "l")
+
+
+def test_long_text_is_read(tmp_path):
+    """A text may be longer than the limit of Python's csv module."""
+    path = tmp_path / "d.csv"
+    path.write_text("t,l\n" + "word " * 40_000 + ",a\nbad,b\nfine,a\nsour,b\n")
+    assert len(read_labelled(path, "t", "l").texts[0]) == 200_000

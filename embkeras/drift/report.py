@@ -74,8 +74,8 @@ class DriftReport:
         tokens = self.table["token"].tolist()
         found = []
         for matrix in (self.before, self.after):
-            rows, _ = nearest_rows(matrix, matrix[ids[:1]], topn + 1)
-            found.append([tokens[row] for row in rows[0] if row != ids[0]][:topn])
+            rows, _ = nearest_rows(matrix, matrix[ids[:1]], topn + 2)
+            found.append([tokens[row] for row in rows[0] if row != ids[0] and tokens[row]][:topn])
         return found[0], found[1]
 
     def parted_pairs(self, topn: int = 10, *, min_similarity: float = 0.7) -> pd.DataFrame:
@@ -175,5 +175,6 @@ def row_drift(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.nda
         with np.errstate(divide="ignore", invalid="ignore"):
             cosine = np.einsum("ij,ij->i", a, b) / (norm_a * norm_b)
             relative[rows] = length[rows] / norm_a
-        distance[rows] = np.where(length[rows] == 0, 0.0, np.where(np.isfinite(cosine), 1 - cosine, 1.0))
+        nothing = (norm_a == 0) | (norm_b == 0)  # a zero row has no direction
+        distance[rows] = np.where(length[rows] == 0, 0.0, np.where(nothing, 1.0, 1 - cosine))
     return np.clip(distance, 0, 2), length, np.where(np.isfinite(relative), relative, np.nan)

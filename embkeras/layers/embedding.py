@@ -1,4 +1,8 @@
-"""PretrainedEmbedding: a Keras Embedding that reads the rows of a batch and never the whole table."""
+"""PretrainedEmbedding: a Keras Embedding that reads the rows of a batch and never the whole table.
+
+Private name used here: `_embeddings`, the variable of the stock layer. Its public name `embeddings` is a property that
+adds LoRA's whole product to the table. `tests/layers/test_embedding.py` fails when the name goes.
+"""
 
 import warnings
 from typing import Any
@@ -7,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from embkeras.arrays import BLOCK
+from embkeras.arrays import BLOCK, check_matrix, first_nonfinite_row
 from embkeras.errors import ArgumentError, EmbkerasWarning
 
 _SAMPLED_ROWS = 64
@@ -36,18 +40,12 @@ class PretrainedEmbedding(keras.layers.Embedding):
     """
 
     def __init__(self, input_dim: int, output_dim: int, mask_zero: bool = True, **kwargs: Any):
-        if "weights" in kwargs:
-            raise ArgumentError("PretrainedEmbedding takes no weights=: build_embedding fills it within 1x the memory.")
+        for name in ("weights", "embeddings_initializer"):
+            if name in kwargs:
+                raise ArgumentError(f"PretrainedEmbedding takes no {name}=: build_embedding fills its table.")
         kwargs["embeddings_initializer"] = "zeros"
         super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
-        self._from_config_alone = False
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "PretrainedEmbedding":
-        """A layer with the settings of `config` and, until weights are loaded, a table of zeros."""
-        layer = super().from_config(config)
-        layer._from_config_alone = True
-        return layer
+        self._may_be_empty = True
 
     def call(self, inputs: Any) -> Any:
         """The rows of `inputs`, in the layer's compute dtype."""
@@ -81,13 +79,21 @@ class PretrainedEmbedding(keras.layers.Embedding):
         """Write `matrix` (input_dim, output_dim) into the table in blocks, so that it is never held twice.
 
         Raises:
-            ArgumentError: another shape.
+            ArgumentError: the layer is not built, or the matrix has another shape or holds NaN or infinity.
         """
+        self._check_built()
+        matrix = check_matrix(matrix, f"The table of layer {self.name!r}")
+        bad = first_nonfinite_row(matrix)
+        if bad is not None:
+            raise ArgumentError(
+                f"The table of layer {self.name!r} must be finite. Received NaN or infinity in row {bad}."
+            )
         if tuple(matrix.shape) != (self.input_dim, self.output_dim):
             raise ArgumentError(
                 f"The table of layer {self.name!r} has the shape {(self.input_dim, self.output_dim)}. "
                 f"Received: {tuple(matrix.shape)}."
             )
+        self._may_be_empty = False
         variable = self._embeddings.value
         step = max(1, BLOCK // self.output_dim)
         for replica in getattr(variable, "values", (variable,)):  # a MirroredVariable holds one a device
@@ -103,11 +109,22 @@ class PretrainedEmbedding(keras.layers.Embedding):
                 )
 
     def matrix(self) -> np.ndarray:
-        """A float32 copy of the table, shape (input_dim, output_dim), equal to the layer at `arange(input_dim)`."""
+        """A float32 copy of the table, shape (input_dim, output_dim).
+
+        Equal to the layer at `arange(input_dim)`, up to the layer's compute dtype.
+
+        Raises:
+            ArgumentError: the layer is not built.
+        """
+        self._check_built()
         self._warn_of_empty_table()
         if self.lora_enabled or self.quantization_mode is not None:
             return np.array(self(np.arange(self.input_dim)), np.float32)
         return np.array(keras.ops.convert_to_numpy(self._embeddings.value), np.float32)
+
+    def _check_built(self) -> None:
+        if not self.built:
+            raise ArgumentError(f"Layer {self.name!r} has no table yet: build it, or call it once, first.")
 
     def save_own_variables(self, store: Any) -> None:
         """Write the table, as Keras does."""
@@ -115,19 +132,19 @@ class PretrainedEmbedding(keras.layers.Embedding):
         super().save_own_variables(store)
 
     def _warn_of_empty_table(self) -> None:
-        """Once: a table that came from a config alone and holds only zeros was forgotten."""
-        if not self._from_config_alone or not self.built:
+        """Once: a table that nobody filled and that holds only zeros was forgotten."""
+        if not self._may_be_empty or not self.built:
             return
         with tf.init_scope():  # out of the graph that is being traced, if any
             if not tf.executing_eagerly():
                 return
             sample = np.unique(np.linspace(0, self.input_dim - 1, _SAMPLED_ROWS).astype(np.int64))
             empty = not np.any(keras.ops.convert_to_numpy(tf.nn.embedding_lookup(self._embeddings.value, sample)))
-        self._from_config_alone = False
+        self._may_be_empty = False
         if empty:
             warnings.warn(
-                f"The table of layer {self.name!r} is all zeros: the layer was made from a config (clone_model, "
-                f"from_config), which never holds the matrix. Carry the weights over with "
+                f"The table of layer {self.name!r} is all zeros: it was never filled. A layer made from a config "
+                f"(clone_model, from_config) does not hold the matrix. Carry the weights over with "
                 f"clone.set_weights(model.get_weights()), or fill the layer with layer.assign_table(aligned.values).",
                 EmbkerasWarning,
                 stacklevel=2,

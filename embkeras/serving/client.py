@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from embkeras.errors import SavedModelError
+from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving.export import CARD_FILE, VOCABULARY_FILE, latest_version
 from embkeras.vectors.vocabulary import Vocabulary
 
@@ -60,19 +60,39 @@ class ExportedModel:
             self._loaded = tf.saved_model.load(str(self.folder))  # the signature does not keep it alive
             return self._loaded.signatures["serving_default"]
         except (OSError, ValueError, LookupError, tf.errors.OpError) as error:
-            raise SavedModelError(f"Cannot load {str(self.folder)!r}: {error}") from error
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise SavedModelError(f"Cannot load {str(self.folder)!r}: {reason}") from error
 
     def scores(self, token_ids: Any) -> np.ndarray:
-        """Scores of shape (batch, classes) for ids of shape (batch, time)."""
-        return self._serve(token_ids=tf.constant(token_ids, tf.int64))["scores"].numpy()
+        """Scores of shape (batch, classes) for integer ids of shape (batch, time).
+
+        Raises:
+            ArgumentError: ids that are not integers, or of another shape.
+            SavedModelError: the model has no output `scores`.
+        """
+        ids = np.asarray(token_ids)
+        if ids.ndim != 2 or (ids.size and ids.dtype.kind not in "iu"):
+            raise ArgumentError(f"token_ids must be integers (batch, time). Received: {ids.dtype}, shape {ids.shape}.")
+        answers = self._serve(token_ids=tf.constant(ids, tf.int64))
+        if "scores" not in answers:
+            raise SavedModelError(f"{str(self.folder)!r} has no output 'scores', but {', '.join(sorted(answers))}.")
+        return answers["scores"].numpy()
 
     def predict(self, texts: Sequence[str]) -> pd.DataFrame:
         """One row a text: `text`, `label`, `probability` of the best class.
 
         Raises:
-            VocabularyError: the vocabulary was saved without a tokenizer.
+            ArgumentError: a single string.
+            SavedModelError: the model does not give one score a class.
+            VocabularyError: the vocabulary was saved without a tokenizer, or a text is not valid Unicode.
         """
+        if isinstance(texts, str):
+            raise ArgumentError(f"texts must be a sequence of texts. Received the string {texts[:40]!r}.")
+        if not len(texts):
+            return pd.DataFrame({"text": [], "label": [], "probability": []})
         scores = np.concatenate([self.scores(self.vocabulary.encode(text)[None]) for text in texts])
+        if scores.shape[-1] < 2:
+            raise SavedModelError(f"{str(self.folder)!r} gives one score only, which names no class. Use scores().")
         best = scores.argmax(axis=1)
         labels = [self.class_names[index] if self.class_names else str(index) for index in best]
         return pd.DataFrame({"text": list(texts), "label": labels, "probability": scores.max(axis=1)})

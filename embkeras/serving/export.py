@@ -14,8 +14,9 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from embkeras.errors import ArgumentError, SavedModelError
+from embkeras.errors import ArgumentError, OutputError, SavedModelError
 from embkeras.files import written_beside
+from embkeras.layers.embedding import PretrainedEmbedding
 from embkeras.layers.naming import walk
 from embkeras.vectors.vocabulary import Vocabulary
 
@@ -82,11 +83,12 @@ def export_saved_model(
         # Every variable is reached by this one list, so it is stored once.
         module.weights = [variable.value for variable in model.variables]
         module.assets = [tf.saved_model.Asset(str(Path(assets, name))) for name in (VOCABULARY_FILE, CARD_FILE)]
-        serve = tf.function(
-            _server(model, vocabulary, outputs),
-            input_signature=[tf.TensorSpec((None, None), tf.int64, name="token_ids")],
-        )
-        tf.saved_model.save(module, str(beside), signatures={"serving_default": serve.get_concrete_function()})
+        ids = tf.TensorSpec((None, _fixed_time(model)), tf.int64, name="token_ids")
+        serve = tf.function(_server(model, vocabulary, outputs), input_signature=[ids])
+        try:
+            tf.saved_model.save(module, str(beside), signatures={"serving_default": serve.get_concrete_function()})
+        except tf.errors.OpError as error:  # TensorFlow's own word for a full disk
+            raise OutputError(f"Cannot write {str(target)!r}: {_first_line(error.message)}") from error
     return target
 
 
@@ -106,30 +108,49 @@ def _server(model: keras.Model, vocabulary: Vocabulary, outputs: Sequence[str]) 
 def _check_model(model: keras.Model, vocabulary: Vocabulary) -> None:
     if not model.built:
         raise SavedModelError(f"Model {model.name!r} is not built: call it once before exporting it.")
-    if len(getattr(model, "inputs", None) or [None]) != 1:
-        raise SavedModelError(f"Model {model.name!r} must have one input of token ids. Received: {len(model.inputs)}.")
+    inputs = getattr(model, "inputs", None) or []  # a subclassed model has none to show
+    if len(inputs) > 1:
+        raise SavedModelError(f"Model {model.name!r} must have one input of token ids. Received: {len(inputs)}.")
     if not vocabulary.oov_ids:
         raise SavedModelError("The vocabulary has no OOV id, which ids outside the table are mapped to.")
-    for path, layer in walk(model):
-        if isinstance(layer, keras.layers.Embedding) and layer.input_dim != len(vocabulary):
-            raise SavedModelError(
-                f"Layer {path!r} has {layer.input_dim} rows, but the vocabulary {len(vocabulary)} tokens."
-            )
-    floats = model.inputs and not keras.backend.is_int_dtype(model.inputs[0].dtype)
+    _check_tables(model, len(vocabulary))
+    floats = inputs and not keras.backend.is_int_dtype(inputs[0].dtype)
     if floats and len(vocabulary) > _LARGEST_EXACT_FLOAT_ID:
         raise SavedModelError(
-            f"Model {model.name!r} takes {model.inputs[0].dtype} input, which cannot tell ids above "
+            f"Model {model.name!r} takes {inputs[0].dtype} input, which cannot tell ids above "
             f"{_LARGEST_EXACT_FLOAT_ID:,} apart; give it keras.Input(..., dtype='int64')."
         )
 
 
+def _check_tables(model: keras.Model, size: int) -> None:
+    """Refuse a vocabulary of another size than the table that its ids are looked up in."""
+    tables = {path: layer for path, layer in walk(model) if isinstance(layer, keras.layers.Embedding)}
+    own = {path: layer for path, layer in tables.items() if isinstance(layer, PretrainedEmbedding)}
+    # Other embeddings may stand for positions; without one of ours, any one of the vocabulary's size will do.
+    wrong = [(path, layer.input_dim) for path, layer in (own or tables).items() if layer.input_dim != size]
+    if wrong and (own or len(wrong) == len(tables)):
+        raise SavedModelError(f"Layer {wrong[0][0]!r} has {wrong[0][1]} rows, but the vocabulary {size} tokens.")
+
+
+def _fixed_time(model: keras.Model) -> int | None:
+    """The number of tokens that the model insists on, or None."""
+    inputs = getattr(model, "inputs", None)
+    return inputs[0].shape[1] if inputs and len(inputs[0].shape) > 1 else None
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0]
+
+
 def _output_names(model: keras.Model, class_names: Sequence[str] | None) -> list[str]:
     """Names of the outputs, in the order in which the model gives them."""
-    answers = model(tf.zeros((1, 1), tf.int64), training=False)
+    answers = model(tf.zeros((1, _fixed_time(model) or 1), tf.int64), training=False)
     if isinstance(answers, dict):
         return sorted(answers)
     if isinstance(answers, list | tuple):
         return list(model.output_names)
+    if isinstance(class_names, str):
+        raise ArgumentError(f"class_names must be a sequence of names. Received the string {class_names!r}.")
     if class_names is not None and len(class_names) != answers.shape[-1]:
         raise ArgumentError(f"The model scores {answers.shape[-1]} classes. Received: {len(class_names)} class names.")
     return ["scores"]

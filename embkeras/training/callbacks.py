@@ -23,8 +23,8 @@ class TrainabilitySchedule(keras.callbacks.Callback):
     optimizer state of all other variables, the step counter and a learning-rate schedule go on. The phase is a function
     of the epoch alone. Each epoch's logs get `phase`, counted from 1.
 
-    Stock optimizers correct the bias of their moments by the global step, so the first updates of a variable that
-    joins late are larger than the learning rate (up to about 5x for Adam): give a smaller rate from there on.
+    Adam and its kin, `RowWiseAdam` included, correct the bias of their moments by the global step, so the first updates
+    of a variable that joins late are larger than the learning rate (about 5x): give a smaller rate from there on.
 
     Args:
         phases: in the order of their `start`.
@@ -43,9 +43,10 @@ class TrainabilitySchedule(keras.callbacks.Callback):
 
     def __init__(self, phases: Sequence[Phase], *, also: Sequence[LayerRef] | LayerRef = ()):
         super().__init__()
-        self.phases = check_phases(phases)
+        self.phases = check_phases([phases] if isinstance(phases, Phase) else phases)
         self.also = as_refs(also, "also")
         self._for: keras.Model | None = None
+        self._optimizer: keras.optimizers.Optimizer | None = None
         self._current: int | None = None
         self._first_rate: float | None = None
         self._held: list[keras.layers.Layer] = []
@@ -93,8 +94,8 @@ class TrainabilitySchedule(keras.callbacks.Callback):
         return changed
 
     def _attach(self, model: keras.Model) -> None:
-        """On a model not seen before: find the layers, and note what its author had frozen inside them."""
-        if model is self._for:
+        """On a model or optimizer not seen before: find the layers, and note what its author had frozen inside them."""
+        if model is self._for and model.optimizer is self._optimizer:
             return
         if getattr(model, "optimizer", None) is None:
             raise ScheduleError(f"Model {model.name!r} has no optimizer: compile it before training.")
@@ -111,7 +112,7 @@ class TrainabilitySchedule(keras.callbacks.Callback):
         ]
         if any(phase.learning_rate is not None for phase in self.phases):
             self._first_rate = _settable_rate(model.optimizer)
-        self._for, self._current, self._held = model, None, held
+        self._for, self._optimizer, self._current, self._held = model, model.optimizer, None, held
 
     def _try_phases(self, model: keras.Model) -> None:
         """Set the flags of every phase, so that what cannot be done is refused, and put them back."""
@@ -237,6 +238,7 @@ class DriftMonitor(keras.callbacks.Callback):
             raise ArgumentError(f"every must be a number of epochs: an integer >= 1. Received: {every!r}.")
         self.layer, self.every = layer, every
         self.before: np.ndarray | None = None
+        self._for: keras.Model | None = None
         self._rows: list[dict[str, float]] = []
 
     @property
@@ -246,9 +248,10 @@ class DriftMonitor(keras.callbacks.Callback):
         return pd.DataFrame(self._rows, columns=columns)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Keep a copy of the table, the first time."""
+        """Keep a copy of the table, the first time that this model trains."""
         (self._layer,) = find_layers(self.model, as_refs(self.layer, "DriftMonitor"))
-        if self.before is None:
+        if self.model is not self._for:
+            self._for, self._rows = self.model, []
             self.before = _matrix_of(self._layer)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -256,7 +259,7 @@ class DriftMonitor(keras.callbacks.Callback):
         if (epoch + 1) % self.every:
             return
         distance, length, _ = row_drift(self.before, _matrix_of(self._layer))
-        moved = length > 0
+        moved = length != 0  # NaN, after a training that diverged, shows as NaN in every column
         some = bool(moved.any())
         row = {
             "epoch": epoch,

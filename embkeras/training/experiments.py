@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -71,7 +71,7 @@ class Run:
         f1: mean of the classes' F1, 0 to 1.
         seconds: of training.
         history: Keras' `History.history`.
-        model: the trained model.
+        model: the trained model, or None where it was not kept.
     """
 
     strategy: str
@@ -81,7 +81,7 @@ class Run:
     f1: float
     seconds: float
     history: dict[str, list[float]] = field(repr=False)
-    model: keras.Model = field(repr=False)
+    model: keras.Model | None = field(repr=False)
 
 
 def run_strategy(
@@ -111,9 +111,12 @@ def run_strategy(
     )
     seconds = time.perf_counter() - begin
     ids, labels = data.test
-    predicted = np.concatenate(
-        [model(ids[i : i + 256], training=False).numpy() for i in range(0, len(ids), 256)]
-    ).argmax(1)
+    scores = np.concatenate([model(ids[i : i + 256], training=False).numpy() for i in range(0, len(ids), 256)])
+    if scores.shape[-1] < 2:
+        raise ArgumentError(
+            f"A comparison needs one score a class (a softmax over at least 2). Received: scores of shape {scores.shape}."
+        )
+    predicted = scores.argmax(axis=1)
     correct = predicted == labels
     return Run(name, seed, correct, float(correct.mean()), macro_f1(labels, predicted), seconds, history.history, model)
 
@@ -206,7 +209,7 @@ def _t95(freedom: int) -> float:
 
 def compare_strategies(
     build_model: Callable[[Strategy], keras.Model],
-    data: Data,
+    data: Data | Sequence[tuple[np.ndarray, np.ndarray]],
     *,
     strategies: Mapping[str, Strategy] | None = None,
     seeds: int | Iterable[int] = 5,
@@ -219,7 +222,7 @@ def compare_strategies(
     Args:
         build_model: makes a compiled model for a strategy: `strategy.pretrained` says which table to start from,
             `strategy.trainable` whether it moves from the start.
-        data: the encoded texts.
+        data: the encoded texts, as `Data` or as three pairs (ids, labels): training, validation, test.
         strategies: by name; `default_strategies()` if not given.
         seeds: how many (0, 1, ...), or which.
         done: runs that need not be repeated.
@@ -227,10 +230,13 @@ def compare_strategies(
         **fit_arguments: `epochs`, `batch_size`, `layer`, `verbose`, as for `run_strategy`.
 
     Raises:
-        ArgumentError: no seeds or no strategies.
+        ArgumentError: no seeds, a seed twice, no strategies, or a model with one score only.
     """
     strategies = dict(strategies) if strategies is not None else default_strategies()
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    data = data if isinstance(data, Data) else Data(*data)
+    if len(set(seeds)) != len(seeds):
+        raise ArgumentError(f"Each seed may be run once. Received: {seeds}.")
     if not seeds or not strategies:
         raise ArgumentError(f"A comparison needs strategies and seeds. Received: {list(strategies)}, {seeds}.")
     ready = {(run.strategy, run.seed): run for run in done}
@@ -241,5 +247,5 @@ def compare_strategies(
             if run is None:
                 callbacks = on_start(name, seed) if on_start else ()
                 run = run_strategy(build_model, data, name, strategy, seed=seed, callbacks=callbacks, **fit_arguments)
-            runs.append(run)
+            runs.append(replace(run, model=None))  # a table a run would be kept otherwise
     return Comparison(tuple(runs))

@@ -37,6 +37,9 @@ class RowWiseAdam(keras.optimizers.Adam):
     - Rows that are not in the batch do not move, and their moments stand still: lazy Adam, as in PyTorch's
       `SparseAdam`. Dense Adam keeps moving them by their moments.
 
+    The bias correction counts the steps of the whole training, so a row that is first seen late, or a table that joins
+    late, starts with steps of up to about 5 times the learning rate, as in Adam and `SparseAdam`.
+
     Use it with a `PretrainedEmbedding`; the stock `Embedding` copies the table in each step.
 
     Args:

@@ -65,7 +65,8 @@ class AlignedMatrix:
         except ArgumentError as error:
             raise AlignmentError(f"Matrix and vocabulary do not fit: {error}") from None
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is refused
-            values = values.astype(np.float32, copy=False).view()
+            # A caller's own array is copied, so that it cannot change the baseline of drift afterwards.
+            values = values.astype(np.float32, copy=bool(values.flags.writeable)).view()
         bad = first_nonfinite_row(values)
         if bad is not None:
             raise AlignmentError(
@@ -155,6 +156,11 @@ def align(
         >>> aligned.values[2].tolist(), str(aligned.coverage)
         ([1.0, 0.0], '100.0% of the vocabulary')
     """
+    if not isinstance(vectors, KeyedVectors) or not isinstance(vocabulary, Vocabulary):
+        raise ArgumentError(
+            f"align takes KeyedVectors and a Vocabulary. "
+            f"Received: {type(vectors).__name__} and {type(vocabulary).__name__}."
+        )
     if oov not in OOV_FILLS:
         raise ArgumentError(f"oov must be one of {', '.join(OOV_FILLS)}. Received: {oov!r}.")
     rows, how = _find_rows(vectors, vocabulary, check_fallbacks(fallbacks))
@@ -167,6 +173,7 @@ def align(
     if out is None:
         values = np.empty(shape, np.float32)
         _fill(values, vectors, vocabulary, rows, oov, seed)
+        values.flags.writeable = False
     else:
         with written_beside(out) as beside:
             values = np.lib.format.open_memmap(beside, "w+", np.float32, shape)

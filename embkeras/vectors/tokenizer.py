@@ -57,6 +57,7 @@ class Tokenizer:
         """The tokens of `text`, in order."""
         if not isinstance(text, str):
             raise VocabularyError(f"A text must be a str. Received: {text!r} of type {type(text).__name__}.")
+        check_unicode(text)
         if self.lowercase:
             text = lower_ascii(text)
         text = f" {text} "  # so that a rule sees white space at both ends, without ^ and $
@@ -72,6 +73,20 @@ class Tokenizer:
     def from_dict(cls, data: Mapping[str, Any]) -> "Tokenizer":
         """The tokenizer that `to_dict` described."""
         return cls(rules=tuple(tuple(rule) for rule in data["rules"]), lowercase=bool(data["lowercase"]))
+
+
+def check_unicode(text: str) -> None:
+    """Refuse half a surrogate pair, which no encoding holds and RE2 cannot read.
+
+    Raises:
+        VocabularyError: the text holds one, with its position.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise VocabularyError(
+            f"A text must be valid Unicode. Received {text[error.start]!r} at character {error.start}."
+        ) from None
 
 
 def _compile(pattern: str, rewrite: str) -> tuple[re.Pattern, str]:

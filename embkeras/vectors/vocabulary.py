@@ -17,6 +17,8 @@ from embkeras.vectors.tokenizer import WORDS, Tokenizer
 
 PADDING, OOV = "", "[UNK]"
 _FORMAT, _VERSION = "embkeras.vocabulary", 1
+_SPECIAL_NAMES = {"pad", "padding", "mask", "unk", "unknown", "oov"}
+_DEFAULT_OOV = (1,)  # known by identity: ids that the caller names are taken at their word
 
 
 class Vocabulary:
@@ -39,7 +41,8 @@ class Vocabulary:
         fingerprint: SHA-256 over tokens and special ids: equal if and only if the ids mean the same.
 
     Raises:
-        VocabularyError: no tokens, a repeated token, a special id outside the tokens, counts of another shape.
+        VocabularyError: no tokens, a repeated token, a special id outside the tokens or, where they
+            are not named, at a word (a plain list of words needs `padding_id=None, oov_ids=()`), counts of another shape.
 
     Example:
         >>> vocabulary = Vocabulary.from_texts(["a cat", "a dog"])
@@ -54,7 +57,7 @@ class Vocabulary:
         tokens: Iterable[str],
         *,
         padding_id: int | None = 0,
-        oov_ids: Sequence[int] = (1,),
+        oov_ids: Sequence[int] = _DEFAULT_OOV,
         counts: Any = None,
         tokenizer: Tokenizer | None = None,
     ):
@@ -67,6 +70,8 @@ class Vocabulary:
         self._check_special_ids()
         self.padding_id = None if padding_id is None else int(padding_id)
         self.oov_ids = tuple(map(int, self.oov_ids))
+        if oov_ids is _DEFAULT_OOV:
+            self._check_special_tokens()
         special = self.special_ids
         self.token_to_id: dict[str, int] = {}
         for id_, token in enumerate(self.tokens):
@@ -87,6 +92,17 @@ class Vocabulary:
             raise VocabularyError(
                 f"Special ids must differ. Received padding_id={self.padding_id}, oov_ids={self.oov_ids}."
             )
+
+    def _check_special_tokens(self) -> None:
+        """A list of words taken for one with special tokens in front would lose two of them in silence."""
+        for id_ in sorted(self.special_ids):
+            token = self.tokens[id_]
+            if isinstance(token, str) and token.isalpha() and token.lower() not in _SPECIAL_NAMES:
+                raise VocabularyError(
+                    f"Id {id_} is special (padding_id={self.padding_id}, oov_ids={self.oov_ids}), but its token "
+                    f"{token!r} looks like a word. Put '' and '[UNK]' in front, use Vocabulary.from_texts, or pass "
+                    f"padding_id=None, oov_ids=() for a vocabulary without special tokens."
+                )
 
     def _check_counts(self, counts: Any) -> np.ndarray | None:
         if counts is None:

@@ -1,10 +1,11 @@
 """Asking an export, here and from another process."""
 
+import keras
 import numpy as np
 import pytest
 
 import embkeras as ek
-from embkeras.errors import SavedModelError
+from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving.client import ask_in_new_process, request_bytes
 
 
@@ -98,3 +99,30 @@ def test_ids_weigh_less_than_vectors():
     assert table.loc["JSON", "ids"] == len('{"instances": [[]]}') + 50 + 49 * 2
     assert 4 * 50 * 300 < table.loc["protobuf", "vectors"] < 4 * 50 * 300 + 100
     assert table.loc["protobuf", "ids"] < 8 * 50 + 100
+
+
+def test_predict_refuses_a_single_string(path):
+    """It would be read letter by letter."""
+    with pytest.raises(ArgumentError, match="Received the string 'good'"):
+        ek.ExportedModel(path).predict("good")
+
+
+def test_predict_of_nothing_is_empty(path):
+    """No texts, no rows."""
+    assert ek.ExportedModel(path).predict([]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("ids", [[1, 2], [[1.5, 2.0]], [["a"]]])
+def test_scores_refuse_what_is_no_batch_of_ids(path, ids):
+    """Shape and dtype are named."""
+    with pytest.raises(ArgumentError, match=r"token_ids must be integers \(batch, time\)\. Received: "):
+        ek.ExportedModel(path).scores(ids)
+
+
+def test_one_score_names_no_class(vocabulary, tmp_path):
+    """The argmax of one sigmoid would always be class 0."""
+    ids = keras.Input((None,), dtype="int64")
+    pooled = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(len(vocabulary), 3)(ids))
+    ek.export_saved_model(keras.Model(ids, keras.layers.Dense(1)(pooled)), tmp_path, vocabulary=vocabulary)
+    with pytest.raises(SavedModelError, match="gives one score only"):
+        ek.ExportedModel(tmp_path).predict(["good"])

@@ -189,3 +189,51 @@ def test_sequential_with_float_input_is_served_in_ids(vocabulary, tmp_path):
     loaded = tf.saved_model.load(str(folder))
     scores = loaded.signatures["serving_default"](token_ids=tf.constant([[7, 9]], tf.int64))["scores"]
     np.testing.assert_allclose(scores, model(np.array([[7, 9]])), atol=1e-6)
+
+
+def test_fixed_length_is_kept(vocabulary, tmp_path):
+    """A model that insists on its length is exported with it."""
+    layers = [
+        keras.Input((6,), dtype="int64"),
+        keras.layers.Embedding(V, D),
+        keras.layers.Flatten(),
+        keras.layers.Dense(2),
+    ]
+    folder = ek.export_saved_model(keras.Sequential(layers), tmp_path, vocabulary=vocabulary)
+    signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    assert signature.structured_input_signature[1]["token_ids"].shape.as_list() == [None, 6]
+
+
+def test_embedding_of_positions_may_have_another_size(vocabulary, tmp_path):
+    """Only the table that the ids are looked up in has to fit the vocabulary."""
+    ids = keras.Input((6,), dtype="int64")
+    words = keras.layers.Embedding(V, D)(ids)
+    places = keras.layers.Embedding(50, D, name="places")(keras.ops.ones_like(ids))
+    model = keras.Model(ids, keras.layers.Dense(2)(keras.layers.Flatten()(words + places)))
+    assert ek.export_saved_model(model, tmp_path, vocabulary=vocabulary).name == "1"
+
+
+def test_subclassed_model_is_exported(vocabulary, tmp_path):
+    """A model without symbolic inputs is served as well."""
+
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.table, self.out = keras.layers.Embedding(V, D), keras.layers.Dense(2)
+
+        def call(self, ids):
+            return self.out(keras.ops.mean(self.table(ids), axis=1))
+
+    model = Subclassed()
+    here = model(np.array([[3, 4]]))
+    folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary)
+    loaded = tf.saved_model.load(str(folder))
+    np.testing.assert_allclose(
+        loaded.signatures["serving_default"](token_ids=tf.constant([[3, 4]], tf.int64))["scores"], here
+    )
+
+
+def test_class_names_may_not_be_one_string(model, vocabulary, tmp_path):
+    """A string would be read as one name a letter."""
+    with pytest.raises(ArgumentError, match="Received the string 'abc'"):
+        ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, class_names="abc")

@@ -415,3 +415,46 @@ def test_phase_beyond_the_last_epoch_warns():
     net = tiny.model("sgd")
     with pytest.warns(EmbkerasWarning, match=r"ends before epoch 3 .* begins at epoch 3 is not reached"):
         tiny.fit(net, epochs=3, callbacks=[unfreeze_at(3, "embedding")])
+
+
+def test_monitor_shows_a_diverged_table():
+    """NaN in the table is NaN in the logs, and not a drift of zero."""
+    monitor = DriftMonitor("embedding")
+    net = tiny.model("sgd")
+    tiny.fit(net, epochs=1, callbacks=[unfreeze_at(0, "embedding"), monitor])
+    net.get_layer("embedding").embeddings.assign(np.full(monitor.before.shape, np.nan))
+    tiny.fit(net, epochs=2, initial_epoch=1, callbacks=[monitor])
+    assert np.isnan(monitor.table["mean_cosine_distance"].iloc[-1])
+    assert monitor.table["moved"].iloc[-1] == len(monitor.before)
+
+
+def test_monitor_starts_anew_on_another_model():
+    """The second model's drift is measured from its own table."""
+    monitor = DriftMonitor("embedding")
+    for _ in range(2):
+        net = tiny.model("sgd")
+        net.get_layer("embedding").trainable = False
+        net.get_layer("embedding").embeddings.assign(
+            np.random.default_rng(_).normal(size=net.get_layer("embedding").embeddings.shape)
+        )
+        tiny.fit(net, epochs=1, callbacks=[monitor])
+    assert monitor.table["moved"].tolist() == [0]
+
+
+def test_schedule_on_a_recompiled_model_takes_the_new_rate():
+    """The rate that stood in another optimizer is not written into this one."""
+    schedule = unfreeze_at(1, "embedding", learning_rate=1e-4)
+    net = tiny.model(optimizers.SGD(1e-3))
+    tiny.fit(net, epochs=2, callbacks=[schedule])
+    net.compile(optimizers.SGD(5e-2), "sparse_categorical_crossentropy")
+    rates = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: rates.append(float(net.optimizer.learning_rate))
+    )
+    tiny.fit(net, epochs=2, callbacks=[schedule, watch])
+    assert rates == pytest.approx([5e-2, 1e-4])
+
+
+def test_one_phase_may_be_given_by_itself():
+    """A Phase without a list around it is a schedule of one."""
+    assert TrainabilitySchedule(Phase(0)).phases == (Phase(0),)

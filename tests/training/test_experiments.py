@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 from keras import optimizers
@@ -163,8 +164,14 @@ def test_run_strategy_tests_the_trained_model():
 def test_compare_strategies_follows_each_strategy():
     """The frozen table stands, the phased one moves at its epoch, the fine-tuned one from the start."""
     strategies = {"phased": Strategy(unfreeze_at=1), "frozen": Strategy(), "fine-tuned": Strategy(trainable=True)}
-    comparison = compare_strategies(_build, DATA, strategies=strategies, seeds=[4], epochs=2, batch_size=4)
-    moved = {run.strategy: bool((tiny.table_of(run.model) != tiny.TABLE).any()) for run in comparison.runs}
+    models = {}
+
+    def build(strategy):
+        name = next(name for name, each in strategies.items() if each is strategy)
+        return models.setdefault(name, _build(strategy))
+
+    comparison = compare_strategies(build, DATA, strategies=strategies, seeds=[4], epochs=2, batch_size=4)
+    moved = {name: bool((tiny.table_of(model) != tiny.TABLE).any()) for name, model in models.items()}
     assert moved == {"phased": True, "frozen": False, "fine-tuned": True}
     assert comparison.runs[0].history["phase"] == [1, 2] and {run.seed for run in comparison.runs} == {4}
 
@@ -182,7 +189,8 @@ def test_runs_that_are_done_are_not_repeated():
     )
     assert started == [("b", 0), ("a", 1)]
     assert [(run.strategy, run.seed) for run in comparison.runs] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
-    assert comparison.runs[0] is done[0] and comparison.runs[3] is done[1]
+    assert comparison.runs[0].correct is done[0].correct and comparison.runs[3].correct is done[1].correct
+    assert all(run.model is None for run in comparison.runs)
 
 
 def test_same_seed_gives_the_same_run():
@@ -203,3 +211,22 @@ def test_nothing_to_compare(arguments, received):
     """No seeds or no strategies; both lists are shown."""
     with pytest.raises(ArgumentError, match=rf"needs strategies and seeds\. Received: {received}"):
         compare_strategies(_build, DATA, **arguments)
+
+
+def test_a_seed_twice_is_refused():
+    """The same training counted twice would shrink the noise."""
+    with pytest.raises(ArgumentError, match=r"Each seed may be run once\. Received: \[0, 0\]"):
+        compare_strategies(None, [(None, None)] * 3, seeds=[0, 0])
+
+
+def test_one_score_is_refused():
+    """The argmax of one sigmoid would always be class 0."""
+
+    def build(strategy):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="embedding")])
+        model.compile("sgd", "mse")
+        return model
+
+    part = np.ones((4, 2)), np.ones(4)
+    with pytest.raises(ArgumentError, match=r"one score a class .*Received: scores of shape \(4, 1\)"):
+        compare_strategies(build, [part] * 3, strategies={"frozen": Strategy()}, seeds=1, epochs=1)

@@ -64,7 +64,7 @@ def test_padding_row_is_zero(vectors, oov):
 
 def test_padding_that_is_a_word_is_zero(vectors):
     """A padding token spelt like a word of the vectors is not looked up."""
-    aligned = align(vectors, Vocabulary(["cat", "[UNK]", "dog"]))
+    aligned = align(vectors, Vocabulary(["cat", "[UNK]", "dog"], oov_ids=(1,)))
     assert not aligned.values[0].any()
     assert not aligned.found[0]
 
@@ -287,3 +287,20 @@ def test_own_found_of_another_shape_is_refused(vocabulary):
     """The message names both shapes."""
     with pytest.raises(AlignmentError, match=r"found must have the shape \(6,\). Received: \(2,\)"):
         AlignedMatrix(np.ones((6, 2)), vocabulary, found=np.ones(2, bool))
+
+
+def test_callers_array_cannot_change_the_baseline(vocabulary):
+    """The matrix given is copied, since drift is measured against it."""
+    matrix = np.ones((len(vocabulary), 2), np.float32)
+    aligned = AlignedMatrix(matrix, vocabulary)
+    matrix[2] = 9
+    assert aligned.values.max() == 1
+
+
+@pytest.mark.parametrize(
+    "given", [(np.eye(2), Vocabulary(["", "[UNK]"])), (KeyedVectors(["a"], np.ones((1, 2))), ["a"])]
+)
+def test_other_types_are_refused(given):
+    """Both types received are named."""
+    with pytest.raises(ArgumentError, match=r"align takes KeyedVectors and a Vocabulary\. Received: "):
+        align(*given)

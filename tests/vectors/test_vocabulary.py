@@ -76,9 +76,9 @@ def test_from_texts_refuses_texts_without_a_token():
         ({"tokens": ["a", "b"], "oov_ids": (2,)}, r"oov_ids must lie in \[0, 2\). Received: 2"),
         ({"tokens": ["a", "b"], "oov_ids": (0,)}, r"must differ. Received padding_id=0, oov_ids=\(0,\)"),
         ({"tokens": ["a", "b", "c"], "oov_ids": (1, 1)}, r"must differ. Received .* oov_ids=\(1, 1\)"),
-        ({"tokens": ["a", "b"], "counts": [1]}, r"2 integers >= 0, .* Received: shape \(1,\)"),
-        ({"tokens": ["a", "b"], "counts": [0.5, 1]}, "2 integers >= 0, .* dtype float64"),
-        ({"tokens": ["a", "b"], "counts": [-1, 1]}, "2 integers >= 0"),
+        ({"tokens": ["", "[UNK]"], "counts": [1]}, r"2 integers >= 0, .* Received: shape \(1,\)"),
+        ({"tokens": ["", "[UNK]"], "counts": [0.5, 1]}, "2 integers >= 0, .* dtype float64"),
+        ({"tokens": ["", "[UNK]"], "counts": [-1, 1]}, "2 integers >= 0"),
     ],
 )
 def test_contradictions_are_refused(arguments, message):
@@ -292,3 +292,17 @@ def test_save_into_no_folder_is_refused(tmp_path, vocabulary):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"Cannot write '.*file/v\.json'"):
         vocabulary.save(tmp_path / "file" / "v.json")
+
+
+@pytest.mark.parametrize(("words", "said"), [(["cat", "dog", "bird"], "Id 0 .* 'cat'"), (["", "dog"], "Id 1 .* 'dog'")])
+def test_plain_word_list_is_refused(words, said):
+    """Its first two words would be taken for padding and [UNK], and lose their vectors."""
+    with pytest.raises(VocabularyError, match=rf"{said} looks like a word\. .*padding_id=None, oov_ids=\(\)"):
+        Vocabulary(words)
+
+
+def test_text_with_half_a_surrogate_is_refused():
+    """It cannot be encoded, printed or served; the message says where it stands."""
+    vocabulary = Vocabulary.from_texts(["good day"])
+    with pytest.raises(VocabularyError, match=r"valid Unicode\. Received '\\ud83d' at character 5"):
+        vocabulary.encode("good \ud83d")

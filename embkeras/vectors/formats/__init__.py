@@ -1,15 +1,17 @@
 """load_vectors and save_vectors: one file a format, each with its read and its write.
 
-To add a format, write a module with `read(path, request)` and `write(vectors, path)` and enter it in `FORMATS`.
+To add a format, write a module with `read(path, request)`, `check_words(vectors, path)` and `write(vectors, beside, path)`
+and enter it in `FORMATS`; CONTRIBUTING.md has the details.
 """
 
+import numbers
 import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from embkeras.errors import ArgumentError, EmbkerasWarning, VectorFileError
+from embkeras.errors import ArgumentError, EmbkerasWarning, OutputError, VectorFileError
 from embkeras.files import written_beside
 from embkeras.vectors.fallbacks import check_fallbacks, spellings
 from embkeras.vectors.formats import npy, text
@@ -71,8 +73,8 @@ def load_vectors(
         raise ArgumentError(f'errors must be "strict", "replace" or "skip". Received: {errors!r}.')
     if dtype not in ("float32", "float16"):
         raise ArgumentError(f'dtype must be "float32" or "float16". Received: {dtype!r}.')
-    if limit is not None and limit < 1:
-        raise ArgumentError(f"limit must be at least 1. Received: {limit}.")
+    if limit is not None and not (isinstance(limit, numbers.Integral) and limit >= 1):
+        raise ArgumentError(f"limit must be an integer of at least 1. Received: {limit!r}.")
     path = Path(path)
     if not path.is_file():
         reason = "it is a folder" if path.is_dir() else "there is no such file"
@@ -118,6 +120,8 @@ def save_vectors(vectors: KeyedVectors, path: str | os.PathLike, *, format: str 
             raise ArgumentError(f"format must be one of {', '.join(FORMATS)} for a name such as {path.name!r}.")
         format = fitting[0]
     module = _module(format)
+    if path.is_dir():
+        raise OutputError(f"Cannot write {str(path)!r}: it is a folder.")
     module.check_words(vectors, path)
     with written_beside(path) as beside:
         module.write(vectors, beside, path)
@@ -136,5 +140,8 @@ def _wanted(words: Vocabulary | Iterable[str] | None, fallbacks: tuple[str, ...]
         return None
     if isinstance(words, str):
         raise ArgumentError(f"words must be a Vocabulary or a sequence of words. Received the string {words!r}.")
-    tokens = words.token_to_id if isinstance(words, Vocabulary) else words
+    tokens = words.token_to_id if isinstance(words, Vocabulary) else list(words)
+    strange = [token for token in tokens if not isinstance(token, str)]
+    if strange:
+        raise ArgumentError(f"words must be strings. Received: {strange[0]!r}.")
     return frozenset(spelling for token in tokens for spelling, _ in spellings(token, fallbacks))

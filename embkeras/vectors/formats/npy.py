@@ -60,6 +60,8 @@ def _words_file_of(path: Path) -> Path:
     """The file of the same stem that holds the words."""
     beside = [path.with_suffix(ending) for ending in _ENDINGS]
     there = [candidate for candidate in beside if candidate.is_file()]
+    if path.with_suffix(".json") in there:  # what save_vectors writes; a .txt beside it is likely its source
+        return path.with_suffix(".json")
     if len(there) != 1:
         found = ", ".join(candidate.name for candidate in there) or "none of them"
         names = ", ".join(candidate.name for candidate in beside)

@@ -19,6 +19,7 @@ from embkeras.vectors.store import KeyedVectors
 _HEADER = re.compile(rb"([0-9]+) ([0-9]+) ?\r?\n?")
 _NUMBER = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 _VALUE_AT_END = re.compile(rb" [+-]?[0-9]*\.[0-9]+(?:[eE][+-]?[0-9]+)?$")
+_BOM = b"\xef\xbb\xbf"
 _LONGEST_LINE = 1 << 24  # bytes; a longer "line" is not text
 
 
@@ -99,6 +100,8 @@ class _Reader:
     def _shape(self, file) -> tuple[int | None, int, int]:
         """Rows if the header says so, width, and the byte at which the rows start."""
         first = file.readline(_LONGEST_LINE)
+        mark = len(_BOM) if first.startswith(_BOM) else 0  # written by some editors, and no part of the first word
+        first = first[mark:]
         if not first.strip():
             raise VectorFileError(f"{str(self.path)!r} holds no vectors: its first line is empty.")
         header = _HEADER.fullmatch(first)
@@ -107,10 +110,10 @@ class _Reader:
             count, width = int(header[1]), int(header[2])
             if width < 1:
                 raise self._error(1, "a width of at least 1", first)
-            return count, width, len(first)
+            return count, width, mark + len(first)
         if self.header:
             raise self._error(1, 'a header "rows width"', first)
-        return None, self._width(first, second), 0
+        return None, self._width(first, second), mark
 
     def _width(self, first: bytes, second: bytes) -> int:
         """Trailing numbers of the first line, one fewer if every field is a number; the second line must agree."""

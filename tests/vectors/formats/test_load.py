@@ -47,7 +47,7 @@ def test_words_select_rows_in_file_order(saved):
 
 def test_words_may_be_a_vocabulary(saved):
     """Its special tokens are not looked for."""
-    loaded = load_vectors(saved, words=Vocabulary(["the", "[UNK]", "Cat"]), fallbacks=())
+    loaded = load_vectors(saved, words=Vocabulary(["the", "[UNK]", "Cat"], oov_ids=(1,)), fallbacks=())
     assert loaded.words == ["Cat"]
 
 

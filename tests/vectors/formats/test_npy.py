@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embkeras import KeyedVectors, load_vectors, save_vectors
-from embkeras.errors import EmbkerasWarning, MissingDependencyError, VectorFileError
+from embkeras.errors import EmbkerasWarning, MissingDependencyError, OutputError, VectorFileError
 from tests.properties import PROPERTY, finite_bits
 
 MATRIX = np.arange(6, dtype="float32").reshape(3, 2)
@@ -82,9 +82,26 @@ def test_words_file_missing(path):
 def test_words_file_ambiguous(path):
     """The message names those found."""
     path.with_suffix(".txt").write_text("a\nb\nc")
-    path.with_suffix(".json").write_text("[]")
-    with pytest.raises(VectorFileError, match=r"found v\.txt, v\.json\. Give words_file="):
+    path.with_suffix(".parquet").write_text("")
+    with pytest.raises(VectorFileError, match=r"found v\.txt, v\.parquet\. Give words_file="):
         load_vectors(path)
+
+
+def test_text_vectors_converted_to_npy_are_read_back(tmp_path):
+    """The list that save_vectors writes wins over the text file of the same stem that the vectors came from."""
+    vectors = KeyedVectors(["a", "b"], np.array([[1.0, 2.0], [3.0, 4.0]], "float32"))
+    for name in ("g.txt", "g.npy"):
+        save_vectors(vectors, tmp_path / name)
+    np.testing.assert_array_equal(load_vectors(tmp_path / "g.npy")["b"], [3, 4])
+
+
+def test_folder_in_the_way_leaves_the_words_alone(tmp_path):
+    """A save that cannot be done touches neither file."""
+    (tmp_path / "h.npy").mkdir()
+    (tmp_path / "h.json").write_text("kept")
+    with pytest.raises(OutputError, match=r"Cannot write '.*h\.npy': it is a folder"):
+        save_vectors(KeyedVectors(["a"], np.ones((1, 2), "float32")), tmp_path / "h.npy")
+    assert (tmp_path / "h.json").read_text() == "kept"
 
 
 def test_words_file_given_is_missing(path):

@@ -319,3 +319,11 @@ def test_unknown_encoding_is_refused(write):
     """The message names it."""
     with pytest.raises(VectorFileError, match=r"Unknown encoding 'latin-99' for '.*v\.txt'"):
         load_vectors(write(b"a 1 2\n"), encoding="latin-99")
+
+
+@pytest.mark.parametrize("header", ["", "2 2\n"])
+def test_byte_order_mark_is_no_part_of_the_first_word(tmp_path, header):
+    """Some editors put one in front of UTF-8."""
+    path = tmp_path / "v.txt"
+    path.write_text(header + "the 1 2\ncat 3 4\n", encoding="utf-8-sig")
+    assert load_vectors(path).words == ["the", "cat"]
