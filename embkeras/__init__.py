@@ -29,7 +29,7 @@ _WITHOUT_KERAS = {
     "save_vectors": "vectors.formats",
 }
 _WITH_KERAS = {
-    "DriftMonitor": "training.callbacks",
+    "DriftMonitor": "training.monitor",
     "ExportedModel": "serving.client",
     "Phase": "training.schedules",
     "PretrainedEmbedding": "layers.embedding",
@@ -50,8 +50,9 @@ if TYPE_CHECKING:  # so that editors see what __getattr__ gives
     from embkeras.layers.embedding import PretrainedEmbedding
     from embkeras.serving.client import ExportedModel
     from embkeras.serving.export import export_saved_model
-    from embkeras.training.callbacks import DriftMonitor, TrainabilitySchedule, unfreeze_at
+    from embkeras.training.callbacks import TrainabilitySchedule, unfreeze_at
     from embkeras.training.experiments import compare_strategies
+    from embkeras.training.monitor import DriftMonitor
     from embkeras.training.optimizers import RowWiseAdam
     from embkeras.training.schedules import Phase
     from embkeras.vectors.alignment import AlignedMatrix, align

@@ -20,8 +20,8 @@ from embkeras.preparation import Prepared, Say, Settings, prepare
 from embkeras.serving.client import ExportedModel, ask_in_new_process, request_bytes
 from embkeras.serving.export import export_saved_model
 from embkeras.text_data import Split, labelled, read_labelled, split
-from embkeras.training.callbacks import DriftMonitor
 from embkeras.training.experiments import Run, Strategy, compare_strategies, default_strategies, run_strategy
+from embkeras.training.monitor import DriftMonitor
 from embkeras.training.optimizers import RowWiseAdam
 from embkeras.vectors.alignment import AlignedMatrix
 

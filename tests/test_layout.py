@@ -130,7 +130,7 @@ def test_unknown_name_is_an_attribute_error():
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.name)
 def test_modules_are_small(path):
     """A module has one idea and fits into about 300 lines."""
-    assert len(path.read_text("utf-8").splitlines()) <= 310
+    assert len(path.read_text("utf-8").splitlines()) <= 300
 
 
 @pytest.mark.parametrize("statement", ["import embkeras", "import embkeras.cli; embkeras.cli._parser().format_help()"])

@@ -13,11 +13,11 @@ import numpy as np
 from embkeras.errors import ArgumentError, VocabularyError
 from embkeras.files import written_beside
 from embkeras.vectors.from_keras import read_layer
+from embkeras.vectors.special import check_special_ids, check_special_tokens
 from embkeras.vectors.tokenizer import WORDS, Tokenizer
 
 PADDING, OOV = "", "[UNK]"
 _FORMAT, _VERSION = "embkeras.vocabulary", 1
-_SPECIAL_NAMES = {"pad", "padding", "mask", "unk", "unknown", "oov"}
 _DEFAULT_OOV = (1,)  # known by identity: ids that the caller names are taken at their word
 
 
@@ -67,11 +67,11 @@ class Vocabulary:
         self.padding_id = padding_id
         self.oov_ids = tuple(oov_ids)
         self.tokenizer = tokenizer
-        self._check_special_ids()
+        check_special_ids(self.tokens, padding_id, self.oov_ids)
         self.padding_id = None if padding_id is None else int(padding_id)
         self.oov_ids = tuple(map(int, self.oov_ids))
         if oov_ids is _DEFAULT_OOV:
-            self._check_special_tokens()
+            check_special_tokens(self.tokens, self.special_ids)
         special = self.special_ids
         self.token_to_id: dict[str, int] = {}
         for id_, token in enumerate(self.tokens):
@@ -80,29 +80,6 @@ class Vocabulary:
             if id_ not in special and self.token_to_id.setdefault(token, id_) != id_:
                 raise VocabularyError(f"Token {token!r} stands twice: at ids {self.token_to_id[token]} and {id_}.")
         self.counts = self._check_counts(counts)
-
-    def _check_special_ids(self) -> None:
-        if not self.tokens:
-            raise VocabularyError("A vocabulary needs at least one token. Received none.")
-        named = [("padding_id", self.padding_id)] if self.padding_id is not None else []
-        for name, id_ in named + [("oov_ids", id_) for id_ in self.oov_ids]:
-            if isinstance(id_, bool) or not isinstance(id_, int | np.integer) or not 0 <= id_ < len(self.tokens):
-                raise VocabularyError(f"{name} must lie in [0, {len(self.tokens)}). Received: {id_!r}.")
-        if len(set(self.oov_ids)) != len(self.oov_ids) or self.padding_id in self.oov_ids:
-            raise VocabularyError(
-                f"Special ids must differ. Received padding_id={self.padding_id}, oov_ids={self.oov_ids}."
-            )
-
-    def _check_special_tokens(self) -> None:
-        """A list of words taken for one with special tokens in front would lose two of them in silence."""
-        for id_ in sorted(self.special_ids):
-            token = self.tokens[id_]
-            if isinstance(token, str) and token.isalpha() and token.lower() not in _SPECIAL_NAMES:
-                raise VocabularyError(
-                    f"Id {id_} is special (padding_id={self.padding_id}, oov_ids={self.oov_ids}), but its token "
-                    f"{token!r} looks like a word. Put '' and '[UNK]' in front, use Vocabulary.from_texts, or pass "
-                    f"padding_id=None, oov_ids=() for a vocabulary without special tokens."
-                )
 
     def _check_counts(self, counts: Any) -> np.ndarray | None:
         if counts is None:
