@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from embkeras import __version__
 from embkeras.errors import ArgumentError, EmbkerasError
 from embkeras.registration import check_backend
 
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has gone: `embkeras predict ... | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # such as standard output on a full disk
+        print(f"embkeras {options.command}: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"embkeras {options.command}: interrupted", file=sys.stderr)
         return 130
@@ -62,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Pre-trained word vectors in Keras: freeze, unfreeze, measure the drift, serve integer ids.",
         epilog="Example: embkeras demo",
     )
+    parser.add_argument("--version", action="version", version=f"embkeras {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_train(commands)
@@ -97,7 +102,7 @@ def _add_demo(commands: Any) -> None:
     _add_training(command)
     command.add_argument("--quick", action="store_true", help="a smaller run of the same: fewer tweets, epochs, words")
     command.add_argument(
-        "--out", type=Path, default=Path("saved_models", "tweets"), help="folder of the model (saved_models/tweets)"
+        "--out", type=_folder, default=Path("saved_models", "tweets"), help="folder of the model (saved_models/tweets)"
     )
 
 
@@ -111,8 +116,8 @@ def _add_train(commands: Any) -> None:
         "--out saved_models/reviews",
     )
     command.add_argument("file", type=Path, help="CSV, TSV, JSON Lines, or Sentiment140's CSV")
-    command.add_argument("--text", metavar="COLUMN", help="column with the text")
-    command.add_argument("--label", metavar="COLUMN", help="column with the label")
+    command.add_argument("--text", metavar="COLUMN", help="column with the text; needed but for Sentiment140")
+    command.add_argument("--label", metavar="COLUMN", help="column with the label; needed but for Sentiment140")
     command.add_argument(
         "--vectors", type=Path, required=True, metavar="PATH", help="GloVe or word2vec text, .vec, .npy"
     )
@@ -121,7 +126,7 @@ def _add_train(commands: Any) -> None:
     command.add_argument("--skip-empty", action="store_true", help="leave out rows with an empty text or label")
     command.add_argument("--no-quotes", action="store_true", help='take " in FILE for an ordinary mark')
     command.add_argument("--compare", action="store_true", help="also train frozen, fine-tuned and random, and compare")
-    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder of the model")
+    command.add_argument("--out", type=_folder, required=True, metavar="FOLDER", help="folder of the model")
     _add_training(command)
 
 
@@ -149,7 +154,7 @@ def _start_tensorflow() -> None:
             tensorflow = importlib.import_module("tensorflow")
         except EmbkerasError:
             raise
-        except BaseException:
+        except Exception:
             notes.seek(0)
             os.write(kept, notes.read())
             raise
@@ -157,6 +162,12 @@ def _start_tensorflow() -> None:
             os.dup2(kept, 2)
             os.close(kept)
     tensorflow.get_logger().setLevel("ERROR")  # it warns of the compiling that several trainings in a row need
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must name a folder")
+    return Path(text)
 
 
 def _say(line: str) -> None:

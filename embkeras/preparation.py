@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embkeras import presentation
-from embkeras.errors import ArgumentError
+from embkeras.errors import AlignmentError, ArgumentError
 from embkeras.text_data import Split
 from embkeras.training.experiments import Data
 from embkeras.vectors.alignment import AlignedMatrix, align
@@ -82,6 +82,11 @@ def prepare(parts: Split, vectors: Path, words_file: Path | None, settings: Sett
         vocabulary = vocabulary.extended(word for word in head if TWEETS(word) == [word])
     loaded = load_vectors(vectors, words=vocabulary, fallbacks=FALLBACKS, words_file=words_file)
     aligned = align(loaded, vocabulary, fallbacks=FALLBACKS)
+    if not aligned.coverage.types:
+        raise AlignmentError(
+            f"None of the words of the training texts is in {str(vectors)!r}: the frequent words there are such as "
+            f"{loaded.words[:3]}, those of the texts such as {list(vocabulary.token_to_id)[:3]}."
+        )
     say(
         f"Vectors: {len(loaded):,} rows of {loaded.provenance.rows:,} read, width {loaded.vector_size}; "
         f"table {aligned.values.shape[0]:,} x {aligned.output_dim}"

@@ -19,7 +19,7 @@ def table_text(table: pd.DataFrame, *, index: bool = True) -> str:
 
 def coverage_lines(aligned: AlignedMatrix) -> Iterator[str]:
     """Coverage, what the fallbacks rescued, and the most frequent tokens without a vector."""
-    yield f"Coverage: {aligned.coverage}"
+    yield f"Coverage of the training texts: {aligned.coverage}"
     report = aligned.report()
     occurred = report[report["count"] > 0]
     rescued = occurred[~occurred["how"].isin(["exact", "oov", "special"])]
@@ -77,4 +77,6 @@ def predictions_text(texts: Sequence[str], labels: Sequence[str], probabilities:
     """One line a text: label, probability, text."""
     width = max(map(len, labels), default=0)
     lines = zip(labels, probabilities, texts, strict=True)
-    return "\n".join(f"  {label:<{width}}  {probability:.3f}  {text}" for label, probability, text in lines)
+    return "\n".join(
+        f"  {label:<{width}}  {probability:.3f}  {' '.join(text.split())}" for label, probability, text in lines
+    )

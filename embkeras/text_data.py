@@ -70,12 +70,13 @@ def labelled(
             raise DataError(f"{source}, {place}: empty {what}. Remove it, or pass --skip-empty.")
         try:
             check_unicode(text)
+            check_unicode(label)
         except VocabularyError as error:
             raise DataError(f"{source}, {place}: {error}") from None
     names = sorted(set(labels), key=_by_size)
     if len(names) < 2:
         raise DataError(f"{source} has one class only ({names[0]!r} in all {len(labels)} rows): nothing to tell apart.")
-    if len(names) > min(_MOST_CLASSES, len(labels) // 2):
+    if len(names) > max(2, min(_MOST_CLASSES, len(labels) // 2)):
         raise DataError(
             f"{source} has {len(names):,} different labels in {len(labels):,} rows: is that the label column?"
         )
@@ -150,6 +151,8 @@ def _delimited_rows(
             quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
             rows = csv.reader(file, delimiter=delimiter, strict=True, quoting=quoting)
             header, number = header or next(rows, []), first
+            if not header:
+                raise DataError(f"{str(path)!r} is empty: it has no header line.")
             at_text, at_label = _column(path, header, text, "--text"), _column(path, header, label, "--label")
             for number, row in enumerate(rows, start=1 + first):
                 if not row:
@@ -165,10 +168,23 @@ def _delimited_rows(
             f"Where quotation marks do not enclose fields, pass --no-quotes."
         ) from error
     except (UnicodeError, LookupError) as error:
-        raise DataError(f"{str(path)!r} cannot be read as {encoding}: {error}. Another --encoding?") from error
+        raise _undecodable(path, encoding, error) from error
     except OSError as error:
         raise DataError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from error
     return pairs
+
+
+def _undecodable(path: Path, encoding: str, error: Exception) -> DataError:
+    """The error for bytes that are not in the encoding, with their line where lines can be told."""
+    place = ""
+    if isinstance(error, UnicodeDecodeError):
+        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+            try:
+                line.decode(encoding)
+            except UnicodeDecodeError as found:
+                place = f", line {number}, byte {found.start + 1} of it"
+                break
+    return DataError(f"{str(path)!r}{place} cannot be read as {encoding}: {error}. Another --encoding?")
 
 
 def _is_sentiment140(path: Path) -> bool:
@@ -180,13 +196,14 @@ def _is_sentiment140(path: Path) -> bool:
     return len(first) == len(SENTIMENT140_COLUMNS) and first[0] in ("0", "2", "4") and first[1].isdigit()
 
 
-def _column(path: Path, header: list[str], name: str | None, option: str) -> int:
+def _column(path: Path | str, header: list[str], name: str | None, option: str) -> int:
     if name is None:
-        raise DataError(f"Say which column of {str(path)!r} to read: {option} NAME. Columns: {', '.join(header)}.")
-    if header.count(name) != 1:
         raise DataError(
-            f"{str(path)!r} has {header.count(name) or 'no'} column {name!r}. Columns: {', '.join(header)}."
+            f"Say which column of {str(path)!r} to read: {option} NAME. Columns: {', '.join(map(repr, header))}."
         )
+    if header.count(name) != 1:
+        how_many = f"{header.count(name)} columns" if name in header else "no column"
+        raise DataError(f"{str(path)!r} has {how_many} {name!r}. Columns: {', '.join(map(repr, header))}.")
     return header.index(name)
 
 
@@ -194,20 +211,25 @@ def _json_rows(path: Path, encoding: str, text: str | None, label: str | None) -
     pairs = []
     try:
         lines = path.read_text(encoding).split("\n")
-    except (UnicodeError, LookupError, OSError) as error:
-        raise DataError(f"Cannot read {str(path)!r} as {encoding}: {error}. Another --encoding?") from error
+    except (UnicodeError, LookupError) as error:
+        raise _undecodable(path, encoding, error) from error
+    except OSError as error:
+        raise DataError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{str(path)!r}, line {number}: not JSON: {error}.") from error
+            reason = (
+                f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
+            )
+            raise DataError(f"{str(path)!r}, line {number}: not JSON: {reason}.") from error
         if not isinstance(row, dict):
             raise DataError(f"{str(path)!r}, line {number}: expected an object, found {line[:40]!r}.")
         for name, option in ((text, "--text"), (label, "--label")):
             if name not in row:
-                _column(path, list(row), name, option)
+                _column(f"{path}, line {number}", list(row), name, option)
         if not isinstance(row[text], str):
             raise DataError(f"{str(path)!r}, line {number}: {text!r} must be a string, found {row[text]!r}.")
         pairs.append((row[text], "" if row[label] is None else str(row[label]), f"line {number}"))

@@ -55,7 +55,7 @@ def trained(files, tmp_path_factory):
     "part",
     [
         "80 texts in 2 classes (down, up)",
-        "Coverage: ",
+        "Coverage of the training texts: ",
         "Phase 1 of 2 begins (epoch 0, counted from 0): frozen: embedding",
         "Phase 2 of 2 begins (epoch 1, counted from 0): unfrozen: embedding",
         "Rows moved: ",
@@ -99,7 +99,7 @@ def test_help_shows_an_example(command, capsys):
     ("changed", "said"),
     [
         ({"file": "absent.csv"}, r"absent\.csv.*there is no such file"),
-        ({"text": "reviews"}, r"no column 'reviews'\. Columns: stars, review"),
+        ({"text": "reviews"}, r"no column 'reviews'\. Columns: 'stars', 'review'"),
         ({"label": "review"}, r"is that the label column"),
         ({"vectors": "absent.txt"}, r"absent\.txt.*there is no such file"),
         ({"vectors": "reviews.csv"}, r"reviews\.csv', line 1: expected a word and its numbers"),
@@ -221,3 +221,23 @@ def test_predict_without_a_model_is_one_line(tmp_path, capsys):
     """A folder without an export is named."""
     assert cli.main(["predict", str(tmp_path), "text"]) == 2
     assert "There is no exported model in" in capsys.readouterr().err
+
+
+def test_vectors_of_another_language_are_refused(files, tmp_path, capsys):
+    """A table that knows no word of the texts is an error, though its own frequent words are in it."""
+    (tmp_path / "other.txt").write_text("der 0.5 1.5\ndie 1.5 2.5\n")
+    arguments = train(files, tmp_path / "out")
+    arguments[arguments.index("--vectors") + 1] = str(tmp_path / "other.txt")
+    assert cli.main(arguments) == 2
+    assert "None of the words of the training texts is in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["--version"], "embkeras 0."), (["demo", "--out", ""], "must name a folder")]
+)
+def test_version_and_empty_folder(arguments, said, capsys):
+    """`--version` answers; an empty --out is not the current folder."""
+    with pytest.raises(SystemExit):
+        cli.main(arguments)
+    printed = capsys.readouterr()
+    assert said in printed.out + printed.err

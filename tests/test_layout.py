@@ -59,7 +59,7 @@ def imports_of(tree: ast.Module) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "embkeras":
             below = node.module.removeprefix("embkeras").removeprefix(".")
-            found |= {below} if below else {alias.name for alias in node.names}
+            found |= {below} if below else {alias.name for alias in node.names if not alias.name.startswith("__")}
         elif isinstance(node, ast.Import):
             found |= {
                 alias.name.removeprefix("embkeras.") for alias in node.names if alias.name.startswith("embkeras.")

@@ -16,7 +16,7 @@ def test_coverage_names_what_was_rescued_and_what_is_out():
     vocabulary = Vocabulary(["", "[UNK]", "#win", "day", "zzz"], counts=[0, 0, 3, 2, 5])
     lines = list(presentation.coverage_lines(align(vectors, vocabulary, fallbacks=("hashtag",))))
     assert lines == [
-        "Coverage: 66.7% of the vocabulary, 50.0% of the running text",
+        "Coverage of the training texts: 66.7% of the vocabulary, 50.0% of the running text",
         "Rescued by fallbacks: 1 tokens (3 occurrences)",
         "  hashtag: 3 (#win -> win)",
         "Most frequent out of the vectors: zzz (5)",

@@ -83,8 +83,8 @@ def test_json_lines(write, start):
     [
         ("{", "line 2: not JSON"),
         ("[1]", r"line 2: expected an object, found '\[1\]'"),
-        ('{"label": "x"}', "no column 'text'. Columns: label"),
-        ('{"text": "x"}', "no column 'label'. Columns: text"),
+        ('{"label": "x"}', "no column 'text'. Columns: 'label'"),
+        ('{"text": "x"}', "no column 'label'. Columns: 'text'"),
         ('{"text": 3, "label": "x"}', "line 2: 'text' must be a string, found 3"),
         ('{"text": "a", "label": null}', "line 2: empty label"),
     ],
@@ -116,8 +116,8 @@ def test_sentiment140_in_another_encoding(write):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (("tweet", "label"), r"d\.csv' has no column 'tweet'. Columns: text, label"),
-        (("text", None), r"Say which column of '.*d\.csv' to read: --label NAME. Columns: text, label"),
+        (("tweet", "label"), r"d\.csv' has no column 'tweet'. Columns: 'text', 'label'"),
+        (("text", None), r"Say which column of '.*d\.csv' to read: --label NAME. Columns: 'text', 'label'"),
     ],
 )
 def test_missing_column_names_those_there(write, columns, message):
@@ -128,7 +128,7 @@ def test_missing_column_names_those_there(write, columns, message):
 
 def test_repeated_column_is_refused(write):
     """Which of the two is meant cannot be known."""
-    with pytest.raises(DataError, match=r"has 2 column 'text'. Columns: text, text"):
+    with pytest.raises(DataError, match=r"has 2 columns 'text'. Columns: 'text', 'text'"):
         read_labelled(write("d.csv", "text,text\n" + ROWS), "text", "label")
 
 
@@ -313,3 +313,11 @@ def test_long_text_is_read(tmp_path):
     path = tmp_path / "d.csv"
     path.write_text("t,l\n" + "word " * 40_000 + ",a\nbad,b\nfine,a\nsour,b\n")
     assert len(read_labelled(path, "t", "l").texts[0]) == 200_000
+
+
+def test_undecodable_byte_is_placed_by_line(tmp_path):
+    """The line is counted in the file, and not in a block of the reader."""
+    path = tmp_path / "d.csv"
+    path.write_bytes(b"t,l\n" + b"good,a\n" * 3000 + b"caf\xe9,b\n")
+    with pytest.raises(DataError, match=r"d\.csv', line 3002, byte 4 of it cannot be read as utf-8-sig"):
+        read_labelled(path, "t", "l")

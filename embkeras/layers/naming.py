@@ -56,6 +56,10 @@ def _find_layer(model: keras.Model, ref: LayerRef, paths: list[tuple[str, keras.
     if len(distinct) == 1:
         return found[0]
     name = ref if isinstance(ref, str) else ref.name
+    if not isinstance(ref, str) and any(layer.name == name for _, layer in paths):
+        raise UnknownLayerError(
+            f"The layer {name!r} given is not part of model {model.name!r}, which has another of that name."
+        )
     problem = "several layers" if distinct else "no layer"
     raise UnknownLayerError(
         f"Model {model.name!r} has {problem} named {name!r}. Its layers: {', '.join(path for path, _ in paths)}."

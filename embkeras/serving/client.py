@@ -93,6 +93,10 @@ class ExportedModel:
         scores = np.concatenate([self.scores(self.vocabulary.encode(text)[None]) for text in texts])
         if scores.shape[-1] < 2:
             raise SavedModelError(f"{str(self.folder)!r} gives one score only, which names no class. Use scores().")
+        if self.class_names and len(self.class_names) != scores.shape[-1]:
+            raise SavedModelError(
+                f"{str(self.folder)!r} is damaged: it names {len(self.class_names)} classes and scores {scores.shape[-1]}."
+            )
         best = scores.argmax(axis=1)
         labels = [self.class_names[index] if self.class_names else str(index) for index in best]
         return pd.DataFrame({"text": list(texts), "label": labels, "probability": scores.max(axis=1)})

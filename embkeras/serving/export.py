@@ -65,6 +65,11 @@ def export_saved_model(
     target = path / str(number)
     if target.exists():
         raise SavedModelError(f"Version {number} of {str(path)!r} exists already; versions are never overwritten.")
+    if not isinstance(model, keras.Model) or not isinstance(vocabulary, Vocabulary):
+        raise ArgumentError(
+            f"export_saved_model takes a keras.Model and a Vocabulary. "
+            f"Received: {type(model).__name__} and {type(vocabulary).__name__}."
+        )
     _check_model(model, vocabulary)
     outputs = _output_names(model, class_names)
     card = {

@@ -88,6 +88,8 @@ def load_vectors(
         dtype=dtype,
     )
     module = _module(format) if format is not None else npy if npy.is_npy(path) else text.ANY
+    if words_file is not None and module is not npy:
+        raise ArgumentError(f"words_file belongs to .npy vectors. Received: {str(words_file)!r} with {str(path)!r}.")
     try:
         vectors = module.read(path, request)
     except OSError as error:
