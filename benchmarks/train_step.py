@@ -1,17 +1,25 @@
-"""ms per train step by size of the table: stock Keras, embkeras, frozen, and PyTorch where it is installed.
+"""ms per train step by size of the table: stock Keras, embkeras, frozen, the floor, and PyTorch where it is installed.
 
 Every contender has the same work: a batch of 32 texts of 50 ids, drawn uniformly, through embedding -> mean -> dense,
-one step of its optimizer. All contenders of one table size are built first and then timed in turns, so that whatever
-else the machine does hits all of them alike. A turn is ten steps in a row, as in training, of which the first two are
-not counted: they find the caches filled by the contender before. The median is shown. Steps are called as compiled
-functions without `fit`, so that no Python around them is measured.
+one step of its optimizer. "Plain TensorFlow gather" is the frozen step written by hand with `tf.gather`. "Floor" is what
+no row-wise Adam can go below: reading and writing the rows of the batch in three tables, without any arithmetic; it
+works on the tables of the row-wise Adam above it.
 
-    python benchmarks/train_step.py --sizes 10000 100000 400000 --width 100
+All contenders of one table are built first and then timed in turns, so that whatever else the machine does hits all of
+them alike. A turn is ten steps in a row, as in training, of which the first two are not counted: they find the caches
+filled by the contender before. (Contenders that take more than 50 ms a step get one counted step a turn.) The median is
+shown. Steps are called as compiled functions without `fit`, so that no Python around them is measured.
+
+    python benchmarks/train_step.py
+    python benchmarks/train_step.py --tables 10000x100 400000x100 --seconds 40
+
+The largest table, 1,000,000 x 300, needs about 20 GB of memory for all contenders together; leave it out with --tables.
 """
 
 import argparse
 import gc
 import os
+import re
 import time
 from collections.abc import Callable
 
@@ -25,7 +33,15 @@ from machine import machine_line
 import embkeras as ek
 
 BATCH, TIME = 32, 50
-STEPS_A_TURN, UNCOUNTED = 10, 2
+STEPS_A_TURN, UNCOUNTED, SLOW = 10, 2, 0.05
+OURS, STOCK, TORCH, FLOOR, FROZEN, PLAIN = (
+    "PretrainedEmbedding + RowWiseAdam",
+    "stock Embedding + Adam",
+    "torch Embedding(sparse=True) + SparseAdam",
+    "floor: gather + scatter in three tables",
+    "PretrainedEmbedding, frozen",
+    "plain TensorFlow gather, frozen",
+)
 
 
 def keras_step(embedding: keras.layers.Layer, optimizer: keras.optimizers.Optimizer) -> Callable:
@@ -46,15 +62,35 @@ def keras_step(embedding: keras.layers.Layer, optimizer: keras.optimizers.Optimi
     return lambda ids, labels: step(ids, labels).numpy()
 
 
-def pretrained(matrix: np.ndarray, *, trainable: bool) -> keras.layers.Layer:
-    """Our layer around the matrix."""
-    vocabulary = ek.Vocabulary(["", "[UNK]", *(f"w{i}" for i in range(len(matrix) - 2))])
-    return ek.build_embedding(ek.AlignedMatrix(matrix, vocabulary), trainable=trainable, mask_zero=False)
+def plain_step(table: tf.Variable, optimizer: keras.optimizers.Optimizer) -> Callable:
+    """The same with a table that does not move, in TensorFlow alone but for the optimizer."""
+    kernel = tf.Variable(tf.random.normal((table.shape[1], 1)))
+    bias = tf.Variable(tf.zeros((1,)))
+    optimizer.build([kernel, bias])
+
+    @tf.function
+    def step(ids, labels):
+        with tf.GradientTape() as tape:
+            mean = tf.reduce_mean(tf.gather(table, ids), axis=1)
+            loss = tf.reduce_mean(tf.square(mean @ kernel + bias - labels))
+        variables = [kernel, bias]
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return loss
+
+    return lambda ids, labels: step(ids, labels).numpy()
 
 
-def stock(matrix: np.ndarray) -> keras.layers.Layer:
-    """The stock layer around the matrix."""
-    return keras.layers.Embedding(*matrix.shape, weights=[matrix])
+def floor_step(tables: list[tf.Variable]) -> Callable:
+    """Read the rows of the batch in each table and write them back."""
+
+    @tf.function
+    def step(ids):
+        rows = tf.reshape(ids, (-1,))
+        for table in tables:
+            table.scatter_update(tf.IndexedSlices(table.sparse_read(rows), rows))
+        return rows[0]
+
+    return lambda ids, labels: step(ids).numpy()
 
 
 def torch_step(matrix: np.ndarray) -> Callable | None:
@@ -82,34 +118,46 @@ def torch_step(matrix: np.ndarray) -> Callable | None:
     return step
 
 
-CONTENDERS = {
-    "stock Embedding + Adam": lambda matrix: keras_step(stock(matrix), keras.optimizers.Adam(1e-3)),
-    "stock Embedding + RowWiseAdam": lambda matrix: keras_step(stock(matrix), ek.RowWiseAdam(1e-3)),
-    "PretrainedEmbedding + RowWiseAdam": lambda matrix: keras_step(
-        pretrained(matrix, trainable=True), ek.RowWiseAdam(1e-3)
-    ),
-    "PretrainedEmbedding, frozen": lambda matrix: keras_step(pretrained(matrix, trainable=False), ek.RowWiseAdam(1e-3)),
-    "torch SparseAdam": torch_step,
-}
+def pretrained(matrix: np.ndarray, *, trainable: bool) -> keras.layers.Layer:
+    """Our layer around the matrix."""
+    vocabulary = ek.Vocabulary(["", "[UNK]", *(f"w{i}" for i in range(len(matrix) - 2))])
+    return ek.build_embedding(ek.AlignedMatrix(matrix, vocabulary), trainable=trainable, mask_zero=False)
 
 
-def measure(size: int, width: int, seconds: float) -> dict[str, float]:
+def contenders(matrix: np.ndarray) -> dict[str, Callable]:
+    """A step of each contender by its name."""
+    moving, frozen = pretrained(matrix, trainable=True), pretrained(matrix, trainable=False)
+    row_wise = ek.RowWiseAdam(1e-3)
+    steps = {
+        STOCK: keras_step(keras.layers.Embedding(*matrix.shape, weights=[matrix]), keras.optimizers.Adam(1e-3)),
+        OURS: keras_step(moving, row_wise),
+        TORCH: torch_step(matrix),
+        FLOOR: floor_step(
+            [each.value for each in (*moving.variables, *row_wise.variables) if each.shape == matrix.shape]
+        ),
+        FROZEN: keras_step(frozen, keras.optimizers.Adam(1e-3)),
+        PLAIN: plain_step(frozen.variables[0].value, keras.optimizers.Adam(1e-3)),
+    }
+    return {name: step for name, step in steps.items() if step is not None}
+
+
+def measure(rows: int, width: int, seconds: float) -> dict[str, float]:
     """Median ms of a step of each contender, timed in turns for about `seconds`."""
     rng = np.random.default_rng(0)
-    matrix = rng.normal(size=(size, width)).astype(np.float32)
+    matrix = rng.standard_normal((rows, width), np.float32)
     batches = [
-        (tf.constant(rng.integers(2, size, (BATCH, TIME))), tf.constant(rng.normal(size=(BATCH, 1)).astype(np.float32)))
+        (tf.constant(rng.integers(2, rows, (BATCH, TIME))), tf.constant(rng.normal(size=(BATCH, 1)).astype(np.float32)))
         for _ in range(20)
     ]
-    steps = {name: step for name, make in CONTENDERS.items() if (step := make(matrix)) is not None}
+    steps = contenders(matrix)
+    del matrix
+    gc.collect()
     taken: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
-        for batch in batches[:5]:
-            step(*batch)  # compile, and the first scatter that makes the stock layer copy its table
+    slow = {name for name, step in steps.items() if _warm_up(step, batches) > SLOW}
     end, turn = time.perf_counter() + seconds, 0
-    while time.perf_counter() < end or turn < 3:
+    while time.perf_counter() < end or turn < 5:
         for name, step in steps.items():
-            for count in range(STEPS_A_TURN):
+            for count in range(UNCOUNTED + 1 if name in slow else STEPS_A_TURN):
                 start = time.perf_counter()
                 step(*batches[(turn * STEPS_A_TURN + count) % len(batches)])
                 if count >= UNCOUNTED:
@@ -118,30 +166,55 @@ def measure(size: int, width: int, seconds: float) -> dict[str, float]:
     return {name: 1000 * float(np.median(times)) for name, times in taken.items()}
 
 
+def _warm_up(step: Callable, batches: list[tuple]) -> float:
+    """Compile, take the first scatter that makes the stock layer copy its table, and return the seconds of the last."""
+    for batch in batches[:5]:
+        start = time.perf_counter()
+        step(*batch)
+    return time.perf_counter() - start
+
+
+def print_ratios(results: dict[tuple[int, int], dict[str, float]]) -> None:
+    """What the figures come to, as ratios."""
+    widths = sorted({width for _, width in results})
+    for (rows, width), result in results.items():
+        ratios = [
+            f"stock Adam takes {result[STOCK] / result[OURS]:.0f}x the time",
+            f"{result[OURS] / result[TORCH]:.2f}x the time of torch" if TORCH in result else "torch not installed",
+            f"{result[OURS] / result[FLOOR]:.2f}x the floor",
+            f"frozen {result[FROZEN] / result[PLAIN]:.2f}x plain TensorFlow",
+        ]
+        print(f"{rows:,} x {width}: " + "; ".join(ratios))
+    for width in widths:
+        sizes = sorted(rows for rows, each in results if each == width)
+        growth = results[sizes[-1], width][OURS] / results[sizes[0], width][OURS]
+        print(f"d = {width}: V = {sizes[-1]:,} takes {growth:.2f}x the time of V = {sizes[0]:,}")
+
+
 def main() -> None:
-    """Measure every size and print one table."""
+    """Measure every table and print the figures and their ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 400_000], help="rows of the table, V")
-    parser.add_argument("--width", type=int, default=100, help="width of a row, d")
-    parser.add_argument("--seconds", type=float, default=20, help="time for each size")
+    default = ["10000x100", "100000x100", "400000x100", "1000000x100", "10000x300", "1000000x300"]
+    parser.add_argument("--tables", nargs="+", default=default, help="rows x width of each table")
+    parser.add_argument("--seconds", type=float, default=40, help="time for each table")
     options = parser.parse_args()
     print(machine_line("tensorflow", "keras", "torch"))
-    print(f"median ms per train step, batch {BATCH} x {TIME} ids, d = {options.width}; in brackets: times embkeras\n")
+    print(f"median ms per train step, batch {BATCH} x {TIME} ids; in brackets: times {OURS}\n")
     results = {}
-    for size in options.sizes:
-        results[size] = measure(size, options.width, options.seconds)
+    for table in options.tables:
+        rows, width = (int(number) for number in re.fullmatch(r"(\d+)x(\d+)", table).groups())
+        results[rows, width] = measure(rows, width, options.seconds)
         gc.collect()
-    own = "PretrainedEmbedding + RowWiseAdam"
-    print("| | " + " | ".join(f"V = {size:,}" for size in options.sizes) + " |")
-    print("|---|" + "---|" * len(options.sizes))
-    for name in CONTENDERS:
+    print("| | " + " | ".join(f"{rows:,} x {width}" for rows, width in results) + " |")
+    print("|---|" + "---|" * len(results))
+    for name in (STOCK, OURS, TORCH, FLOOR, FROZEN, PLAIN):
         cells = [
-            f"{result[name]:.2f} ({result[name] / result[own]:.1f}x)" if name in result else "not installed"
+            f"{result[name]:.2f} ({result[name] / result[OURS]:.1f}x)" if name in result else "not installed"
             for result in results.values()
         ]
         print(f"| {name} | " + " | ".join(cells) + " |")
-    first, last = options.sizes[0], options.sizes[-1]
-    print(f"\n{own}: V = {last:,} takes {results[last][own] / results[first][own]:.2f}x the time of V = {first:,}")
+    print()
+    print_ratios(results)
 
 
 if __name__ == "__main__":

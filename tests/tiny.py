@@ -2,8 +2,10 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from embkeras.layers.embedding import PretrainedEmbedding
+from embkeras.training.rebuild import rebuild_training
 
 IDS = np.random.default_rng(1).integers(1, 9, (12, 5))  # id 9 never occurs
 LABELS = np.random.default_rng(2).integers(0, 3, 12)
@@ -96,3 +98,39 @@ def reference(optimizer, *, epoch=2, epochs=4, dtype=None, **compile_arguments):
     net.get_layer("embedding").trainable = False
     fit(net, epochs=epochs, callbacks=[ThawByHand(epoch)])
     return net
+
+
+def variable(width=4):
+    """TABLE as a variable by itself."""
+    return keras.Variable(TABLE[:, :width], name="table")
+
+
+def slices(rows, values):
+    """A gradient by rows, as TensorFlow makes it for a lookup."""
+    values = np.asarray(values, np.float32)
+    return tf.IndexedSlices(
+        tf.constant(values), tf.constant(rows, tf.int64), tf.constant((10, values.shape[1]), tf.int64)
+    )
+
+
+def random_slices(count=20):
+    """Rows with repetitions, never row 9, and their gradients."""
+    rng = np.random.default_rng(5)
+    for _ in range(count):
+        yield rng.integers(0, 9, 12), rng.normal(size=(12, 4)).astype(np.float32)
+
+
+class Bare:
+    """What `rebuild_training` needs of a model: an optimizer, and the variables that train now."""
+
+    distribute_strategy = tf.distribute.get_strategy()
+
+    def __init__(self, optimizer, trainable_variables):
+        self.optimizer, self.trainable_variables = optimizer, trainable_variables
+
+    def make_train_function(self, force):
+        """Nothing is compiled."""
+
+    def rebuild(self):
+        """Let the optimizer know the variables."""
+        rebuild_training(self)

@@ -11,10 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from embkeras.arrays import BLOCK, check_matrix, first_nonfinite_row
+from embkeras.arrays import check_matrix, first_nonfinite_row
 from embkeras.errors import ArgumentError, EmbkerasWarning
+from embkeras.layers.table_io import copy_of_table, fill_table, load_table, save_table
 
 _SAMPLED_ROWS = 64
+_KEY = "0"  # under which Keras stores the one variable of an Embedding
 
 
 @keras.saving.register_keras_serializable("embkeras")
@@ -47,11 +49,16 @@ class PretrainedEmbedding(keras.layers.Embedding):
         super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
         self._may_be_empty = True
 
+    def build(self, input_shape: Any = None) -> None:
+        """Make the table, of zeros until it is filled."""
+        super().build(input_shape)
+        self._embeddings.row_reads = True  # optimizers tell it by this from the table of a stock Embedding
+
     def call(self, inputs: Any) -> Any:
         """The rows of `inputs`, in the layer's compute dtype."""
         self._warn_of_empty_table()
         ids = self._as_ids(inputs)
-        if self.lora_enabled or self.quantization_mode is not None:
+        if not self._is_one_table():
             return super().call(ids)
         rows = tf.nn.embedding_lookup(self._embeddings.value, ids)
         return keras.ops.cast(rows, self.compute_dtype)
@@ -94,19 +101,7 @@ class PretrainedEmbedding(keras.layers.Embedding):
                 f"Received: {tuple(matrix.shape)}."
             )
         self._may_be_empty = False
-        variable = self._embeddings.value
-        step = max(1, BLOCK // self.output_dim)
-        for replica in getattr(variable, "values", (variable,)):  # a MirroredVariable holds one a device
-            for start in range(0, self.input_dim, step):
-                block = tf.cast(matrix[start : start + step], replica.dtype)
-                # `variable[a:b].assign` would copy the variable first (3x the table's memory, and slow).
-                tf.raw_ops.ResourceStridedSliceAssign(
-                    ref=replica.handle,
-                    begin=[start, 0],
-                    end=[start + len(block), self.output_dim],
-                    strides=[1, 1],
-                    value=block,
-                )
+        fill_table(self._embeddings, matrix)
 
     def matrix(self) -> np.ndarray:
         """A float32 copy of the table, shape (input_dim, output_dim).
@@ -118,18 +113,29 @@ class PretrainedEmbedding(keras.layers.Embedding):
         """
         self._check_built()
         self._warn_of_empty_table()
-        if self.lora_enabled or self.quantization_mode is not None:
+        if not self._is_one_table():
             return np.array(self(np.arange(self.input_dim)), np.float32)
-        return np.array(keras.ops.convert_to_numpy(self._embeddings.value), np.float32)
+        return copy_of_table(self._embeddings)
 
     def _check_built(self) -> None:
         if not self.built:
             raise ArgumentError(f"Layer {self.name!r} has no table yet: build it, or call it once, first.")
 
+    def _is_one_table(self) -> bool:
+        """Whether the table is all there is: no LoRA term to add to it, no quantized form to unpack."""
+        return not self.lora_enabled and self.quantization_mode is None
+
     def save_own_variables(self, store: Any) -> None:
-        """Write the table, as Keras does."""
+        """Write the table: the same file as Keras writes, in blocks where the store lets us."""
         self._warn_of_empty_table()
-        super().save_own_variables(store)
+        if not (self.built and self._is_one_table() and save_table(store, _KEY, self._embeddings)):
+            super().save_own_variables(store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Read the table: any file that Keras can read, in blocks where the store lets us."""
+        alone = self.built and self._is_one_table() and list(store.keys()) == [_KEY]
+        if not (alone and load_table(store, _KEY, self._embeddings)):
+            super().load_own_variables(store)
 
     def _warn_of_empty_table(self) -> None:
         """Once: a table that nobody filled and that holds only zeros was forgotten."""

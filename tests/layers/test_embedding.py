@@ -150,7 +150,7 @@ def test_assign_table_fills_a_clone(layer, aligned):
 
 def test_assign_table_in_several_blocks(layer, aligned, monkeypatch):
     """Blocks that do not divide the number of rows still fill every row."""
-    monkeypatch.setattr("embkeras.layers.embedding.BLOCK", 12)
+    monkeypatch.setattr("embkeras.layers.table_io.BLOCK", 12)
     layer.assign_table(aligned.values[::-1])
     np.testing.assert_array_equal(layer.matrix(), aligned.values[::-1])
 
