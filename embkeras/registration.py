@@ -12,7 +12,12 @@ from types import ModuleType
 
 from embkeras.errors import BackendError
 
-_MODULES_WITH_CLASSES = ("embkeras.layers.embedding", "embkeras.layers.pooling", "embkeras.training.optimizers")
+_MODULES_WITH_CLASSES = (
+    "embkeras.layers.embedding",
+    "embkeras.layers.pooling",
+    "embkeras.training.optimizers",
+    "embkeras.training.rates",
+)
 
 
 def register_with_keras() -> None:

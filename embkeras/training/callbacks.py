@@ -1,16 +1,20 @@
-"""Trainability on a schedule: the callback that begins the phases, and unfreeze_at."""
+"""Trainability on a schedule: the callback that begins the phases, unfreeze_at and gradual_unfreeze."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
+import pandas as pd
 
-from embkeras.errors import EmbkerasWarning, ScheduleError
-from embkeras.layers.naming import LayerRef, as_refs, find_layers, walk
-from embkeras.training.rebuild import rebuild_training
-from embkeras.training.schedules import Phase, check_epoch, check_phases, phase_at
+from embkeras.errors import ScheduleError
+from embkeras.layers.naming import LayerRef, as_refs
+from embkeras.training.checks import check_distribution, check_multipliers, warn_of_phases_not_reached
+from embkeras.training.flags import Flags, trainable_parameters
+from embkeras.training.patience import Monitor, Watch
+from embkeras.training.rates import Rates, rate_or_none
+from embkeras.training.rebuild import build_optimizer, knows_other_variables, parts, rebuild_training
+from embkeras.training.record import Record
+from embkeras.training.schedules import Phase, as_groups, check_epoch, check_phases, phase_at, top_down_phases
 
 
 class TrainabilitySchedule(keras.callbacks.Callback):
@@ -18,19 +22,38 @@ class TrainabilitySchedule(keras.callbacks.Callback):
 
     Keras compiles the train step and builds the optimizer for the variables that are trainable when `fit` begins, so
     setting `layer.trainable` in a callback does nothing. This callback sets the flags and then rebuilds both; the
-    optimizer state of all other variables, the step counter and a learning-rate schedule go on. The phase is a function
-    of the epoch alone. Each epoch's logs get `phase`, counted from 1.
+    optimizer state of all other variables, the step counter and a learning-rate schedule go on. A frozen layer costs
+    no gradient and no optimizer slots, and the callback nothing at all within an epoch.
 
-    Adam and its kin, `RowWiseAdam` included, correct the bias of their moments by the global step, so the first updates
-    of a variable that joins late are larger than the learning rate (about 5x): give a smaller rate from there on.
+    A phase begins at its `start`, or sooner, when the patience of the one before is used up: then the best weights of
+    that phase are restored first. After the last phase's patience, training stops. A phase that ends otherwise leaves
+    the weights as they stand. Each epoch's logs get `phase`, counted from 1.
+
+    A second `fit` begins the phases anew; one whose `initial_epoch` is where the last one ended goes on, and any other
+    `initial_epoch` begins with the phase of that epoch and the learning rate that an unbroken run has there.
+
+    Adam and its kin correct the bias of their moments by the global step, so the first updates of a variable that joins
+    late are larger than the learning rate (about 5x): give a smaller rate from there on, or use `RowWiseAdam`.
+
+    A model loaded from a file brings the flags it was saved with: name with `also` what has to train again later.
 
     Args:
         phases: in the order of their `start`.
         also: further layers that the schedule governs, so that they train in phases that do not freeze them.
+        monitor: the value in the logs that patience looks at.
+        mode: "min" or "max"; "auto" takes it from the compiled metric of that name, and a loss is to fall.
+        min_delta: a change of less than this is no improvement.
+
+    Attributes:
+        history: DataFrame, one row a phase that ran: `phase` (from 1), `first_epoch`, `last_epoch` (from 0),
+            `trainable_parameters`, `learning_rate` (at its beginning; NaN where the optimizer has several), `best` (of
+            the monitored value; NaN without patience) and `ended`: "patience", "next phase", "training ended", or ""
+            while it runs.
 
     Raises:
         ScheduleError: phases that contradict each other; when training begins, an optimizer whose rate cannot be
-            set, or a layer that would not train in a phase that thaws it.
+            set, a layer that would not train in a phase that thaws it, or a setting that Keras cannot distribute; at
+            the end of an epoch, logs without the monitored value.
         UnknownLayerError: when training begins, a name that the model does not have.
 
     Example:
@@ -39,162 +62,186 @@ class TrainabilitySchedule(keras.callbacks.Callback):
         [0, 3]
     """
 
-    def __init__(self, phases: Sequence[Phase], *, also: Sequence[LayerRef] | LayerRef = ()):
+    def __init__(
+        self,
+        phases: Sequence[Phase],
+        *,
+        also: Sequence[LayerRef] | LayerRef = (),
+        monitor: str = "val_loss",
+        mode: str = "auto",
+        min_delta: float = 0.0,
+    ):
         super().__init__()
         self.phases = check_phases([phases] if isinstance(phases, Phase) else phases)
         self.also = as_refs(also, "also")
+        self.monitor = Monitor(monitor, mode, min_delta)
         self._for: keras.Model | None = None
         self._optimizer: keras.optimizers.Optimizer | None = None
-        self._current: int | None = None
-        self._first_rate: float | None = None
-        self._held: list[keras.layers.Layer] = []
+        self._record = Record()
+        self._fit_begins = self._restored = False
+        self._stopped: Watch | None = None
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row a phase that ran."""
+        return self._record.table()
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Refuse now what could not be done in a later epoch."""
         self._attach(self.model)
-        self._try_phases(self.model)
-        self._flags_are_due = True
-        self._warn_of_phases_not_reached()
+        self._flags.try_all()
+        check_distribution(self.model)
+        check_multipliers(self.model)
+        warn_of_phases_not_reached(self.phases, self.params)
+        self._fit_begins, self._stopped = True, None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Begin the phase that `epoch` lies in, if it has not begun."""
-        index = phase_at(self.phases, epoch)
-        if index is None or (index == self._current and not self._flags_are_due):
-            return
-        self._flags_are_due = False
-        self.apply(self.model, epoch)
-        if self.params.get("verbose"):
-            print(self._announcement(index, epoch))
+        """Begin the phase that `epoch` belongs to, if it has not begun."""
+        begins, goes_on = self._fit_begins, self._restored or epoch == self._record.next_epoch
+        self._fit_begins = self._restored = False
+        anew = begins and not goes_on
+        if anew:
+            self._record = Record()
+        index = self._record.phase_at(epoch, self.phases)
+        if index is None:
+            build_optimizer(self.model)
+        elif begins or index != self._record.index:
+            self._begin(self.model, index, epoch, anew)
+            self._say(self._announcement(index, epoch))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Put the number of the phase, counted from 1, into the logs."""
-        if logs is not None and self._current is not None:
-            logs["phase"] = self._current + 1
+        """Put the number of the phase, counted from 1, into the logs, and hand over if patience is used up."""
+        self._record.epoch_ended(epoch)
+        if any(phase.patience for phase in self.phases):
+            value = self.monitor.value(logs or {}, epoch, self.model)
+            self._be_patient(value, epoch)
+        if logs is not None and self._record.index is not None:
+            logs["phase"] = self._record.index + 1
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Note that the phase ended with the training."""
+        if self._stopped is not None and any(part.use_ema for part in parts(self.model.optimizer)):
+            self._stopped.restore_best(self.model)  # Keras has written the moving averages over them
+        self._record.end("training ended")
 
     def apply(self, model: keras.Model, epoch: int) -> bool:
         """Set what `epoch` asks for on a compiled model, outside `fit` (custom loops, `train_on_batch`).
 
+        Phases begin at their `start` here: patience has no part in it.
+
         Returns:
-            Whether the set of trainable variables changed; the optimizer and the train step are then rebuilt, and a
-            custom loop has to trace its own step again.
+            Whether a custom loop has to trace its own step again: the set of trainable variables changed, or the
+            learning rate became a schedule or a number. The optimizer and the model's train step are rebuilt already.
         """
         self._attach(model)
         index = phase_at(self.phases, check_epoch(epoch, "epoch"))
         if index is None:
             return False
-        before = _variable_ids(model)
-        self._set_flags(model, self.phases[index])
-        changed = before != _variable_ids(model)
-        if changed:
-            rebuild_training(model)
-        self._set_rate(model, index)
-        self._current = index
+        anew = self._record.index is not None and index < self._record.index
+        if anew:
+            self._record = Record()
+        changed = self._begin(model, index, epoch, anew)
+        self._record.epoch_ended(epoch)
         return changed
 
+    def state(self) -> dict[str, Any]:
+        """What a run needs to go on from the end of the last epoch: JSON values, and NumPy arrays at the top level.
+
+        Take it after the schedule's own `on_epoch_end`. `stopped` says that patience has ended the training.
+        """
+        starts = [phase.start for phase in self.phases]
+        rates = {"rate_phase": self._rates.index, "applied": self._rates.applied} if self._for is not None else {}
+        return {"starts": starts, "stopped": self._stopped is not None, **rates, **self._record.state()}
+
+    def restore(self, model: keras.Model, state: dict[str, Any]) -> None:
+        """Go on from `state` in the fit that begins or has begun: flags, the optimizer's variables, the kind of rate.
+
+        The values of the model's and the optimizer's variables are to be assigned afterwards.
+
+        Raises:
+            ScheduleError: the state is that of other phases.
+        """
+        starts = [phase.start for phase in self.phases]
+        if state.get("starts") != starts:
+            raise ScheduleError(f"The saved state is that of phases from {state.get('starts')}. Received: {starts}.")
+        self._attach(model)
+        self._record = Record.from_state(state)
+        if self._record.index is not None:
+            self._set_flags(model, self.phases[self._record.index])
+        build_optimizer(model)
+        if "applied" in state:
+            self._rates.restore(state["rate_phase"], state["applied"])
+        self._restored = True
+
     def _attach(self, model: keras.Model) -> None:
-        """On a model or optimizer not seen before: find the layers, and note what its author had frozen inside them."""
+        """On a model or optimizer not seen before: find the layers, and begin with the first phase."""
         if model is self._for and model.optimizer is self._optimizer:
+            self._flags.note()
             return
         if getattr(model, "optimizer", None) is None:
             raise ScheduleError(f"Model {model.name!r} has no optimizer: compile it before training.")
-        governed = find_layers(model, self._governed())
-        # What stands inside a frozen layer may do so only because of it, so that its author froze it is not known.
-        inside = {id(child) for layer in governed if not layer.trainable for _, child in walk(layer)}
-        known = inside | {id(layer) for layer in governed}
-        held = [
-            child
-            for layer in governed
-            if layer.trainable
-            for _, child in walk(layer)
-            if not child.trainable and id(child) not in known
-        ]
-        if any(phase.learning_rate is not None for phase in self.phases):
-            self._first_rate = _settable_rate(model.optimizer)
-        self._for, self._optimizer, self._current, self._held = model, model.optimizer, None, held
+        self._flags, self._rates = Flags(model, self.phases, self.also), Rates(model, self.phases)
+        self._for, self._optimizer, self._record = model, model.optimizer, Record()
 
-    def _try_phases(self, model: keras.Model) -> None:
-        """Set the flags of every phase, so that what cannot be done is refused, and put them back."""
-        governed = find_layers(model, self._governed())
-        # Parents first: setting the flag of a layer sets those of all layers inside it.
-        layers = [each for layer in governed for each in (layer, *(child for _, child in walk(layer)))]
-        flags = [(layer, layer.trainable) for layer in layers]
-        try:
-            for phase in self.phases:
-                self._set_flags(model, phase)
-        finally:
-            for layer, flag in flags:
-                layer.trainable = flag
+    def _begin(self, model: keras.Model, index: int, epoch: int, anew: bool) -> bool:
+        """Begin a phase, or go on with it in another fit; whether the train step is to be traced again."""
+        changed = self._set_flags(model, self.phases[index])
+        build_optimizer(model)
+        steps = (self.params or {}).get("steps")
+        retraced = self._rates.begin(index, epoch, steps, anew)
+        self._record.begin(index, epoch, trainable_parameters(model), rate_or_none(model.optimizer))
+        return changed or retraced
 
-    def _warn_of_phases_not_reached(self) -> None:
-        epochs = self.params.get("epochs")
-        late = [phase.start for phase in self.phases if epochs is not None and phase.start >= epochs]
-        if late:
-            warnings.warn(
-                f"This fit ends before epoch {epochs} (epochs count from 0), so the phase that begins at epoch {late[0]} "
-                f"is not reached. Train longer, or go on with fit(initial_epoch={epochs}, ...).",
-                EmbkerasWarning,
-                stacklevel=2,
-            )
+    def _set_flags(self, model: keras.Model, phase: Phase) -> bool:
+        before = _variable_ids(model)
+        self._flags.apply(phase)
+        changed = before != _variable_ids(model) or knows_other_variables(model)
+        if changed:
+            rebuild_training(model)
+        return changed
 
-    def _governed(self) -> list[LayerRef]:
-        return [ref for phase in self.phases for ref in phase.named] + list(self.also)
-
-    def _set_flags(self, model: keras.Model, phase: Phase) -> None:
-        governed = {id(layer): layer for layer in find_layers(model, self._governed())}
-        if phase.train is None:
-            frozen = {id(layer) for layer in find_layers(model, phase.freeze)}
-        else:
-            frozen = set(governed) - {id(layer) for layer in find_layers(model, phase.train)}
-        for layer in governed.values():
-            layer.trainable = True
-        for child in self._held:
-            child.trainable = False
-        for key in frozen:
-            governed[key].trainable = False
-        self._check_thawed([layer for key, layer in governed.items() if key not in frozen], model, phase)
-
-    def _check_thawed(self, layers: list[keras.layers.Layer], model: keras.Model, phase: Phase) -> None:
-        training = _variable_ids(model)
-        for layer in layers:
-            variables = layer.trainable_variables
-            if layer.built and (not variables or not all(id(variable) in training for variable in variables)):
-                alone = layer.trainable and not variables
-                reason = "it has no trainable variables" if alone else "a layer around it is frozen"
-                raise ScheduleError(f"Layer {layer.name!r} cannot train from epoch {phase.start} on: {reason}.")
-
-    def _set_rate(self, model: keras.Model, index: int) -> None:
-        if index == self._current:
+    def _be_patient(self, value: float, epoch: int) -> None:
+        record = self._record
+        phase = self.phases[record.index] if record.index is not None else None
+        if phase is None or phase.patience is None:
             return
-        rate = self.phases[index].learning_rate
-        if rate is None and index != (0 if self._current is None else self._current + 1):
-            # Phases were left out, or begin anew in a new fit: the rate is the one that an unbroken run has here.
-            earlier = [phase.learning_rate for phase in self.phases[:index] if phase.learning_rate is not None]
-            rate = earlier[-1] if earlier else self._first_rate
-        if rate is not None:
-            model.optimizer.learning_rate = rate
+        record.watch.see(value, epoch, self.monitor, self.model)
+        record.rows[-1]["best"] = record.watch.best
+        if record.watch.wait < phase.patience:
+            return
+        record.watch.restore_best(self.model)
+        record.end("patience")
+        self._say(
+            f"Phase {record.index + 1} of {len(self.phases)} ends with epoch {epoch}: {record.watch.says(self.monitor)}"
+        )
+        if record.index + 1 < len(self.phases):
+            record.handed_over = True
+        else:
+            self.model.stop_training = True
+            self._stopped, record.watch = record.watch, Watch()
+
+    def _say(self, line: str) -> None:
+        if self.params.get("verbose"):
+            print(line)
 
     def _announcement(self, index: int, epoch: int) -> str:
-        governed = {layer.name: layer for layer in find_layers(self.model, self._governed())}
-        standing = ", ".join(name for name, layer in governed.items() if not layer.trainable)
-        moving = ", ".join(name for name, layer in governed.items() if layer.trainable)
-        parameters = sum(int(np.prod(variable.shape)) for variable in self.model.trainable_variables)
-        parts = [f"frozen: {standing}"] * bool(standing) + [f"unfrozen: {moving}"] * bool(moving)
-        rate = _rate_or_none(self.model.optimizer)
+        rate = rate_or_none(self.model.optimizer)
         return (
-            f"Phase {index + 1} of {len(self.phases)} begins (epoch {epoch}, counted from 0): {'; '.join(parts)}; "
-            f"{parameters:,} trainable parameters" + (f"; learning rate {rate:.3g}" if rate is not None else "")
+            f"Phase {index + 1} of {len(self.phases)} begins (epoch {epoch}, counted from 0): "
+            f"{self._flags.describe(self.phases[index])}" + (f"; learning rate {rate:.3g}" if rate is not None else "")
         )
 
 
 def unfreeze_at(
-    epoch: int, layers: LayerRef | Sequence[LayerRef], *, learning_rate: float | None = None
+    epoch: int, layers: LayerRef | Sequence[LayerRef], *, learning_rate: Any = None
 ) -> TrainabilitySchedule:
     """A schedule that keeps `layers` frozen before `epoch` and trains them from it on.
 
     Args:
         epoch: the first epoch, counted from 0, in which the layers move.
-        layers: names, paths ("encoder/block_3") or layers.
-        learning_rate: the optimizer's learning rate, for all variables, from `epoch` on.
+        layers: names, paths ("encoder/block_3"), globs ("block_*") or layers.
+        learning_rate: the optimizer's learning rate, for all variables, from `epoch` on: a number, or a
+            `LearningRateSchedule` that counts its steps from there.
 
     Raises:
         ScheduleError: `epoch` is not an integer >= 0, no layers, or a rate that is not positive.
@@ -211,24 +258,35 @@ def unfreeze_at(
     return TrainabilitySchedule([*frozen, Phase(epoch, learning_rate=learning_rate)], also=refs)
 
 
+def gradual_unfreeze(
+    layers: Sequence[LayerRef | Sequence[LayerRef]], *, start: int = 1, every: int = 1, decay: float = 2.6
+) -> TrainabilitySchedule:
+    """Thaw a model from the top down, one group of layers every few epochs, at falling rates.
+
+    After ULMFiT (Howard & Ruder 2018, "Universal Language Model Fine-tuning for Text Classification", arXiv:1801.06146,
+    sections 3.2 and 3.3), which thaws the last layer first. There each lower layer trains at 1/2.6 of the rate of the
+    one above it; here the rate of all that trains falls by `decay` at each thaw (a rate for one layer alone is a
+    multiplier's business: `RowWiseAdam(learning_rate_multipliers=...)`).
+
+    Args:
+        layers: groups in the model's order, from the input to the output; each a name, path, glob or layer, or
+            several of them. Layers in no group are left as they are.
+        start: the epoch, counted from 0, in which the last group begins to move; before it, all groups are frozen.
+        every: epochs from one thaw to the next.
+        decay: each thaw divides the learning rate by it, except one at epoch 0; 1 leaves the rate.
+
+    Raises:
+        ScheduleError: no groups or an empty one, an epoch or a number of epochs that is none, or a decay that is not
+            positive.
+
+    Example:
+        >>> [(phase.start, phase.freeze) for phase in gradual_unfreeze(["embedding", ["lstm", "norm"]], every=2).phases]
+        [(0, ('embedding', 'lstm', 'norm')), (1, ('embedding',)), (3, ())]
+    """
+    groups = as_groups(layers, "gradual_unfreeze")
+    phases = top_down_phases(groups, start, every, decay)
+    return TrainabilitySchedule(phases, also=[ref for group in groups for ref in group])
+
+
 def _variable_ids(model: keras.Model) -> set[int]:
     return {id(variable) for variable in model.trainable_variables}
-
-
-def _settable_rate(optimizer: Any) -> float:
-    """The learning rate, after making sure that another one can be assigned."""
-    try:
-        rate = float(optimizer.learning_rate)
-        optimizer.learning_rate = rate
-    except (TypeError, AttributeError) as error:
-        raise ScheduleError(
-            f"A phase sets learning_rate, which {type(optimizer).__name__} {optimizer.name!r} does not let change: {error}"
-        ) from error
-    return rate
-
-
-def _rate_or_none(optimizer: Any) -> float | None:
-    try:
-        return float(optimizer.learning_rate)
-    except AttributeError:  # MultiOptimizer has several
-        return None

@@ -17,6 +17,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from embkeras.layers.naming import walk
+
+Rate = float | keras.optimizers.schedules.LearningRateSchedule
+
 _NOT_SLOTS = {"_variables", "_trainable_variables"}
 
 
@@ -38,7 +42,7 @@ def rebuild_training(model: keras.Model) -> None:
     """
     optimizer = model.optimizer
     if optimizer is not None and optimizer.built:
-        states = [_state_of(part) for part in _parts(optimizer)]
+        states = [_state_of(part) for part in parts(optimizer)]
         with model.distribute_strategy.scope():
             for state in states:
                 _take_apart(state)
@@ -48,12 +52,95 @@ def rebuild_training(model: keras.Model) -> None:
     model.make_train_function(force=True)
 
 
-def _parts(optimizer: Any) -> Iterator[Any]:
+def build_optimizer(model: keras.Model) -> None:
+    """Build the optimizer for the variables that train now, if it is not built and all layers are.
+
+    Keras does it while it traces the first step, where ScheduleFreeAdamW goes wrong and nothing can be restored into it.
+    """
+    optimizer, variables = model.optimizer, list(model.trainable_variables)
+    if optimizer.built or not variables or not is_built(model):
+        return
+    with model.distribute_strategy.scope():
+        optimizer.build(variables)
+
+
+def knows_other_variables(model: keras.Model) -> bool:
+    """Whether the optimizer was built for other variables than those that train now: somebody set a flag by hand."""
+    optimizer = model.optimizer
+    known = {optimizer._var_key(variable) for variable in optimizer._trainable_variables}
+    return optimizer.built and known != {optimizer._var_key(variable) for variable in model.trainable_variables}
+
+
+def is_built(model: keras.Model) -> bool:
+    """Whether every layer has its weights."""
+    return model.built and all(layer.built for _, layer in walk(model))
+
+
+def steps_of(optimizer: Any) -> int:
+    """The steps that a LearningRateSchedule of the optimizer counts: with gradient accumulation, every batch."""
+    return int(keras.ops.convert_to_numpy(_with_rate(optimizer)._iterations))
+
+
+def rate_of(optimizer: Any) -> Any:
+    """The learning rate as it is held: a number, a LearningRateSchedule, or a function."""
+    rate = _with_rate(optimizer)._learning_rate
+    return float(keras.ops.convert_to_numpy(rate)) if isinstance(rate, keras.Variable) else rate
+
+
+def set_rate(model: keras.Model, rate: Rate) -> bool:
+    """Make the optimizer of a compiled model train at `rate` from the next step on.
+
+    Keras takes a schedule in place of a number, but no number in place of a schedule, and a compiled step goes on with
+    whatever it was traced for.
+
+    Returns:
+        Whether the train step is to be traced again: not for a number in place of a number.
+    """
+    optimizer = _with_rate(model.optimizer)
+    number = not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
+    if number and isinstance(optimizer._learning_rate, keras.Variable):
+        optimizer.learning_rate = rate
+        return False
+    if optimizer._learning_rate is rate:
+        return False
+    if number:
+        with model.distribute_strategy.scope():
+            _hold_a_number(optimizer, rate)
+    else:
+        optimizer.learning_rate = rate
+    model.make_train_function(force=True)
+    return True
+
+
+def _with_rate(optimizer: Any) -> Any:
+    """The optimizer whose rate it is: a LossScaleOptimizer hands on that of the one inside."""
+    return _with_rate(optimizer.inner_optimizer) if hasattr(optimizer, "inner_optimizer") else optimizer
+
+
+def _hold_a_number(optimizer: Any, rate: float) -> None:
+    """Put a variable where the schedule was, tracked where a new optimizer has it: .keras files name by position."""
+    with keras.name_scope(optimizer.name):
+        variable = keras.Variable(
+            rate,
+            name="learning_rate",
+            dtype=keras.backend.floatx(),
+            trainable=False,
+            aggregation="only_first_replica",
+        )
+    later = [each for each in optimizer._variables if each is not optimizer._iterations]
+    optimizer._learning_rate = variable  # which may track it, behind the others
+    for each in [variable, *later]:
+        optimizer._untrack_variable(each)
+    for each in [variable, *later]:
+        optimizer._track_variable(each)
+
+
+def parts(optimizer: Any) -> Iterator[Any]:
     """The optimizer and every optimizer inside it (LossScaleOptimizer, MultiOptimizer)."""
     yield optimizer
     inner = [optimizer.inner_optimizer] if hasattr(optimizer, "inner_optimizer") else []
     for part in [*inner, *getattr(optimizer, "_inner_optimizers", [])]:
-        yield from _parts(part)
+        yield from parts(part)
 
 
 def _state_of(optimizer: Any) -> _State:

@@ -2,9 +2,13 @@
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
+
+from keras.layers import Layer
+from keras.optimizers.schedules import LearningRateSchedule
 
 from embkeras.errors import ScheduleError
 from embkeras.layers.naming import LayerRef, as_refs
@@ -12,25 +16,41 @@ from embkeras.layers.naming import LayerRef, as_refs
 
 @dataclass(frozen=True)
 class Phase:
-    """From epoch `start` on, until the next phase begins, these layers are frozen.
+    """From epoch `start` on, until the next phase begins, these layers are frozen, or only these train.
 
-    A schedule governs the layers that any of its phases names. In a phase, those it freezes stand still and the
-    others train; layers that no phase names are left as they are.
+    A schedule governs the layers that any of its phases names. With `freeze`, those it names stand still and the other
+    governed ones train; layers that no phase names are left as their author set them. With `train`, only the layers it
+    names train, and everything else in the model stands still, named or not.
+
+    Layers are given as names, paths ("encoder/block_3"), globs ("block_*", "encoder/**") or layers.
 
     Args:
-        start: the first epoch of the phase, counted from 0.
-        freeze: layers that stand still: names, paths ("encoder/block_3") or layers.
-        train: instead of `freeze`: of the layers that the schedule governs, only these train.
-        learning_rate: the optimizer's learning rate from `start` on; None leaves it as it stands.
+        start: the latest epoch, counted from 0, at which the phase begins; the patience of the phase before it may
+            begin it sooner.
+        freeze: layers that stand still, with all that is inside them.
+        train: instead of `freeze`: the only layers that train.
+        learning_rate: the optimizer's learning rate from the phase's first step on: a number, or a
+            `LearningRateSchedule` that counts its steps from there (as Keras counts: with gradient accumulation,
+            batches; ReduceLROnPlateau cannot lower it). None leaves the rate as it stands.
+        rate_factor: instead of `learning_rate`: the rate that stands, number or schedule, is multiplied by it.
+        patience: epochs without improvement of the schedule's `monitor`, after which the phase ends: the weights of
+            its best epoch come back and the next phase begins; after the last phase, training stops.
 
     Raises:
-        ScheduleError: an epoch that is no integer >= 0, both `freeze` and `train`, or a rate that is not positive.
+        ScheduleError: an epoch or a patience that is none, both `freeze` and `train`, `train` without layers, both
+            `learning_rate` and `rate_factor`, or one of them not positive.
+
+    Example:
+        >>> Phase(3, train="embedding", rate_factor=0.1, patience=2).named
+        ('embedding',)
     """
 
     start: int
     freeze: Sequence[LayerRef] | LayerRef = ()
     train: Sequence[LayerRef] | LayerRef | None = None
-    learning_rate: float | None = None
+    learning_rate: float | LearningRateSchedule | None = None
+    rate_factor: float | None = None
+    patience: int | None = None
 
     def __post_init__(self):
         check_epoch(self.start, "start")
@@ -39,15 +59,29 @@ class Phase:
             object.__setattr__(self, "train", as_refs(self.train, "train"))
             if self.freeze:
                 raise ScheduleError(f"A phase takes freeze or train, not both. Received: {self!r}.")
-        rate = self.learning_rate
-        number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
-        if rate is not None and not (number and 0 < rate < math.inf):
-            raise ScheduleError(f"learning_rate must be a positive number. Received: {rate!r}.")
+            if not self.train:
+                raise ScheduleError("train needs at least one layer: training has to train something. Received none.")
+        self._check_rate()
+        patience = self.patience
+        if patience is not None and not (_is_integer(patience) and patience >= 1):
+            raise ScheduleError(f"patience must be a number of epochs: an integer >= 1. Received: {patience!r}.")
+
+    def _check_rate(self) -> None:
+        if self.learning_rate is not None and self.rate_factor is not None:
+            raise ScheduleError(f"A phase takes learning_rate or rate_factor, not both. Received: {self!r}.")
+        if not isinstance(self.learning_rate, LearningRateSchedule):
+            _check_positive(self.learning_rate, "learning_rate")
+        _check_positive(self.rate_factor, "rate_factor")
 
     @property
     def named(self) -> tuple[LayerRef, ...]:
         """The layers that this phase names."""
         return self.freeze + (self.train or ())
+
+    @property
+    def sets_rate(self) -> bool:
+        """Whether the phase changes the learning rate."""
+        return self.learning_rate is not None or self.rate_factor is not None
 
 
 def check_epoch(epoch: int, what: str) -> int:
@@ -56,7 +90,7 @@ def check_epoch(epoch: int, what: str) -> int:
     Raises:
         ScheduleError: it is not.
     """
-    if isinstance(epoch, bool) or not isinstance(epoch, numbers.Integral) or epoch < 0:
+    if not _is_integer(epoch) or epoch < 0:
         raise ScheduleError(f"{what} must be an epoch: an integer >= 0. Received: {epoch!r}.")
     return epoch
 
@@ -79,7 +113,7 @@ def check_phases(phases: Sequence[Phase]) -> tuple[Phase, ...]:
 
 
 def phase_at(phases: Sequence[Phase], epoch: int) -> int | None:
-    """Index of the phase that `epoch` lies in, or None before the first one.
+    """Index of the phase that `epoch` lies in by the phases' starts, or None before the first one.
 
     Example:
         >>> phase_at([Phase(0), Phase(3)], 3)
@@ -87,3 +121,50 @@ def phase_at(phases: Sequence[Phase], epoch: int) -> int | None:
     """
     begun = [index for index, phase in enumerate(phases) if phase.start <= epoch]
     return begun[-1] if begun else None
+
+
+def as_groups(layers: Sequence[LayerRef | Sequence[LayerRef]] | LayerRef, what: str) -> list[tuple[LayerRef, ...]]:
+    """Groups of layers, each given as one layer or several.
+
+    Raises:
+        ScheduleError: no groups, an empty one, or something that is neither a name nor a layer.
+    """
+    one = isinstance(layers, str | Layer) or not isinstance(layers, Iterable)
+    groups = [as_refs(group, what) for group in ([layers] if one else layers)]
+    if not groups or not all(groups):
+        raise ScheduleError(f"{what} needs groups of at least one layer. Received: {layers!r}.")
+    return groups
+
+
+def top_down_phases(groups: Sequence[tuple[LayerRef, ...]], start: int, every: int, decay: float) -> list[Phase]:
+    """Phases that thaw the last group at epoch `start`, and one more every `every` epochs, at falling rates.
+
+    Raises:
+        ScheduleError: an epoch or a number of epochs that is none, or a decay that is not positive.
+    """
+    check_epoch(start, "start")
+    if not _is_integer(every) or every < 1:
+        raise ScheduleError(f"every must be a number of epochs: an integer >= 1. Received: {every!r}.")
+    if decay is None:
+        raise ScheduleError("decay must be a positive number; 1 leaves the rate. Received: None.")
+    _check_positive(decay, "decay")
+    phases = [Phase(0, freeze=_joined(groups))] if start > 0 else []
+    for thawed in range(1, len(groups) + 1):
+        begin = start + (thawed - 1) * every
+        factor = 1 / decay if begin > 0 and decay != 1 else None
+        phases.append(Phase(begin, freeze=_joined(groups[: len(groups) - thawed]), rate_factor=factor))
+    return phases
+
+
+def _joined(groups: Sequence[tuple[LayerRef, ...]]) -> tuple[LayerRef, ...]:
+    return tuple(ref for group in groups for ref in group)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _check_positive(value: Any, what: str) -> None:
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if value is not None and not (number and 0 < value < math.inf):
+        raise ScheduleError(f"{what} must be a positive number. Received: {value!r}.")

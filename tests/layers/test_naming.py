@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from embkeras.errors import ScheduleError, UnknownLayerError
-from embkeras.layers.naming import as_refs, find_layers, walk
+from embkeras.layers.naming import as_refs, find_layers, match_layers, walk
 from tests import tiny
 
 
@@ -96,3 +96,71 @@ def test_a_layer_used_twice_is_one_layer():
         inner = keras.Input((5,), dtype="int64")
         towers.append(keras.Model(inner, shared(inner), name=name)(ids))
     assert find_layers(keras.Model(ids, keras.layers.Add()(towers)), ["embedding"]) == [shared]
+
+
+def _dense(name, *layers):
+    return keras.Sequential([keras.Input((4,)), *layers], name=name)
+
+
+def _blocks():
+    """Two blocks in an encoder, each a dense layer and a dropout; a third block and a head outside."""
+    blocks = [_dense(f"block_{i}", keras.layers.Dense(4, name="dense"), keras.layers.Dropout(0.1)) for i in (1, 2)]
+    outer = _dense("block_3", keras.layers.Dense(4, name="outer"))
+    return _dense("blocks", _dense("encoder", *blocks), outer, keras.layers.Dense(2, name="head"))
+
+
+@pytest.mark.parametrize(
+    ("glob", "expected"),
+    [
+        ("encoder/*", ["encoder/block_1", "encoder/block_2"]),
+        ("encoder/block_?", ["encoder/block_1", "encoder/block_2"]),
+        ("encoder/block_[2-9]", ["encoder/block_2"]),
+        ("*/dense", []),
+        ("*/*/dense", ["encoder/block_1/dense", "encoder/block_2/dense"]),
+        ("**/dense", ["encoder/block_1/dense", "encoder/block_2/dense"]),
+        (
+            "encoder/**",
+            ["encoder", "encoder/block_1", "encoder/block_1/dense", "encoder/block_2", "encoder/block_2/dense"],
+        ),
+        ("block_*", ["block_3"]),
+        ("den*", ["encoder/block_1/dense", "encoder/block_2/dense"]),
+        ("[!b]*", ["encoder", "head"]),
+    ],
+)
+def test_globs(glob, expected):
+    """`*` stays within a name, `**` crosses; a bare one looks outside first, then inside; only layers with weights."""
+    net = _blocks()
+    if not expected:
+        with pytest.raises(UnknownLayerError, match="no layer with weights that fits"):
+            match_layers(net, [glob])
+        return
+    paths = {id(layer): path for path, layer in walk(net)}
+    assert [paths[id(layer)] for layer in match_layers(net, [glob])] == expected
+
+
+def test_a_glob_that_fits_nothing_lists_the_paths():
+    """As for a name."""
+    expected = (
+        r"'blocks' has no layer with weights that fits 'blok_\*'\. Its layers: encoder, .*encoder/block_1/dense, .*head"
+    )
+    with pytest.raises(UnknownLayerError, match=expected):
+        match_layers(_blocks(), ["blok_*"])
+
+
+def test_an_exact_name_is_no_glob():
+    """A layer that is called like a glob is meant itself."""
+    net = _dense("odd", keras.layers.Dense(4, name="block_*"), keras.layers.Dense(4, name="block_1"))
+    assert match_layers(net, ["block_*"]) == [net.layers[0]]
+
+
+def test_several_references_to_one_layer_are_one():
+    """By name, by path, by glob and as an object."""
+    net = _blocks()
+    head = net.get_layer("head")
+    assert match_layers(net, ["head", "h*", head]) == [head]
+
+
+def test_a_glob_finds_layers_that_are_not_built_yet():
+    """Whether they will hold weights is not known, so they are taken."""
+    net = keras.Sequential([keras.layers.Dense(4, name="first"), keras.layers.Dense(4, name="second")])
+    assert match_layers(net, ["*"]) == net.layers

@@ -1,4 +1,6 @@
-"""TrainabilitySchedule and unfreeze_at."""
+"""TrainabilitySchedule, unfreeze_at and gradual_unfreeze."""
+
+import json
 
 import keras
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 from keras import optimizers
 
 from embkeras.errors import EmbkerasWarning, ScheduleError, UnknownLayerError
-from embkeras.training.callbacks import TrainabilitySchedule, unfreeze_at
+from embkeras.training.callbacks import TrainabilitySchedule, gradual_unfreeze, unfreeze_at
 from embkeras.training.schedules import Phase
 from tests import tiny
 
@@ -92,15 +94,15 @@ def test_apply_needs_a_compiled_model():
     ("make", "reason"),
     [
         (
-            lambda: optimizers.Adam(optimizers.schedules.ExponentialDecay(0.1, 3, 0.5)),
-            "Adam 'adam.*'.*LearningRateSchedule",
+            lambda: optimizers.Adam(lambda: 0.1),
+            "Adam 'adam.*'.*it is worked out by a function. Received: <function",
         ),
         (
             lambda: optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(0.1))),
             "MultiOptimizer '.*'.*cannot be accessed on a MultiOptimizer",
         ),
     ],
-    ids=["schedule", "multi"],
+    ids=["function", "multi"],
 )
 def test_a_rate_that_cannot_be_set_is_refused_when_training_begins(make, reason):
     """Not at epoch 3, when hours have gone."""
@@ -168,7 +170,7 @@ def test_phases_freeze_and_thaw():
     ]
     flags = _Flags()
     tiny.fit(_blocks(), callbacks=[TrainabilitySchedule(phases), flags])
-    expected = {0: ["head"], 1: ["dense", "head"], 2: ["embedding", "head"], 3: ["dense", "embedding", "head"]}
+    expected = {0: ["head"], 1: ["dense", "head"], 2: ["embedding"], 3: ["dense", "embedding", "head"]}
     assert flags.training == expected
 
 
@@ -361,3 +363,216 @@ def test_schedule_on_a_recompiled_model_takes_the_new_rate():
 def test_one_phase_may_be_given_by_itself():
     """A Phase without a list around it is a schedule of one."""
     assert TrainabilitySchedule(Phase(0)).phases == (Phase(0),)
+
+
+def _deep():
+    """embedding -> dense "low" -> dense "top" -> head."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dense(4, activation="tanh", name=name) for name in ("low", "top")]
+    head = keras.layers.Dense(3, activation="softmax", name="head")
+    mean = keras.layers.GlobalAveragePooling1D()
+    net = keras.Sequential([keras.Input((5,), dtype="int64"), tiny.embedding(), mean, *layers, head], name="deep")
+    net.compile(optimizers.SGD(0.26), loss="sparse_categorical_crossentropy")
+    return net
+
+
+def test_gradual_unfreeze():
+    """From the top down, one group every two epochs, at rates that fall by 2.6."""
+    flags = _Flags()
+    schedule = gradual_unfreeze(["embedding", ["low", "top"]], start=1, every=2)
+    tiny.fit(_deep(), callbacks=[schedule, flags])
+    assert flags.training == {
+        0: ["head"],
+        1: ["head", "low", "top"],
+        2: ["head", "low", "top"],
+        3: ["embedding", "head", "low", "top"],
+    }
+    assert list(flags.rates.values()) == pytest.approx([0.26, 0.1, 0.1, 0.1 / 2.6], abs=1e-6)
+
+
+def test_gradual_unfreeze_from_the_first_epoch():
+    """The top group trains at once, at the rate that stands; groups may be globs and layers."""
+    flags, net = _Flags(), _deep()
+    tiny.fit(net, epochs=2, callbacks=[gradual_unfreeze(["emb*", net.get_layer("top")], start=0, decay=2), flags])
+    assert flags.training == {0: ["head", "low", "top"], 1: ["embedding", "head", "low", "top"]}
+    assert flags.rates == {0: 0.26, 1: 0.13}
+
+
+def test_gradual_unfreeze_of_one_group():
+    """One name is one group; it is no string of letters."""
+    assert gradual_unfreeze("embedding", start=0).also == ("embedding",)
+
+
+def test_gradual_unfreeze_needs_groups():
+    """An empty list would do nothing."""
+    with pytest.raises(ScheduleError, match=r"gradual_unfreeze needs groups of at least one layer\. Received: \[\]"):
+        gradual_unfreeze([])
+
+
+def test_history():
+    """One row a phase that ran, with what it began with and why it ended."""
+    net = tiny.model(optimizers.SGD(0.1))
+    schedule = unfreeze_at(3, "embedding", learning_rate=0.05)
+    tiny.fit(net, callbacks=[schedule])
+    rows = schedule.history.drop(columns="best").to_dict("records")
+    assert [list(row.values()) for row in rows] == [
+        [1, 0, 2, 15, pytest.approx(0.1), "next phase"],
+        [2, 3, 3, 55, pytest.approx(0.05), "training ended"],
+    ]
+    assert schedule.history["best"].isna().all()
+
+
+def test_history_under_a_multi_optimizer():
+    """Several rates are no one rate."""
+    net = tiny.model(optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(0.1))))
+    schedule = unfreeze_at(2, "embedding")
+    tiny.fit(net, callbacks=[schedule])
+    assert schedule.history["learning_rate"].isna().all()
+
+
+def test_history_of_a_custom_loop():
+    """apply() notes its epochs."""
+    net, schedule = tiny.model("sgd"), unfreeze_at(2, "embedding")
+    for epoch in range(4):
+        schedule.apply(net, epoch)
+    assert schedule.history[["first_epoch", "last_epoch"]].to_numpy().tolist() == [[0, 1], [2, 3]]
+
+
+@pytest.mark.filterwarnings("ignore:This fit ends before")
+def test_a_second_fit_that_goes_on_keeps_the_history():
+    """Where initial_epoch is the epoch after the last one; from another epoch the table begins anew."""
+    net, schedule = tiny.model("sgd"), unfreeze_at(3, "embedding")
+    tiny.fit(net, epochs=2, callbacks=[schedule])
+    tiny.fit(net, epochs=4, initial_epoch=2, callbacks=[schedule])
+    assert schedule.history["first_epoch"].tolist() == [0, 3]
+    tiny.fit(net, epochs=4, callbacks=[schedule], initial_epoch=1)
+    assert schedule.history["first_epoch"].tolist() == [1, 3]
+
+
+class _Score(keras.callbacks.Callback):
+    """Puts these into the logs as "score"; ends the fit at an epoch."""
+
+    VALUES = (5, 4, 4.5, 4.6, 3, 2, 2.5, 1, 1.1, 1.2)
+
+    def __init__(self, last=99):
+        super().__init__()
+        self.last = last
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Behind which the schedule stands."""
+        logs["score"] = self.VALUES[epoch]
+        self.model.stop_training = epoch == self.last
+
+
+def _patient():
+    decay = optimizers.schedules.CosineDecay(0.1, 20)
+    phases = [
+        Phase(0, freeze="embedding", patience=2),
+        Phase(6, rate_factor=0.5, patience=1),
+        Phase(9, learning_rate=decay, patience=2),
+    ]
+    return TrainabilitySchedule(phases, monitor="score", mode="min")
+
+
+def _patient_run(last=99):
+    net, schedule = tiny.model(optimizers.Adam(0.02)), _patient()
+    tiny.fit(net, epochs=10, callbacks=[_Score(last), schedule])
+    return net, schedule
+
+
+@pytest.mark.parametrize("last", [0, 2, 3, 4, 6, 7, 8])
+@pytest.mark.parametrize("order", ["before", "behind"])
+def test_restore_goes_on_as_one_run(last, order):
+    """In any epoch, before or behind the schedule's own on_train_begin: flags, slots, kind of rate, best and wait."""
+    whole, expected = _patient_run()
+    first, schedule = _patient_run(last)
+    state = schedule.state()
+    plain = {key: value for key, value in state.items() if not isinstance(value, np.ndarray)}
+    state.update(json.loads(json.dumps(plain)))
+    second, again = tiny.model(optimizers.Adam(0.02)), _patient()
+
+    class Restore(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            again.restore(second, state)
+            second.set_weights(first.get_weights())
+            for after, before in zip(second.optimizer.variables, first.optimizer.variables, strict=True):
+                after.assign(before)
+
+    pair = [Restore(), again] if order == "before" else [again, Restore()]
+    tiny.fit(second, epochs=10, initial_epoch=last + 1, callbacks=[_Score(), *pair])
+    assert tiny.apart(whole, second) == 0
+    assert again.history.equals(expected.history)
+
+
+def test_state_says_that_patience_has_stopped_the_training():
+    """Going on would train too long."""
+    assert [_patient_run()[1].state()["stopped"], _patient_run(3)[1].state()["stopped"]] == [True, False]
+
+
+def test_what_was_restored_is_for_one_fit():
+    """The next fit from epoch 0 begins with the first phase."""
+    _, schedule = _patient_run(6)
+    net, again, flags = tiny.model(optimizers.Adam(0.02)), _patient(), _Flags()
+    again.restore(net, schedule.state())
+    tiny.fit(net, epochs=8, initial_epoch=7, callbacks=[_Score(), again])
+    tiny.fit(net, epochs=1, callbacks=[_Score(), again, flags])
+    assert flags.training == {0: ["head"]} and flags.rates == {0: 0.02}
+
+
+def test_state_before_training_can_be_restored():
+    """Nothing has begun, nor has anything after restoring."""
+    net, schedule = tiny.model("sgd"), unfreeze_at(2, "embedding")
+    schedule.restore(net, unfreeze_at(2, "embedding").state())
+    history = tiny.fit(net, callbacks=[schedule])
+    assert history.history["phase"] == [1, 1, 2, 2]
+
+
+def test_state_of_other_phases_is_refused():
+    """The script has changed."""
+    state = unfreeze_at(2, "embedding").state()
+    with pytest.raises(ScheduleError, match=r"that of phases from \[0, 2\]\. Received: \[0, 3\]"):
+        unfreeze_at(3, "embedding").restore(tiny.model("sgd"), state)
+
+
+def test_train_in_a_phase_is_announced(capsys):
+    """Everything else stands, whatever it is called."""
+    net = tiny.model(optimizers.SGD(0.1))
+    net.fit(tiny.IDS, tiny.LABELS, verbose=2, callbacks=[TrainabilitySchedule(Phase(0, train="embedding"))])
+    assert "frozen: everything else; unfrozen: embedding; 40 trainable parameters" in capsys.readouterr().out
+
+
+def test_a_shared_embedding():
+    """One table for two inputs: it stands still, then moves by the gradients of both."""
+    keras.utils.set_random_seed(0)
+    shared, inputs = tiny.embedding(), [keras.Input((5,), dtype="int64") for _ in range(2)]
+    means = [keras.layers.GlobalAveragePooling1D()(shared(ids)) for ids in inputs]
+    out = keras.layers.Dense(3, activation="softmax", name="head")(keras.layers.Concatenate()(means))
+    net, tables = keras.Model(inputs, out), tiny.Tables()
+    net.compile(optimizers.SGD(0.5), loss="sparse_categorical_crossentropy")
+    ids = [np.full((4, 5), 1), np.full((4, 5), 2)]
+    net.fit(ids, tiny.LABELS[:4], epochs=2, verbose=0, callbacks=[unfreeze_at(1, "embedding"), tables])
+    np.testing.assert_array_equal(tables.kept[0], tiny.TABLE)
+    assert sorted(set(np.nonzero(tables.kept[1] != tiny.TABLE)[0])) == [1, 2]
+
+
+def test_a_subclassed_model_with_train():
+    """Layers that are attributes, and a weight of its own: only the embedding moves."""
+
+    class Small(keras.Model):
+        def __init__(self):
+            super().__init__(name="small")
+            self.embedding, self.head = tiny.embedding(), keras.layers.Dense(3, activation="softmax", name="head")
+            self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+
+        def call(self, ids):
+            return self.head(keras.ops.mean(self.embedding(ids), axis=1) * self.scale)
+
+    keras.utils.set_random_seed(0)
+    net = Small()
+    net.compile(optimizers.SGD(0.5), loss="sparse_categorical_crossentropy")
+    net(tiny.IDS)
+    before = [np.array(each) for each in (net.scale, *net.head.weights)]
+    tiny.fit(net, epochs=1, callbacks=[TrainabilitySchedule(Phase(0, train="embedding"))])
+    assert (net.embedding.matrix() != tiny.TABLE).any()
+    for after, value in zip((net.scale, *net.head.weights), before, strict=True):
+        np.testing.assert_array_equal(np.array(after), value)

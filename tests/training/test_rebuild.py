@@ -8,7 +8,7 @@ from keras import optimizers
 
 from embkeras.training.callbacks import TrainabilitySchedule, unfreeze_at
 from embkeras.training.optimizers import RowWiseAdam
-from embkeras.training.rebuild import rebuild_training
+from embkeras.training.rebuild import build_optimizer, knows_other_variables, rebuild_training
 from embkeras.training.schedules import Phase
 from tests import tiny
 
@@ -34,7 +34,10 @@ OPTIMIZERS = {
     "EMA overwriting": lambda: optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=4),
     "gradient accumulation": lambda: optimizers.Adam(0.01, gradient_accumulation_steps=4),
     "global clipping": lambda: optimizers.Adam(0.01, global_clipnorm=0.1),
-    "RowWiseAdam": lambda: RowWiseAdam(0.01),
+    "clipping by norm": lambda: optimizers.Adam(0.01, clipnorm=0.01),
+    "clipping by value": lambda: optimizers.SGD(0.1, clipvalue=0.001),
+    "weight decay": lambda: optimizers.SGD(0.1, momentum=0.9, weight_decay=0.01),
+    "EMA and accumulation": lambda: optimizers.Adam(0.01, use_ema=True, gradient_accumulation_steps=3),
 }
 _CLASSES_ELSEWHERE = {"Optimizer", "MultiOptimizer"}  # the parent; and one with a test of its own
 
@@ -43,8 +46,6 @@ _CLASSES_ELSEWHERE = {"Optimizer", "MultiOptimizer"}  # the parent; and one with
 def test_equals_an_optimizer_that_knew_all_variables(name):
     """unfreeze_at(2) gives the weights of a run whose optimizer was built over all variables first."""
     net = tiny.model(OPTIMIZERS[name]())
-    if name == "ScheduleFreeAdamW":  # see test_stock_schedule_free_adamw_depends_on_when_it_is_built
-        net.optimizer.build(net.trainable_variables)
     tables = tiny.Tables()
     tiny.fit(net, callbacks=[unfreeze_at(2, "embedding"), tables])
     expected = tiny.reference(OPTIMIZERS[name]())
@@ -90,6 +91,18 @@ def test_multi_optimizer_equals_two_optimizers():
                 table.apply(gradients[:1], variables[:1])
     assert tiny.apart(net, expected) <= 1e-6
     assert [int(each.iterations) for each in net.optimizer.optimizers] == [6, 12]
+
+
+def test_multi_optimizer_freezing_again():
+    """The inner optimizer of the table gives its slots back, and gets new ones when the table joins again."""
+    net, shapes = tiny.model(_multi()), []
+    phases = [Phase(0, freeze="embedding"), Phase(1), Phase(2, train="head"), Phase(3, train="embedding")]
+    count = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: shapes.append([tuple(each.shape) for each in net.optimizer.variables])
+    )
+    tiny.fit(net, callbacks=[TrainabilitySchedule(phases), count])
+    assert [each.count((10, 4)) for each in shapes] == [0, 2, 0, 2]
+    assert [each.count((4, 3)) for each in shapes] == [1, 1, 1, 0]
 
 
 @pytest.mark.stock_keras
@@ -280,7 +293,7 @@ def test_with_train_on_batch():
 @pytest.mark.parametrize("traced", [False, True])
 def test_with_a_loop_of_ones_own(traced):
     """A GradientTape loop that traces its step again when apply() says so equals fit."""
-    net, schedule = tiny.model(RowWiseAdam(0.01)), unfreeze_at(2, "embedding")
+    net, schedule = tiny.model(optimizers.Adam(0.01)), unfreeze_at(2, "embedding")
 
     def step(ids, labels):
         with tf.GradientTape() as tape:
@@ -292,11 +305,42 @@ def test_with_a_loop_of_ones_own(traced):
     for epoch in range(4):
         if (schedule.apply(net, epoch) or epoch == 0) and traced:
             run = tf.function(step)
-        if not net.optimizer.built:
-            net.optimizer.build(net.trainable_variables)
         for start in (0, 4, 8):
             run(tf.constant(tiny.IDS[start : start + 4]), tf.constant(tiny.LABELS[start : start + 4]))
-    assert tiny.apart(net, tiny.reference(RowWiseAdam(0.01))) <= 1e-6
+    assert tiny.apart(net, tiny.reference(optimizers.Adam(0.01))) <= 1e-6
+
+
+def test_the_optimizer_is_built_before_the_first_step():
+    """In the first epoch's beginning, also where no phase has begun; not while the first step is traced."""
+    built = []
+    net = tiny.model(optimizers.Adam(0.01))
+    watch = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: built.append(net.optimizer.built))
+    tiny.fit(net, epochs=1, callbacks=[TrainabilitySchedule(Phase(0), also="head"), watch])
+    other = tiny.model(optimizers.Adam(0.01))
+    late = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: built.append(other.optimizer.built))
+    tiny.fit(other, epochs=3, callbacks=[TrainabilitySchedule(Phase(2, freeze="embedding")), late])
+    assert built == [True] * 4
+
+
+def test_an_optimizer_is_not_built_for_half_a_model():
+    """Layers without weights yet would be unknown to it; Keras builds it in the first step then."""
+    net = keras.Sequential([keras.layers.Dense(2), keras.layers.Dense(1)])
+    net.compile("sgd", loss="mse")
+    net.layers[0].build((None, 3))
+    build_optimizer(net)
+    assert not net.optimizer.built
+
+
+@pytest.mark.parametrize("make", [lambda: optimizers.Adam(0.01), lambda: _multi()], ids=["Adam", "multi"])
+def test_knows_other_variables(make):
+    """After a flag was set by hand, and no more after rebuilding."""
+    net = tiny.model(make())
+    build_optimizer(net)
+    before = knows_other_variables(net)
+    net.get_layer("embedding").trainable = True
+    changed = knows_other_variables(net)
+    rebuild_training(net)
+    assert [before, changed, knows_other_variables(net)] == [False, True, False]
 
 
 def test_rebuild_without_a_change_changes_nothing():
@@ -320,6 +364,7 @@ def test_private_names_of_keras_are_there():
     names = ["_variables", "_trainable_variables", "_trainable_variables_indices", "_var_key", "_track_variable"]
     names += ["_untrack_variable", "_iterations", "_learning_rate", "_model_variables_moving_average"]
     assert [name for name in names if not hasattr(net.optimizer, name)] == []
+    assert any(each is net.optimizer._learning_rate for each in net.optimizer._variables)  # set_rate replaces it
     assert hasattr(_multi(), "_inner_optimizers") and hasattr(net.get_layer("head"), "_layers")
 
 

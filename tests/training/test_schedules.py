@@ -1,10 +1,18 @@
 """Phases as plain data."""
 
+import keras
 import numpy as np
 import pytest
 
 from embkeras.errors import ScheduleError
-from embkeras.training.schedules import Phase, check_epoch, check_phases, phase_at
+from embkeras.training.schedules import (
+    Phase,
+    as_groups,
+    check_epoch,
+    check_phases,
+    phase_at,
+    top_down_phases,
+)
 
 
 @pytest.mark.parametrize("start", [-1, True, 1.0, "1", None])
@@ -69,3 +77,104 @@ def test_phases_begin_one_after_the_other(starts):
 def test_phase_of_an_epoch(epoch, index):
     """None before the first; the last has no end."""
     assert phase_at([Phase(1), Phase(4)], epoch) == index
+
+
+def test_train_needs_layers():
+    """A phase in which nothing trains would train nothing."""
+    with pytest.raises(ScheduleError, match=r"train needs at least one layer: .* Received none"):
+        Phase(0, train=[])
+
+
+def test_learning_rate_may_be_a_schedule():
+    """Keras' own, or one's own."""
+    rate = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    assert Phase(0, learning_rate=rate).learning_rate is rate
+
+
+@pytest.mark.parametrize("factor", [0, -1, float("nan"), "2", True])
+def test_rate_factor_must_be_positive(factor):
+    """As a rate."""
+    with pytest.raises(ScheduleError, match=rf"rate_factor must be a positive number\. Received: {factor!r}"):
+        Phase(0, rate_factor=factor)
+
+
+def test_learning_rate_and_rate_factor_exclude_each_other():
+    """A phase says one of the two."""
+    with pytest.raises(ScheduleError, match=r"learning_rate or rate_factor, not both\. Received: Phase\(start=2"):
+        Phase(2, learning_rate=0.1, rate_factor=0.5)
+
+
+@pytest.mark.parametrize("patience", [0, -1, 1.0, True, "1"])
+def test_patience_is_a_number_of_epochs(patience):
+    """At least one."""
+    with pytest.raises(ScheduleError, match=rf"patience must be a number of epochs: .* Received: {patience!r}"):
+        Phase(0, patience=patience)
+
+
+@pytest.mark.parametrize(
+    ("phase", "sets"), [(Phase(0), False), (Phase(0, learning_rate=1), True), (Phase(0, rate_factor=1), True)]
+)
+def test_sets_rate(phase, sets):
+    """Whether a phase has a word on the rate."""
+    assert phase.sets_rate is sets
+
+
+@pytest.mark.parametrize(
+    ("given", "groups"),
+    [("a", [("a",)]), (["a", "b"], [("a",), ("b",)]), (["a", ["b", "c"]], [("a",), ("b", "c")])],
+)
+def test_groups(given, groups):
+    """Each element is a group of its own."""
+    assert as_groups(given, "groups") == groups
+
+
+@pytest.mark.parametrize("given", [[], ["a", []], [()]])
+def test_groups_are_not_empty(given):
+    """A group of nothing would be a phase of nothing."""
+    with pytest.raises(ScheduleError, match="groups needs groups of at least one layer"):
+        as_groups(given, "groups")
+
+
+def test_groups_hold_layers():
+    """A number is none."""
+    with pytest.raises(ScheduleError, match=r"groups takes names of layers or layers\. Received: 3"):
+        as_groups(3, "groups")
+
+
+def test_top_down_phases():
+    """All frozen, then the last group, then the one before it; each thaw divides the rate."""
+    phases = top_down_phases([("a",), ("b", "c"), ("d",)], 2, 3, 2.0)
+    assert [(phase.start, phase.freeze, phase.rate_factor) for phase in phases] == [
+        (0, ("a", "b", "c", "d"), None),
+        (2, ("a", "b", "c"), 0.5),
+        (5, ("a",), 0.5),
+        (8, (), 0.5),
+    ]
+
+
+def test_top_down_from_the_first_epoch():
+    """The top group trains from epoch 0 on at the rate that stands."""
+    phases = top_down_phases([("a",), ("b",)], 0, 1, 2.0)
+    assert [(phase.start, phase.freeze, phase.rate_factor) for phase in phases] == [(0, ("a",), None), (1, (), 0.5)]
+
+
+def test_decay_of_one_leaves_the_rate():
+    """No factor, so that any optimizer will do."""
+    assert not any(phase.sets_rate for phase in top_down_phases([("a",), ("b",)], 1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((-1, 1, 2.6), r"start must be an epoch: .* Received: -1"),
+        ((1, 0, 2.6), r"every must be a number of epochs: an integer >= 1\. Received: 0"),
+        ((1, True, 2.6), r"every must be .* Received: True"),
+        ((1, 1, 0), r"decay must be a positive number\. Received: 0"),
+        ((1, 1, None), r"decay must be a positive number; 1 leaves the rate\. Received: None"),
+    ],
+    ids=str,
+)
+def test_top_down_checks_its_numbers(arguments, message):
+    """Each names its rule."""
+    with pytest.raises(ScheduleError, match=message):
+        top_down_phases([("a",)], *arguments)
