@@ -33,12 +33,17 @@ _WITH_KERAS = {
     "ExportedModel": "serving.client",
     "Phase": "training.schedules",
     "PretrainedEmbedding": "layers.embedding",
+    "ResumableBackup": "training.resume",
+    "RowWiseAdagrad": "training.optimizers",
     "RowWiseAdam": "training.optimizers",
+    "RowWiseAdamW": "training.optimizers",
+    "RowWiseSGD": "training.optimizers",
     "TrainabilitySchedule": "training.callbacks",
     "build_classifier": "layers.builders",
     "build_embedding": "layers.builders",
     "compare_strategies": "training.experiments",
     "export_saved_model": "serving.export",
+    "gradual_unfreeze": "training.callbacks",
     "unfreeze_at": "training.callbacks",
 }
 __all__ = sorted(["errors", *_WITHOUT_KERAS, *_WITH_KERAS])
@@ -50,10 +55,11 @@ if TYPE_CHECKING:  # so that editors see what __getattr__ gives
     from embkeras.layers.embedding import PretrainedEmbedding
     from embkeras.serving.client import ExportedModel
     from embkeras.serving.export import export_saved_model
-    from embkeras.training.callbacks import TrainabilitySchedule, unfreeze_at
+    from embkeras.training.callbacks import TrainabilitySchedule, gradual_unfreeze, unfreeze_at
     from embkeras.training.experiments import compare_strategies
     from embkeras.training.monitor import DriftMonitor
-    from embkeras.training.optimizers import RowWiseAdam
+    from embkeras.training.optimizers import RowWiseAdagrad, RowWiseAdam, RowWiseAdamW, RowWiseSGD
+    from embkeras.training.resume import ResumableBackup
     from embkeras.training.schedules import Phase
     from embkeras.vectors.alignment import AlignedMatrix, align
     from embkeras.vectors.formats import load_vectors, save_vectors

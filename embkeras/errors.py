@@ -40,6 +40,10 @@ class ScheduleError(EmbkerasError, ValueError):
     """Phases of training that contradict each other, or an optimizer that cannot follow them."""
 
 
+class ResumeError(EmbkerasError, ValueError):
+    """A state of training that is damaged, or does not belong to the fit that asks for it."""
+
+
 class OptimizerError(EmbkerasError, ValueError):
     """An optimizer setting that would be silently wrong."""
 

@@ -70,6 +70,14 @@ class DriftMonitor(keras.callbacks.Callback):
         if logs is not None:
             logs[f"{self._layer.name}_drift"] = row["mean_cosine_distance"]
 
+    def state(self) -> dict[str, Any]:
+        """The rows measured so far. The table at the beginning is the script's to give, and not saved a second time."""
+        return {"rows": [dict(row) for row in self._rows]}
+
+    def restore(self, model: keras.Model, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave. Training must have begun: `before` is the table that the script began with."""
+        self._rows = [dict(row) for row in state["rows"]]
+
 
 def _matrix_of(layer: keras.layers.Layer) -> np.ndarray:
     if not hasattr(layer, "matrix") and not isinstance(layer, keras.layers.Embedding):

@@ -114,3 +114,16 @@ def test_monitor_starts_anew_on_another_model():
         )
         tiny.fit(net, epochs=1, callbacks=[monitor])
     assert monitor.table["moved"].tolist() == [0]
+
+
+def test_monitor_goes_on_from_a_state():
+    """Rows measured before come back; what is measured after is held against this script's own beginning."""
+    first, second = DriftMonitor("embedding"), DriftMonitor("embedding")
+    tiny.fit(tiny.model("sgd", trainable=True), epochs=2, callbacks=[first])
+    restore = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: second.restore(second.model, first.state()) if epoch == 2 else None
+    )
+    tiny.fit(tiny.model("sgd", trainable=True), epochs=3, initial_epoch=2, callbacks=[second, restore])
+    assert second.table["epoch"].tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(second.before, tiny.TABLE)
+    assert first.table["epoch"].tolist() == [0, 1]
