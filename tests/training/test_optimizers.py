@@ -318,6 +318,24 @@ def test_no_rows(name):
     np.testing.assert_array_equal(np.array(table), tiny.TABLE)
 
 
+@pytest.mark.parametrize("traced", [False, True], ids=["eager", "traced"])
+def test_in_a_loop_of_ones_own(traced):
+    """A GradientTape loop with apply_gradients gives the weights of fit."""
+    net, fitted = (tiny.model(RowWiseAdam(0.01, catch_up=True), trainable=True) for _ in range(2))
+    tiny.fit(fitted, epochs=2)
+
+    def step(ids, labels):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, net(ids, training=True)))
+        variables = net.trainable_variables
+        net.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+
+    run = tf.function(step) if traced else step
+    for start in (0, 4, 8) * 2:
+        run(tf.constant(tiny.IDS[start : start + 4]), tf.constant(tiny.LABELS[start : start + 4]))
+    assert tiny.apart(net, fitted) <= 1e-6
+
+
 def test_private_names_of_keras_are_there():
     """The slots that the rules lean on; Keras may rename them."""
     adam, adagrad = optimizers.Adam(amsgrad=True), optimizers.Adagrad()
