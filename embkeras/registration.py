@@ -15,6 +15,7 @@ from embkeras.errors import BackendError
 _MODULES_WITH_CLASSES = (
     "embkeras.layers.embedding",
     "embkeras.layers.pooling",
+    "embkeras.layers.rows",
     "embkeras.training.optimizers",
     "embkeras.training.rates",
 )

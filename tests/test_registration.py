@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import embkeras as ek
+from embkeras import registration
 from embkeras.vectors.vocabulary import Vocabulary
 
 
@@ -63,3 +65,14 @@ except embkeras.errors.BackendError as error: print(error)
     done = run_python(code)
     expected = "[]\nembkeras runs on Keras with the TensorFlow backend. Received: KERAS_BACKEND='jax'."
     assert done.stdout.strip() == expected, done.stderr[-500:]
+
+
+def test_every_module_with_classes_is_registered():
+    """A class that Keras is to find must be imported with Keras; a new module of that kind asks for a line there."""
+    package = Path(registration.__file__).parent
+    holding = {
+        ".".join(("embkeras", *path.relative_to(package).with_suffix("").parts))
+        for path in package.rglob("*.py")
+        if "@keras.saving.register_keras_serializable" in path.read_text("utf-8")
+    }
+    assert set(registration._MODULES_WITH_CLASSES) == holding

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from embkeras.errors import ArgumentError
 from embkeras.layers.embedding import PretrainedEmbedding
 from embkeras.layers.pooling import MaskedConvolutions, MaskedMean, PadToLength
+from embkeras.layers.rows import RowEmbedding, check_mask
 from embkeras.vectors.alignment import AlignedMatrix
 
 CNN_WIDTHS = (3, 4, 5)
@@ -16,7 +18,7 @@ CNN_WIDTHS = (3, 4, 5)
 def build_embedding(
     aligned: AlignedMatrix,
     *,
-    trainable: bool = False,
+    trainable: bool | str | np.ndarray = False,
     mask_zero: bool = True,
     name: str = "embedding",
     dtype: Any = None,
@@ -25,7 +27,9 @@ def build_embedding(
 
     Args:
         aligned: what `align` returned; V rows of width D.
-        trainable: False freezes the table, True lets all rows move. `unfreeze_at` changes it during training.
+        trainable: False freezes the table, True lets all rows move, "oov" only those that the vectors did not give
+            ("[UNK]" included, padding not), and a bool array of shape (V,) those where it is true; the others then stay
+            bit-identical under any optimizer. Schedules freeze and thaw each of these forms.
         mask_zero: id 0 is padding and masked for the layers that follow.
         name: the layer's name, by which schedules find it.
         dtype: dtype or dtype policy, as for any Keras layer.
@@ -34,7 +38,8 @@ def build_embedding(
         A layer from integer ids (batch, time) to vectors (batch, time, D); `.matrix()` gives the table back.
 
     Raises:
-        ArgumentError: no AlignedMatrix, a `trainable` that is not a bool, or `mask_zero` where id 0 is a word.
+        ArgumentError: no AlignedMatrix, another `trainable`, one that names the padding row or no row, or `mask_zero`
+            where id 0 is a word.
 
     Example:
         >>> import numpy as np
@@ -49,8 +54,7 @@ def build_embedding(
             f"build_embedding takes what align() returns; wrap a matrix of your own as AlignedMatrix(matrix, vocabulary). "
             f"Received: {type(aligned).__name__}."
         )
-    if not isinstance(trainable, bool):
-        raise ArgumentError(f"trainable must be True or False. Received: {trainable!r}.")
+    rows = None if isinstance(trainable, bool) else _rows_to_train(trainable, aligned)
     vocabulary = aligned.vocabulary
     if mask_zero and vocabulary.padding_id != 0:
         raise ArgumentError(
@@ -58,12 +62,38 @@ def build_embedding(
             f"(padding_id={vocabulary.padding_id}). Pass mask_zero=False, or give the vocabulary a padding id 0 "
             f"(StringLookup: mask_token='')."
         )
-    layer = PretrainedEmbedding(
-        len(vocabulary), aligned.output_dim, mask_zero=mask_zero, trainable=trainable, name=name, dtype=dtype
-    )
-    layer.build()
+    size = len(vocabulary), aligned.output_dim
+    settings = {"mask_zero": mask_zero, "name": name, "dtype": dtype}
+    if rows is None:
+        layer = PretrainedEmbedding(*size, trainable=trainable, **settings)
+        layer.build()
+    else:
+        layer = RowEmbedding(*size, int(rows.sum()), **settings)
+        layer.build()
+        layer.choose_rows(rows)
     layer.assign_table(aligned.values)
     return layer
+
+
+def _rows_to_train(trainable: Any, aligned: AlignedMatrix) -> np.ndarray:
+    """The mask that `trainable` stands for."""
+    padding = aligned.vocabulary.padding_id
+    if isinstance(trainable, str) and trainable == "oov":
+        mask = ~aligned.found
+        if padding is not None:
+            mask[padding] = False
+    elif isinstance(trainable, np.ndarray):
+        mask = check_mask(trainable, len(aligned.vocabulary))
+    else:
+        raise ArgumentError(
+            f'trainable must be True, False, "oov" or a bool array of shape ({len(aligned.vocabulary)},). '
+            f"Received: {trainable!r}."
+        )
+    if not mask.any():
+        raise ArgumentError("trainable names no row that trains: pass trainable=False for a frozen table.")
+    if padding is not None and mask[padding]:
+        raise ArgumentError(f"The padding row (id {padding}) never trains. Received: a mask that names it.")
+    return mask
 
 
 def build_classifier(

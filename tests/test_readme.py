@@ -1,0 +1,36 @@
+"""The code in the README runs as it stands there."""
+
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+# What the reader has: a vector file, labelled texts, and ids of three kinds of them.
+BEFORE = """
+import numpy as np
+
+rng = np.random.default_rng(0)
+words = [f"word{i}" for i in range(40)]
+with open("glove.6B.300d.txt", "w") as file:
+    for word in words:
+        print(word, *(f"{value:.4f}" for value in rng.normal(size=8)), file=file)
+texts = [" ".join(rng.choice(words, 6)) for _ in range(40)]
+labels = rng.integers(0, 2, 40)
+"""
+BETWEEN = """
+train_ids, train_labels, val_ids, val_labels = ids[:32], labels[:32], ids[32:], labels[32:]
+"""
+
+
+def test_the_python_blocks_run(tmp_path):
+    """In their order, in one process, with nothing but a file of vectors and some texts."""
+    first, second = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    script = BEFORE + first + BETWEEN + second + "\nassert list(schedule.history['phase']) == [1, 2]\n"
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "saved_models" / "tweets" / "1" / "saved_model.pb").exists()
+    assert not (tmp_path / "backup").exists()
