@@ -1,6 +1,7 @@
 """Trainability on a schedule: the callback that begins the phases, unfreeze_at and gradual_unfreeze."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -55,6 +56,7 @@ class TrainabilitySchedule(keras.callbacks.Callback):
             set, a layer that would not train in a phase that thaws it, or a setting that Keras cannot distribute; at
             the end of an epoch, logs without the monitored value.
         UnknownLayerError: when training begins, a name that the model does not have.
+        OptimizerError: when training begins, a learning rate multiplier that no variable matches.
 
     Example:
         >>> schedule = TrainabilitySchedule([Phase(0, freeze="embedding"), Phase(3, learning_rate=1e-4)])
@@ -91,7 +93,6 @@ class TrainabilitySchedule(keras.callbacks.Callback):
         self._attach(self.model)
         self._flags.try_all()
         check_distribution(self.model)
-        check_multipliers(self.model)
         warn_of_phases_not_reached(self.phases, self.params)
         self._fit_begins, self._stopped = True, None
 
@@ -111,7 +112,7 @@ class TrainabilitySchedule(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Put the number of the phase, counted from 1, into the logs, and hand over if patience is used up."""
-        self._record.epoch_ended(epoch)
+        self._record.epoch_ended(epoch, trainable_parameters(self.model))
         if any(phase.patience for phase in self.phases):
             value = self.monitor.value(logs or {}, epoch, self.model)
             self._be_patient(value, epoch)
@@ -141,7 +142,7 @@ class TrainabilitySchedule(keras.callbacks.Callback):
         if anew:
             self._record = Record()
         changed = self._begin(model, index, epoch, anew)
-        self._record.epoch_ended(epoch)
+        self._record.epoch_ended(epoch, trainable_parameters(model))
         return changed
 
     def state(self) -> dict[str, Any]:
@@ -151,7 +152,9 @@ class TrainabilitySchedule(keras.callbacks.Callback):
         """
         starts = [phase.start for phase in self.phases]
         rates = {"rate_phase": self._rates.index, "applied": self._rates.applied} if self._for is not None else {}
-        return {"starts": starts, "stopped": self._stopped is not None, **rates, **self._record.state()}
+        # What stopped has its best weights still to write where moving averages come over them.
+        record = replace(self._record, watch=self._stopped or self._record.watch)
+        return {"starts": starts, "stopped": self._stopped is not None, **rates, **record.state()}
 
     def restore(self, model: keras.Model, state: dict[str, Any]) -> None:
         """Go on from `state` in the fit that begins or has begun: flags, the optimizer's variables, the kind of rate.
@@ -166,6 +169,8 @@ class TrainabilitySchedule(keras.callbacks.Callback):
             raise ScheduleError(f"The saved state is that of phases from {state.get('starts')}. Received: {starts}.")
         self._attach(model)
         self._record = Record.from_state(state)
+        if state["stopped"]:
+            self._stopped, self._record.watch = self._record.watch, Watch()
         if self._record.index is not None:
             self._set_flags(model, self.phases[self._record.index])
         build_optimizer(model)
@@ -177,11 +182,12 @@ class TrainabilitySchedule(keras.callbacks.Callback):
         """On a model or optimizer not seen before: find the layers, and begin with the first phase."""
         if model is self._for and model.optimizer is self._optimizer:
             self._flags.note()
-            return
-        if getattr(model, "optimizer", None) is None:
+        elif getattr(model, "optimizer", None) is None:
             raise ScheduleError(f"Model {model.name!r} has no optimizer: compile it before training.")
-        self._flags, self._rates = Flags(model, self.phases, self.also), Rates(model, self.phases)
-        self._for, self._optimizer, self._record = model, model.optimizer, Record()
+        else:
+            self._flags, self._rates = Flags(model, self.phases, self.also), Rates(model, self.phases)
+            self._for, self._optimizer, self._record = model, model.optimizer, Record()
+        check_multipliers(model)
 
     def _begin(self, model: keras.Model, index: int, epoch: int, anew: bool) -> bool:
         """Begin a phase, or go on with it in another fit; whether the train step is to be traced again."""

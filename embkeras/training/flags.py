@@ -80,7 +80,9 @@ class Flags:
             for what, names in (("frozen", still), ("unfrozen", moving))
             if names
         ]
-        return "; ".join([*parts, f"{trainable_parameters(self.model):,} trainable parameters"])
+        if self.model.built:
+            parts.append(f"{trainable_parameters(self.model):,} trainable parameters")
+        return "; ".join(parts)
 
     def _wanted(self, phase: Phase) -> dict[int, bool]:
         """The flag of each layer that the phase has a say in, by the layer's id."""

@@ -1,5 +1,7 @@
 """DriftMonitor: drift measured as training goes."""
 
+import warnings
+import zlib
 from typing import Any
 
 import keras
@@ -7,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from embkeras.drift.report import row_drift
-from embkeras.errors import ArgumentError
+from embkeras.errors import ArgumentError, EmbkerasWarning
 from embkeras.layers.naming import LayerRef, as_refs, find_layers
 
 
@@ -38,6 +40,7 @@ class DriftMonitor(keras.callbacks.Callback):
         self.before: np.ndarray | None = None
         self._for: keras.Model | None = None
         self._rows: list[dict[str, float]] = []
+        self._checksum: int | None = None
 
     @property
     def table(self) -> pd.DataFrame:
@@ -51,6 +54,7 @@ class DriftMonitor(keras.callbacks.Callback):
         if self.model is not self._for:
             self._for, self._rows = self.model, []
             self.before = _matrix_of(self._layer)
+            self._checksum = zlib.crc32(self.before)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Measure, if it is time."""
@@ -71,12 +75,20 @@ class DriftMonitor(keras.callbacks.Callback):
             logs[f"{self._layer.name}_drift"] = row["mean_cosine_distance"]
 
     def state(self) -> dict[str, Any]:
-        """The rows measured so far. The table at the beginning is the script's to give, and not saved a second time."""
-        return {"rows": [dict(row) for row in self._rows]}
+        """The rows measured so far. Of the table at the beginning, which the script gives again, only a checksum."""
+        return {"rows": [dict(row) for row in self._rows], "before": self._checksum}
 
     def restore(self, model: keras.Model, state: dict[str, Any]) -> None:
         """Go on from what `state` gave. Training must have begun: `before` is the table that the script began with."""
         self._rows = [dict(row) for row in state["rows"]]
+        if state["before"] != self._checksum:
+            warnings.warn(
+                f"DriftMonitor has measured up to here from another table than the one that layer {self._layer.name!r} "
+                f"begins with now, from which it goes on. After an interrupt in a notebook, give fit the same "
+                f"DriftMonitor, or make the model anew; in a script, fill the table alike in each run.",
+                EmbkerasWarning,
+                stacklevel=2,
+            )
 
 
 def _matrix_of(layer: keras.layers.Layer) -> np.ndarray:

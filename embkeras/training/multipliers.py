@@ -18,13 +18,15 @@ import tensorflow as tf
 
 from embkeras.errors import EmbkerasWarning, OptimizerError
 
+_RULE = "learning_rate_multipliers maps regular expressions for variable paths to factors."
+
 
 class RateMultipliers:
     """Mixin before a Keras optimizer that gives variables a factor of the learning rate."""
 
     def __init__(self, *args: Any, learning_rate_multipliers: Mapping[str, float] | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        factors = dict(learning_rate_multipliers or {})
+        factors = _factors(learning_rate_multipliers)
         self._patterns = tuple(re.compile(_pattern(pattern)) for pattern in factors)
         values = [check_factor(value, f"The multiplier of {pattern!r}") for pattern, value in factors.items()]
         # One variable for all factors: they change between epochs without a retrace, and are saved with the model.
@@ -39,16 +41,12 @@ class RateMultipliers:
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Note which pattern each of the variables goes by."""
         super().build(variables)
-        self._pattern_of = [self._first_pattern(path_of(variable)) for variable in variables]
-        for place, each in enumerate(self._patterns):
-            if place not in self._pattern_of and not self._patterns_known:
-                self._warn_once(
-                    f"learning_rate_multipliers: no variable that trains now matches {each.pattern!r}. "
-                    f"Variables: {', '.join(map(path_of, variables))}."
-                )
+        self._paths = [path_of(variable) for variable in variables]
+        self._pattern_of = [self._first_pattern(path) for path in self._paths]
 
     def _multiplied(self, index: int, rate: Any) -> Any:
         """The rate of the variable of this index."""
+        self._warn_of_unmatched()
         if self._pattern_of[index] is None:
             return rate
         return rate * tf.cast(read(self._multipliers, None)[self._pattern_of[index]], rate.dtype)
@@ -90,6 +88,15 @@ class RateMultipliers:
                 )
         self._patterns_known = True
 
+    def _warn_of_unmatched(self) -> None:
+        """Not before the first step: a model is also built when it is loaded, with layers frozen that will join."""
+        for place, each in enumerate(self._patterns):
+            if place not in self._pattern_of and not self._patterns_known:
+                self._warn_once(
+                    f"learning_rate_multipliers: no variable that trains now matches {each.pattern!r}. "
+                    f"Variables: {', '.join(self._paths)}."
+                )
+
     def _first_pattern(self, path: str) -> int | None:
         return next((place for place, each in enumerate(self._patterns) if each.fullmatch(path)), None)
 
@@ -104,13 +111,18 @@ class RateMultipliers:
 
 
 def path_of(variable: Any) -> str:
-    """The path of a Keras variable, or the name of one of TensorFlow's, which has none."""
-    return getattr(variable, "path", variable.name)
+    """The path of a Keras variable, or the name of one of TensorFlow's ("table:0"), which has none."""
+    return getattr(variable, "path", variable.name.removesuffix(":0"))
+
+
+def native(variable: Any) -> Any:
+    """The variable of TensorFlow behind one of Keras, or itself."""
+    return variable.value if isinstance(variable, keras.Variable) else variable
 
 
 def local(variable: Any) -> Any:
     """This replica's part of a variable: under a distribution strategy the slots are containers."""
-    variable = variable.value if isinstance(variable, keras.Variable) else variable
+    variable = native(variable)
     return variable._get() if isinstance(variable, tf.distribute.DistributedValues) else variable
 
 
@@ -131,12 +143,17 @@ def check_factor(value: Any, what: str) -> float:
     return float(value)
 
 
+def _factors(factors: Any) -> dict[Any, Any]:
+    if factors is not None and not isinstance(factors, Mapping):
+        raise OptimizerError(f"{_RULE} Received: {factors!r}.")
+    return dict(factors or {})
+
+
 def _pattern(pattern: Any) -> str:
+    if not isinstance(pattern, str):  # a compiled one would lose its flags in the config
+        raise OptimizerError(f"{_RULE} Received: {pattern!r}.")
     try:
         re.compile(pattern)
-    except (re.error, TypeError) as error:
-        raise OptimizerError(
-            f"learning_rate_multipliers maps regular expressions for variable paths to factors. "
-            f"Received: {pattern!r} ({error})."
-        ) from error
+    except re.error as error:
+        raise OptimizerError(f"{_RULE} Received: {pattern!r} ({error}).") from error
     return pattern

@@ -38,7 +38,8 @@ class RowWiseAdam(RowWise, keras.optimizers.Adam):
             whole paths of variables: `{"embedding/.*": 0.1}`. The first that matches counts; `set_multiplier` changes
             one between epochs.
         anchor_decay: decoupled decay toward the table as it was when it joined (L2-SP, Li, Grandvalet & Davoine 2018),
-            in units of the learning rate, on the rows of the batch. Costs one more table, in memory and in files.
+            in units of the learning rate, on the rows of the batch. Costs one more table, in memory and in files. A
+            table that is frozen and thawed again has lost its slots: it is anchored where it then stands.
         catch_up: decay the moments of a row by the steps it was not in a batch, so that they equal those of dense Adam
             whenever it is. Costs one integer a row.
         row_warmup: a row has its full rate from its `row_warmup`-th update on and before it a share that grows with its

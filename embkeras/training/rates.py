@@ -133,8 +133,7 @@ class Rates:
         if index < before:
             return list(range(index + 1)), True
         absolute = self._last_absolute(index)
-        counts = absolute is not None and isinstance(self.phases[absolute].learning_rate, LearningRateSchedule)
-        return (list(range(absolute, index + 1)) if anew and counts else []), False
+        return (list(range(absolute, index + 1)) if anew and absolute is not None else []), False
 
     def _not_standing_yet(self, index: int, epoch: int) -> list[int]:
         """For an optimizer that has taken steps before: what earlier phases multiplied stands in its rate already."""

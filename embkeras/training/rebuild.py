@@ -7,7 +7,7 @@ variable that stays is carried over, found by attribute and variable and not by 
 
 Private names used here, because Keras offers no public way: `_variables`, `_trainable_variables`,
 `_trainable_variables_indices`, `_var_key`, `_track_variable`, `_untrack_variable`, `_iterations`, `_learning_rate`,
-`_inner_optimizers`, `_model_variables_moving_average`. `tests/training/test_rebuild.py` fails when one of them goes.
+`_model_variables_moving_average`. `tests/training/test_rebuild.py` fails when one of them goes.
 """
 
 from collections.abc import Iterator
@@ -139,7 +139,7 @@ def parts(optimizer: Any) -> Iterator[Any]:
     """The optimizer and every optimizer inside it (LossScaleOptimizer, MultiOptimizer)."""
     yield optimizer
     inner = [optimizer.inner_optimizer] if hasattr(optimizer, "inner_optimizer") else []
-    for part in [*inner, *getattr(optimizer, "_inner_optimizers", [])]:
+    for part in [*inner, *getattr(optimizer, "optimizers", [])]:
         yield from parts(part)
 
 

@@ -49,11 +49,11 @@ class Record:
         row = [index + 1, epoch, epoch, parameters, rate, None, ""]
         self.rows.append(dict(zip(COLUMNS, row, strict=True)))
 
-    def epoch_ended(self, epoch: int) -> None:
-        """One more epoch belongs to the phase."""
+    def epoch_ended(self, epoch: int, parameters: int) -> None:
+        """One more epoch belongs to the phase. A model that fit builds has its parameters only now."""
         self.next_epoch = epoch + 1
         if self.rows:
-            self.rows[-1]["last_epoch"] = epoch
+            self.rows[-1] |= {"last_epoch": epoch, "trainable_parameters": parameters}
 
     def end(self, why: str) -> None:
         """Note why the phase ended, if that is not known already."""

@@ -121,14 +121,10 @@ class ResumableBackup(keras.callbacks.Callback):
             seed: a different one gives another order.
 
         Raises:
-            ArgumentError: arrays that differ in length or hold no row, a batch size that is not an integer >= 1, or a
-                seed that is no integer.
+            ArgumentError: something that is no array, arrays that differ in length or hold no row, a batch size that is
+                not an integer >= 1, or a seed that is no integer.
         """
-        lengths = {len(array) for array in tf.nest.flatten(arrays)}
-        if len(lengths) != 1 or 0 in lengths:
-            raise ArgumentError(
-                f"batches takes arrays with the same number of rows, at least one. Received: {sorted(lengths)} rows."
-            )
+        _check_arrays(tf.nest.flatten(arrays))
         return self._order.batches(arrays, _check_count(batch_size, "batch_size"), _check_seed(seed))
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -154,7 +150,12 @@ class ResumableBackup(keras.callbacks.Callback):
         others = [each for each in context.callbacks if each is not self and not isinstance(each, _Last)]
         lost = unsaved(others) + [f"the optimizer model.{name}" for name in other_optimizers(self.model)]
         if lost:
-            warnings.warn(f"ResumableBackup does not save: {'; '.join(lost)}.", EmbkerasWarning, stacklevel=2)
+            warnings.warn(
+                f"ResumableBackup does not save: {'; '.join(lost)}. That begins anew when the script is run again. A "
+                f"callback that counts or keeps something takes part with state() -> dict and restore(model, state).",
+                EmbkerasWarning,
+                stacklevel=2,
+            )
         unsure = doubts(context, self._order)
         if unsure:
             warnings.warn(
@@ -269,6 +270,20 @@ def _build_optimizer(model: keras.Model) -> None:
 def _steps(model: keras.Model) -> int:
     optimizer = getattr(model, "optimizer", None)
     return 0 if optimizer is None else steps_of(optimizer)
+
+
+def _check_arrays(arrays: Sequence[Any]) -> None:
+    for each in arrays:
+        if not len(getattr(each, "shape", ())):
+            raise ArgumentError(
+                f"batches takes arrays, and looks for them inside lists too: make an array of a list with np.asarray. "
+                f"Received: {each!r}."
+            )
+    lengths = {len(array) for array in arrays}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ArgumentError(
+            f"batches takes arrays with the same number of rows, at least one. Received: {sorted(lengths)} rows."
+        )
 
 
 def _check_count(value: int, what: str) -> int:

@@ -4,9 +4,8 @@ An optimizer of the family names its slots and gives its rule as a function of t
 it is given a whole variable or the rows of a batch; reading, summing, decay, rates and writing are done here.
 
 Private names used here, because Keras offers no public way: `_get_variable_index`, `_var_key`, `_trainable_variables`,
-`_use_weight_decay`, `_distribution_strategy` of its optimizers, the hooks `_clip_gradients` and `_apply_weight_decay`,
-and `DistributedValues._get`, since TensorFlow has no public way to reach a replica's own part inside an update.
-`tests/training/test_row_wise.py` fails when one of them goes.
+`_use_weight_decay`, `_distribution_strategy` of its optimizers, and the hooks `_clip_gradients` and
+`_apply_weight_decay`. `tests/training/test_row_wise.py` fails when one of them goes.
 """
 
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ import tensorflow as tf
 
 from embkeras.errors import OptimizerError
 from embkeras.layers.table_io import load_table, save_table
-from embkeras.training.multipliers import RateMultipliers, check_factor, local, path_of, read
+from embkeras.training.multipliers import RateMultipliers, check_factor, local, native, path_of, read
 
 _REFUSED = {
     "gradient_accumulation_steps": "Keras hands over a dense gradient, as large as the table",
@@ -42,10 +41,7 @@ class RowWise(RateMultipliers):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        name = type(self).__name__
-        for setting, reason in _REFUSED.items():
-            if getattr(self, setting):
-                raise OptimizerError(f"{name} does not take {setting}={getattr(self, setting)!r}: {reason}.")
+        self._check_settings()
         if isinstance(row_warmup, bool) or not isinstance(row_warmup, int) or row_warmup < 0:
             raise OptimizerError(f"row_warmup must be a number of updates: an integer >= 0. Received: {row_warmup!r}.")
         self.anchor_decay = check_factor(anchor_decay, "anchor_decay")
@@ -57,6 +53,7 @@ class RowWise(RateMultipliers):
         """Make the slots of `variables`: those of the Keras optimizer, the birth steps, and those of embedding tables."""
         if self.built:
             return
+        self._check_settings()  # again: a MultiOptimizer sets its own loss_scale_factor on those inside it
         with tf.init_scope():  # also when the first step is being traced: the values of variables are needed here
             super().build(variables)
             tables = [_is_table(variable) for variable in variables]
@@ -181,22 +178,28 @@ class RowWise(RateMultipliers):
         key = self._var_key(variable)
         if key in self._ever and key not in self._present:
             self._warn_once(
-                f"{variable.path} joins again after it was trained: anchor_decay now pulls toward the table as it "
+                f"{path_of(variable)} joins again after it was trained: anchor_decay now pulls toward the table as it "
                 f"stands, and no longer toward the rows that it first joined with."
             )
         anchor = self.add_variable_from_reference(variable, name="anchor")
-        anchor.assign(variable.value)
+        anchor.assign(native(variable))
         return anchor
 
     def _column_of(self, variable: keras.Variable, what: str, value: int) -> keras.Variable:
         """One integer a row."""
-        with self._distribution_strategy.extended.colocate_vars_with(variable.value):
+        with self._distribution_strategy.extended.colocate_vars_with(native(variable)):
             return self.add_variable(
                 variable.shape[:1],
                 initializer=lambda shape, dtype: tf.fill(shape, tf.constant(value, dtype)),
                 dtype="int64",
                 name=_slot_name(variable, what),
             )
+
+    def _check_settings(self) -> None:
+        for setting, reason in _REFUSED.items():
+            value = getattr(self, setting)
+            if value:
+                raise OptimizerError(f"{type(self).__name__} does not take {setting}={value!r}: {reason}.")
 
     def _check_row_slots(self, index: int) -> None:
         wanted = [
@@ -220,8 +223,13 @@ class RowWise(RateMultipliers):
         for variable, table in zip(variables, tables, strict=True):
             if table and not getattr(variable, "row_reads", False):
                 self._warn_once(
-                    f"{variable.path} belongs to a stock Embedding layer, which copies the whole table in each step "
+                    f"{path_of(variable)} belongs to a stock Embedding layer, which copies the whole table in each step "
                     f"after the first. The result is right; a layer from build_embedding is as fast as its rows."
+                )
+            if table and getattr(variable, "constraint", None) is not None:
+                self._warn_once(
+                    f"{path_of(variable)} has a constraint, which Keras applies to all its rows after each step: that costs "
+                    f"the whole table, and may move rows that no batch names. Received: {variable.constraint!r}."
                 )
 
     def _warn_of_dense_gradient(self, index: int) -> None:
@@ -231,6 +239,8 @@ class RowWise(RateMultipliers):
                 f"{path_of(known)} gets a dense gradient, so each step costs the whole table and moves all its rows. "
                 f"A regularizer on the table does that, and so does using it a second time as a matrix."
             )
+
+    # Files -----------------------------------------------------------------------------------------------------------
 
     def save_own_variables(self, store: Any) -> None:
         """Write the slots as Keras does, those of tables in blocks, so that none is held twice."""
@@ -260,7 +270,12 @@ class RowWise(RateMultipliers):
 def sum_by_row(gradient: tf.IndexedSlices) -> tuple[tf.Tensor, tf.Tensor]:
     """The distinct rows of a sliced gradient, shape (n,), and the sum of each one's occurrences, shape (n, D)."""
     rows, position = tf.unique(gradient.indices)
-    return rows, tf.math.unsorted_segment_sum(gradient.values, position, tf.size(rows))
+    summed = tf.math.unsorted_segment_sum(gradient.values, position, tf.size(rows))
+    # Where the ids are the result of a tf.unique or a mask, XLA's unique counts their padding as further rows, behind
+    # the others and without a gradient; -1 is no row, so it does not write them. Elsewhere there are none.
+    occurs = tf.range(tf.size(position)) < tf.size(gradient.indices)
+    count = tf.reduce_max(tf.where(occurs, position, -1)) + 1
+    return tf.where(tf.range(tf.size(rows)) < count, rows, -1), summed
 
 
 def _is_table(variable: Any) -> bool:

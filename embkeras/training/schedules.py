@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -53,7 +54,7 @@ class Phase:
     patience: int | None = None
 
     def __post_init__(self):
-        check_epoch(self.start, "start")
+        object.__setattr__(self, "start", check_epoch(self.start, "start"))
         object.__setattr__(self, "freeze", as_refs(self.freeze, "freeze"))
         if self.train is not None:
             object.__setattr__(self, "train", as_refs(self.train, "train"))
@@ -65,6 +66,8 @@ class Phase:
         patience = self.patience
         if patience is not None and not (_is_integer(patience) and patience >= 1):
             raise ScheduleError(f"patience must be a number of epochs: an integer >= 1. Received: {patience!r}.")
+        if patience is not None:
+            object.__setattr__(self, "patience", int(patience))
 
     def _check_rate(self) -> None:
         if self.learning_rate is not None and self.rate_factor is not None:
@@ -85,14 +88,14 @@ class Phase:
 
 
 def check_epoch(epoch: int, what: str) -> int:
-    """The epoch, if it is an integer of at least 0.
+    """The epoch as an `int` (NumPy's are not written as JSON), if it is an integer of at least 0.
 
     Raises:
         ScheduleError: it is not.
     """
     if not _is_integer(epoch) or epoch < 0:
         raise ScheduleError(f"{what} must be an epoch: an integer >= 0. Received: {epoch!r}.")
-    return epoch
+    return int(epoch)
 
 
 def check_phases(phases: Sequence[Phase]) -> tuple[Phase, ...]:
@@ -127,12 +130,17 @@ def as_groups(layers: Sequence[LayerRef | Sequence[LayerRef]] | LayerRef, what: 
     """Groups of layers, each given as one layer or several.
 
     Raises:
-        ScheduleError: no groups, an empty one, or something that is neither a name nor a layer.
+        ScheduleError: no groups, an empty one, something that is neither a name nor a layer, or one layer given twice.
     """
     one = isinstance(layers, str | Layer) or not isinstance(layers, Iterable)
     groups = [as_refs(group, what) for group in ([layers] if one else layers)]
     if not groups or not all(groups):
         raise ScheduleError(f"{what} needs groups of at least one layer. Received: {layers!r}.")
+    counts = Counter(_joined(groups))
+    if len(counts) < sum(counts.values()):
+        raise ScheduleError(
+            f"{what} takes each layer once, in one group. Received {counts.most_common(1)[0][0]!r} twice."
+        )
     return groups
 
 

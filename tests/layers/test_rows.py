@@ -173,7 +173,9 @@ def test_files(name, tmp_path):
 def test_weights_of_another_layer_are_refused(tmp_path):
     """A whole table does not say which rows train."""
     _model("sgd", _layer(True)).save_weights(tmp_path / "whole.weights.h5")
-    with pytest.raises(ValueError, match=r"weights for layer 'embedding' are not those of .* Received: 0 variables, not 3"):
+    with pytest.raises(
+        ValueError, match=r"weights for layer 'embedding' are not those of .* Received: 0 variables, not 3"
+    ):
         _model().load_weights(tmp_path / "whole.weights.h5")
 
 

@@ -339,6 +339,16 @@ def test_unfreeze_in_a_model_that_fit_builds(epoch):
     assert flags.training == {each: ["head", "words"] if each >= epoch else ["head"] for each in range(4)}
 
 
+def test_parameters_of_a_model_that_fit_builds(capsys):
+    """They are counted when they are there, and not announced as 0."""
+    schedule = unfreeze_at(1, "words")
+    net = _stock()
+    net.fit(tiny.IDS, tiny.LABELS, epochs=2, verbose=2, callbacks=[schedule])
+    head = net.layers[-1].count_params()
+    assert schedule.history["trainable_parameters"].tolist() == [head, net.count_params()]
+    assert "frozen: words; learning rate" in capsys.readouterr().out
+
+
 def test_phase_beyond_the_last_epoch_warns():
     """An unfreezing that this fit cannot reach is said when it begins."""
     net = tiny.model("sgd")

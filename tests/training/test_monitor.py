@@ -6,7 +6,7 @@ import pytest
 from keras import optimizers
 
 from embkeras.drift.report import drift_report
-from embkeras.errors import ArgumentError, UnknownLayerError
+from embkeras.errors import ArgumentError, EmbkerasWarning, UnknownLayerError
 from embkeras.training.callbacks import unfreeze_at
 from embkeras.training.monitor import DriftMonitor
 from tests import tiny
@@ -127,3 +127,14 @@ def test_monitor_goes_on_from_a_state():
     assert second.table["epoch"].tolist() == [0, 1, 2]
     np.testing.assert_array_equal(second.before, tiny.TABLE)
     assert first.table["epoch"].tolist() == [0, 1]
+
+
+def test_monitor_of_another_table_says_so():
+    """Drift from two beginnings in one table of figures would mislead."""
+    first, second = DriftMonitor("embedding"), DriftMonitor("embedding")
+    tiny.fit(tiny.model("sgd", trainable=True), epochs=1, callbacks=[first])
+    net = tiny.model("sgd")
+    net.get_layer("embedding").assign_table(tiny.TABLE + 1)
+    tiny.fit(net, epochs=1, callbacks=[second])
+    with pytest.warns(EmbkerasWarning, match="another table than the one that layer 'embedding' begins with now"):
+        second.restore(net, first.state())

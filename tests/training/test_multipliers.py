@@ -1,5 +1,7 @@
 """Factors of the learning rate for single variables."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -108,11 +110,25 @@ def test_factors_are_numbers(factor):
         RowWiseSGD(1.0, learning_rate_multipliers={"a": factor})
 
 
-@pytest.mark.parametrize("pattern", ["(", 3])
+@pytest.mark.parametrize("pattern", ["(", 3, b"a", re.compile("a", re.IGNORECASE)])
 def test_patterns_are_regular_expressions(pattern):
-    """What does not compile is refused."""
+    """What does not compile is refused, and so is what is no string: the config would lose the flags."""
     with pytest.raises(OptimizerError, match=r"maps regular expressions for variable paths to factors\. Received: "):
         RowWiseSGD(1.0, learning_rate_multipliers={pattern: 1.0})
+
+
+@pytest.mark.parametrize("factors", [0.1, "ab", ["a"], [("a", 0.5)]])
+def test_factors_are_given_by_pattern(factors):
+    """Anything but a mapping is refused."""
+    with pytest.raises(OptimizerError, match=r"maps regular expressions for variable paths to factors\. Received: "):
+        RowWiseSGD(1.0, learning_rate_multipliers=factors)
+
+
+def test_a_variable_of_tensorflow_goes_by_its_name():
+    """It has no path, and its name ends in ":0"."""
+    a = tf.Variable(np.zeros(2, np.float32), name="a")
+    RowWiseSGD(1.0, learning_rate_multipliers={"a": 0.5}).apply([tf.ones(2)], [a])
+    assert a.numpy().tolist() == [-0.5, -0.5]
 
 
 def test_check_multipliers():
@@ -133,6 +149,24 @@ def test_factors_are_saved_with_the_model(tmp_path):
     for each in (net, loaded):
         tiny.fit(each, epochs=1)
     assert tiny.apart(net, loaded) == 0
+
+
+@pytest.mark.filterwarnings("ignore:This fit ends before")
+def test_the_pattern_of_a_frozen_table_does_not_warn(tmp_path):
+    """Not when the model is loaded, nor in a loop of one's own, nor before the state of a run is restored."""
+    net, schedule = _frozen(), unfreeze_at(1, "embedding")
+    tiny.fit(net, epochs=1, callbacks=[schedule])
+    net.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    tiny.fit(loaded, epochs=2, initial_epoch=1, callbacks=[unfreeze_at(1, "embedding")])
+    alone = _frozen()
+    unfreeze_at(1, "embedding").apply(alone, 0)
+    alone.train_on_batch(tiny.IDS, tiny.LABELS)
+    unfreeze_at(1, "embedding").restore(_frozen(), schedule.state())
+
+
+def _frozen():
+    return tiny.model(RowWiseAdam(0.01, learning_rate_multipliers={"embedding/.*": 0.5}))
 
 
 def test_factors_live_through_an_unfreeze():

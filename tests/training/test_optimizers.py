@@ -282,6 +282,14 @@ def test_refused_settings(make, setting, value, reason):
         make(**{setting: value})
 
 
+def test_a_loss_scale_factor_from_outside_is_refused():
+    """MultiOptimizer sets it on the optimizers inside it after they were made."""
+    inner = optimizers.OptimizerMap(optimizers.SGD(0.1), {"embedding/.*": RowWiseAdam(0.01)})
+    net = tiny.model(optimizers.MultiOptimizer(inner, loss_scale_factor=2.0), trainable=True)
+    with pytest.raises(OptimizerError, match=r"RowWiseAdam does not take loss_scale_factor=2\.0: Keras cannot divide"):
+        tiny.fit(net, epochs=1)
+
+
 def test_settings_at_their_neutral_value_pass():
     """None, False and no decay are what a config holds."""
     assert RowWiseAdam(weight_decay=None, use_ema=False, amsgrad=False, clipnorm=None).weight_decay is None

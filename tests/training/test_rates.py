@@ -88,6 +88,19 @@ def test_a_second_fit_begins_the_rates_anew(name, begin):
     }
 
 
+def test_a_second_fit_begins_with_the_number_of_the_phase_that_ran_last():
+    """What other callbacks made of it in the first fit is gone, as it is where the last phase was a later one."""
+    net, schedule, rates = (
+        tiny.model(optimizers.SGD(0.2)),
+        TrainabilitySchedule([Phase(0, learning_rate=0.1)]),
+        _Rates(),
+    )
+    tiny.fit(net, epochs=1, callbacks=[schedule])
+    net.optimizer.learning_rate = 0.001
+    tiny.fit(net, epochs=1, callbacks=[schedule, rates])
+    assert rates.kept == {0: pytest.approx(0.1)}
+
+
 @pytest.mark.filterwarnings("ignore:This fit ends before")
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("stop", [2, 3])

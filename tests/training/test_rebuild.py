@@ -365,7 +365,7 @@ def test_private_names_of_keras_are_there():
     names += ["_untrack_variable", "_iterations", "_learning_rate", "_model_variables_moving_average"]
     assert [name for name in names if not hasattr(net.optimizer, name)] == []
     assert any(each is net.optimizer._learning_rate for each in net.optimizer._variables)  # set_rate replaces it
-    assert hasattr(_multi(), "_inner_optimizers") and hasattr(net.get_layer("head"), "_layers")
+    assert hasattr(_multi(), "optimizers") and hasattr(net.get_layer("head"), "_layers")
 
 
 @pytest.mark.stock_keras

@@ -45,15 +45,16 @@ def test_rows():
     """A phase that goes on in another fit keeps its row, and what ended it first stays."""
     record = Record()
     record.begin(0, 0, 15, 0.1)
-    record.epoch_ended(0)
+    record.epoch_ended(0, 15)
     record.end("training ended")
     record.begin(0, 1, 15, 0.1)
     assert record.table()["ended"].tolist() == [""]
-    record.epoch_ended(1)
+    record.epoch_ended(1, 20)
     record.end("patience")
     record.begin(1, 2, 55, None)
     table = record.table()
     assert table[["phase", "first_epoch", "last_epoch"]].to_numpy().tolist() == [[1, 0, 1], [2, 2, 2]]
+    assert table["trainable_parameters"].tolist() == [20, 55]  # as the last epoch found them
     assert table["ended"].tolist() == ["patience", ""] and table["learning_rate"].isna().tolist() == [False, True]
 
 

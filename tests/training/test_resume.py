@@ -148,6 +148,20 @@ def test_resumes_after_the_toggle(tmp_path, name):
     assert_equal_runs(run(), run())
 
 
+def test_resumes_a_multi_optimizer_that_maps_by_a_function(tmp_path):
+    """It knows the optimizers inside it only when it is built, which is after the state has been looked at."""
+
+    def optimizer():
+        inner = [optimizers.SGD(0.1, momentum=0.9), optimizers.Adam(0.01)]
+        return optimizers.MultiOptimizer(lambda variable: inner["head" in variable.path])
+
+    def run(step=None):
+        return process(tmp_path / "state", optimizer, step=step)
+
+    assert run(step=8) is None
+    assert_equal_runs(run(), run())
+
+
 def test_resumes_in_mixed_precision(tmp_path):
     """float16 with a loss that is scaled by Keras itself."""
 
@@ -217,6 +231,41 @@ def test_counters_of_keras_callbacks_go_on(tmp_path, first):
     assert made[-1][2].best == of_whole[2].best
     assert made[-1][3].table.equals(of_whole[3].table)
     assert len(whole[1].epoch) < 12
+
+
+def test_columns_of_an_appended_csv_stay(tmp_path):
+    """The header is that of epoch 0, without the drift, which the first epoch after the resume has in its logs."""
+
+    def run(name, step=None):
+        log = stock.CSVLogger(tmp_path / f"{name}.csv", append=True)
+        process(tmp_path / "state", _adam, lambda: [DriftMonitor("encoder/embedding", every=2), log], step=step)
+        return (tmp_path / f"{name}.csv").read_text()
+
+    whole = run("whole")
+    run("again", step=5)
+    assert run("again") == whole and len(whole.splitlines()) == 1 + _EPOCHS
+
+
+def test_drift_in_a_notebook_is_not_measured_from_another_table(tmp_path):
+    """A new monitor takes the interrupted table for the beginning: that is said. The same one knows better."""
+    keras.utils.set_random_seed(0)
+    net, first = model(optimizers.SGD(0.5)), DriftMonitor("encoder/embedding")
+    net.get_layer("encoder").get_layer("embedding").trainable = True
+
+    def fit(monitor, step=None):
+        callbacks = [ResumableBackup(tmp_path), monitor, Dying(step)]
+        return net.fit(tiny.IDS, tiny.LABELS, epochs=3, batch_size=4, verbose=0, callbacks=callbacks)
+
+    with pytest.raises(Dies):
+        fit(first, step=5)
+    with (
+        pytest.warns(EmbkerasWarning, match="from another table .* give fit the same DriftMonitor"),
+        pytest.raises(Dies),
+    ):
+        fit(DriftMonitor("encoder/embedding"), step=1)
+    fit(first)
+    np.testing.assert_array_equal(first.before, tiny.TABLE)
+    assert first.table["epoch"].tolist() == [0, 1, 2]
 
 
 def test_unseeded_draws_go_on(tmp_path):
@@ -323,6 +372,19 @@ def test_kept_state_of_a_finished_run_trains_no_further(tmp_path):
     assert len(steps) == done
     assert run(epochs=6)[1].epoch == [0, 1, 2, 3, 4, 5]
     assert again[0].fit(tiny.IDS, tiny.LABELS, epochs=1, verbose=0).epoch == [0]
+
+
+def test_kept_state_of_a_run_that_patience_stopped(tmp_path):
+    """Its last phase's best weights come back at the end, after Keras has written the moving averages over them."""
+
+    def run():
+        patient = TrainabilitySchedule([Phase(0, patience=1)], monitor="loss", mode="max")
+        backup = ResumableBackup(tmp_path, keep=True)
+        return process(None, SETTINGS["EMA"], lambda: [patient], backup=backup)
+
+    whole, again = run(), run()
+    assert len(whole[1].epoch) < _EPOCHS
+    assert_equal_runs(again, whole)
 
 
 def test_longer_run_from_a_kept_state_equals_a_long_run(tmp_path):
@@ -482,7 +544,7 @@ def test_what_is_not_saved_is_named(tmp_path):
     net = model(_adam())
     net.other_optimizer = optimizers.SGD()
     callbacks = [ResumableBackup(tmp_path), stock.LambdaCallback()]
-    message = r"does not save: LambdaCallback \(it has no state.*; the optimizer model\.other_optimizer"
+    message = r"LambdaCallback \(it has no state.*; the optimizer model\.other_optimizer.*takes part with state\(\)"
     with pytest.warns(EmbkerasWarning, match=message):
         tiny.fit(net, epochs=1, callbacks=callbacks)
 
@@ -529,6 +591,8 @@ def test_arguments_of_shuffle_and_batches():
         backup.batches((rows, rows), 2.0)
     with pytest.raises(ArgumentError, match=r"same number of rows, at least one\. Received: \[3, 4\] rows"):
         backup.batches((rows, rows[:3]), 2)
+    with pytest.raises(ArgumentError, match=r"make an array of a list with np\.asarray\. Received: 7"):
+        backup.batches(([7, 8], rows[:2]), 2)
 
 
 def test_private_name_is_there():

@@ -222,6 +222,26 @@ def test_a_dense_gradient_of_a_table_warns():
         tiny.fit(net, epochs=1)
 
 
+def test_a_constraint_on_a_table_warns():
+    """Keras applies it to every row, also to those that no batch names."""
+    net = tiny.model(RowWiseAdam(0.01), trainable=True)
+    net.get_layer("embedding")._embeddings.constraint = keras.constraints.MaxNorm(0.5)
+    with pytest.warns(
+        EmbkerasWarning, match="embedding/embeddings has a constraint, which Keras applies to all its rows"
+    ):
+        tiny.fit(net, epochs=1)
+    assert (tiny.table_of(net)[tiny.UNSEEN] != tiny.TABLE[tiny.UNSEEN]).any()
+
+
+def test_a_table_that_is_a_variable_of_tensorflow():
+    """Known by its name too, which ends in ":0"."""
+    table = tf.Variable(np.ones((10, 4), np.float32), name="embeddings")
+    optimizer = RowWiseSGD(0.1, row_warmup=4, catch_up=True, anchor_decay=1.0)
+    with pytest.warns(EmbkerasWarning, match="embeddings belongs to a stock Embedding layer"):
+        optimizer.apply([tiny.slices([3], np.ones((1, 4)))], [table])
+    np.testing.assert_allclose(table.numpy()[3], 1 - 0.1 / 4, rtol=1e-6)
+
+
 @pytest.mark.parametrize("arguments", [{}, {"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 3}])
 def test_all_of_it_in_every_mode_of_fit(arguments):
     """Decay, anchor, clipping, catching up and warming up together: the same weights in each mode."""
@@ -236,6 +256,30 @@ def test_all_of_it_in_every_mode_of_fit(arguments):
         return net
 
     assert tiny.apart(train(**arguments), train(jit_compile=False)) <= 1e-6
+
+
+class Distinct(keras.Model):
+    """Looks up each distinct id of the batch once, so that the number of ids depends on the data."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = tiny.embedding(trainable=True), keras.layers.Dense(3, activation="softmax")
+
+    def call(self, ids):
+        distinct, place = tf.unique(tf.reshape(ids, [-1]))
+        return self.head(tf.reduce_mean(tf.reshape(tf.gather(self.table(distinct), place), (-1, 5, 4)), 1))
+
+
+def test_a_number_of_ids_that_depends_on_the_data_under_xla():
+    """XLA pads what has no fixed size: the padding is no row."""
+    settings, trained = {"anchor_decay": 0.2, "catch_up": True, "row_warmup": 3, "global_clipnorm": 0.1}, []
+    for compiled in (False, True):
+        keras.utils.set_random_seed(0)
+        net = Distinct()
+        net.compile(RowWiseAdam(0.01, **settings), "sparse_categorical_crossentropy", jit_compile=compiled)
+        tiny.fit(net, epochs=2)
+        trained.append(net)
+    assert tiny.apart(*trained) <= 1e-6
 
 
 def test_gradients_by_rows_in_half_precision():

@@ -1,5 +1,7 @@
 """Phases as plain data."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -178,3 +180,18 @@ def test_top_down_checks_its_numbers(arguments, message):
     """Each names its rule."""
     with pytest.raises(ScheduleError, match=message):
         top_down_phases([("a",)], *arguments)
+
+
+def test_integers_of_numpy_are_taken_as_such():
+    """The state of a schedule is written as JSON, which knows Python's alone."""
+    phase = Phase(np.int64(3), patience=np.int64(2))
+    assert json.dumps([phase.start, phase.patience]) == "[3, 2]"
+
+
+@pytest.mark.parametrize("layers", [["a", ["b", "a"]], [["a", "a"]]])
+def test_a_layer_belongs_to_one_group(layers):
+    """It would thaw with the group that is thawed last, and the phase of the other would do nothing."""
+    with pytest.raises(
+        ScheduleError, match=r"gradual_unfreeze takes each layer once, in one group\. Received 'a' twice"
+    ):
+        as_groups(layers, "gradual_unfreeze")

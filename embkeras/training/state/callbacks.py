@@ -18,6 +18,8 @@ from keras import callbacks as stock
 from embkeras.errors import ResumeError
 
 _COUNTERS: dict[type, tuple[str, ...]] = {
+    # The columns; else a row of the resumed run may have others than the header, which stands in the file already.
+    stock.CSVLogger: ("keys",),
     stock.EarlyStopping: ("best", "best_epoch", "best_weights", "stopped_epoch", "wait"),
     stock.ModelCheckpoint: ("best", "_batches_seen_since_last_saving", "_last_batch_seen"),
     stock.ReduceLROnPlateau: ("best", "cooldown_counter", "wait"),
@@ -26,7 +28,6 @@ _COUNTERS: dict[type, tuple[str, ...]] = {
     stock.History: ("epoch", "history"),
 }
 _STATELESS = (
-    stock.CSVLogger,  # if it appends: see _unsaved
     stock.LearningRateScheduler,
     stock.ProgbarLogger,
     stock.RemoteMonitor,
@@ -68,7 +69,7 @@ def restore_states(
 
 def unsaved(callbacks: Sequence[keras.callbacks.Callback]) -> list[str]:
     """What is not saved: callbacks that may have a state and do not say so, and files that would be begun anew."""
-    return [_unsaved(callback) for callback in callbacks if not _has_state(callback) and _unsaved(callback)]
+    return [said for said in map(_unsaved, callbacks) if said]
 
 
 def _named(callbacks: Sequence[keras.callbacks.Callback]) -> dict[str, keras.callbacks.Callback]:
@@ -97,4 +98,5 @@ def _state_of(callback: keras.callbacks.Callback) -> dict[str, Any]:
 def _unsaved(callback: keras.callbacks.Callback) -> str:
     if isinstance(callback, stock.CSVLogger) and not callback.append:
         return "the file of CSVLogger, which begins anew without append=True"
-    return "" if type(callback) in _STATELESS else f"{type(callback).__name__} (it has no state() and restore())"
+    known = _has_state(callback) or type(callback) in _STATELESS
+    return "" if known else f"{type(callback).__name__} (it has no state() and restore())"

@@ -27,6 +27,7 @@ class Counting(keras.callbacks.Callback):
 
 
 _MAKERS = {
+    stock.CSVLogger: lambda folder: stock.CSVLogger(folder / "m.csv"),
     stock.EarlyStopping: lambda folder: stock.EarlyStopping("loss", restore_best_weights=True),
     stock.ModelCheckpoint: lambda folder: stock.ModelCheckpoint(folder / "m.keras", monitor="loss"),
     stock.ReduceLROnPlateau: lambda folder: stock.ReduceLROnPlateau("loss"),
