@@ -266,6 +266,7 @@ class Distinct(keras.Model):
         self.table, self.head = tiny.embedding(trainable=True), keras.layers.Dense(3, activation="softmax")
 
     def call(self, ids):
+        """Scores."""
         distinct, place = tf.unique(tf.reshape(ids, [-1]))
         return self.head(tf.reduce_mean(tf.reshape(tf.gather(self.table(distinct), place), (-1, 5, 4)), 1))
 
