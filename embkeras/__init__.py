@@ -27,6 +27,7 @@ _WITHOUT_KERAS = {
     "plot_drift": "drift.plots",
     "plot_training": "drift.plots",
     "save_vectors": "vectors.formats",
+    "share_rows": "vectors.pruning",
 }
 _WITH_KERAS = {
     "DriftMonitor": "training.monitor",
@@ -39,12 +40,16 @@ _WITH_KERAS = {
     "RowWiseAdamW": "training.optimizers",
     "RowWiseSGD": "training.optimizers",
     "TrainabilitySchedule": "training.callbacks",
+    "WordDropout": "layers.word_dropout",
     "build_classifier": "layers.builders",
     "build_embedding": "layers.builders",
+    "change_vocabulary": "training.vocabularies",
+    "combine_embeddings": "layers.combined",
     "compare_strategies": "training.experiments",
     "export_saved_model": "serving.export",
     "gradual_unfreeze": "training.callbacks",
     "unfreeze_at": "training.callbacks",
+    "unfreeze_rows": "training.row_schedule",
 }
 __all__ = sorted(["errors", *_WITHOUT_KERAS, *_WITH_KERAS])
 
@@ -52,7 +57,9 @@ if TYPE_CHECKING:  # so that editors see what __getattr__ gives
     from embkeras.drift.plots import plot_comparison, plot_coverage, plot_drift, plot_training
     from embkeras.drift.report import DriftReport, drift_report
     from embkeras.layers.builders import build_classifier, build_embedding
+    from embkeras.layers.combined import combine_embeddings
     from embkeras.layers.embedding import PretrainedEmbedding
+    from embkeras.layers.word_dropout import WordDropout
     from embkeras.serving.client import ExportedModel
     from embkeras.serving.export import export_saved_model
     from embkeras.training.callbacks import TrainabilitySchedule, gradual_unfreeze, unfreeze_at
@@ -60,9 +67,12 @@ if TYPE_CHECKING:  # so that editors see what __getattr__ gives
     from embkeras.training.monitor import DriftMonitor
     from embkeras.training.optimizers import RowWiseAdagrad, RowWiseAdam, RowWiseAdamW, RowWiseSGD
     from embkeras.training.resume import ResumableBackup
+    from embkeras.training.row_schedule import unfreeze_rows
     from embkeras.training.schedules import Phase
+    from embkeras.training.vocabularies import change_vocabulary
     from embkeras.vectors.alignment import AlignedMatrix, align
     from embkeras.vectors.formats import load_vectors, save_vectors
+    from embkeras.vectors.pruning import share_rows
     from embkeras.vectors.store import KeyedVectors
     from embkeras.vectors.tokenizer import Tokenizer
     from embkeras.vectors.vocabulary import Vocabulary

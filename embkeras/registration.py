@@ -13,9 +13,11 @@ from types import ModuleType
 from embkeras.errors import BackendError
 
 _MODULES_WITH_CLASSES = (
+    "embkeras.layers.combined",
     "embkeras.layers.embedding",
     "embkeras.layers.pooling",
     "embkeras.layers.rows",
+    "embkeras.layers.word_dropout",
     "embkeras.training.optimizers",
     "embkeras.training.rates",
 )

@@ -41,6 +41,7 @@ DESIGN_NAMES = {
 }
 LATER = {"propagate_drift", "check_saved_model"}  # named in the design, not built yet
 BESIDES = {"DriftReport", "ExportedModel", "PretrainedEmbedding", "Tokenizer", "plot_training"}
+BESIDES |= {"WordDropout", "change_vocabulary", "combine_embeddings", "share_rows", "unfreeze_rows"}
 BESIDES |= {"ResumableBackup", "RowWiseAdagrad", "RowWiseAdamW", "RowWiseSGD"}
 HEAVY = {"tensorflow", "keras", "matplotlib"}
 

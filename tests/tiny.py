@@ -10,6 +10,7 @@ from embkeras.training.rebuild import rebuild_training
 IDS = np.random.default_rng(1).integers(1, 9, (12, 5))  # id 9 never occurs
 LABELS = np.random.default_rng(2).integers(0, 3, 12)
 TABLE = np.random.default_rng(3).normal(size=(10, 4)).astype(np.float32)
+TABLE[0] = 0  # padding
 UNSEEN = 9
 
 

@@ -11,6 +11,7 @@ from embkeras.layers.embedding import PretrainedEmbedding
 from embkeras.layers.pooling import MaskedConvolutions, MaskedMean, PadToLength
 from embkeras.layers.rows import RowEmbedding, check_mask
 from embkeras.vectors.alignment import AlignedMatrix
+from embkeras.vectors.pruning import SharedRows
 
 CNN_WIDTHS = (3, 4, 5)
 
@@ -20,6 +21,8 @@ def build_embedding(
     *,
     trainable: bool | str | np.ndarray = False,
     mask_zero: bool = True,
+    stored: str = "float32",
+    shared: SharedRows | None = None,
     name: str = "embedding",
     dtype: Any = None,
 ) -> PretrainedEmbedding:
@@ -31,15 +34,19 @@ def build_embedding(
             ("[UNK]" included, padding not), and a bool array of shape (V,) those where it is true; the others then stay
             bit-identical under any optimizer. Schedules freeze and thaw each of these forms.
         mask_zero: id 0 is padding and masked for the layers that follow.
+        stored: "float16" or "int8" (with one scale a row) keep the rows that do not train in half or a quarter of the
+            memory; `layer.accuracy` says how near they stay. Not with `trainable=True`.
+        shared: what `share_rows` gave: ids that share a row have one row of the base. Not with `trainable=True`.
         name: the layer's name, by which schedules find it.
         dtype: dtype or dtype policy, as for any Keras layer.
 
     Returns:
-        A layer from integer ids (batch, time) to vectors (batch, time, D); `.matrix()` gives the table back.
+        A layer from integer ids (batch, time) to vectors (batch, time, D); `.matrix()` gives the table back. The row of
+        the padding is zeros, and gets no gradient.
 
     Raises:
-        ArgumentError: no AlignedMatrix, another `trainable`, one that names the padding row or no row, or `mask_zero`
-            where id 0 is a word.
+        ArgumentError: no AlignedMatrix, another `trainable`, one that names the padding row or no row, `mask_zero`
+            where id 0 is a word, or a small table that is to train as a whole.
 
     Example:
         >>> import numpy as np
@@ -62,16 +69,35 @@ def build_embedding(
             f"(padding_id={vocabulary.padding_id}). Pass mask_zero=False, or give the vocabulary a padding id 0 "
             f"(StringLookup: mask_token='')."
         )
+    settings = {"mask_zero": mask_zero, "padding_id": vocabulary.padding_id, "name": name, "dtype": dtype}
     size = len(vocabulary), aligned.output_dim
-    settings = {"mask_zero": mask_zero, "name": name, "dtype": dtype}
-    if rows is None:
+    if rows is None and stored == "float32" and shared is None:
         layer = PretrainedEmbedding(*size, trainable=trainable, **settings)
         layer.build()
+    elif trainable is True:
+        raise ArgumentError(
+            f"A table that trains as a whole is float32, with a row for each id. "
+            f"Received: trainable=True with stored={stored!r}, shared={shared}."
+        )
     else:
-        layer = RowEmbedding(*size, int(rows.sum()), **settings)
-        layer.build()
-        layer.choose_rows(rows)
+        layer = _split_layer(size, rows, stored, shared, settings)
     layer.assign_table(aligned.values)
+    return layer
+
+
+def _split_layer(
+    size: tuple[int, int], rows: np.ndarray | None, stored: str, shared: SharedRows | None, settings: dict[str, Any]
+) -> RowEmbedding:
+    if shared is not None and (not isinstance(shared, SharedRows) or len(shared.row_of) != size[0]):
+        raise ArgumentError(f"shared takes what share_rows gives for these {size[0]} ids. Received: {shared}.")
+    count = 0 if rows is None else int(rows.sum())
+    kept = None if shared is None else len(shared.kept)
+    layer = RowEmbedding(*size, count, stored=stored, stored_rows=kept, trainable=count > 0, **settings)
+    layer.build()
+    if shared is not None and kept < size[0]:
+        layer.share_rows(shared.row_of, shared.kept)
+    if rows is not None:
+        layer.choose_rows(rows)
     return layer
 
 

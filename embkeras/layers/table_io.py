@@ -3,9 +3,10 @@
 A whole read of a variable that was ever read or written by rows copies it, and TensorFlow keeps the memory of the copy;
 NumPy and Keras then copy once or twice more. A block costs 4 MB whatever the table's size.
 
-Private name used here: `_h5_entry_group`, the HDF5 group that Keras' weight store is at; publicly it hands out and takes
+Private names used here: `_h5_entry_group`, the HDF5 group that Keras' weight store is at; publicly it hands out and takes
 whole arrays only. Without it, and for every store and dataset that is not the plain case, `save_table` and `load_table`
-say False and the caller goes Keras' way. `tests/layers/test_table_io.py` fails when the name goes.
+say False and the caller goes Keras' way. And `_autocast` of variables, which cannot be set after they were made.
+`tests/layers/test_table_io.py` fails when one of the names goes.
 """
 
 from collections.abc import Iterator
@@ -21,6 +22,16 @@ BLOCK = 1 << 20  # numbers moved at once; more is no faster, and TensorFlow keep
 _PLAIN_DTYPES = ("float16", "float32", "float64")
 
 
+def read_by_rows(variable: keras.Variable) -> None:
+    """Mark a table: optimizers know by `row_reads` that no whole copy follows, and Keras is not to cast it as a whole.
+
+    (With a policy such as "mixed_float16" of the layer alone, Keras casts every variable that is read, whatever the
+    layer's `autocast` says: the whole table in every step, and its gradient is dense.)
+    """
+    variable.row_reads = True
+    variable._autocast = False
+
+
 def fill_table(variable: keras.Variable, source: Any) -> None:
     """Write `source` into a table, block by block, on every replica.
 
@@ -28,18 +39,27 @@ def fill_table(variable: keras.Variable, source: Any) -> None:
         variable: float table of shape (rows, width).
         source: array or HDF5 dataset of the same shape; it may lie on disk.
     """
-    for start, stop in _blocks(variable):
-        rows = tf.cast(source[start:stop], variable.dtype)
-        for replica in _replicas(variable):
-            # `variable[a:b].assign` copies the whole variable, and a raw slice assignment takes 4 times as long.
-            replica.scatter_update(tf.IndexedSlices(rows, tf.range(start, stop)))
+    for start, stop in blocks(variable.shape):
+        write_rows(variable, np.arange(start, stop), source[start:stop])
+
+
+def write_rows(variable: keras.Variable, rows: np.ndarray, values: Any) -> None:
+    """Write `values` into some rows of a variable, on every replica."""
+    values = tf.cast(values, variable.dtype)
+    for replica in _replicas(variable):
+        # `variable[a:b].assign` copies the whole variable, and a raw slice assignment takes 4 times as long.
+        replica.scatter_update(tf.IndexedSlices(values, tf.convert_to_tensor(rows)))
+
+
+def read_rows(variable: keras.Variable, rows: np.ndarray) -> np.ndarray:
+    """Some rows of a variable; on several replicas those of the first."""
+    return tf.nn.embedding_lookup(_replicas(variable)[0], rows).numpy()
 
 
 def row_blocks(variable: keras.Variable) -> Iterator[tuple[int, np.ndarray]]:
     """The table as (first row, rows) from top to bottom; on several replicas that of the first."""
-    first = _replicas(variable)[0]
-    for start, stop in _blocks(variable):
-        yield start, tf.nn.embedding_lookup(first, tf.range(start, stop)).numpy()
+    for start, stop in blocks(variable.shape):
+        yield start, read_rows(variable, np.arange(start, stop))
 
 
 def copy_of_table(variable: keras.Variable) -> np.ndarray:
@@ -48,6 +68,14 @@ def copy_of_table(variable: keras.Variable) -> np.ndarray:
     for start, rows in row_blocks(variable):
         copy[start : start + len(rows)] = rows
     return copy
+
+
+def table_of_calls(layer: keras.layers.Layer) -> np.ndarray:
+    """A float32 table of what the layer gives for each id, shape (input_dim, output_dim)."""
+    table = np.empty((layer.input_dim, layer.output_dim), np.float32)
+    for start, stop in blocks(table.shape):
+        table[start:stop] = keras.ops.convert_to_numpy(keras.ops.cast(layer(np.arange(start, stop)), "float32"))
+    return table
 
 
 def save_table(store: Any, key: str, variable: keras.Variable) -> bool:
@@ -104,8 +132,9 @@ def _is_plain(dataset: Any) -> bool:
     )
 
 
-def _blocks(variable: keras.Variable) -> Iterator[tuple[int, int]]:
-    rows, width = variable.shape
+def blocks(shape: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """The blocks of a table of this shape as (first row, row behind the last)."""
+    rows, width = shape
     step = max(1, BLOCK // width)
     for start in range(0, rows, step):
         yield start, min(start + step, rows)

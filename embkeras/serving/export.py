@@ -18,6 +18,7 @@ from embkeras.errors import ArgumentError, OutputError, SavedModelError
 from embkeras.files import written_beside
 from embkeras.layers.embedding import PretrainedEmbedding
 from embkeras.layers.naming import walk
+from embkeras.serving.folding import folded
 from embkeras.vectors.vocabulary import Vocabulary
 
 VOCABULARY_FILE, CARD_FILE = "vocabulary.json", "embkeras.json"
@@ -37,7 +38,8 @@ def export_saved_model(
 
     The signature `serving_default` takes `token_ids`, int64 of shape (batch, time), and returns a dictionary:
     `scores` for a model with one output, the model's own names for one with several. Ids outside [0, V) are read as
-    the vocabulary's OOV id ("[UNK]"). The table is stored once. `assets/` holds the vocabulary and, with its
+    the vocabulary's OOV id ("[UNK]"). The table is stored once; a layer made of several variables (LoRA, rows that train
+    beside a base, combinations, a projection) becomes one table where that is smaller. `assets/` holds the vocabulary and, with its
     fingerprint, the class names. The folder appears whole or not at all.
 
     Args:
@@ -85,13 +87,14 @@ def export_saved_model(
         vocabulary.save(Path(assets, VOCABULARY_FILE))
         Path(assets, CARD_FILE).write_text(json.dumps(card, indent=1), encoding="ascii")
         module = tf.Module()
-        # Every variable is reached by this one list, so it is stored once.
-        module.weights = [variable.value for variable in model.variables]
         module.assets = [tf.saved_model.Asset(str(Path(assets, name))) for name in (VOCABULARY_FILE, CARD_FILE)]
         ids = tf.TensorSpec((None, _fixed_time(model)), tf.int64, name="token_ids")
-        serve = tf.function(_server(model, vocabulary, outputs), input_signature=[ids])
+        with folded(model) as variables:
+            module.weights = variables  # every variable is reached by this one list, so it is stored once
+            serve = tf.function(_server(model, vocabulary, outputs), input_signature=[ids])
+            serving = serve.get_concrete_function()
         try:
-            tf.saved_model.save(module, str(beside), signatures={"serving_default": serve.get_concrete_function()})
+            tf.saved_model.save(module, str(beside), signatures={"serving_default": serving})
         except tf.errors.OpError as error:  # TensorFlow's own word for a full disk
             raise OutputError(f"Cannot write {str(target)!r}: {_first_line(error.message)}") from error
     return target

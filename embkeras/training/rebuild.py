@@ -143,6 +143,11 @@ def parts(optimizer: Any) -> Iterator[Any]:
         yield from parts(part)
 
 
+def slots_of(optimizer: Any) -> dict[str, dict[Any, keras.Variable | None]]:
+    """The slots that one optimizer holds, by attribute and by key of the variable that they belong to."""
+    return _state_of(optimizer).slots
+
+
 def _state_of(optimizer: Any) -> _State:
     variables = list(optimizer._trainable_variables)
     keys = [optimizer._var_key(variable) for variable in variables]

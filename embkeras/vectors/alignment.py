@@ -1,11 +1,10 @@
 """align: one row a token id, taken from the vectors or filled in, with a report of which is which."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,10 +13,10 @@ from embkeras.arrays import BLOCK, check_matrix, first_nonfinite_row
 from embkeras.errors import AlignmentError, ArgumentError
 from embkeras.files import written_beside
 from embkeras.vectors.fallbacks import check_fallbacks, spellings
+from embkeras.vectors.oov import Oov, check_oov, fill_oov
+from embkeras.vectors.postprocess import transform
 from embkeras.vectors.store import KeyedVectors
 from embkeras.vectors.vocabulary import Vocabulary
-
-OOV_FILLS = ("normal", "mean", "zeros")
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,10 @@ class AlignedMatrix:
     `align` makes it; a matrix of your own that is in the vocabulary's order can be given directly.
 
     Args:
-        values: floats of shape (V, D), finite; read-only afterwards, and float32.
+        values: floats of shape (V, D), finite; read-only afterwards, and float32. The padding row becomes zeros.
         vocabulary: V tokens.
         found: bool array of shape (V,): rows that came from the vectors (all but the special ones by default).
-        how: for each id "exact", the fallbacks that found it, "oov" or "special".
+        how: for each id (spelling found, how): "exact", the fallbacks, "subwords", "oov" or "special".
 
     Raises:
         AlignmentError: another number of rows than tokens, or NaN or infinity in the matrix.
@@ -73,6 +72,10 @@ class AlignedMatrix:
                 f"An aligned matrix must be finite. Received NaN or infinity in row {bad} "
                 f"(token {self.vocabulary.tokens[bad]!r})."
             )
+        padding = self.vocabulary.padding_id
+        if padding is not None and values[padding].any():  # in every layer padding is zeros: so it is in the baseline
+            values = values.copy()
+            values[padding] = 0
         values.flags.writeable = False
         found = np.ones(len(values), bool) if self.found is None else np.array(self.found, bool)
         if self.found is None:
@@ -110,12 +113,42 @@ class AlignedMatrix:
         return Coverage(float(self.found[words].mean()) if words.any() else 0.0, running)
 
     def report(self) -> pd.DataFrame:
-        """One row a token id: `token`, `count`, `how` ("exact", fallbacks, "oov", "special"), `spelling` found."""
+        """One row a token id: `token`, `count`, `how`, `spelling` found.
+
+        `how` is "exact", the fallbacks that found it, "subwords" (composed from n-grams), "oov" or "special".
+        """
         spelling, how = zip(*self.how, strict=True)
         table = pd.DataFrame({"token": self.vocabulary.tokens, "how": how, "spelling": spelling})
         if self.vocabulary.counts is not None:
             table.insert(1, "count", self.vocabulary.counts)
         return table.rename_axis("id")
+
+    def transformed(self, *functions: Callable[[np.ndarray], np.ndarray]) -> "AlignedMatrix":
+        """This vocabulary with the matrix that the functions make of this one, each working on what the one before made.
+
+        The functions see all V rows, the padding row as zeros; it is zeros afterwards too. A function with an argument
+        `rows`, as those of `embkeras.vectors.postprocess`, is given `found` for it, unless it is bound already: means and
+        components are then those of the vectors found, and rows that were drawn for other tokens do not shift them.
+        `found` and `how` stay as they are. The table is copied once more at the end.
+
+        Args:
+            functions: from a float32 array (V, D) to one of shape (V, any width); `functools.partial` sets arguments.
+
+        Raises:
+            ArgumentError: what is no function, or returns something else than floats of V rows; or what it raises.
+            AlignmentError: a result with NaN or infinity.
+
+        Example:
+            >>> from embkeras.vectors.postprocess import centre
+            >>> aligned = AlignedMatrix(np.array([[0.0], [1.0], [2.0]]), Vocabulary(["", "cat", "dog"], oov_ids=()))
+            >>> aligned.transformed(centre).values.tolist()
+            [[0.0], [-0.5], [0.5]]
+        """
+        values = transform(self.values, functions, rows=self.found)
+        if self.vocabulary.padding_id is not None:  # here already: the class would have to copy the table for it
+            values[self.vocabulary.padding_id] = 0
+        values.flags.writeable = False
+        return AlignedMatrix(values, self.vocabulary, self.found, self.how)
 
 
 def align(
@@ -123,21 +156,26 @@ def align(
     vocabulary: Vocabulary,
     *,
     fallbacks: Sequence[str] = ("lower",),
-    oov: str = "normal",
+    oov: Oov = "normal",
     seed: int = 0,
     out: str | os.PathLike | None = None,
 ) -> AlignedMatrix:
     """Give every token id its vector: row i of the result belongs to `vocabulary.tokens[i]`.
 
-    The padding row is exact zeros. Tokens without a vector, "[UNK]" among them, are filled in as `oov` says.
+    The padding row is exact zeros. Tokens without a vector, "[UNK]" among them, are filled in as `oov` says; of several
+    OOV ids each gets a row of its own under "normal". Whatever fills them, these rows are not `found`: they stay out of
+    the coverage, and `build_embedding(trainable="oov")` trains them.
 
     Args:
         vectors: words and matrix; loaded whole, or with `words=` and `fallbacks=` that cover these.
         vocabulary: V tokens.
         fallbacks: spellings to try after the exact token, in this order (see `embkeras.vectors.fallbacks`).
         oov: "normal" draws from a normal distribution with the mean and standard deviation of each column of the
-            vectors found, "mean" takes their mean, "zeros" zeros.
-        seed: for `oov="normal"`; the same seed gives the same rows.
+            vectors found, "mean" takes their mean, "zeros" zeros. "subwords" composes a row from the character n-grams
+            of the token as it is spelt, where the vectors carry `subwords` (fastText). A function of the token returns
+            the row, of shape (vector_size,). What has no n-gram, such as "[UNK]", and what the function answers with
+            None is drawn as by "normal".
+        seed: for rows that are drawn; the same seed gives the same rows.
         out: write the matrix to this `.npy` file and memory-map it, for tables that do not fit into memory twice.
 
     Returns:
@@ -146,7 +184,8 @@ def align(
     Raises:
         AlignmentError: no token was found, a vector found holds NaN or infinity, or the vectors were loaded with
             fewer words or other fallbacks than asked for here.
-        ArgumentError: an unknown fallback or `oov`.
+        ArgumentError: an unknown fallback or `oov`, "subwords" for vectors without them, or a function that returns
+            something else than a finite row or None (the message names the token).
         OutputError: `out` cannot be written.
 
     Example:
@@ -161,8 +200,7 @@ def align(
             f"align takes KeyedVectors and a Vocabulary. "
             f"Received: {type(vectors).__name__} and {type(vocabulary).__name__}."
         )
-    if oov not in OOV_FILLS:
-        raise ArgumentError(f"oov must be one of {', '.join(OOV_FILLS)}. Received: {oov!r}.")
+    check_oov(oov, vectors)
     rows, how = _find_rows(vectors, vocabulary, check_fallbacks(fallbacks))
     if not (rows >= 0).any():
         raise AlignmentError(
@@ -172,14 +210,16 @@ def align(
     shape = (len(vocabulary), vectors.vector_size)
     if out is None:
         values = np.empty(shape, np.float32)
-        _fill(values, vectors, vocabulary, rows, oov, seed)
+        composed = _fill(values, vectors, vocabulary, rows, oov, seed)
         values.flags.writeable = False
     else:
         with written_beside(out) as beside:
             values = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
-            _fill(values, vectors, vocabulary, rows, oov, seed)
+            composed = _fill(values, vectors, vocabulary, rows, oov, seed)
             values.flush()
         values = np.load(Path(out), mmap_mode="r")
+    for id_ in composed:
+        how[id_] = ("", "subwords")
     return AlignedMatrix(values, vocabulary, rows >= 0, tuple(how))
 
 
@@ -207,9 +247,9 @@ def _find_rows(
 
 
 def _fill(
-    values: np.ndarray, vectors: KeyedVectors, vocabulary: Vocabulary, rows: np.ndarray, oov: str, seed: int
-) -> None:
-    """Write every row of `values`; vectors are copied in blocks, in the order of the source."""
+    values: np.ndarray, vectors: KeyedVectors, vocabulary: Vocabulary, rows: np.ndarray, oov: Oov, seed: int
+) -> list[int]:
+    """Write every row of `values`, vectors in blocks and in the order of the source; the ids composed of subwords."""
     found = np.flatnonzero(rows >= 0)
     found = found[np.argsort(rows[found], kind="stable")]
     step = max(1, BLOCK // values.shape[1])
@@ -229,19 +269,9 @@ def _fill(
         total, squares = total + block.sum(axis=0), squares + np.square(block).sum(axis=0)
     mean = total / len(found)
     deviation = np.sqrt(np.maximum(squares / len(found) - mean**2, 0))
-    _fill_oov(values, np.flatnonzero(rows < 0), oov, mean, deviation, seed)
+    composed = fill_oov(
+        values, np.flatnonzero(rows < 0), oov, vectors, vocabulary, mean=mean, deviation=deviation, seed=seed
+    )
     if vocabulary.padding_id is not None:
         values[vocabulary.padding_id] = 0
-
-
-def _fill_oov(
-    values: np.ndarray, ids: np.ndarray, oov: str, mean: np.ndarray, deviation: np.ndarray, seed: int
-) -> None:
-    rng: Any = np.random.default_rng(seed)
-    step = max(1, BLOCK // values.shape[1])
-    for start in range(0, len(ids), step):
-        block = ids[start : start + step]
-        if oov == "normal":
-            values[block] = rng.normal(mean, deviation, (len(block), values.shape[1]))
-        else:
-            values[block] = mean if oov == "mean" else 0
+    return composed

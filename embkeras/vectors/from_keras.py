@@ -1,7 +1,7 @@
 """Reading the vocabulary of a Keras preprocessing layer, through its public methods and without importing Keras."""
 
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from embkeras.errors import VocabularyError
@@ -27,11 +27,16 @@ class LayerVocabulary:
     tokenizer: Tokenizer | None
 
 
-def read_layer(layer: Any) -> LayerVocabulary:
+def read_layer(layer: Any, tokenizer: Tokenizer | None = None) -> LayerVocabulary:
     """The ids of an adapted `TextVectorization` or `StringLookup`.
 
+    Args:
+        layer: the layer.
+        tokenizer: cuts the texts for a layer that does not say how, as no StringLookup does.
+
     Raises:
-        VocabularyError: another kind of layer, one without a vocabulary, or one that does not output ids.
+        VocabularyError: another kind of layer, one without a vocabulary, one that does not output ids, or a tokenizer
+            for a layer that has one or whose ids cannot be given without it.
     """
     kinds = {kind.__name__ for kind in type(layer).__mro__}
     if not kinds & {"TextVectorization", "StringLookup"}:
@@ -51,7 +56,23 @@ def read_layer(layer: Any) -> LayerVocabulary:
         read = LayerVocabulary(tokens, 0 if first else None, tuple(range(first, special)), None)
     if len(tokens) <= special:
         raise VocabularyError("The layer has no vocabulary yet: adapt it, or give it one, first.")
-    return read
+    return read if tokenizer is None else _with_tokenizer(read, tokenizer, config)
+
+
+def _with_tokenizer(read: LayerVocabulary, tokenizer: Tokenizer, config: dict[str, Any]) -> LayerVocabulary:
+    """The ids with a tokenizer beside them, if `encode` can then give those of the layer."""
+    if read.tokenizer is not None:
+        raise VocabularyError("This layer says itself how it cuts texts. Leave tokenizer= out.")
+    if config.get("salt") is not None and len(read.oov_ids) > 1:
+        raise VocabularyError(
+            f"Several OOV ids with a salt follow a hash that is not known here: leave tokenizer= out, and encode with "
+            f"the layer. Received: salt={config['salt']!r}, num_oov_indices={len(read.oov_ids)}."
+        )
+    if config.get("encoding", "utf-8") != "utf-8":
+        raise VocabularyError(
+            f'A tokenizer needs a layer with encoding="utf-8". Received: encoding={config["encoding"]!r}.'
+        )
+    return replace(read, tokenizer=tokenizer)
 
 
 def _text_tokenizer(config: dict[str, Any]) -> Tokenizer | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from embkeras.arrays import check_matrix, nearest_rows
 from embkeras.errors import ArgumentError, UnknownWordError
+from embkeras.vectors.subwords import Subwords
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class KeyedVectors:
     Args:
         words: distinct words, one a row.
         matrix: floats of shape (words, vector_size); kept as it is, so it may be memory-mapped.
+        subwords: n-gram vectors of the same width, from which `align(oov="subwords")` composes vectors.
         provenance: set by `load_vectors`.
 
     Attributes:
@@ -46,9 +48,11 @@ class KeyedVectors:
         matrix: array of shape (words, vector_size).
         vector_size: width of a vector.
         key_to_index: word -> row.
+        subwords: Subwords, or None.
 
     Raises:
-        ArgumentError: another number of words than rows, a repeated word, or a matrix that is not 2-D floats.
+        ArgumentError: another number of words than rows, a repeated word, a matrix that is not 2-D floats, or
+            subwords of another width.
 
     Example:
         >>> import numpy as np
@@ -57,7 +61,14 @@ class KeyedVectors:
         'dog'
     """
 
-    def __init__(self, words: Sequence[str], matrix: Any, *, provenance: Provenance | None = None):
+    def __init__(
+        self,
+        words: Sequence[str],
+        matrix: Any,
+        *,
+        subwords: Subwords | None = None,
+        provenance: Provenance | None = None,
+    ):
         self.words = list(words)
         self.matrix = check_matrix(matrix, "The matrix of KeyedVectors", rows=len(self.words))
         self.key_to_index = {word: row for row, word in enumerate(self.words)}
@@ -65,6 +76,9 @@ class KeyedVectors:
         if len(self.key_to_index) != len(self.words):
             row = next(i for i, word in enumerate(self.words) if self.key_to_index[word] != i)
             raise ArgumentError(f"Words must be distinct. Received {self.words[row]!r} twice (first at row {row}).")
+        if subwords is not None and (not isinstance(subwords, Subwords) or subwords.vector_size != self.vector_size):
+            raise ArgumentError(f"subwords must be Subwords of vector_size {self.vector_size}. Received: {subwords!r}.")
+        self.subwords = subwords
 
     @property
     def vector_size(self) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from embkeras.errors import ArgumentError, VocabularyError
 from embkeras.files import written_beside
 from embkeras.vectors.from_keras import read_layer
+from embkeras.vectors.hashing import hash_bucket
 from embkeras.vectors.special import check_special_ids, check_special_tokens
 from embkeras.vectors.tokenizer import WORDS, Tokenizer
 
@@ -30,7 +31,8 @@ class Vocabulary:
     Args:
         tokens: one token an id. Apart from the special ones, each occurs once.
         padding_id: the id that fills short texts, or None if there is none.
-        oov_ids: ids for tokens out of the vocabulary: none, one, or several (hashed buckets of a `StringLookup`).
+        oov_ids: ids for tokens out of the vocabulary: none, one, or several, among which `encode` chooses by the hash
+            that `StringLookup(num_oov_indices=k)` uses (without a salt).
         counts: occurrences in the training text: int array of shape (V,), or a mapping token -> count.
         tokenizer: how `encode` cuts a text; without one, only tokens can be looked up.
 
@@ -141,16 +143,23 @@ class Vocabulary:
         )
 
     @classmethod
-    def from_layer(cls, layer: Any) -> "Vocabulary":
+    def from_layer(cls, layer: Any, *, tokenizer: Tokenizer | None = None) -> "Vocabulary":
         """The vocabulary of an adapted `TextVectorization` or `StringLookup` layer, ids unchanged.
 
         `encode` then gives the ids that the layer gives, as far as the layer's settings are plain data; a layer
         with a callable of its own gets no tokenizer.
 
+        Args:
+            layer: the layer.
+            tokenizer: cuts the texts for a layer that does not say how; a StringLookup takes tokens, no texts. Tokens
+                out of the vocabulary get the OOV id that the layer hashes them into. A text that spells out a mask
+                token, such as "<pad>", gets an OOV id from `encode`: what a text says is never padding.
+
         Raises:
-            VocabularyError: another kind of layer, a layer without a vocabulary, or one that does not output ids.
+            VocabularyError: another kind of layer, a layer without a vocabulary, one that does not output ids, or a
+                tokenizer for a layer that has one, or hashes with a salt, or is not in UTF-8.
         """
-        read = read_layer(layer)
+        read = read_layer(layer, tokenizer)
         return cls(read.tokens, padding_id=read.padding_id, oov_ids=read.oov_ids, tokenizer=read.tokenizer)
 
     def extended(self, tokens: Iterable[str]) -> "Vocabulary":
@@ -190,8 +199,7 @@ class Vocabulary:
         """The ids of a text, int64 of shape (tokens,); a text without tokens gives an empty array.
 
         Raises:
-            VocabularyError: there is no tokenizer, or a token is out of the vocabulary and which id it should get
-                is not defined here (no OOV id, or several, among which Keras chooses by a hash).
+            VocabularyError: there is no tokenizer, or a token is out of a vocabulary that has no OOV id.
         """
         if self.tokenizer is None:
             raise VocabularyError("This vocabulary has no tokenizer: give one, or encode with the layer it came from.")
@@ -201,12 +209,12 @@ class Vocabulary:
         id_ = self.token_to_id.get(token)
         if id_ is not None:
             return id_
-        if len(self.oov_ids) != 1:
+        if not self.oov_ids:
             raise VocabularyError(
-                f"Token {token!r} is out of the vocabulary, which has {len(self.oov_ids)} OOV ids: "
-                f"which one it gets is not defined here. Encode with the layer instead."
+                f"Token {token!r} is out of the vocabulary, which has 0 OOV ids: no id stands for it."
             )
-        return self.oov_ids[0]
+        buckets = len(self.oov_ids)
+        return self.oov_ids[hash_bucket(token, buckets) if buckets > 1 else 0]
 
     def encode_batch(self, texts: Sequence[str], length: int | None = None, truncate: str = "end") -> np.ndarray:
         """Ids of several texts, int64 of shape (texts, length), short ones filled up with the padding id.

@@ -6,6 +6,7 @@ import sys
 import textwrap
 import warnings
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ import tensorflow as tf
 from embkeras.errors import ArgumentError, EmbkerasWarning
 from embkeras.layers.builders import build_embedding
 from embkeras.layers.embedding import PretrainedEmbedding
+from embkeras.training.optimizers import RowWiseAdam
+from embkeras.vectors.alignment import AlignedMatrix
+from embkeras.vectors.vocabulary import Vocabulary
 
 IDS = np.array([[2, 3, 3, 0], [9, 1, 2, 2]])
 
@@ -151,8 +155,8 @@ def test_assign_table_fills_a_clone(layer, aligned):
 def test_assign_table_in_several_blocks(layer, aligned, monkeypatch):
     """Blocks that do not divide the number of rows still fill every row."""
     monkeypatch.setattr("embkeras.layers.table_io.BLOCK", 12)
-    layer.assign_table(aligned.values[::-1])
-    np.testing.assert_array_equal(layer.matrix(), aligned.values[::-1])
+    layer.assign_table(2 * aligned.values)
+    np.testing.assert_array_equal(layer.matrix(), 2 * aligned.values)
 
 
 @pytest.mark.parametrize("shape", [(9, 4), (10, 5)])
@@ -170,6 +174,21 @@ def test_mixed_precision(aligned, policy):
     assert layer(IDS).dtype.name == policy.removeprefix("mixed_")
     assert layer.variables[0].dtype == "float32" and layer.matrix().dtype == np.float32
     np.testing.assert_array_equal(layer.matrix(), aligned.values)
+
+
+@pytest.mark.parametrize("make", [build_embedding, lambda aligned, **settings: _with_lora(aligned, **settings)])
+def test_mixed_precision_casts_rows_and_not_the_table(aligned, make):
+    """Keras casts the whole variable where a layer alone has the policy; that would cost the table in each step."""
+    layer = make(aligned, trainable=True, dtype="mixed_float16")
+    graph = tf.function(layer).get_concrete_function(tf.zeros((1, 3), tf.int64)).graph
+    cast = [str(op.inputs[0].shape) for op in graph.get_operations() if op.type == "Cast"]
+    assert cast and not any(shape.startswith("(10, ") for shape in cast)
+
+
+def _with_lora(aligned, **settings):
+    layer = build_embedding(aligned, **settings)
+    layer.enable_lora(2)
+    return layer
 
 
 def test_half_precision_table_gives_a_float32_matrix(aligned):
@@ -282,34 +301,118 @@ def test_under_tf_function(layer, aligned, jit_compile):
     np.testing.assert_array_equal(rows, aligned.values[IDS])
 
 
-def test_quantize_is_refused_by_keras(layer):
-    """Keras quantizes none of its subclasses; the layer stays as it was."""
-    with pytest.raises(NotImplementedError, match="PretrainedEmbedding"):
-        layer.quantize("int8")
-    assert layer.quantization_mode is None
-
-
-def test_lora_as_in_the_stock_layer(aligned):
-    """enable_lora adds the same low-rank term as in keras.layers.Embedding, and matrix() holds it."""
-    ours, stock = build_embedding(aligned, trainable=True), keras.layers.Embedding(10, 4)
-    stock.build()
-    stock.set_weights([aligned.values])
-    factors = [np.full((10, 2), 0.5, np.float32), np.full((2, 4), 0.25, np.float32)]
-    for each in (ours, stock):
-        each.enable_lora(2)
-        each.lora_embeddings_a.assign(factors[0])
-        each.lora_embeddings_b.assign(factors[1])
-    np.testing.assert_allclose(ours(IDS), stock(IDS), atol=1e-7)
-    np.testing.assert_allclose(ours(IDS), (aligned.values + factors[0] @ factors[1])[IDS], atol=1e-6)
-    np.testing.assert_allclose(ours.matrix(), ours(np.arange(10)), atol=1e-7)
-
-
-def test_ids_outside_are_refused_with_lora(aligned):
-    """The check of ids does not depend on the inner form of the layer."""
+def test_quantize(aligned):
+    """int8 with one scale a row: ids are checked, rows and matrix() are near, nothing trains."""
     layer = build_embedding(aligned, trainable=True)
-    layer.enable_lora(2)
+    layer.quantize("int8")
+    assert layer.variables[0].dtype == "int8" and layer.trainable_variables == []
+    steps = np.abs(aligned.values).max(axis=1, keepdims=True) / 127
+    assert (np.abs(layer.matrix() - aligned.values) <= 0.51 * steps + 1e-7).all()
+    np.testing.assert_array_equal(layer(IDS), layer.matrix()[IDS])
     with pytest.raises(ArgumentError, match=r"\[0, 10\)\. Received: -1 at position \[0, 0\] \(layer 'embedding'\)"):
         layer(np.array([[-1]]))
+
+
+def test_quantize_a_model(aligned, tmp_path):
+    """`model.quantize` reaches the layer, and the file of the model holds the small table."""
+    model = keras.Sequential([keras.Input((3,), dtype="int64"), build_embedding(aligned)])
+    model.quantize("int8")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.layers[0].quantization_mode == "int8"
+    np.testing.assert_array_equal(loaded(IDS), model(IDS))
+
+
+@pytest.mark.parametrize(
+    ("make", "mode", "message"),
+    [
+        (build_embedding, "int4", r'quantize takes the mode "int8"\. Received: \'int4\' \(layer \'embedding\'\)'),
+        (lambda aligned: _with_lora(aligned), "int8", "quantize takes a plain table. Layer 'embedding' has LoRA"),
+    ],
+)
+def test_quantize_is_refused(aligned, make, mode, message):
+    """int4, which Keras unpacks as a whole in each call, and a table with LoRA."""
+    with pytest.raises(ArgumentError, match=message):
+        make(aligned).quantize(mode)
+
+
+_HEADS = {
+    "Flatten": lambda: [keras.layers.Flatten(), keras.layers.Dense(2)],
+    "Conv1D": lambda: [keras.layers.Conv1D(3, 2), keras.layers.GlobalMaxPooling1D(), keras.layers.Dense(2)],
+    "Dense": lambda: [keras.layers.Dense(3), keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(2)],
+}
+_FORMS = {
+    "whole": lambda aligned: build_embedding(aligned, trainable=True, mask_zero=False),
+    "rows": lambda aligned: build_embedding(aligned, trainable=np.arange(10) > 0, mask_zero=False),
+    "LoRA": lambda aligned: _with_lora(aligned, trainable=True, mask_zero=False),
+    "int8": lambda aligned: build_embedding(aligned, trainable=np.arange(10) > 4, stored="int8", mask_zero=False),
+}
+
+
+@pytest.mark.parametrize(
+    ("head", "optimizer"),
+    [
+        *((head, lambda: keras.optimizers.AdamW(0.1, weight_decay=0.1)) for head in _HEADS),
+        ("Flatten", lambda: RowWiseAdam(0.1)),
+    ],
+)
+@pytest.mark.parametrize("form", _FORMS)
+def test_padding_stays_zeros_without_a_mask(aligned, form, head, optimizer):
+    """Layers that know no mask read the padding as zeros before and after training, and give it no gradient."""
+    layer = _FORMS[form](aligned)
+    model = keras.Sequential([keras.Input((5,), dtype="int64"), layer, *_HEADS[head]()])
+    model.compile(optimizer(), loss="mse", jit_compile=False)
+    ids = np.array([[2, 3, 5, 0, 0], [6, 7, 0, 0, 0], [8, 9, 1, 4, 0]])
+    model.fit(ids, np.ones((3, 2)), epochs=3, verbose=0)
+    assert not layer.matrix()[0].any() and not np.array(layer(np.zeros((1, 2), int))).any()
+    assert (layer.matrix() != aligned.values).any()
+
+
+def test_padding_gets_no_gradient(aligned):
+    """Also where the rows are used so that their gradient is not zero."""
+    layer = build_embedding(aligned, trainable=True, mask_zero=False)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(layer(np.array([0, 2])))
+    gradient = tf.convert_to_tensor(tape.gradient(total, layer.trainable_variables[0]))
+    assert not gradient.numpy()[0].any() and gradient.numpy()[2].all()
+
+
+def test_another_padding_id(aligned):
+    """Without a mask, padding may have any id; None means that there is none."""
+    vocabulary = Vocabulary(["cat", "[UNK]", "dog", ""], padding_id=3)
+    layer = build_embedding(AlignedMatrix(np.ones((4, 2), np.float32), vocabulary), mask_zero=False)
+    assert layer.padding_id == 3 and layer.matrix().any(axis=1).tolist() == [True, True, True, False]
+    assert PretrainedEmbedding.from_config(layer.get_config()).padding_id == 3
+    without = PretrainedEmbedding(4, 2, mask_zero=False)
+    without.build()
+    without.assign_table(np.ones((4, 2), np.float32))
+    assert without.padding_id is None and without.matrix().all()
+
+
+@pytest.mark.parametrize(
+    ("mask_zero", "padding_id", "message"),
+    [
+        (True, 3, "padding_id must be 0 where id 0 is masked. Received: 3"),
+        (True, None, "padding_id must be 0 where id 0 is masked. Received: None"),
+        (False, 10, r"padding_id must be an integer in \[0, 10\), or None. Received: 10"),
+        (False, True, r"padding_id must be an integer in \[0, 10\), or None. Received: True"),
+    ],
+)
+def test_padding_id_is_checked(mask_zero, padding_id, message):
+    """It is a row of the table, and the one that the mask hides."""
+    with pytest.raises(ArgumentError, match=message):
+        PretrainedEmbedding(10, 4, mask_zero=mask_zero, padding_id=padding_id)
+
+
+def test_loaded_padding_is_zeros(aligned, tmp_path):
+    """A file of another layer may hold anything there."""
+    ids = keras.Input((3,), dtype="int64")
+    stock = keras.Model(ids, keras.layers.Embedding(10, 4, mask_zero=True, name="embedding")(ids))
+    stock.save_weights(tmp_path / "model.weights.h5")
+    layer = build_embedding(aligned)
+    with h5py.File(tmp_path / "model.weights.h5") as file:
+        layer.load_own_variables({"0": file["layers/embedding/vars/0"][:]})
+    assert not layer.matrix()[0].any() and layer.matrix()[1:].any(axis=1).all()
 
 
 _MIRRORED = """
@@ -318,6 +421,7 @@ _MIRRORED = """
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     from embkeras import AlignedMatrix, RowWiseAdam, Vocabulary, build_embedding, unfreeze_at
     values = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
+    values[0] = 0
     aligned = AlignedMatrix(values, Vocabulary(["", "[UNK]", "a", "b", "c", "d"]))
     ids = np.array([[2, 3], [3, 4], [2, 2], [4, 2]])
 

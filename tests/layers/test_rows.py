@@ -230,18 +230,16 @@ def test_choose_rows_wants_as_many_as_there_is_room_for():
         layer.choose_rows(MASK)
 
 
-@pytest.mark.parametrize("rows", [0, 11, 2.0, True])
+@pytest.mark.parametrize("rows", [-1, 11, 2.0, True])
 def test_number_of_rows(rows):
-    """At least one and at most all."""
-    with pytest.raises(ArgumentError, match=rf"trainable_rows must be an integer from 1 to input_dim=10\. .*: {rows}"):
+    """None at least and at most all."""
+    with pytest.raises(ArgumentError, match=rf"trainable_rows must be an integer from 0 to input_dim=10\. .*: {rows}"):
         RowEmbedding(10, 4, rows)
 
 
-def test_lora_and_quantization_are_refused():
-    """Both would touch rows that are to stand."""
+def test_lora_is_refused():
+    """It would touch rows that are to stand."""
     with pytest.raises(ArgumentError, match="enable_lora would move every row, and of layer 'embedding' only some"):
         _layer().enable_lora(2)
-    with pytest.raises(ArgumentError, match="Layer 'embedding' has rows that train, and a quantized table cannot"):
-        _layer().quantize("int8")
     with pytest.raises(ArgumentError, match="only some rows train takes no lora_rank"):
         RowEmbedding(10, 4, 4, lora_rank=2)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from embkeras import AlignedMatrix, KeyedVectors, Vocabulary, align, load_vectors, save_vectors
 from embkeras.errors import AlignmentError, ArgumentError, OutputError
 from embkeras.vectors import alignment
+from embkeras.vectors.postprocess import centre, reduce_width, unit_norm, weight_by_frequency
 from tests.properties import PROPERTY
 
 WORDS = ["cat", "dog", "car", "the"]
@@ -163,7 +165,7 @@ def test_nothing_found_is_refused(vectors):
 
 def test_unknown_oov_is_refused(vectors, vocabulary):
     """The message names the choices and the value received."""
-    with pytest.raises(ArgumentError, match=r"normal, mean, zeros. Received: 'random'"):
+    with pytest.raises(ArgumentError, match=r"normal, mean, zeros, subwords, or a function. Received: 'random'"):
         align(vectors, vocabulary, oov="random")
 
 
@@ -230,7 +232,7 @@ def test_killed_process_leaves_out_as_it_was(tmp_path, before):
         import numpy as np
         from embkeras import KeyedVectors, Vocabulary, align
         from embkeras.vectors import alignment
-        alignment._fill_oov = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+        alignment.fill_oov = lambda *arguments, **more: os.kill(os.getpid(), signal.SIGKILL)
         align(KeyedVectors(["a"], np.ones((1, 2), "float32")), Vocabulary(["", "[UNK]", "a"]), out=sys.argv[1])
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), path], check=False)
@@ -304,3 +306,71 @@ def test_other_types_are_refused(given):
     """Both types received are named."""
     with pytest.raises(ArgumentError, match=r"align takes KeyedVectors and a Vocabulary\. Received: "):
         align(*given)
+
+
+@pytest.mark.parametrize("oov", ["normal", "mean", "zeros"])
+def test_transformed_takes_statistics_of_the_rows_found(vectors, vocabulary, oov):
+    """Whatever fills the rows of other tokens, they do not shift the mean of those found."""
+    values = align(vectors, vocabulary, oov=oov).transformed(centre).values
+    np.testing.assert_array_equal(values[[2, 3]], centre(MATRIX[[2, 1]]))
+
+
+def test_transformed_changes_drawn_rows_too(vectors, vocabulary):
+    """Rows that are not found move along, so that they stay in the cloud of the others."""
+    before = align(vectors, vocabulary)
+    expected = before.values[[1, 4, 5]] - MATRIX[[1, 2]].mean(axis=0, dtype=np.float64)
+    np.testing.assert_allclose(before.transformed(centre).values[[1, 4, 5]], expected, atol=1e-6)
+
+
+def test_transformed_leaves_rows_of_zeros(vectors, vocabulary):
+    """With oov="zeros" a token without a vector has none afterwards either."""
+    values = align(vectors, vocabulary, oov="zeros").transformed(centre, unit_norm).values
+    assert not values[[0, 1, 4, 5]].any()
+
+
+def test_transformed_keeps_padding_zero(vectors):
+    """Wherever it is, and whatever the function makes of it."""
+    aligned = align(vectors, Vocabulary(["cat", "[UNK]", ""], padding_id=2))
+    seen = []
+    values = aligned.transformed(lambda matrix: seen.append(matrix) or matrix + 1).values
+    assert not seen[0][2].any()
+    np.testing.assert_array_equal(values[:2], aligned.values[:2] + 1)
+    assert not values[2].any()
+
+
+def test_transformed_keeps_tokens_and_how_they_were_found(vectors, vocabulary):
+    """Only the matrix is another one, and the one before stays as it was."""
+    before = align(vectors, vocabulary)
+    kept = before.values.copy()
+    after = before.transformed(partial(weight_by_frequency, counts=vocabulary.counts), partial(reduce_width, width=1))
+    assert (after.vocabulary, after.how, after.found.tolist()) == (vocabulary, before.how, before.found.tolist())
+    assert (after.output_dim, after.values.dtype) == (1, np.float32)
+    np.testing.assert_array_equal(before.values, kept)
+
+
+def test_transformed_by_nothing_is_equal(vectors, vocabulary):
+    """Nothing is done by default."""
+    before = align(vectors, vocabulary)
+    np.testing.assert_array_equal(before.transformed().values, before.values)
+
+
+def test_transformed_values_are_read_only(vectors, vocabulary):
+    """Initialiser and baseline of drift, as before; and no function can write into the matrix it is given."""
+    aligned = align(vectors, vocabulary)
+    with pytest.raises(ValueError, match="read-only"):
+        aligned.transformed(centre).values[0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        aligned.transformed(lambda matrix: matrix.fill(0))
+
+
+def test_transformed_to_nonfinite_values_is_refused(vectors, vocabulary):
+    """The message names the token."""
+    with pytest.raises(AlignmentError, match=r"NaN or infinity in row 2 \(token 'car'\)"):
+        align(vectors, vocabulary, oov="zeros").transformed(lambda matrix: np.where(matrix == 0, 0, np.inf))
+
+
+def test_transformed_without_a_row_found_is_refused(vocabulary):
+    """There is nothing to take a mean of."""
+    aligned = AlignedMatrix(np.ones((6, 2)), vocabulary, found=np.zeros(6, bool))
+    with pytest.raises(ArgumentError, match="a mean needs at least 1 rows"):
+        aligned.transformed(centre)

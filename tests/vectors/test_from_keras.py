@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras.layers import StringLookup, TextVectorization
 
-from embkeras import Vocabulary
+from embkeras import Tokenizer, Vocabulary
 from embkeras.errors import VocabularyError
 from tests.properties import PROPERTY, TEXTS
 
@@ -98,6 +98,54 @@ def test_string_lookup_sends_others_to_the_oov_ids():
     assert set(ids.tolist()) == set(Vocabulary.from_layer(layer).oov_ids)
 
 
+@PROPERTY
+@given(st.lists(st.one_of(PIECES, TEXTS)).map(" ".join))
+@pytest.mark.parametrize("buckets", [1, 2, 5])
+@pytest.mark.parametrize("mask", [None, ""])
+def test_encode_equals_the_string_lookup(buckets, mask, text):
+    """With a tokenizer beside it, every token gets the id that the layer gives it, in its bucket if it is unknown."""
+    layer = StringLookup(vocabulary=["the", "É", "don't"], num_oov_indices=buckets, mask_token=mask)
+    tokenizer = Tokenizer(lowercase=False)
+    expected = layer(tf.constant(tokenizer(text), tf.string)).numpy().tolist()
+    assert Vocabulary.from_layer(layer, tokenizer=tokenizer).encode(text).tolist() == expected
+
+
+def test_string_lookup_without_oov_ids_refuses_as_the_layer_does():
+    """Neither has an id for the token."""
+    layer = StringLookup(vocabulary=["dog"], num_oov_indices=0)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="all inputs should be in vocabulary"):
+        layer(["bird"])
+    with pytest.raises(VocabularyError, match="'bird' is out of the vocabulary, which has 0 OOV ids"):
+        Vocabulary.from_layer(layer, tokenizer=Tokenizer()).encode("bird")
+
+
+def test_salted_string_lookup_gets_no_tokenizer():
+    """Its hash is another one; the ids of known tokens are still read."""
+    layer = StringLookup(vocabulary=["dog"], num_oov_indices=3, salt=7)
+    assert Vocabulary.from_layer(layer).oov_ids == (0, 1, 2)
+    with pytest.raises(VocabularyError, match=r"a salt .* Received: salt=\[7, 7\], num_oov_indices=3"):
+        Vocabulary.from_layer(layer, tokenizer=Tokenizer())
+
+
+def test_salt_of_one_oov_id_does_not_matter():
+    """Nothing is hashed."""
+    layer = StringLookup(vocabulary=["dog"], salt=7)
+    assert Vocabulary.from_layer(layer, tokenizer=Tokenizer()).encode("dog cat").tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (TextVectorization(vocabulary=["dog"]), "says itself how it cuts texts"),
+        (StringLookup(vocabulary=["dog"], encoding="latin-1"), "Received: encoding='latin-1'"),
+    ],
+)
+def test_tokenizer_that_would_give_other_ids_is_refused(layer, message):
+    """One beside the layer's own, or of another encoding."""
+    with pytest.raises(VocabularyError, match=message):
+        Vocabulary.from_layer(layer, tokenizer=Tokenizer())
+
+
 def test_string_lookup_with_a_mask_of_its_own():
     """The mask token is the padding, whatever it is called."""
     vocabulary = Vocabulary.from_layer(StringLookup(vocabulary=["dog"], mask_token="<pad>"))
@@ -125,3 +173,10 @@ def test_other_layers_are_refused(layer):
     """The message names the type received."""
     with pytest.raises(VocabularyError, match=f"Received: {type(layer).__name__}"):
         Vocabulary.from_layer(layer)
+
+
+def test_text_that_spells_the_mask_is_no_padding():
+    """The layer reads it as padding; `encode` never gives a padding id for something in a text."""
+    layer = StringLookup(vocabulary=["dog"], mask_token="<pad>")
+    assert layer(["<pad>"]).numpy().tolist() == [0]
+    assert Vocabulary.from_layer(layer, tokenizer=Tokenizer()).encode("<pad> dog").tolist() == [1, 2]

@@ -5,6 +5,8 @@ import pytest
 
 from embkeras import KeyedVectors
 from embkeras.errors import ArgumentError, UnknownWordError
+from embkeras.vectors.formats.request import Request, keyed_vectors
+from embkeras.vectors.subwords import Subwords
 
 MATRIX = np.array([[1, 0], [0.9, 0.1], [0, 1]], "float32")
 
@@ -76,3 +78,25 @@ def test_most_similar_of_an_unknown_word(vectors):
     """The message names the word."""
     with pytest.raises(UnknownWordError, match="'cow'"):
         vectors.most_similar("cow")
+
+
+def test_subwords_are_carried():
+    """None by default, else the ones given."""
+    subwords = Subwords(np.ones((5, 2)), min_n=3, max_n=6, buckets=5)
+    assert KeyedVectors(["cat", "dog", "car"], MATRIX).subwords is None
+    assert KeyedVectors(["cat", "dog", "car"], MATRIX, subwords=subwords).subwords is subwords
+
+
+@pytest.mark.parametrize("subwords", [Subwords(np.ones((5, 3)), min_n=3, max_n=6, buckets=5), np.ones((5, 2))])
+def test_subwords_of_another_kind_are_refused(subwords):
+    """Of another width, or a bare matrix."""
+    with pytest.raises(ArgumentError, match=r"subwords must be Subwords of vector_size 2\. Received: "):
+        KeyedVectors(["cat", "dog", "car"], MATRIX, subwords=subwords)
+
+
+def test_readers_keep_subwords_whole(tmp_path):
+    """Of a part of the rows too: they serve the words that have none."""
+    subwords = Subwords(np.ones((5, 2)), min_n=3, max_n=6, buckets=5)
+    request = Request(wanted=frozenset(["cat", "xyz"]), limit=1)
+    vectors = keyed_vectors(["cat"], MATRIX[:1], tmp_path, "fasttext", request, subwords=subwords, rows=1)
+    assert vectors.subwords is subwords

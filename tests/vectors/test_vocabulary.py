@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from embkeras import Tokenizer, Vocabulary
 from embkeras.errors import ArgumentError, OutputError, VocabularyError
+from embkeras.vectors.hashing import hash_bucket
 from embkeras.vectors.tokenizer import TWEETS
 from tests.properties import PROPERTY, TEXTS
 
@@ -150,12 +151,34 @@ def test_encode_needs_a_tokenizer():
         Vocabulary(["", "[UNK]", "a"]).encode("a")
 
 
-@pytest.mark.parametrize(("oov_ids", "count"), [((), 0), ((1, 2), 2)])
-def test_encode_refuses_a_guess(oov_ids, count):
-    """Without one OOV id the message names the token and how many there are."""
-    vocabulary = Vocabulary(["", "x", "y", "a"], oov_ids=oov_ids, tokenizer=WHOLE)
-    with pytest.raises(VocabularyError, match=f"Token 'bird' is out .* has {count} OOV ids"):
+def test_encode_refuses_a_token_without_an_id():
+    """Without an OOV id the message names the token."""
+    vocabulary = Vocabulary(["", "x", "y", "a"], oov_ids=(), tokenizer=WHOLE)
+    with pytest.raises(VocabularyError, match=r"Token 'bird' is out .* has 0 OOV ids: no id stands for it"):
         vocabulary.encode("a bird")
+
+
+def test_encode_chooses_among_several_oov_ids():
+    """By the hash of the token, in the order in which the ids are named; [UNK] in a text is a token like another."""
+    vocabulary = Vocabulary(["", "x", "a", "y", "z"], oov_ids=(4, 1, 3), tokenizer=WHOLE)
+    words = ["bird", "oiseau", "\u9ce5", "[UNK]", *map(str, range(20))]
+    assert vocabulary.encode(" ".join(words)).tolist() == [(4, 1, 3)[hash_bucket(word, 3)] for word in words]
+    assert set(vocabulary.encode(" ".join(words)).tolist()) == {4, 1, 3}
+
+
+def test_several_oov_ids_are_kept(tmp_path):
+    """By a file, and by `extended`, whose new tokens leave the bucket for an id of their own."""
+    vocabulary = Vocabulary(["", "[UNK]", "[UNK]", "[UNK]", "a"], oov_ids=(1, 2, 3), tokenizer=WHOLE)
+    loaded = Vocabulary.load(vocabulary.save(tmp_path / "v.json"))
+    extended = vocabulary.extended(["bird", "[UNK]"])
+    assert (loaded.fingerprint, loaded.encode("a bird cow").tolist()) == (
+        vocabulary.fingerprint,
+        vocabulary.encode("a bird cow").tolist(),
+    )
+    assert (len(extended), extended.oov_ids) == (6, (1, 2, 3))
+    assert extended.encode("a bird cow").tolist() == [4, 5, vocabulary.encode("cow")[0]]
+    other = Vocabulary(vocabulary.tokens, oov_ids=(1, 3, 2), tokenizer=WHOLE)
+    assert other.fingerprint != vocabulary.fingerprint
 
 
 @PROPERTY

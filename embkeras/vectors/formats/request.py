@@ -8,6 +8,7 @@ import numpy as np
 
 from embkeras.errors import VectorFileError
 from embkeras.vectors.store import KeyedVectors, Provenance
+from embkeras.vectors.subwords import Subwords
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,20 @@ class Request:
 
 
 def keyed_vectors(
-    words: list[str], matrix: Any, path: Path, format: str, request: Request, **counted: Any
+    words: list[str],
+    matrix: Any,
+    path: Path,
+    format: str,
+    request: Request,
+    *,
+    subwords: Subwords | None = None,
+    **counted: Any,
 ) -> KeyedVectors:
-    """The rows kept, as KeyedVectors, with what was counted on the way."""
+    """The rows kept, as KeyedVectors, with what was counted on the way.
+
+    Subwords are kept whole whatever `words` and `limit` leave of the rows: they serve the words that have no row.
+    """
     if not words and request.wanted is None:
         raise VectorFileError(f"{str(path)!r} holds no vectors.")
     provenance = Provenance(str(path), format, wanted=request.wanted, limit=request.limit, **counted)
-    return KeyedVectors(words, np.asanyarray(matrix), provenance=provenance)
+    return KeyedVectors(words, np.asanyarray(matrix), subwords=subwords, provenance=provenance)

@@ -1,0 +1,110 @@
+"""Subwords: fastText's vectors of character n-grams."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embkeras.errors import ArgumentError, UnknownWordError
+from embkeras.vectors.subwords import Subwords
+from tests.properties import PROPERTY, TEXTS
+
+MATRIX = np.random.default_rng(2).normal(size=(50, 6)).astype("float32")
+UNSEEN = ["a", "unseen", "naïve", "日本語", "🙂", "Ünïcödé", "<s>", "x" * 60, "ß", "\u00a0", "e\u0301"]
+
+
+def subwords(min_n=3, max_n=6):
+    """Fifty buckets of width 6."""
+    return Subwords(MATRIX, min_n=min_n, max_n=max_n, buckets=50)
+
+
+def reference_ngrams(word, min_n, max_n):
+    """All substrings of "<word>" by definition, shortest position first, without a mark alone."""
+    marked = f"<{word}>"
+    spans = [(i, n) for i in range(len(marked)) for n in range(min_n, max_n + 1) if i + n <= len(marked)]
+    return [marked[i : i + n] for i, n in spans if not (n == 1 and i in (0, len(marked) - 1))]
+
+
+def reference_hash(ngram):
+    """FNV-1a over bytes that are taken as signed and widened to 32 bits."""
+    value = 2166136261
+    for byte in np.frombuffer(ngram.encode(), np.int8).tolist():
+        value = (value ^ byte % 2**32) * 16777619 % 2**32
+    return value
+
+
+@PROPERTY
+@given(TEXTS, st.integers(1, 4), st.integers(0, 3))
+def test_rows_are_those_of_the_ngrams(word, min_n, more):
+    """Every n-gram by code points, hashed one by one."""
+    ngrams = reference_ngrams(word, min_n, min_n + more)
+    assert subwords(min_n, min_n + more).rows(word).tolist() == [reference_hash(ngram) % 50 for ngram in ngrams]
+
+
+@pytest.mark.parametrize(("ngram", "expected"), [("a", 0xE40C292C), ("foobar", 0xBF9CF968)])
+def test_hash_is_fnv_1a(ngram, expected):
+    """The published values for ASCII, where the sign of a byte does not matter."""
+    assert reference_hash(ngram) == expected
+
+
+def test_composed_vector_is_the_mean():
+    """One row an n-gram, repetitions counted."""
+    composed = subwords().compose("aaaa")
+    np.testing.assert_allclose(composed, MATRIX[subwords().rows("aaaa")].mean(axis=0), rtol=1e-6)
+    assert (composed.dtype, composed.shape) == (np.float32, (6,))
+
+
+@pytest.mark.parametrize(("min_n", "max_n"), [(3, 6), (1, 3), (2, 2)])
+def test_vectors_equal_gensims(min_n, max_n):
+    """A trained FastText model of gensim gives the same vectors for words it has not seen."""
+    models = pytest.importorskip("gensim.models")
+    texts = [["naïveté", "café", "日本", "word", "words"], ["the", "cat", "sat", "日本", "übung"]] * 3
+    wv = models.FastText(
+        texts, vector_size=8, min_count=1, min_n=min_n, max_n=max_n, bucket=97, epochs=3, workers=1, seed=1
+    ).wv
+    ours = Subwords(wv.vectors_ngrams, min_n=wv.min_n, max_n=wv.max_n, buckets=wv.bucket)
+    for word in UNSEEN:
+        assert word not in wv.key_to_index
+        if len(ours.rows(word)):
+            np.testing.assert_allclose(ours.compose(word), wv[word], rtol=0, atol=1e-6)
+    assert any(np.abs(wv[word]).max() > 1e-2 for word in UNSEEN)  # not all but zeros
+
+
+@pytest.mark.parametrize("word", ["", "a", "</s>"])
+def test_word_without_ngrams_is_refused(word):
+    """Too short, or fastText's own end of sentence; the message names the word and the lengths."""
+    assert len(subwords(4).rows(word)) == 0
+    with pytest.raises(UnknownWordError, match=f"{word!r} has no n-gram of 4 to 6 characters"):
+        subwords(4).compose(word)
+
+
+def test_half_a_surrogate_has_a_vector():
+    """A word that no encoding holds gets bytes of its own rather than an error."""
+    assert np.isfinite(subwords().compose("a\ud83d")).all()
+
+
+def test_keeps_the_matrix_itself():
+    """No copy is made, so it may be memory-mapped."""
+    assert subwords().matrix is MATRIX
+
+
+def test_repr_names_the_sizes():
+    """Buckets, width and lengths."""
+    assert repr(subwords()) == "Subwords(50 buckets, vector_size=6, min_n=3, max_n=6)"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"min_n": 0}, "Received: min_n=0, max_n=6, buckets=50"),
+        ({"min_n": 7}, "Received: min_n=7, max_n=6"),
+        ({"max_n": 6.0}, "Received: min_n=3, max_n=6.0"),
+        ({"min_n": True}, "Received: min_n=True"),
+        ({"buckets": 49}, r"must have 49 rows. Received: shape \(50, 6\)"),
+        ({"matrix": np.ones((50, 6), int)}, "must hold floats. Received: dtype int"),
+    ],
+)
+def test_contradictions_are_refused(changed, message):
+    """Lengths and a matrix that do not fit; the message names them."""
+    with pytest.raises(ArgumentError, match=message):
+        Subwords(**({"matrix": MATRIX, "min_n": 3, "max_n": 6, "buckets": 50} | changed))
