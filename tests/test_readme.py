@@ -22,12 +22,15 @@ labels = rng.integers(0, 2, 40)
 BETWEEN = """
 train_ids, train_labels, val_ids, val_labels = ids[:32], labels[:32], ids[32:], labels[32:]
 """
+AFTER = """
+assert model.get_layer("embedding").input_dim == len(more) == len(vocabulary) + 1
+"""
 
 
 def test_the_python_blocks_run(tmp_path):
     """In their order, in one process, with nothing but a file of vectors and some texts."""
-    first, second = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-    script = BEFORE + first + BETWEEN + second + "\nassert list(schedule.history['phase']) == [1, 2]\n"
+    first, second, third = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    script = BEFORE + first + BETWEEN + second + "\nassert list(schedule.history['phase']) == [1, 2]\n" + third + AFTER
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -103,6 +103,11 @@ class PretrainedEmbedding(LowRank, keras.layers.Embedding):
         return super().quantized_call(self._as_ids(inputs))
 
     def _as_ids(self, inputs: Any) -> tf.Tensor:
+        if isinstance(inputs, tf.RaggedTensor):
+            raise ArgumentError(
+                f"Token ids must be a dense batch, short texts filled up with padding: ragged.to_tensor(). "
+                f"Received: a RaggedTensor of shape {inputs.shape} (layer {self.name!r})."
+            )
         ids = tf.convert_to_tensor(inputs)
         eager = tf.executing_eagerly()
         # Keras feeds float32 to a Sequential without an explicit input, so whole floats must pass.

@@ -39,8 +39,8 @@ def export_saved_model(
     The signature `serving_default` takes `token_ids`, int64 of shape (batch, time), and returns a dictionary:
     `scores` for a model with one output, the model's own names for one with several. Ids outside [0, V) are read as
     the vocabulary's OOV id ("[UNK]"). The table is stored once; a layer made of several variables (LoRA, rows that train
-    beside a base, combinations, a projection) becomes one table where that is smaller. `assets/` holds the vocabulary and, with its
-    fingerprint, the class names. The folder appears whole or not at all.
+    beside a base, combinations, a projection) becomes one table where that is smaller. `assets/` holds the vocabulary
+    and, with its fingerprint, the class names. The folder appears whole or not at all.
 
     Args:
         model: a built Keras model with one input of ids.

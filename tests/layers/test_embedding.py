@@ -185,6 +185,15 @@ def test_mixed_precision_casts_rows_and_not_the_table(aligned, make):
     assert cast and not any(shape.startswith("(10, ") for shape in cast)
 
 
+@pytest.mark.stock_keras
+def test_stock_mixed_precision_casts_the_table():
+    """Where the layer alone has the policy, its `autocast = False` is not heeded."""
+    layer = keras.layers.Embedding(10, 4, dtype="mixed_float16")
+    layer.build()
+    graph = tf.function(layer).get_concrete_function(tf.zeros((1, 3), tf.int64)).graph
+    assert "(10, 4)" in [str(op.inputs[0].shape) for op in graph.get_operations() if op.type == "Cast"]
+
+
 def _with_lora(aligned, **settings):
     layer = build_embedding(aligned, **settings)
     layer.enable_lora(2)
@@ -299,6 +308,12 @@ def test_under_tf_function(layer, aligned, jit_compile):
     """Traced, and compiled by XLA, it gives the same rows."""
     rows = tf.function(layer, jit_compile=jit_compile)(tf.constant(IDS))
     np.testing.assert_array_equal(rows, aligned.values[IDS])
+
+
+def test_ragged_ids_are_refused(layer):
+    """With the way out."""
+    with pytest.raises(ArgumentError, match=r"to_tensor\(\)\. Received: a RaggedTensor of shape \(2, None\)"):
+        layer(tf.ragged.constant([[2], [3, 4]]))
 
 
 def test_quantize(aligned):
