@@ -129,12 +129,15 @@ class PretrainedEmbedding(LowRank, keras.layers.Embedding):
     def assign_table(self, matrix: np.ndarray) -> None:
         """Write `matrix` (input_dim, output_dim) into the table in blocks, so that it is never held twice.
 
-        The row of the padding becomes zeros.
+        The row of the padding becomes zeros; with LoRA, A begins at zero again.
 
         Raises:
-            ArgumentError: the layer is not built, or the matrix has another shape or holds NaN or infinity.
+            ArgumentError: the layer is not built or is quantized, or the matrix has another shape or holds NaN or
+                infinity.
         """
         self._check_built()
+        if self.quantization_mode is not None:
+            raise ArgumentError(f"A quantized table takes no other rows: layer {self.name!r}. Fill it before quantize.")
         matrix = check_matrix(matrix, f"The table of layer {self.name!r}")
         bad = first_nonfinite_row(matrix)
         if bad is not None:
@@ -150,12 +153,14 @@ class PretrainedEmbedding(LowRank, keras.layers.Embedding):
         self._fill(matrix)
 
     def filled(self) -> None:
-        """Note that the table was filled; one of zeros is then what was wanted."""
-        self._may_be_empty = False
+        """Note that the table was filled: one of zeros is then what was wanted, and no merge can be undone."""
+        self._may_be_empty, self._merged = False, None
 
     def _fill(self, matrix: np.ndarray) -> None:
         fill_table(self._embeddings, matrix)
         self._clear_padding()
+        if self.lora_enabled:
+            self.lora_embeddings_a.assign(np.zeros(tuple(self.lora_embeddings_a.shape)))
 
     def _clear_padding(self) -> None:
         if self.padding_id is not None:
@@ -229,6 +234,7 @@ class PretrainedEmbedding(LowRank, keras.layers.Embedding):
                     variable.assign(np.zeros(tuple(variable.shape)))
         else:
             super().load_own_variables(store)  # which refuses it with Keras' own message
+        self._merged = None
         if plain:
             self._clear_padding()
 

@@ -4,6 +4,8 @@ Keras' own `enable_lora` draws A, which has a row for each id, at random and beg
 row of the table has moved. Here A begins at zero and B at random, so a row moves when its own row of A does.
 """
 
+import math
+import numbers
 from typing import Any
 
 import keras
@@ -35,12 +37,21 @@ class LowRank:
         Args:
             rank: columns of A.
             lora_alpha: the sum is scaled by lora_alpha / rank; by default by 1.
-            a_initializer: "zeros": a row that no batch holds then stays bit-identical.
+            a_initializer: "zeros": a row that no batch holds then stays bit-identical. That of the padding is zeros
+                with any.
             b_initializer: not zeros, or nothing would ever move.
 
         Raises:
-            ArgumentError: the layer is not built, has LoRA already, is quantized, or has a constraint.
+            ArgumentError: a rank below 1, a lora_alpha that is no finite number above 0, or a layer that is not built,
+                has LoRA already, is quantized, or has a constraint.
         """
+        if isinstance(rank, bool) or not isinstance(rank, int | np.integer) or rank < 1:
+            raise ArgumentError(f"rank must be an integer >= 1. Received: {rank!r} (layer {self.name!r}).")
+        number = isinstance(lora_alpha, numbers.Real) and not isinstance(lora_alpha, bool)
+        if lora_alpha is not None and not (number and 0 < lora_alpha < math.inf):
+            raise ArgumentError(
+                f"lora_alpha must be a finite number > 0, or None. Received: {lora_alpha!r} (layer {self.name!r})."
+            )
         for refused, why in (
             (not self.built, "is not built"),
             (self.lora_enabled, "has LoRA already"),
@@ -52,10 +63,11 @@ class LowRank:
                     f"enable_lora takes a built layer with a plain table, once. Layer {self.name!r} {why}."
                 )
         alpha = self.lora_alpha if lora_alpha is None and rank == self.lora_rank else lora_alpha  # Keras forgets it
-        super().enable_lora(rank, alpha, a_initializer, b_initializer)
+        super().enable_lora(int(rank), alpha, a_initializer, b_initializer)
         read_by_rows(self.lora_embeddings_a)
         read_by_rows(self.lora_embeddings_b)
-        self.trainable = self.trainable  # the base stays frozen
+        if self.padding_id is not None:
+            write_rows(self.lora_embeddings_a, np.array([self.padding_id]), np.zeros((1, rank)))
 
     @property
     def trainable(self) -> bool:
@@ -71,7 +83,7 @@ class LowRank:
     def merge_lora(self) -> None:
         """Write A @ B into the table and begin A at zero again; the layer gives the same vectors as before.
 
-        The rows that change are kept in memory, for `unmerge_lora`; they are not saved.
+        The rows that change are kept in memory, for `unmerge_lora` to undo the last merge; they are not saved.
 
         Raises:
             ArgumentError: the layer has no LoRA.
@@ -83,13 +95,14 @@ class LowRank:
         merged = before + self._lora_scale() * (a[ids] @ keras.ops.convert_to_numpy(self.lora_embeddings_b))
         write_rows(self._embeddings, ids, merged)
         write_rows(self.lora_embeddings_a, ids, np.zeros_like(a[ids]))
-        self._merged = ids, before, a[ids]
+        if len(ids) or self._merged is None:
+            self._merged = ids, before, a[ids]
 
     def unmerge_lora(self) -> None:
         """Put back table and A as they were before `merge_lora`, to the bit.
 
         Raises:
-            ArgumentError: nothing was merged, or A has learnt since, which would be lost.
+            ArgumentError: nothing was merged since the table was filled, or A has learnt since, which would be lost.
         """
         self._check_lora()
         if self._merged is None:
@@ -103,7 +116,8 @@ class LowRank:
 
     def _low_rank_rows(self, ids: tf.Tensor) -> tf.Tensor:
         a = tf.nn.embedding_lookup(self.lora_embeddings_a.value, ids)
-        return self._lora_scale() * (a @ tf.convert_to_tensor(self.lora_embeddings_b.value))
+        rows = self._lora_scale() * (a @ tf.convert_to_tensor(self.lora_embeddings_b.value))
+        return tf.cast(rows, self._embeddings.dtype)  # A and B are float32, whatever the table is
 
     def _lora_scale(self) -> float:
         return self.lora_alpha / self.lora_rank

@@ -94,22 +94,26 @@ class RowEmbedding(PretrainedEmbedding):
     # Which rows ------------------------------------------------------------------------------------------------------
 
     def choose_rows(self, mask: np.ndarray) -> None:
-        """Say which rows train, before the table is filled.
+        """Say which rows train, once; `train_rows` adds others.
 
         Args:
             mask: bool, shape (input_dim,), true for at most `trainable_rows` ids, and not for the padding.
 
         Raises:
-            ArgumentError: the layer is not built, or a mask of another kind or shape, of too many rows or the padding.
+            ArgumentError: the layer is not built, rows train already, or a mask of another kind or shape, of too many
+                rows or the padding.
         """
-        self._check_built()
-        mask = self._check_mask(mask)
-        places = np.full(self.input_dim, self.trainable_rows, np.int32)
-        places[mask] = np.arange(mask.sum())
-        self._places.assign(places)
+        chosen = int(self.trainable_mask.sum())
+        if chosen:
+            raise ArgumentError(
+                f"choose_rows is said once; train_rows adds rows. Of layer {self.name!r} {chosen} rows train already."
+            )
+        self.train_rows(mask)
 
     def train_rows(self, mask: np.ndarray) -> int:
         """Let further rows train, from where they stand; those that train already go on.
+
+        Of an optimizer that is built, the slots of these rows are not looked at: `unfreeze_rows` does that too.
 
         Args:
             mask: bool, shape (input_dim,). With those that train already they must find room in `trainable_rows`.
@@ -124,8 +128,9 @@ class RowEmbedding(PretrainedEmbedding):
         before = self.trainable_mask
         new = np.flatnonzero(self._check_mask(check_mask(mask, self.input_dim) | before) & ~before)
         places = before.sum() + np.arange(len(new))
-        write_rows(self._moving, places, self._base.read(new))
-        write_rows(self._places, new, places.astype(np.int32))
+        if len(new):
+            write_rows(self._moving, places, self._base.read(new))
+            write_rows(self._places, new, places.astype(np.int32))
         return len(new)
 
     def share_rows(self, row_of: np.ndarray, kept: np.ndarray) -> None:
@@ -163,8 +168,9 @@ class RowEmbedding(PretrainedEmbedding):
 
     @property
     def embeddings(self) -> tf.Tensor:
-        """The whole table as a tensor; made anew each time it is asked for."""
-        return tf.convert_to_tensor(self.matrix())
+        """The whole table as a tensor, through which the rows that train learn; made anew each time it is asked for."""
+        self._check_built()
+        return self._rows(tf.range(self.input_dim))
 
     def _rows(self, ids: tf.Tensor) -> tf.Tensor:
         rows = self._base.lookup(ids)

@@ -3,8 +3,9 @@
 A variable cannot change its shape. So a fresh layer is made in the ordinary way and filled from the one before; then
 the one before, which is the one that models and schedules know, goes on with its variables.
 
-Private names used here, because Keras offers no public way: `_tracker`, `_track_variable`, `_untrack_variable` of
-layers, and `_embeddings` of the stock layer. `tests/layers/test_takeover.py` fails when one of them goes.
+Private names used here, because Keras offers no public way: `_tracker`, `_track_variable`, `_untrack_variable`,
+`_trainable_variables` of layers, and `_embeddings` of the stock layer. `tests/layers/test_takeover.py` fails when one of
+them goes.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import keras
+import numpy as np
 
 from embkeras.layers.base_table import BaseTable
 
@@ -38,14 +40,35 @@ def take_over(layer: keras.layers.Embedding, fresh: keras.layers.Embedding, keep
         keep: attributes whose variables of `layer` stay.
     """
     stay = {id(getattr(fresh, name)): getattr(layer, name) for name in keep}
+    trainable, may_train = layer.trainable, {id(variable) for variable in fresh._trainable_variables}
+    layer.trainable = True
     layer._tracker.unlock()
     for variable in list(layer.variables):
         layer._untrack_variable(variable)
     for variable in list(fresh.variables):
-        layer._track_variable(stay.get(id(variable), variable))
-    layer._tracker.lock()
-    for name, value in vars(fresh).items():
+        # One that is tracked while it is frozen would count among those that never train, and stay frozen for good.
+        each = stay.get(id(variable), variable)
+        each.trainable = id(variable) in may_train
+        layer._track_variable(each)
+    for name, value in list(vars(fresh).items()):
         if name in _SETTINGS or (isinstance(value, keras.Variable | BaseTable) and name not in keep):
-            vars(layer)[name] = value  # past Keras' own tracking: it is done
+            setattr(layer, name, value)  # and not past TensorFlow, which would hold the table before, and export it
+    layer._tracker.lock()
     layer.filled()
-    layer.trainable = layer.trainable
+    type(layer).trainable.fset(layer, trainable)  # an assignment of the flag that it has does nothing
+
+
+def replace_map(layer: keras.layers.Layer, name: str, values: np.ndarray) -> None:
+    """Give a layer another map in place of a variable that never trains, which has another shape."""
+    before = getattr(layer, name)
+    layer._tracker.unlock()
+    layer._untrack_variable(before)
+    with ExitStack() as scopes:
+        for part in before.path.split("/")[:-1]:
+            scopes.enter_context(keras.name_scope(part))
+        after = layer.add_weight(
+            shape=values.shape, initializer="zeros", dtype=before.dtype, name=before.name, trainable=False
+        )
+    setattr(layer, name, after)
+    layer._tracker.lock()
+    after.assign(values)

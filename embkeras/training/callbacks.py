@@ -108,6 +108,7 @@ class TrainabilitySchedule(keras.callbacks.Callback):
             build_optimizer(self.model)
         elif begins or index != self._record.index:
             self._begin(self.model, index, epoch, anew)
+            self._record.watch.check(self.model)
             self._say(self._announcement(index, epoch))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

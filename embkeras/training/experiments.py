@@ -137,9 +137,12 @@ def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs of several strategies on the same data from the same seeds."""
+    """Runs of several strategies on the same data from the same seeds; printed, it shows `table` and `recommendation`."""
 
     runs: tuple[Run, ...]
+
+    def __str__(self) -> str:
+        return f"{self.table.round(3).to_string()}\n{self.recommendation}"
 
     @property
     def table(self) -> pd.DataFrame:
@@ -220,8 +223,8 @@ def compare_strategies(
     """Train every strategy from every seed on the same data, and say what can be told apart.
 
     Args:
-        build_model: makes a compiled model for a strategy: `strategy.pretrained` says which table to start from,
-            `strategy.trainable` whether it moves from the start.
+        build_model: called as `build_model(strategy)`, makes a compiled model: `strategy.pretrained` says whether the
+            table starts from the vectors or from random numbers, `strategy.trainable` whether it moves from the start.
         data: the encoded texts, as `Data` or as three pairs (ids, labels): training, validation, test.
         strategies: by name; `default_strategies()` if not given.
         seeds: how many (0, 1, ...), or which.
@@ -230,11 +233,17 @@ def compare_strategies(
         **fit_arguments: `epochs`, `batch_size`, `layer`, `verbose`, as for `run_strategy`.
 
     Raises:
-        ArgumentError: no seeds, a seed twice, no strategies, or a model with one score only.
+        ArgumentError: no seeds, a seed twice, no strategies, other data, or a model with one score only.
     """
     strategies = dict(strategies) if strategies is not None else default_strategies()
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    data = data if isinstance(data, Data) else Data(*data)
+    if not isinstance(data, Data):
+        parts = list(data)
+        if len(parts) != 3 or not all(isinstance(part, tuple | list) and len(part) == 2 for part in parts):
+            raise ArgumentError(
+                f"data must be three pairs (ids, labels): training, validation and test. Received: {len(parts)} parts."
+            )
+        data = Data(*parts)
     if len(set(seeds)) != len(seeds):
         raise ArgumentError(f"Each seed may be run once. Received: {seeds}.")
     if not seeds or not strategies:

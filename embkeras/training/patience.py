@@ -113,6 +113,21 @@ class Watch:
             for weight, value in zip(weights_that_may_move(model), self.weights, strict=True):
                 weight.assign(value)
 
+    def check(self, model: keras.Model) -> None:
+        """Refuse, when training goes on, weights that could not be restored when patience is used up.
+
+        Raises:
+            ScheduleError: the model's weights have other shapes now.
+        """
+        now = [tuple(weight.shape) for weight in weights_that_may_move(model)] if self.weights else []
+        kept = [weight.shape for weight in self.weights]
+        if kept != now:
+            raise ScheduleError(
+                f"The schedule keeps the weights of epoch {self.best_epoch} for when patience is used up, and those of model "
+                f"{model.name!r} have other shapes now (change_vocabulary, unfreeze_rows): go on with a new schedule. "
+                f"Received: {now}, not {kept}."
+            )
+
     def state(self) -> dict[str, Any]:
         """JSON values, without the weights."""
         return {"best": self.best, "best_epoch": self.best_epoch, "wait": self.wait}

@@ -7,7 +7,7 @@ variable that stays is carried over, found by attribute and variable and not by 
 
 Private names used here, because Keras offers no public way: `_variables`, `_trainable_variables`,
 `_trainable_variables_indices`, `_var_key`, `_track_variable`, `_untrack_variable`, `_iterations`, `_learning_rate`,
-`_model_variables_moving_average`. `tests/training/test_rebuild.py` fails when one of them goes.
+`_model_variables_moving_average`, `_tracker`. `tests/training/test_rebuild.py` fails when one of them goes.
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from embkeras.layers.naming import walk
+from embkeras.layers.table_io import read_rows, write_rows
 
 Rate = float | keras.optimizers.schedules.LearningRateSchedule
 
@@ -49,7 +50,30 @@ def rebuild_training(model: keras.Model) -> None:
             optimizer.build(list(model.trainable_variables))
             for state in states:
                 _put_back(state)
+                _list_anew(state.optimizer)
     model.make_train_function(force=True)
+
+
+def renew_rows(model: keras.Model, variable: keras.Variable, rows: np.ndarray) -> None:
+    """Give some rows of a variable the slots of a new optimizer, because their values are others than when it was built.
+
+    Moving averages, anchors and the averages of ScheduleFreeAdamW begin at the value, and would pull toward that before.
+    """
+    with model.distribute_strategy.scope():
+        for part in parts(model.optimizer):
+            held = {name: slots.get(part._var_key(variable)) for name, slots in slots_of(part).items()}
+            if all(slot is None for slot in held.values()):
+                continue
+            # The rate does not matter here, and a function cannot be made again from a config.
+            fresh = type(part).from_config({**part.get_config(), "learning_rate": 0.0})
+            fresh._iterations.assign(part._iterations)
+            fresh.build([variable])
+            if fresh.use_ema:
+                _start_averages(fresh, known=set())
+            for name, slots in slots_of(fresh).items():
+                new = slots[fresh._var_key(variable)]
+                if held.get(name) is not None and new is not None and tuple(new.shape[:1]) == tuple(variable.shape[:1]):
+                    write_rows(held[name], rows, read_rows(new, rows))
 
 
 def build_optimizer(model: keras.Model) -> None:
@@ -210,6 +234,18 @@ def _track_first(optimizer: Any, kept: list[keras.Variable], tracked: list[keras
     position = {id(variable): place for place, variable in enumerate(tracked)}
     for variable in sorted(kept, key=lambda variable: position.get(id(variable), len(tracked))) + built:
         optimizer._track_variable(variable)
+
+
+def _list_anew(optimizer: Any) -> None:
+    """Hold the variables in a fresh list: of one that was taken from, TensorFlow keeps a copy, and refuses to save it.
+
+    Slots that are gone would stay in memory, and neither `model.export` nor a checkpoint could be written.
+    """
+    tracker = vars(optimizer).pop("_tracker")  # so that Keras does not track again what is tracked already
+    is_variable, before = tracker.config["variables"]
+    optimizer._variables = list(before)
+    tracker.config["variables"] = (is_variable, optimizer._variables)
+    vars(optimizer)["_tracker"] = tracker
 
 
 def _start_averages(optimizer: Any, known: set[Any]) -> None:

@@ -9,6 +9,7 @@ from embkeras.errors import ScheduleError
 from embkeras.layers.naming import LayerRef, as_refs, find_layers
 from embkeras.layers.resizing import resized
 from embkeras.layers.rows import RowEmbedding
+from embkeras.training.rebuild import renew_rows
 from embkeras.training.schedules import check_epoch
 from embkeras.training.vocabularies import swap_rows
 from embkeras.vectors.vocabulary import Vocabulary
@@ -79,8 +80,13 @@ class RowSchedule(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin, if it is time; rows that train already go on."""
-        if epoch >= self.epoch:
-            self._find().train_rows(self.rows)
+        if epoch < self.epoch:
+            return
+        layer = self._find()
+        added = layer.train_rows(self.rows)
+        if added and self.model.optimizer.built:
+            last = int(layer.trainable_mask.sum())
+            renew_rows(self.model, layer._moving, np.arange(last - added, last))
 
     def state(self) -> dict[str, Any]:
         """Nothing: the layer holds which rows train."""

@@ -328,6 +328,14 @@ def test_quantize(aligned):
         layer(np.array([[-1]]))
 
 
+def test_a_quantized_table_is_not_filled(aligned):
+    """Numbers would be cut to integers in silence."""
+    layer = build_embedding(aligned)
+    layer.quantize("int8")
+    with pytest.raises(ArgumentError, match="A quantized table takes no other rows: layer 'embedding'"):
+        layer.assign_table(aligned.values)
+
+
 def test_quantize_a_model(aligned, tmp_path):
     """`model.quantize` reaches the layer, and the file of the model holds the small table."""
     model = keras.Sequential([keras.Input((3,), dtype="int64"), build_embedding(aligned)])

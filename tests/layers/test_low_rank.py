@@ -205,3 +205,68 @@ def test_merging_without_lora_is_refused():
         tiny.embedding().merge_lora()
     with pytest.raises(ArgumentError, match="Layer 'embedding' has nothing merged"):
         _layer(_model()).unmerge_lora()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16"])
+def test_dtypes(dtype):
+    """A and B are float32, the vectors what the layer computes in."""
+    layer = tiny.embedding(trainable=True, dtype=dtype)
+    layer.enable_lora(2)
+    layer.lora_embeddings_a.assign(np.ones((10, 2)))
+    assert layer(tiny.IDS).dtype == layer.compute_dtype
+    expected = tiny.TABLE + np.ones((10, 2)) @ np.array(layer.lora_embeddings_b)
+    np.testing.assert_allclose(layer.matrix()[1:], expected[1:], atol=0.03)
+
+
+def test_padding_stays_zeros():
+    """With an A that begins at random too, frozen or not, and after a merge."""
+    layer = tiny.embedding(trainable=True)
+    layer.enable_lora(2, a_initializer="he_uniform")
+    for trainable in (True, False):
+        layer.trainable = trainable
+        assert not layer(np.array([0])).numpy().any() and layer(np.array([1])).numpy().any()
+    layer.merge_lora()
+    assert not layer.matrix()[0].any()
+
+
+def test_a_filled_table_is_the_table():
+    """A begins anew, and a merge of another table cannot be undone."""
+    layer = tiny.embedding(trainable=True)
+    layer.enable_lora(2)
+    for _ in range(2):
+        layer.lora_embeddings_a.assign(np.ones((10, 2)))
+        layer.merge_lora()
+        layer.lora_embeddings_a.assign(np.ones((10, 2)))
+        layer.assign_table(tiny.TABLE)
+        np.testing.assert_array_equal(layer.matrix(), tiny.TABLE)
+        with pytest.raises(ArgumentError, match="Layer 'embedding' has nothing merged"):
+            layer.unmerge_lora()
+
+
+def test_a_second_merge_of_nothing_can_be_undone():
+    """What is undone is the last one that merged something."""
+    layer = tiny.embedding(trainable=True)
+    layer.enable_lora(2)
+    layer.lora_embeddings_a.assign(np.ones((10, 2)))
+    before = layer.matrix()
+    for _ in range(2):
+        layer.merge_lora()
+    layer.unmerge_lora()
+    np.testing.assert_array_equal(layer.matrix(), before)
+    assert np.array(layer.lora_embeddings_a).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rank": 0}, r"rank must be an integer >= 1\. Received: 0 \(layer 'embedding'\)"),
+        ({"rank": 2.0}, r"rank must be an integer >= 1\. Received: 2.0"),
+        ({"rank": True}, r"rank must be an integer >= 1\. Received: True"),
+        ({"rank": 2, "lora_alpha": "8"}, r"lora_alpha must be a finite number > 0, or None\. Received: '8' \(layer"),
+        ({"rank": 2, "lora_alpha": 0}, "lora_alpha must be a finite number > 0, or None. Received: 0"),
+    ],
+)
+def test_rank_and_alpha_are_checked(arguments, message):
+    """Rank 0 would train nothing in silence."""
+    with pytest.raises(ArgumentError, match=message):
+        tiny.embedding(trainable=True).enable_lora(**arguments)

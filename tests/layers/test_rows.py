@@ -243,3 +243,49 @@ def test_lora_is_refused():
         _layer().enable_lora(2)
     with pytest.raises(ArgumentError, match="only some rows train takes no lora_rank"):
         RowEmbedding(10, 4, 4, lora_rank=2)
+
+
+def test_choose_rows_after_the_table_is_filled():
+    """The rows begin where they stand, in either order; a second choice would lose what the first ones learnt."""
+    layer = RowEmbedding(10, 4, 4, name="embedding")
+    layer.build()
+    layer.assign_table(_aligned().values)
+    layer.choose_rows(MASK)
+    np.testing.assert_array_equal(layer.matrix(), _aligned().values)
+    with pytest.raises(ArgumentError, match=r"choose_rows is said once; .* Of layer 'embedding' 4 rows train already"):
+        layer.choose_rows(MASK)
+
+
+def test_no_rows_to_add():
+    """An empty mask changes nothing, in a layer without rows that train too."""
+    layer = RowEmbedding(10, 4, name="embedding")
+    layer.build()
+    assert layer.train_rows(np.zeros(10, bool)) == 0
+
+
+def test_a_frozen_layer_that_was_quantized_trains_when_it_is_thawed():
+    """Its rows are still those that train."""
+    layer = _layer()
+    layer.trainable = False
+    layer.quantize("int8")
+    layer.trainable = True
+    net = _model(optimizers.Adam(0.01), layer)
+    before = layer.matrix()
+    tiny.fit(net, epochs=1)
+    np.testing.assert_array_equal((layer.matrix() != before).any(axis=1), MASK & (np.arange(10) != tiny.UNSEEN))
+
+
+def test_the_whole_table_in_a_graph():
+    """As weights of an output it is the table of the moment, and the rows that train learn through it."""
+    layer = _layer()
+
+    @tf.function
+    def gradient():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer.embeddings**2)
+        return tape.gradient(loss, layer.trainable_variables[0])
+
+    expected = 2 * _aligned().values[MASK]
+    np.testing.assert_allclose(tf.convert_to_tensor(gradient())[:-1], expected, rtol=1e-6)
+    layer.assign_table(2 * _aligned().values)
+    np.testing.assert_allclose(tf.convert_to_tensor(gradient())[:-1], 2 * expected, rtol=1e-6)

@@ -1,5 +1,8 @@
 """A layer that takes over the variables of another."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -49,6 +52,35 @@ def test_a_frozen_layer_stays_frozen():
     assert not layer.trainable and layer.trainable_variables == []
 
 
+@pytest.mark.parametrize("keep", [(), ("_embeddings",)], ids=str)
+def test_a_frozen_layer_trains_when_it_is_thawed(keep):
+    """Keras files a variable that is frozen when it is tracked among those that never train."""
+    layer = tiny.embedding(trainable=True)
+    layer.trainable = False
+    take_over(layer, fresh_like(layer), keep=keep)
+    layer.trainable = True
+    assert [variable.path for variable in layer.trainable_variables] == ["embedding/embeddings"]
+
+
+def test_order_of_the_weights():
+    """As in a new layer, so that weights go from one to the other; the base of LoRA is still frozen."""
+    layer = tiny.embedding(trainable=True)
+    layer.enable_lora(2)
+    take_over(layer, fresh_like(layer, input_dim=3))
+    assert [tuple(weight.shape) for weight in layer.get_weights()] == [(3, 4), (3, 2), (2, 4)]
+    names = [variable.name for variable in layer.trainable_variables]
+    assert names == ["lora_embeddings_a", "lora_embeddings_b"]
+
+
+def test_the_table_before_is_let_go():
+    """Nobody holds its memory any more, TensorFlow's own lists of what to save included."""
+    layer = tiny.embedding()
+    table = weakref.ref(layer.variables[0])
+    take_over(layer, fresh_like(layer, input_dim=3))
+    gc.collect()
+    assert table() is None
+
+
 def test_variables_may_stay():
     """Those that are named are the very ones that optimizers know."""
     layer = tiny.embedding(trainable=True)
@@ -59,5 +91,5 @@ def test_variables_may_stay():
 
 def test_private_names_of_keras_are_there():
     """When one goes, taking over must be looked at again."""
-    names = ("_tracker", "_track_variable", "_untrack_variable", "_embeddings")
+    names = ("_tracker", "_track_variable", "_untrack_variable", "_trainable_variables", "_embeddings")
     assert [name for name in names if not hasattr(tiny.embedding(), name)] == []

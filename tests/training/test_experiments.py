@@ -230,3 +230,17 @@ def test_one_score_is_refused():
     part = np.ones((4, 2)), np.ones(4)
     with pytest.raises(ArgumentError, match=r"one score a class .*Received: scores of shape \(4, 1\)"):
         compare_strategies(build, [part] * 3, strategies={"frozen": Strategy()}, seeds=1, epochs=1)
+
+
+@pytest.mark.parametrize(("data", "parts"), [([(1, 2), (1, 2)], 2), ([1, 2, 3], 3)])
+def test_data_are_three_pairs(data, parts):
+    """Training, validation and test, each with its labels."""
+    with pytest.raises(ArgumentError, match=rf"three pairs \(ids, labels\): .* Received: {parts} parts"):
+        compare_strategies(lambda strategy: None, data)
+
+
+def test_a_comparison_prints_its_table():
+    """And what it recommends."""
+    run = Run("frozen", 0, np.ones(2, bool), 1.0, 1.0, 0.5, {}, None)
+    text = str(Comparison((run,)))
+    assert "accuracy" in text and "frozen" in text and text.endswith("nothing to compare it with.")

@@ -291,7 +291,9 @@ def test_a_rate_that_is_not_touched_may_be_anything():
     assert Rates(net, [Phase(0)]).first is None
 
 
-@pytest.mark.parametrize("schedule", [CountedFrom(_decay(), 7), Scaled(CountedFrom(_decay(), 7), 0.5)], ids=repr)
+@pytest.mark.parametrize(
+    "schedule", [CountedFrom(_decay(), 7), Scaled(CountedFrom(_decay(), 7), 0.5)], ids=["counted", "scaled"]
+)
 def test_schedules_are_serialised(schedule):
     """Through a config and back, at several steps."""
     again = schedules.deserialize(schedules.serialize(schedule))

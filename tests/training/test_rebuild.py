@@ -1,5 +1,8 @@
 """Unfreezing into a running optimizer: equal to an optimizer that knew every variable from the start."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -357,11 +360,32 @@ def test_rebuild_without_a_change_changes_nothing():
         assert tiny.apart(plain, rebuilt) == 0, name
 
 
+def test_slots_that_are_gone_are_let_go(tmp_path):
+    """Frozen again, a table has no slots in memory either, and Keras can export and save the model."""
+    net = tiny.model(optimizers.Adam(0.01), trainable=True)
+    tiny.fit(net, epochs=1)
+    slot = weakref.ref(net.optimizer._momentums[0])
+    schedule = TrainabilitySchedule([Phase(0, freeze="embedding"), Phase(1), Phase(2, freeze="embedding")])
+    tiny.fit(net, epochs=3, callbacks=[schedule])
+    gc.collect()
+    assert slot() is None
+    net.export(tmp_path / "export", verbose=False)
+    tf.train.Checkpoint(net, optimizer=net.optimizer).save(tmp_path / "checkpoint")
+    assert len(net.optimizer.variables) == 2 + 4  # step and rate, and two moments of the head's kernel and bias
+
+
 def test_private_names_of_keras_are_there():
     """The names that rebuild.py leans on; Keras may rename them."""
     net = tiny.model(optimizers.Adam(0.01, use_ema=True))
     tiny.fit(net, epochs=1)
-    names = ["_variables", "_trainable_variables", "_trainable_variables_indices", "_var_key", "_track_variable"]
+    names = [
+        "_variables",
+        "_trainable_variables",
+        "_trainable_variables_indices",
+        "_var_key",
+        "_track_variable",
+        "_tracker",
+    ]
     names += ["_untrack_variable", "_iterations", "_learning_rate", "_model_variables_moving_average"]
     assert [name for name in names if not hasattr(net.optimizer, name)] == []
     assert any(each is net.optimizer._learning_rate for each in net.optimizer._variables)  # set_rate replaces it

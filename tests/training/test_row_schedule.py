@@ -7,6 +7,7 @@ from keras import optimizers
 
 from embkeras.errors import ScheduleError
 from embkeras.layers.builders import build_embedding
+from embkeras.layers.combined import combine_embeddings
 from embkeras.training.callbacks import unfreeze_at
 from embkeras.training.optimizers import RowWiseAdam
 from embkeras.training.resume import ResumableBackup
@@ -178,3 +179,45 @@ def test_another_kind_of_layer_is_refused(trainable, kind):
     """A table that trains as a whole has no rows to add."""
     with pytest.raises(ScheduleError, match=f"layer of which some rows train, .* Received: {kind} 'embedding'"):
         tiny.fit(_model(trainable=trainable), callbacks=[_schedule()])
+
+
+AT_THE_VALUE = {  # optimizers with a slot that begins at the value of a variable
+    name: OPTIMIZERS[name] for name in ("ScheduleFreeAdamW", "EMA", "EMA overwriting", "EMA and accumulation")
+} | {
+    "anchors": lambda: RowWiseAdam(0.01, anchor_decay=5.0, catch_up=True, row_warmup=2),
+    "rate as a function": lambda: optimizers.ScheduleFreeAdamW(lambda: 0.01),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+@pytest.mark.parametrize("name", AT_THE_VALUE)
+def test_nothing_pulls_toward_what_stood_in_the_room(name):
+    """Averages and anchors of rows that join begin where the rows stand: one that no batch holds does not move."""
+    net = _model(AT_THE_VALUE[name](), run_eagerly=True)
+    tiny.fit(net, callbacks=[_schedule(3)], epochs=5)
+    table = net.layers[0].matrix()
+    np.testing.assert_allclose(table[tiny.UNSEEN], tiny.TABLE[tiny.UNSEEN], atol=1e-5)
+    assert 0 < np.abs(table - tiny.TABLE)[SEEN].max() < 0.2
+
+
+def test_a_layer_that_others_combine():
+    """Found by its path; what it is combined with stays."""
+    layers = [
+        build_embedding(AlignedMatrix(tiny.TABLE, VOCABULARY), trainable=FIRST, name="tuned"),
+        build_embedding(AlignedMatrix(tiny.TABLE, VOCABULARY), name="static"),
+    ]
+    head = [keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(3, "softmax", name="head")]
+    net = keras.Sequential([keras.Input((5,), dtype="int64"), combine_embeddings(layers, combine="attention"), *head])
+    net.compile(RowWiseAdam(0.01), loss="sparse_categorical_crossentropy")
+    schedule = unfreeze_rows(2, "embedding/tuned", vocabulary=VOCABULARY)
+    tiny.fit(net, callbacks=[schedule, unfreeze_at(1, "embedding/tuned")])
+    moved = [(layer.matrix() != tiny.TABLE).any(axis=1) for layer in layers]
+    np.testing.assert_array_equal(moved[0], FIRST | SEEN)
+    assert not moved[1].any()
+
+
+def test_an_initial_epoch_beyond_it():
+    """The rows train from the first epoch of that fit."""
+    net = _model(optimizers.Adam(0.01))
+    tiny.fit(net, epochs=6, initial_epoch=5, callbacks=[_schedule()])
+    np.testing.assert_array_equal((net.layers[0].matrix() != tiny.TABLE).any(axis=1), FIRST | SEEN)

@@ -143,7 +143,8 @@ def test_anchor_decay_pulls_rows_of_the_batch_back():
     layer.assign_table(tiny.TABLE + 1)
     optimizer.apply([tiny.slices([3, 3], np.zeros((2, 4)))], variables)
     np.testing.assert_allclose(layer.matrix()[3] - tiny.TABLE[3], 0.8, rtol=1e-5)
-    np.testing.assert_array_equal(np.delete(layer.matrix(), 3, 0), np.delete(tiny.TABLE + 1, 3, 0))
+    others = [1, 2, *range(4, 10)]
+    np.testing.assert_array_equal(layer.matrix()[others], tiny.TABLE[others] + 1)
 
 
 def test_anchor_decay_keeps_a_table_nearer_in_fit():

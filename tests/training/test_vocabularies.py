@@ -5,11 +5,15 @@ import numpy as np
 import pytest
 from keras import optimizers
 
-from embkeras.errors import ArgumentError, UnknownLayerError
+from embkeras.errors import ArgumentError, EmbkerasWarning, ScheduleError, UnknownLayerError
+from embkeras.layers import table_io
 from embkeras.layers.builders import build_embedding
+from embkeras.layers.combined import combine_embeddings
 from embkeras.serving.client import ExportedModel
 from embkeras.serving.export import export_saved_model
+from embkeras.training.callbacks import TrainabilitySchedule, unfreeze_at
 from embkeras.training.optimizers import RowWiseAdam, RowWiseSGD
+from embkeras.training.schedules import Phase
 from embkeras.training.vocabularies import change_vocabulary
 from embkeras.vectors.alignment import AlignedMatrix
 from embkeras.vectors.pruning import share_rows
@@ -188,7 +192,7 @@ _NO_PADDING = AlignedMatrix(np.ones((2, 4)), Vocabulary(["a", "[UNK]"], padding_
             "need the same padding id and as many OOV ids. Received: padding_id=0, .* padding_id=None",
         ),
         ({"after": MORE}, "takes before=Vocabulary and after=AlignedMatrix. Received: Vocabulary and Vocabulary"),
-        ({"layer": "head"}, "takes a built layer that build_embedding made. Received: Dense 'head'"),
+        ({"layer": "head"}, "takes a built layer that build_embedding made, .* Received: Dense 'head'"),
     ],
 )
 def test_arguments_are_checked(arguments, message):
@@ -208,3 +212,131 @@ def test_unknown_layers_and_quantized_tables():
     net.layers[0].quantize("int8")
     with pytest.raises(ArgumentError, match="quantized table cannot take other rows: layer 'embedding'"):
         change_vocabulary(net, "embedding", before=BEFORE, after=_after(MORE))
+
+
+@pytest.mark.parametrize("form", ["whole", "frozen", "rows", "int8", "LoRA"])
+def test_a_frozen_layer_can_be_thawed_afterwards(form):
+    """By a schedule that was made before, in a fit that goes on."""
+    net, schedule = _trained(_layer(form), optimizers.Adam(0.05)), unfreeze_at(1, "embedding")
+    with pytest.warns(EmbkerasWarning, match="ends before epoch 1"):
+        tiny.fit(net, epochs=1, callbacks=[schedule])
+    change_vocabulary(net, "embedding", before=BEFORE, after=_after(MORE))
+    table = net.layers[0].matrix()
+    tiny.fit(net, epochs=2, initial_epoch=1, callbacks=[schedule])
+    assert (net.layers[0].matrix() != table).any()
+
+
+def test_patience_that_goes_on_is_refused():
+    """The best weights that it would restore have another shape; a new schedule begins anew."""
+    schedules = [TrainabilitySchedule(Phase(0, patience=3), monitor="loss", mode="max") for _ in range(2)]
+    net = _trained(_layer("whole"))
+    tiny.fit(net, epochs=1, callbacks=[schedules[0]])
+    change_vocabulary(net, "embedding", before=BEFORE, after=_after(MORE))
+    with pytest.raises(
+        ScheduleError, match=r"keeps the weights of epoch 0 .* model 'sequential.*' have other shapes now"
+    ):
+        tiny.fit(net, epochs=2, initial_epoch=1, callbacks=[schedules[0]])
+    tiny.fit(net, epochs=2, initial_epoch=1, callbacks=[schedules[1]])
+
+
+def test_a_layer_that_others_combine_is_refused():
+    """Its ids are theirs too, and would no longer mean the same."""
+    layers = [
+        build_embedding(AlignedMatrix(tiny.TABLE, BEFORE), trainable=kind, name=name)
+        for kind, name in ((True, "tuned"), (False, "static"))
+    ]
+    net = _trained(combine_embeddings(layers))
+    with pytest.raises(
+        ArgumentError, match=r"takes none of them alone\. Received: 'tuned', which layer 'embedding' comb"
+    ):
+        change_vocabulary(net, "tuned", before=BEFORE, after=_after(MORE))
+
+
+def test_several_oov_ids():
+    """The first stays the first, wherever they are now."""
+    before = Vocabulary(["", "[UNK]", "[UNK]", *"abcdefg"], oov_ids=(1, 2))
+    after = Vocabulary(["", "a", "[UNK]", "[UNK]", "new", "c"], oov_ids=(3, 2))
+    net = _trained(build_embedding(AlignedMatrix(tiny.TABLE, before), trainable=True), optimizers.Adam(0.05))
+    table = net.layers[0].matrix()
+    change_vocabulary(net, "embedding", before=before, after=AlignedMatrix(np.ones((6, 4)), after))
+    expected = np.concatenate([table[[0, 3, 2, 1]], np.ones((1, 4)), table[[5]]])
+    np.testing.assert_array_equal(net.layers[0].matrix(), expected)
+
+
+def test_slots_go_over_in_blocks(monkeypatch):
+    """Never as a whole; the result is the same."""
+    tables = []
+    for block in (1 << 20, 8):  # numbers: two rows
+        monkeypatch.setattr(table_io, "BLOCK", block)
+        net = _trained(_layer("whole"), RowWiseAdam(0.05, catch_up=True, anchor_decay=0.1), run_eagerly=True)
+        change_vocabulary(net, "embedding", before=BEFORE, after=_after(MORE))
+        tiny.fit(net, epochs=1)
+        tables.append(net.layers[0].matrix())
+    np.testing.assert_array_equal(*tables)
+
+
+def test_an_optimizer_of_several():
+    """The one that has the table goes on where it was."""
+    several = [
+        optimizers.MultiOptimizer(
+            optimizers.OptimizerMap(optimizers.SGD(0.1, momentum=0.9), {"embedding/.*": optimizers.Adam(0.01)})
+        )
+        for _ in range(2)
+    ]
+    nets = [_trained(_layer("whole"), each, run_eagerly=True) for each in several]
+    change_vocabulary(nets[1], "embedding", before=BEFORE, after=_after(MORE))
+    for net, ids in zip(nets, (tiny.IDS, _translated(tiny.IDS, BEFORE, MORE)), strict=True):
+        net.fit(ids, tiny.LABELS, epochs=2, batch_size=4, shuffle=False, verbose=0)
+    same = nets[1].layers[0].matrix()[_translated(np.arange(10), BEFORE, MORE)]
+    np.testing.assert_allclose(same, nets[0].layers[0].matrix(), atol=1e-6)
+
+
+def test_an_optimizer_that_is_not_built():
+    """It is built for the new table when training begins."""
+    net = _trained(_layer("whole"))
+    net.compile(optimizers.Adam(0.05), loss=net.loss)
+    change_vocabulary(net, "embedding", before=BEFORE, after=_after(MORE))
+    table = net.layers[0].matrix()
+    tiny.fit(net, epochs=1)
+    assert (net.layers[0].matrix() != table).any()
+
+
+@pytest.mark.parametrize("form", [*FORMS, "LoRA"])
+def test_weights_go_into_a_clone(form):
+    """In the order in which a new layer has them."""
+    net = _trained(_layer(form))
+    change_vocabulary(net, "embedding", before=BEFORE, after=_after(MORE))
+    clone = keras.models.clone_model(net)
+    clone.set_weights(net.get_weights())
+    np.testing.assert_array_equal(clone.predict(tiny.IDS, verbose=0), net.predict(tiny.IDS, verbose=0))
+
+
+@pytest.mark.parametrize("combine", ["concat", "attention"])
+def test_a_combination_as_a_whole(combine, tmp_path):
+    """All of its tables change, and the map of who has which word; texts keep their scores, training goes on."""
+    aligned = AlignedMatrix(tiny.TABLE, BEFORE)
+    layers = [build_embedding(aligned, name="static"), build_embedding(aligned, trainable=True, name="tuned")]
+    found = [np.arange(10) != 4, np.arange(10) != 5]
+    layer = combine_embeddings(layers, combine=combine, found=found if combine == "attention" else None)
+    net = _trained(layer, optimizers.Adam(0.05))
+    scores = net.predict(tiny.IDS, verbose=0)
+    after = [_after(MORE, np.arange(12) != 2), _after(MORE)]
+    change_vocabulary(net, "embedding", before=BEFORE, after=after)
+    np.testing.assert_allclose(net.predict(_translated(tiny.IDS, BEFORE, MORE), verbose=0), scores, atol=1e-6)
+    assert layer.input_dim == 12 and layer.matrix().shape[0] == 12
+    if combine == "attention":
+        assert np.array(layer._found)[[2, 11]].tolist() == [[0, 1], [1, 1]]
+    tiny.fit(net, epochs=1)
+    net.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(tiny.IDS, verbose=0), net.predict(tiny.IDS, verbose=0))
+
+
+def test_a_combination_needs_one_matrix_a_source():
+    """All of one vocabulary."""
+    aligned = AlignedMatrix(tiny.TABLE, BEFORE)
+    layer = combine_embeddings([build_embedding(aligned, name="a"), build_embedding(aligned, name="b")])
+    net = _trained(layer)
+    for after in (_after(MORE), [_after(MORE), _after(FEWER)]):
+        with pytest.raises(ArgumentError, match=r"one AlignedMatrix for each of the tables \['a', 'b'\], all of one"):
+            change_vocabulary(net, "embedding", before=BEFORE, after=after)
