@@ -7,6 +7,7 @@ import numpy as np
 from embkeras.errors import ArgumentError
 
 BLOCK = 1 << 22  # numbers worked on at once: 16 MB of float32
+_SMALL, _LARGE = 1e-15, 1e15  # between these norms the squares are well inside float32
 
 
 def check_matrix(matrix: Any, what: str, *, rows: int | None = None) -> np.ndarray:
@@ -41,10 +42,26 @@ def first_nonfinite_row(matrix: np.ndarray) -> int | None:
 
 
 def unit_rows(matrix: np.ndarray) -> np.ndarray:
-    """The rows of `matrix` (rows, width) scaled to L2 norm 1, as float32; zero rows stay zero."""
-    matrix = np.asarray(matrix, np.float32)
-    norms = np.linalg.norm(matrix, axis=1, keepdims=True)
-    return matrix / np.where(norms > 0, norms, 1)
+    """The rows of `matrix` (rows, width) scaled to L2 norm 1, as float32; zero rows stay zero.
+
+    Rows of any norm: those whose squares could leave the float type are scaled by their largest number first.
+    """
+    matrix = np.asarray(matrix)
+    matrix = matrix.astype(np.result_type(matrix, np.float32), copy=False)
+    with np.errstate(over="ignore", under="ignore"):  # such rows are done again
+        unit, norms = _over_norm(matrix)
+    extreme = ~((norms > _SMALL) & (norms < _LARGE))
+    if extreme.any():
+        rows = matrix[extreme]
+        largest = np.abs(rows).max(axis=1, keepdims=True)
+        unit[extreme] = _over_norm(rows / np.where(largest > 0, largest, 1))[0]
+    return unit
+
+
+def _over_norm(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each row over its L2 norm, as float32, and the norms (rows,); a row whose norm comes out as 0 stays as it is."""
+    norms = np.linalg.norm(matrix, axis=1)
+    return (matrix / np.where(norms > 0, norms, 1)[:, None]).astype(np.float32, copy=False), norms
 
 
 def nearest_rows(matrix: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

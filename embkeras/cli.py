@@ -26,9 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
     usual, warnings.formatwarning = warnings.formatwarning, partial(_one_line, options.command)
     try:
-        if options.command != "predict":
-            _say("Starting TensorFlow ...")
-        _start_tensorflow()
+        if options.tensorflow:
+            if options.command != "predict":
+                _say("Starting TensorFlow ...")
+            _start_tensorflow()
         options.run(options)
         sys.stdout.flush()
     except EmbkerasError as error:
@@ -68,13 +69,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"embkeras {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_demo(commands)
-    _add_train(commands)
-    _add_predict(commands)
+    for add in (_add_demo, _add_train, _add_predict, _add_check, _add_convert, _add_inspect, _add_coverage):
+        add(commands)
     return parser
 
 
-def _add_command(commands: Any, name: str, run: Any, summary: str, example: str) -> argparse.ArgumentParser:
+def _add_command(
+    commands: Any, name: str, run: Any, summary: str, example: str, *, tensorflow: bool = True
+) -> argparse.ArgumentParser:
     command = commands.add_parser(
         name,
         help=summary,
@@ -82,7 +84,7 @@ def _add_command(commands: Any, name: str, run: Any, summary: str, example: str)
         epilog=f"Example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, tensorflow=tensorflow)
     return command
 
 
@@ -140,6 +142,53 @@ def _add_predict(commands: Any) -> None:
     )
     command.add_argument("path", type=Path, help="folder of the model")
     command.add_argument("texts", nargs="+", metavar="TEXT", help="a text")
+
+
+def _add_check(commands: Any) -> None:
+    summary = "Ask an exported model in many ways whether it answers as it should: padding, batches, bad ids, texts."
+    command = _add_command(commands, "check", _check, summary, "embkeras check saved_models/tweets")
+    command.add_argument("path", type=Path, help="the model's folder, or that of one version")
+
+
+def _add_vectors(command: argparse.ArgumentParser) -> None:
+    """What says how a file of vectors is read."""
+    command.add_argument("file", type=Path, help="vectors in any format that load_vectors reads")
+    command.add_argument("--format", metavar="NAME", help="of FILE (found by its content)")
+    command.add_argument("--words-file", type=Path, metavar="PATH", help="for .npy and .keras: the list of words")
+    command.add_argument("--member", metavar="NAME", help="of a .zip of several files, or the layer of a .keras model")
+    command.add_argument("--encoding", default="utf-8", help="of the words in FILE (utf-8)")
+
+
+def _add_convert(commands: Any) -> None:
+    summary = "Write a file of vectors in another format: .txt, .vec, .npy and others, by the name's ending."
+    example = "embkeras convert glove.6B.100d.txt glove.6B.100d.npy"
+    command = _add_command(commands, "convert", partial(_files, "convert"), summary, example, tensorflow=False)
+    _add_vectors(command)
+    command.add_argument("out", type=Path, help="the file to write")
+    command.add_argument("--to", metavar="NAME", help="format of OUT, if its name does not tell it")
+    command.add_argument("--errors", choices=("strict", "replace", "skip"), default="strict", help="(strict)")
+    command.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the values (float32)")
+    command.add_argument("--limit", type=int, metavar="N", help="only the first N rows")
+    command.add_argument("--overwrite", action="store_true", help="replace OUT where it exists")
+
+
+def _add_inspect(commands: Any) -> None:
+    summary = "What a file of vectors holds: format, rows, width, whether its header is true, odd words, norms."
+    example = "embkeras inspect wiki.en.vec"
+    _add_vectors(_add_command(commands, "inspect", partial(_files, "inspect"), summary, example, tensorflow=False))
+
+
+def _add_coverage(commands: Any) -> None:
+    summary = "How much of a text the words of a file of vectors cover, and what is missing."
+    example = "embkeras coverage glove.6B.50d.txt --text reviews.csv --column review"
+    command = _add_command(commands, "coverage", partial(_files, "coverage"), summary, example, tensorflow=False)
+    _add_vectors(command)
+    command.add_argument(
+        "--text", type=Path, required=True, metavar="CORPUS", help="CSV, TSV, JSON Lines, or any file, read by lines"
+    )
+    command.add_argument("--column", metavar="NAME", help="column with the text; needed but for files read by lines")
+    command.add_argument("--text-encoding", metavar="ENCODING", help="of CORPUS (utf-8)")
+    command.add_argument("--split", choices=("text", "spaces"), default="text", help="cut as train does, or at spaces")
 
 
 def _start_tensorflow() -> None:
@@ -217,3 +266,18 @@ def _predict(options: argparse.Namespace) -> None:
 
     table = workflow.predict(options.path, options.texts)
     _say(presentation.predictions_text(table["text"], table["label"], table["probability"]))
+
+
+def _files(name: str, options: argparse.Namespace) -> None:
+    from embkeras import file_commands
+
+    getattr(file_commands, name)(options, _say)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from embkeras.serving.check import check_saved_model
+    from embkeras.serving.client import ExportedModel
+
+    check_saved_model(options.path)
+    export = ExportedModel(options.path)
+    _say(f"{options.path}: answers as it should; {len(export.vocabulary):,} tokens, bad ids: {export.card['bad_ids']}")

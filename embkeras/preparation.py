@@ -9,12 +9,13 @@ from embkeras.errors import AlignmentError, ArgumentError
 from embkeras.text_data import Split
 from embkeras.training.experiments import Data
 from embkeras.vectors.alignment import AlignedMatrix, align
+from embkeras.vectors.fallbacks import FOR_TEXTS
 from embkeras.vectors.formats import load_vectors
 from embkeras.vectors.tokenizer import TWEETS
 from embkeras.vectors.vocabulary import Vocabulary
 
 Say = Callable[[str], None]
-FALLBACKS = ("lower", "placeholder", "hashtag", "hyphen", "repeats", "marks")
+FALLBACKS = FOR_TEXTS
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ def table_text(table: pd.DataFrame, *, index: bool = True) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
 
 
-def coverage_lines(aligned: AlignedMatrix) -> Iterator[str]:
+def coverage_lines(aligned: AlignedMatrix, of: str = "the training texts") -> Iterator[str]:
     """Coverage, what the fallbacks rescued, and the most frequent tokens without a vector."""
-    yield f"Coverage of the training texts: {aligned.coverage}"
+    yield f"Coverage of {of}: {aligned.coverage}"
     report = aligned.report()
     occurred = report[report["count"] > 0]
     rescued = occurred[~occurred["how"].isin(["exact", "oov", "special"])]

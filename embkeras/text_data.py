@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ SENTIMENT140_COLUMNS = ("label", "id", "date", "query", "user", "text")
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _JSON_ENDINGS = (".jsonl", ".ndjson")
 _MOST_CLASSES = 1000
+_OPTIONS = ("--text", "--label")  # by which the columns are named on the command line
 _LONGEST_FIELD = 1 << 30  # characters; Python's own limit is 131,072
 
 
@@ -135,8 +136,43 @@ def read_labelled(
     return labelled(texts, labels, repr(str(path)), places=places)
 
 
+def read_texts(path: str | os.PathLike, column: str | None = None, *, encoding: str | None = None) -> Iterator[str]:
+    """The texts of a corpus, one after the other: a column of a CSV, TSV or JSON Lines file, or else the lines of a file.
+
+    Args:
+        path: the file; its ending tells the format, as for `read_labelled`. Any other is read line by line.
+        column: name of the column with the text; lines have none.
+        encoding: of the file; UTF-8 if not given, Latin-1 for Sentiment140.
+
+    Raises:
+        DataError: no such file or column, a column of a file that has none, or bytes that are not in the encoding.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"Cannot read {str(path)!r}: {'it is a folder' if path.is_dir() else 'there is no such file'}.")
+    kind, options = path.suffix.lower(), ("--column", "--column")
+    if kind in _JSON_ENDINGS:
+        yield from (text for text, *_ in _json_rows(path, encoding or "utf-8-sig", column, column, options))
+    elif kind in _DELIMITERS:
+        yield from (text for text, *_ in _delimited_rows(path, encoding, column, column, True, options))
+    elif column is not None:
+        raise DataError(f"{str(path)!r} is read line by line and has no columns. Received: --column {column!r}.")
+    else:
+        encoding = encoding or "utf-8-sig"
+        try:
+            with path.open(encoding=encoding, newline="\n") as file:
+                yield from file
+        except (UnicodeError, LookupError) as error:
+            raise _undecodable(path, encoding, error) from error
+
+
 def _delimited_rows(
-    path: Path, encoding: str | None, text: str | None, label: str | None, quotes: bool
+    path: Path,
+    encoding: str | None,
+    text: str | None,
+    label: str | None,
+    quotes: bool,
+    options: tuple[str, str] = _OPTIONS,
 ) -> list[tuple[str, str, str]]:
     delimiter = _DELIMITERS[path.suffix.lower()]
     if delimiter == "," and _is_sentiment140(path):
@@ -153,7 +189,7 @@ def _delimited_rows(
             header, number = header or next(rows, []), first
             if not header:
                 raise DataError(f"{str(path)!r} is empty: it has no header line.")
-            at_text, at_label = _column(path, header, text, "--text"), _column(path, header, label, "--label")
+            at_text, at_label = _column(path, header, text, options[0]), _column(path, header, label, options[1])
             for number, row in enumerate(rows, start=1 + first):
                 if not row:
                     continue
@@ -207,7 +243,9 @@ def _column(path: Path | str, header: list[str], name: str | None, option: str) 
     return header.index(name)
 
 
-def _json_rows(path: Path, encoding: str, text: str | None, label: str | None) -> list[tuple[str, str, str]]:
+def _json_rows(
+    path: Path, encoding: str, text: str | None, label: str | None, options: tuple[str, str] = _OPTIONS
+) -> list[tuple[str, str, str]]:
     pairs = []
     try:
         lines = path.read_text(encoding).split("\n")
@@ -227,7 +265,7 @@ def _json_rows(path: Path, encoding: str, text: str | None, label: str | None) -
             raise DataError(f"{str(path)!r}, line {number}: not JSON: {reason}.") from error
         if not isinstance(row, dict):
             raise DataError(f"{str(path)!r}, line {number}: expected an object, found {line[:40]!r}.")
-        for name, option in ((text, "--text"), (label, "--label")):
+        for name, option in zip((text, label), options, strict=True):
             if name not in row:
                 _column(f"{path}, line {number}", list(row), name, option)
         if not isinstance(row[text], str):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from embkeras import arrays
 from embkeras.arrays import check_matrix, first_nonfinite_row, nearest_rows, unit_rows
 from embkeras.errors import ArgumentError
-from tests.properties import PROPERTY
+from tests.properties import PROPERTY, finite_bits
 
 
 def test_check_matrix_copies_nothing():
@@ -56,6 +56,34 @@ def test_unit_rows_keeps_zero_rows():
     """Zero rows stay zero and the others get norm 1."""
     unit = unit_rows(np.array([[3, 4], [0, 0]]))
     np.testing.assert_allclose(unit, [[0.6, 0.8], [0, 0]], rtol=1e-6)
+
+
+@PROPERTY
+@given(finite_bits())
+def test_unit_rows_of_any_norm(matrix):
+    """Rows whose squares leave float32 have norm 1 too, and the direction that float64 gives."""
+    given = matrix.astype(np.float64)
+    expected = given / np.where(matrix.any(axis=1), np.linalg.norm(given, axis=1), 1)[:, None]
+    unit = unit_rows(matrix)
+    assert unit.dtype == np.float32
+    np.testing.assert_allclose(unit, expected, atol=1e-6)
+
+
+def test_unit_rows_beyond_float32():
+    """Of float64, rows that float32 cannot hold and rows whose squares float64 cannot hold; the input is left as it was."""
+    matrix = np.array([[3e60, 4e60], [3e200, 4e200], [3e-60, 4e-60], [3e-200, 4e-200], [0, 0]])
+    before = matrix.copy()
+    np.testing.assert_allclose(unit_rows(matrix), [[0.6, 0.8]] * 4 + [[0, 0]], rtol=1e-6)
+    np.testing.assert_array_equal(matrix, before)
+
+
+def test_nearest_rows_of_huge_and_tiny_rows():
+    """The direction alone counts, for rows and for queries."""
+    directions = np.array([[1, 0], [0.8, 0.6], [0, 1]])
+    matrix = (directions * [[1e-30], [1e30], [1]]).astype(np.float32)
+    rows, values = nearest_rows(matrix, matrix, 2)
+    assert rows.tolist() == [[0, 1], [1, 0], [2, 1]]
+    np.testing.assert_allclose(values, [[1, 0.8], [1, 0.8], [1, 0.6]], rtol=1e-6)
 
 
 @PROPERTY

@@ -7,8 +7,10 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+import embkeras as ek
 from embkeras import cli
 
 GOOD, BAD = ["great", "lovely", "fine", "sweet"], ["awful", "poor", "bad", "sour"]
@@ -241,3 +243,15 @@ def test_version_and_empty_folder(arguments, said, capsys):
         cli.main(arguments)
     printed = capsys.readouterr()
     assert said in printed.out + printed.err
+
+
+def test_check_says_that_an_export_is_right(tmp_path, capsys):
+    """And one that is not, in one line."""
+    vocabulary = ek.Vocabulary.from_texts(["good day", "bad day"])
+    aligned = ek.AlignedMatrix(np.random.default_rng(0).normal(size=(len(vocabulary), 4)), vocabulary)
+    ek.export_saved_model(ek.build_classifier(aligned, 2, architecture="mean"), tmp_path, vocabulary=vocabulary)
+    assert cli.main(["check", str(tmp_path)]) == 0
+    assert "answers as it should; 5 tokens, bad ids: oov" in capsys.readouterr().out
+    (tmp_path / "1" / "saved_model.pb").unlink()
+    assert cli.main(["check", str(tmp_path)]) == 2
+    assert "embkeras check: There is no exported model" in capsys.readouterr().err

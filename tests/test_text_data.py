@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embkeras.errors import DataError
-from embkeras.text_data import LabelledTexts, labelled, read_labelled, split
+from embkeras.text_data import LabelledTexts, labelled, read_labelled, read_texts, split
 from tests.properties import PROPERTY
 
 
@@ -321,3 +321,42 @@ def test_undecodable_byte_is_placed_by_line(tmp_path):
     path.write_bytes(b"t,l\n" + b"good,a\n" * 3000 + b"caf\xe9,b\n")
     with pytest.raises(DataError, match=r"d\.csv', line 3002, byte 4 of it cannot be read as utf-8-sig"):
         read_labelled(path, "t", "l")
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "column"),
+    [
+        ("c.csv", 'id,text\n1,"a, b"\n2,c\n', "text"),
+        ("c.tsv", "text\tid\na, b\t1\nc\t2\n", "text"),
+        ("c.jsonl", '{"text": "a, b"}\n\n{"text": "c", "id": 2}\n', "text"),
+        ("c.txt", "\ufeffa, b\nc", None),
+        ("c", "a, b\r\nc\n", None),
+    ],
+)
+def test_texts_of_a_corpus(write, name, contents, column):
+    """A column of what has columns, else the lines."""
+    assert [text.strip() for text in read_texts(write(name, contents), column)] == ["a, b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "column", "said"),
+    [
+        ("c.csv", "id,text\n1,a\n", None, r"which column .* --column NAME\. Columns: 'id', 'text'"),
+        ("c.csv", "id,text\n1,a\n", "x", "no column 'x'"),
+        ("c.jsonl", '{"text": "a"}\n', None, "--column NAME"),
+        ("c.jsonl", '{"text": 3}\n', "text", "'text' must be a string, found 3"),
+        ("c.txt", "a\n", "text", r"is read line by line and has no columns\. Received: --column 'text'"),
+        ("c.txt", b"a\n\xff\n", None, r"line 2, byte 1 of it cannot be read as utf-8"),
+    ],
+)
+def test_texts_that_cannot_be_read(write, name, contents, column, said):
+    """The file and the option to give."""
+    with pytest.raises(DataError, match=said):
+        list(read_texts(write(name, contents), column))
+
+
+def test_texts_of_no_file(tmp_path):
+    """A missing file, and a folder."""
+    for path, said in ((tmp_path / "c.txt", "there is no such file"), (tmp_path, "it is a folder")):
+        with pytest.raises(DataError, match=said):
+            list(read_texts(path))

@@ -141,6 +141,10 @@ def drift_report(before: Any, after: Any, tokens: Sequence[str], *, counts: Any 
     after = check_matrix(after, "after", rows=len(before))
     if before.shape != after.shape:
         raise ArgumentError(f"before and after must have one shape. Received: {before.shape} and {after.shape}.")
+    if isinstance(tokens, str) or not isinstance(tokens, Sequence | np.ndarray):
+        raise ArgumentError(
+            f"tokens must be a sequence of tokens, such as vocabulary.tokens. Received: {type(tokens).__name__}."
+        )
     if len(tokens) != len(before):
         raise ArgumentError(f"tokens must name {len(before)} rows. Received: {len(tokens)}.")
     for name, table in (("before", before), ("after", after)):

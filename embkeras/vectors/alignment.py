@@ -50,7 +50,8 @@ class AlignedMatrix:
         how: for each id (spelling found, how): "exact", the fallbacks, "subwords", "oov" or "special".
 
     Raises:
-        AlignmentError: another number of rows than tokens, or NaN or infinity in the matrix.
+        AlignmentError: no Vocabulary, another number of rows than tokens, NaN or infinity in the matrix, or a `found`
+            that is no bool array of shape (V,).
     """
 
     values: np.ndarray
@@ -59,6 +60,11 @@ class AlignedMatrix:
     how: tuple[tuple[str, str], ...] = field(default=None, repr=False)  # type: ignore[assignment]
 
     def __post_init__(self):
+        if not isinstance(self.vocabulary, Vocabulary):
+            raise AlignmentError(
+                f"An aligned matrix needs a Vocabulary; of a plain list of words, that is "
+                f"Vocabulary(words, padding_id=None, oov_ids=()). Received: {type(self.vocabulary).__name__}."
+            )
         try:
             values = check_matrix(self.values, "An aligned matrix", rows=len(self.vocabulary))
         except ArgumentError as error:
@@ -77,11 +83,14 @@ class AlignedMatrix:
             values = values.copy()
             values[padding] = 0
         values.flags.writeable = False
-        found = np.ones(len(values), bool) if self.found is None else np.array(self.found, bool)
+        found = np.ones(len(values), bool) if self.found is None else np.array(self.found)
         if self.found is None:
             found[sorted(self.vocabulary.special_ids)] = False
-        if found.shape != (len(values),):
-            raise AlignmentError(f"found must have the shape ({len(values)},). Received: {found.shape}.")
+        if found.shape != (len(values),) or found.dtype != bool:
+            raise AlignmentError(
+                f"found must be a bool array of shape ({len(values)},). "
+                f"Received: shape {found.shape}, dtype {found.dtype}."
+            )
         found.flags.writeable = False
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "found", found)
@@ -135,7 +144,8 @@ class AlignedMatrix:
             functions: from a float32 array (V, D) to one of shape (V, any width); `functools.partial` sets arguments.
 
         Raises:
-            ArgumentError: what is no function, or returns something else than floats of V rows; or what it raises.
+            ArgumentError: what is no function, cannot be called with a matrix alone, or returns something else than floats
+                of V rows; or what it raises.
             AlignmentError: a result with NaN or infinity.
 
         Example:
@@ -229,21 +239,34 @@ def _find_rows(
     """For each id the row of its vector (-1: none), and (spelling, how it was found)."""
     wanted = vectors.provenance.wanted if vectors.provenance else None
     rows, how = np.full(len(vocabulary), -1, np.int64), [("", "oov")] * len(vocabulary)
-    special = vocabulary.special_ids
-    for id_, token in enumerate(vocabulary.tokens):
-        if id_ in special:
-            how[id_] = ("", "special")
-            continue
-        for spelling, name in spellings(token, fallbacks):
-            if wanted is not None and spelling not in wanted:
-                raise AlignmentError(
-                    f"The vectors were loaded with words= and fallbacks= that did not ask for {spelling!r} "
-                    f"(for the token {token!r}). Load them with this vocabulary and fallbacks={fallbacks!r}."
-                )
-            if spelling in vectors.key_to_index:
-                rows[id_], how[id_] = vectors.key_to_index[spelling], (spelling, name)
-                break
+    for id_ in vocabulary.special_ids:
+        how[id_] = ("", "special")
+    left = {
+        id_: iter(spellings(token, fallbacks)) for id_, token in enumerate(vocabulary.tokens) if how[id_][1] == "oov"
+    }
+    while left:  # one spelling of each token at a time, for a store finds many words faster together than one by one
+        tried = {id_: spelling for id_, more in left.items() if (spelling := next(more, None)) is not None}
+        _check_asked_for(tried, wanted, vocabulary, fallbacks)
+        found = vectors.rows_of([spelling for spelling, _ in tried.values()])
+        for (id_, spelling), row in zip(tried.items(), found.tolist(), strict=True):
+            if row >= 0:
+                rows[id_], how[id_] = row, spelling
+        left = {id_: left[id_] for id_ in tried if rows[id_] < 0}
     return rows, how
+
+
+def _check_asked_for(
+    tried: dict[int, tuple[str, str]], wanted: frozenset[str] | None, vocabulary: Vocabulary, fallbacks: tuple[str, ...]
+) -> None:
+    """Refuse to call a word missing that loading was not asked for."""
+    if wanted is None:
+        return
+    for id_, (spelling, _) in tried.items():
+        if spelling not in wanted:
+            raise AlignmentError(
+                f"The vectors were loaded with words= and fallbacks= that did not ask for {spelling!r} "
+                f"(for the token {vocabulary.tokens[id_]!r}). Load them with this vocabulary and fallbacks={fallbacks!r}."
+            )
 
 
 def _fill(

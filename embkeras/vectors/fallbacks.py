@@ -27,6 +27,8 @@ FALLBACKS: dict[str, Callable[[str], list[str]]] = {
     "hyphen": lambda token: [token.replace("-", "")] if len(token) > 2 else [],  # e-mail -> email
     "marks": lambda token: [token[0]] if _MARKS.fullmatch(token) else [],  # ?! -> ?
 }
+# For text as people write it, in the order in which they are tried; `embkeras train` and `coverage` use these.
+FOR_TEXTS = ("lower", "placeholder", "hashtag", "hyphen", "repeats", "marks")
 
 
 def check_fallbacks(fallbacks: Sequence[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from embkeras.arrays import BLOCK
+from embkeras.arrays import BLOCK, first_nonfinite_row
 from embkeras.errors import AlignmentError, ArgumentError
 from embkeras.vectors.store import KeyedVectors
 from embkeras.vectors.vocabulary import Vocabulary
@@ -20,7 +20,7 @@ def check_oov(oov: Oov, vectors: KeyedVectors) -> None:
     Raises:
         ArgumentError: neither a name nor a function, or "subwords" for vectors without any.
     """
-    if not callable(oov) and oov not in OOV_FILLS:
+    if not callable(oov) and not (isinstance(oov, str) and oov in OOV_FILLS):
         raise ArgumentError(f"oov must be one of {', '.join(OOV_FILLS)}, or a function. Received: {oov!r}.")
     if oov == "subwords" and vectors.subwords is None:
         raise ArgumentError(
@@ -58,22 +58,45 @@ def fill_oov(
         ArgumentError: the function returned something else than D finite numbers or None.
         AlignmentError: an n-gram of a token has NaN or infinity.
     """
-    if oov in ("mean", "zeros"):
+    if isinstance(oov, str) and oov in ("mean", "zeros"):
         values[ids] = mean if oov == "mean" else 0
         return []
-    special, drawn, composed = vocabulary.special_ids, [], []
-    for id_ in [] if oov == "normal" else ids.tolist():
-        if callable(oov):
-            row = None if id_ == vocabulary.padding_id else _asked(oov, vocabulary.tokens[id_], values.shape[1])
-        else:
-            row = None if id_ in special else _composed(vectors, vocabulary.tokens[id_])
-        if row is None:
-            drawn.append(id_)
-        else:
+    if callable(oov):
+        filled = _fill_asked(values, ids, oov, vocabulary)
+    else:
+        filled = _fill_composed(values, ids, vectors, vocabulary) if oov == "subwords" else []
+    _draw(values, ids[~np.isin(ids, filled)], mean, deviation, seed)
+    return filled if oov == "subwords" else []
+
+
+def _fill_asked(values: np.ndarray, ids: np.ndarray, oov: Callable[[str], Any], vocabulary: Vocabulary) -> list[int]:
+    """Write the rows that the function gives; their ids."""
+    filled = []
+    for id_ in ids.tolist():
+        row = None if id_ == vocabulary.padding_id else _asked(oov, vocabulary.tokens[id_], values.shape[1])
+        if row is not None:
             values[id_] = row
-            composed.append(id_)
-    _draw(values, ids if oov == "normal" else np.array(drawn, np.int64), mean, deviation, seed)
-    return [] if callable(oov) else composed
+            filled.append(id_)
+    return filled
+
+
+def _fill_composed(values: np.ndarray, ids: np.ndarray, vectors: KeyedVectors, vocabulary: Vocabulary) -> list[int]:
+    """Write the rows of the words that have n-grams; their ids."""
+    subwords: Any = vectors.subwords
+    words = ids[~np.isin(ids, sorted(vocabulary.special_ids))]
+    step = max(1, BLOCK // values.shape[1])
+    filled: list[int] = []
+    for start in range(0, len(words), step):
+        block = words[start : start + step]
+        rows, composed = subwords.compose_all([vocabulary.tokens[id_] for id_ in block.tolist()])
+        bad = first_nonfinite_row(rows)
+        if bad is not None:
+            raise AlignmentError(
+                f"A vector must be finite. Received NaN or infinity from the n-grams of {vocabulary.tokens[block[bad]]!r}."
+            )
+        values[block[composed]] = rows[composed]
+        filled += block[composed].tolist()
+    return filled
 
 
 def _draw(values: np.ndarray, ids: np.ndarray, mean: np.ndarray, deviation: np.ndarray, seed: int) -> None:
@@ -83,17 +106,6 @@ def _draw(values: np.ndarray, ids: np.ndarray, mean: np.ndarray, deviation: np.n
     for start in range(0, len(ids), step):
         block = ids[start : start + step]
         values[block] = rng.normal(mean, deviation, (len(block), values.shape[1]))
-
-
-def _composed(vectors: KeyedVectors, token: str) -> np.ndarray | None:
-    """The vector of the token's n-grams, or None where it has none."""
-    subwords: Any = vectors.subwords
-    if not len(subwords.rows(token)):
-        return None
-    row = subwords.compose(token)
-    if not np.isfinite(row).all():
-        raise AlignmentError(f"A vector must be finite. Received NaN or infinity from the n-grams of {token!r}.")
-    return row
 
 
 def _asked(oov: Callable[[str], Any], token: str, width: int) -> np.ndarray | None:

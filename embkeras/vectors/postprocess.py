@@ -43,7 +43,8 @@ def remove_components(matrix: np.ndarray, *, count: int | None = None, rows: np.
     """Subtract the mean row, then the projections on the top principal components.
 
     The directions that all words share hold frequency rather than meaning (Mu & Viswanath 2018, "All-but-the-Top").
-    The projections are those of the centred rows, so that the mean stays zero.
+    The projections are those of the centred rows, so that the mean stays zero; the paper's last line takes them of the
+    rows as they were, which differs by one vector common to all.
 
     Args:
         matrix: floats of shape (V, D).
@@ -158,7 +159,7 @@ def unit_norm(matrix: np.ndarray) -> np.ndarray:
         [[1.0, 0.0], [0.0, 0.0]]
     """
     matrix, _ = _checked(matrix)
-    return _by_blocks(matrix, lambda block, _: unit_rows(_scaled(block)))
+    return _by_blocks(matrix, lambda block, _: unit_rows(block))
 
 
 def transform(
@@ -172,31 +173,36 @@ def transform(
         rows: bool array (V,), handed to each function that has an argument `rows` with the default None.
 
     Raises:
-        ArgumentError: what is no function, or returns something else than floats of V rows.
+        ArgumentError: what is no function, cannot be called with a matrix alone, or returns something else than floats
+            of V rows.
     """
     for place, function in enumerate(functions):
         if not callable(function):
             raise ArgumentError(f"transformed takes functions. Received: {function!r} at place {place}.")
-        more = {"rows": rows} if _asks_for_rows(function) else {}
         name = getattr(function, "__name__", None) or repr(function)
+        more = _more_arguments(function, name, rows)
         matrix = check_matrix(function(matrix, **more), f"What {name} returned", rows=len(matrix))
     # A copy even of a new array: the function may keep what it returned, and the result is drift's baseline.
     with np.errstate(over="ignore"):
         return np.array(matrix, np.float32)
 
 
-def _asks_for_rows(function: Callable) -> bool:
+def _more_arguments(function: Callable, name: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """`rows`, if the function asks for it; refused where it asks for more than that beside the matrix."""
     try:
-        parameter = inspect.signature(function).parameters.get("rows")
+        signature = inspect.signature(function)
     except (TypeError, ValueError):  # some built-in functions have no signature
-        return False
-    return parameter is not None and parameter.default is None
-
-
-def _scaled(block: np.ndarray) -> np.ndarray:
-    """Rows whose largest number is 1: the squares of much larger or smaller ones would leave float32."""
-    largest = np.abs(block).max(axis=1, keepdims=True)
-    return block / np.where(largest > 0, largest, 1)
+        return {}
+    parameter = signature.parameters.get("rows")
+    more = {"rows": rows} if parameter is not None and parameter.default is None else {}
+    try:
+        signature.bind(rows, **more)  # anything in the matrix's place
+    except TypeError as error:
+        raise ArgumentError(
+            f"transformed calls each function with the matrix alone: set other arguments with functools.partial. "
+            f"Received: {name}, {error}."
+        ) from None
+    return more
 
 
 def _is_whole(value: Any) -> bool:

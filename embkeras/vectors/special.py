@@ -1,12 +1,23 @@
-"""Checks of the special ids of a vocabulary: padding, and tokens out of the vocabulary."""
+"""Checks of what a vocabulary is given: its special ids (padding, and tokens out of the vocabulary), and sequences."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from embkeras.errors import VocabularyError
 
 _SPECIAL_NAMES = {"pad", "padding", "mask", "unk", "unknown", "oov"}
+
+
+def check_sequence(values: Any, what: str) -> None:
+    """Refuse a single string, which would be taken for a sequence of its characters.
+
+    Raises:
+        VocabularyError: `values` is a string.
+    """
+    if isinstance(values, str):
+        raise VocabularyError(f"{what} must be a sequence of {what}. Received the string {values[:40]!r}.")
 
 
 def check_special_ids(tokens: Sequence[str], padding_id: int | None, oov_ids: Sequence[int]) -> None:

@@ -1,6 +1,6 @@
 """KeyedVectors: words and the matrix that holds one vector a word."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,8 @@ import numpy as np
 
 from embkeras.arrays import check_matrix, nearest_rows
 from embkeras.errors import ArgumentError, UnknownWordError
+from embkeras.vectors.from_gensim import read_gensim
+from embkeras.vectors.packed_words import WordIndex
 from embkeras.vectors.subwords import Subwords
 
 
@@ -23,6 +25,8 @@ class Provenance:
         undecodable: words that are not valid text in the encoding asked for.
         wanted: the spellings that were asked for, or None when every row was.
         limit: only so many rows were read from the head of the file, or None.
+        stored: the type of the values in the file where they are no floats, such as "int8", or None. They are read as
+            the same numbers in floats: nothing is scaled.
     """
 
     path: str
@@ -32,6 +36,7 @@ class Provenance:
     undecodable: int = 0
     wanted: frozenset[str] | None = None
     limit: int | None = None
+    stored: str | None = None
 
 
 class KeyedVectors:
@@ -42,12 +47,14 @@ class KeyedVectors:
         matrix: floats of shape (words, vector_size); kept as it is, so it may be memory-mapped.
         subwords: n-gram vectors of the same width, from which `align(oov="subwords")` composes vectors.
         provenance: set by `load_vectors`.
+        key_to_index: the row of each word, from a reader that has such an index: words and index are then kept as
+            they are, and are not gone through.
 
     Attributes:
-        words: list of str.
+        words: list of str; from embkeras's own store a sequence that decodes each word when it is asked for.
         matrix: array of shape (words, vector_size).
         vector_size: width of a vector.
-        key_to_index: word -> row.
+        key_to_index: word -> row: a dict, or from a store a mapping that searches the file.
         subwords: Subwords, or None.
 
     Raises:
@@ -68,17 +75,30 @@ class KeyedVectors:
         *,
         subwords: Subwords | None = None,
         provenance: Provenance | None = None,
+        key_to_index: Mapping[str, int] | None = None,
     ):
-        self.words = list(words)
+        self.words: Sequence[str] = list(words) if key_to_index is None else words
         self.matrix = check_matrix(matrix, "The matrix of KeyedVectors", rows=len(self.words))
-        self.key_to_index = {word: row for row, word in enumerate(self.words)}
+        self.key_to_index = _index_of(self.words) if key_to_index is None else key_to_index
         self.provenance = provenance
-        if len(self.key_to_index) != len(self.words):
-            row = next(i for i, word in enumerate(self.words) if self.key_to_index[word] != i)
-            raise ArgumentError(f"Words must be distinct. Received {self.words[row]!r} twice (first at row {row}).")
         if subwords is not None and (not isinstance(subwords, Subwords) or subwords.vector_size != self.vector_size):
             raise ArgumentError(f"subwords must be Subwords of vector_size {self.vector_size}. Received: {subwords!r}.")
         self.subwords = subwords
+
+    @classmethod
+    def from_gensim(cls, vectors: Any) -> "KeyedVectors":
+        """The words and vectors of gensim's `KeyedVectors` or `FastTextKeyedVectors`, or of a model that has them as `wv`.
+
+        The arrays are gensim's own: what it trains further changes here too. Counts are not taken over.
+
+        Args:
+            vectors: the object, in memory. A file that gensim saved is a pickle: load it with gensim, if you trust it.
+
+        Raises:
+            ArgumentError: another kind of object, keys that are no words, or NaN or infinity.
+        """
+        read = read_gensim(vectors)
+        return cls(read.words, read.matrix, subwords=read.subwords)
 
     @property
     def vector_size(self) -> int:
@@ -97,6 +117,18 @@ class KeyedVectors:
     def __getitem__(self, word: str) -> np.ndarray:
         """The vector of `word`, shape (vector_size,)."""
         return self.matrix[self._row(word)]
+
+    def rows_of(self, words: Iterable[str]) -> np.ndarray:
+        """The rows of many words at once, int64 of shape (words,); -1 for a word that has no vector here.
+
+        Example:
+            >>> import numpy as np
+            >>> KeyedVectors(["cat", "dog"], np.eye(2)).rows_of(["dog", "cow"]).tolist()
+            [1, -1]
+        """
+        if isinstance(self.key_to_index, WordIndex):
+            return self.key_to_index.rows_of(words)
+        return np.fromiter((self.key_to_index.get(word, -1) for word in words), np.int64)
 
     def __repr__(self) -> str:
         return f"KeyedVectors({len(self):,} words, vector_size={self.vector_size}, dtype={self.matrix.dtype})"
@@ -120,3 +152,12 @@ class KeyedVectors:
             return self.key_to_index[word]
         except KeyError:
             raise UnknownWordError(f"No vector for the word {word!r} among {len(self):,} words.") from None
+
+
+def _index_of(words: Sequence[str]) -> dict[str, int]:
+    """The row of each word; refuses a word that stands twice."""
+    rows = {word: row for row, word in enumerate(words)}
+    if len(rows) != len(words):
+        row = next(i for i, word in enumerate(words) if rows[word] != i)
+        raise ArgumentError(f"Words must be distinct. Received {words[row]!r} twice (first at row {row}).")
+    return rows

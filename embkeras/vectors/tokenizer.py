@@ -75,6 +75,19 @@ class Tokenizer:
         return cls(rules=tuple(tuple(rule) for rule in data["rules"]), lowercase=bool(data["lowercase"]))
 
 
+def check_tokenizer(tokenizer: Any) -> None:
+    """Refuse another function that cuts texts: it could not be saved with the vocabulary, nor exported.
+
+    Raises:
+        VocabularyError: no Tokenizer.
+    """
+    if not isinstance(tokenizer, Tokenizer):
+        raise VocabularyError(
+            f"tokenizer must be a Tokenizer, whose rules are data; Tokenizer() cuts at white space. "
+            f"Received: {tokenizer!r}."
+        )
+
+
 def check_unicode(text: str) -> None:
     """Refuse half a surrogate pair, which no encoding holds and RE2 cannot read.
 

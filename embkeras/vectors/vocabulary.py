@@ -14,8 +14,8 @@ from embkeras.errors import ArgumentError, VocabularyError
 from embkeras.files import written_beside
 from embkeras.vectors.from_keras import read_layer
 from embkeras.vectors.hashing import hash_bucket
-from embkeras.vectors.special import check_special_ids, check_special_tokens
-from embkeras.vectors.tokenizer import WORDS, Tokenizer
+from embkeras.vectors.special import check_sequence, check_special_ids, check_special_tokens
+from embkeras.vectors.tokenizer import WORDS, Tokenizer, check_tokenizer
 
 PADDING, OOV = "", "[UNK]"
 _FORMAT, _VERSION = "embkeras.vocabulary", 1
@@ -63,10 +63,10 @@ class Vocabulary:
         counts: Any = None,
         tokenizer: Tokenizer | None = None,
     ):
-        if isinstance(tokens, str):
-            raise VocabularyError(f"tokens must be a sequence of tokens. Received the string {tokens!r}.")
+        check_sequence(tokens, "tokens")
+        if tokenizer is not None:
+            check_tokenizer(tokenizer)
         self.tokens = tuple(tokens)
-        self.padding_id = padding_id
         self.oov_ids = tuple(oov_ids)
         self.tokenizer = tokenizer
         check_special_ids(self.tokens, padding_id, self.oov_ids)
@@ -119,10 +119,10 @@ class Vocabulary:
             tokenizer: cuts the texts, and later those given to `encode`.
 
         Raises:
-            VocabularyError: `max_tokens` < 3, `min_count` < 1, a single string, or texts without one token.
+            VocabularyError: `max_tokens` < 3, `min_count` < 1, no Tokenizer, a single string, or texts without a token.
         """
-        if isinstance(texts, str):
-            raise VocabularyError(f"texts must be a sequence of texts. Received the string {texts[:40]!r}.")
+        check_sequence(texts, "texts")
+        check_tokenizer(tokenizer)
         if (max_tokens is not None and max_tokens < 3) or min_count < 1:
             raise VocabularyError(
                 f"max_tokens must be >= 3 (two are special) and min_count >= 1. "
@@ -163,7 +163,12 @@ class Vocabulary:
         return cls(read.tokens, padding_id=read.padding_id, oov_ids=read.oov_ids, tokenizer=read.tokenizer)
 
     def extended(self, tokens: Iterable[str]) -> "Vocabulary":
-        """This vocabulary with further tokens behind it (count 0); those it has already are left where they are."""
+        """This vocabulary with further tokens behind it (count 0); those it has already are left where they are.
+
+        Raises:
+            VocabularyError: a single string, or what is no str.
+        """
+        check_sequence(tokens, "tokens")
         known = set(self.tokens)
         new = list(dict.fromkeys(token for token in tokens if token not in known))
         counts = None if self.counts is None else [*self.counts.tolist(), *([0] * len(new))]
@@ -226,16 +231,17 @@ class Vocabulary:
 
         Raises:
             VocabularyError: no padding id, a single string, or whatever `encode` raises.
-            ArgumentError: `length` < 1 or another `truncate`.
+            ArgumentError: a `length` that is no whole number >= 1, or another `truncate`.
         """
-        if isinstance(texts, str):
-            raise VocabularyError(f"texts must be a sequence of texts. Received the string {texts[:40]!r}.")
+        check_sequence(texts, "texts")
         if self.padding_id is None:
-            raise VocabularyError("A batch needs a padding id, and this vocabulary has none (padding_id=None).")
+            raise VocabularyError(
+                'A batch needs a padding id (StringLookup: mask_token=""). Received: padding_id=None.'
+            )
         if truncate not in ("end", "start"):
             raise ArgumentError(f'truncate must be "end" or "start". Received: {truncate!r}.')
-        if length is not None and length < 1:
-            raise ArgumentError(f"length must be at least 1. Received: {length}.")
+        if length is not None and not (isinstance(length, int | np.integer) and length >= 1):
+            raise ArgumentError(f"length must be a whole number, at least 1. Received: {length!r}.")
         rows = [self.encode(text) for text in texts]
         width = length if length is not None else max([1, *map(len, rows)])
         batch = np.full((len(rows), width), self.padding_id, np.int64)

@@ -70,7 +70,7 @@ def test_drift_draws_any_token(tokens):
 
 def test_drift_shows_so_many():
     """topn bars at most."""
-    assert len(plot_drift(drift_report(np.eye(5), np.ones((5, 5)), "abcde"), topn=3).patches) == 3
+    assert len(plot_drift(drift_report(np.eye(5), np.ones((5, 5)), list("abcde")), topn=3).patches) == 3
 
 
 def test_drift_where_nothing_moved():

@@ -119,6 +119,7 @@ def test_parted_pairs_where_all_were_seen():
         ((BEFORE, AFTER[:4], TOKENS), r"after must have 5 rows. Received: shape \(4, 2\)"),
         ((BEFORE, AFTER[:, :1], TOKENS), r"one shape. Received: \(5, 2\) and \(5, 1\)"),
         ((BEFORE, AFTER, TOKENS[:4]), "tokens must name 5 rows. Received: 4"),
+        ((BEFORE, AFTER, "abcde"), r"tokens must be a sequence of tokens, such as vocabulary\.tokens\. Received: str"),
         ((BEFORE.astype(int), AFTER, TOKENS), "before must hold floats. Received: dtype int64"),
     ],
 )

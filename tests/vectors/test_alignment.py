@@ -285,10 +285,22 @@ def test_own_matrix_that_does_not_fit_is_refused(vocabulary, matrix, message):
         AlignedMatrix(matrix, vocabulary)
 
 
-def test_own_found_of_another_shape_is_refused(vocabulary):
-    """The message names both shapes."""
-    with pytest.raises(AlignmentError, match=r"found must have the shape \(6,\). Received: \(2,\)"):
-        AlignedMatrix(np.ones((6, 2)), vocabulary, found=np.ones(2, bool))
+@pytest.mark.parametrize(
+    ("found", "received"),
+    [(np.ones(2, bool), r"\(2,\), dtype bool"), ([0, 1, 2, 3, 4, 5], r"\(6,\), dtype int64")],
+)
+def test_own_found_of_another_kind_is_refused(vocabulary, found, received):
+    """Another shape, or ids where a mask is wanted, of which all but 0 would count as found."""
+    with pytest.raises(
+        AlignmentError, match=rf"found must be a bool array of shape \(6,\)\. Received: shape {received}"
+    ):
+        AlignedMatrix(np.ones((6, 2)), vocabulary, found=found)
+
+
+def test_own_matrix_needs_a_vocabulary():
+    """A plain list of words is refused, and the message says how to make one of it."""
+    with pytest.raises(AlignmentError, match=r"Vocabulary\(words, padding_id=None, oov_ids=\(\)\)\. Received: list"):
+        AlignedMatrix(np.ones((2, 2)), ["cat", "dog"])
 
 
 def test_callers_array_cannot_change_the_baseline(vocabulary):

@@ -56,6 +56,13 @@ def test_subwords_need_vectors_that_have_them(vocabulary):
         align(KeyedVectors(WORDS, MATRIX), vocabulary, oov="subwords")
 
 
+@pytest.mark.parametrize("oov", ["random", np.zeros(5), ["mean"], None])
+def test_other_fills_are_refused(vectors, vocabulary, oov):
+    """A name that is not known, or a row where a function is wanted; the message names what there is."""
+    with pytest.raises(ArgumentError, match=r"oov must be one of normal, .* or a function\. Received: "):
+        align(vectors, vocabulary, oov=oov)
+
+
 def test_nonfinite_ngram_is_refused(vocabulary):
     """The message names the token."""
     ngrams = np.full((30, 5), np.nan, np.float32)

@@ -270,10 +270,12 @@ def test_transform_takes_functions_without_a_signature():
         ("centre", "takes functions. Received: 'centre' at place 0"),
         (len, r"What len returned must have the shape \(rows, width\). Received: shape \(\)"),
         (lambda matrix: matrix[:9], r"What <lambda> returned must have 10 rows. Received: shape \(9, 4\)"),
+        (reduce_width, r"functools\.partial\. Received: reduce_width, missing a required argument: 'width'\."),
+        (lambda: MATRIX, r"functools\.partial\. Received: <lambda>, too many positional arguments\."),
         (lambda matrix: matrix > 0, "What <lambda> returned must hold floats. Received: dtype bool"),
     ],
 )
 def test_transform_refuses(function, message):
-    """No function, or one that returns another kind of array; the message names it."""
+    """No function, one that wants other arguments, or one that returns another kind of array; the message names it."""
     with pytest.raises(ArgumentError, match=message):
         transform(MATRIX, [function], rows=np.ones(10, bool))

@@ -1,11 +1,14 @@
 """KeyedVectors: words and one vector a word."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from embkeras import KeyedVectors
 from embkeras.errors import ArgumentError, UnknownWordError
 from embkeras.vectors.formats.request import Request, keyed_vectors
+from embkeras.vectors.formats.source import Source
 from embkeras.vectors.subwords import Subwords
 
 MATRIX = np.array([[1, 0], [0.9, 0.1], [0, 1]], "float32")
@@ -43,6 +46,30 @@ def test_repeated_word_is_refused():
     """The message names the word and its first row."""
     with pytest.raises(ArgumentError, match=r"Received 'b' twice .*row 1"):
         KeyedVectors(["a", "b", "b"], MATRIX)
+
+
+def test_rows_of_many_words(vectors):
+    """In the order asked for, repeated or not; -1 for words that are not there."""
+    rows = vectors.rows_of(word for word in ("car", "cow", "cat", "car"))
+    assert (rows.dtype, rows.tolist()) == (np.int64, [2, -1, 0, 2])
+    assert vectors.rows_of([]).tolist() == []
+
+
+def test_index_of_a_reader_is_kept():
+    """Words and index are taken as they are, and not gone through."""
+
+    class Unread(Sequence):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, row):
+            raise AssertionError("read")
+
+    words, index = Unread(), {"dog": 1}
+    vectors = KeyedVectors(words, MATRIX, key_to_index=index)
+    assert vectors.words is words and vectors.key_to_index is index
+    assert ("dog" in vectors, len(vectors)) == (True, 3)
+    np.testing.assert_array_equal(vectors["dog"], MATRIX[1])
 
 
 def test_another_number_of_words_is_refused():
@@ -98,5 +125,5 @@ def test_readers_keep_subwords_whole(tmp_path):
     """Of a part of the rows too: they serve the words that have none."""
     subwords = Subwords(np.ones((5, 2)), min_n=3, max_n=6, buckets=5)
     request = Request(wanted=frozenset(["cat", "xyz"]), limit=1)
-    vectors = keyed_vectors(["cat"], MATRIX[:1], tmp_path, "fasttext", request, subwords=subwords, rows=1)
+    vectors = keyed_vectors(["cat"], MATRIX[:1], Source(tmp_path), "fasttext", request, subwords=subwords, rows=1)
     assert vectors.subwords is subwords

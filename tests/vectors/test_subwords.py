@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embkeras.errors import ArgumentError, UnknownWordError
+from embkeras.vectors.ngrams import ngram_rows
 from embkeras.vectors.subwords import Subwords
 from tests.properties import PROPERTY, TEXTS
 
@@ -100,6 +101,8 @@ def test_repr_names_the_sizes():
         ({"min_n": 7}, "Received: min_n=7, max_n=6"),
         ({"max_n": 6.0}, "Received: min_n=3, max_n=6.0"),
         ({"min_n": True}, "Received: min_n=True"),
+        ({"encoding": "utf-9"}, "name of an encoding. Received: 'utf-9'"),
+        ({"encoding": "base64"}, "Received: 'base64'"),
         ({"buckets": 49}, r"must have 49 rows. Received: shape \(50, 6\)"),
         ({"matrix": np.ones((50, 6), int)}, "must hold floats. Received: dtype int"),
     ],
@@ -108,3 +111,35 @@ def test_contradictions_are_refused(changed, message):
     """Lengths and a matrix that do not fit; the message names them."""
     with pytest.raises(ArgumentError, match=message):
         Subwords(**({"matrix": MATRIX, "min_n": 3, "max_n": 6, "buckets": 50} | changed))
+
+
+def test_compose_all_equals_compose():
+    """Many words at once give the rows of one after the other; those without n-grams give zeros and are told."""
+    vectors, composed = subwords().compose_all(["", "a", "</s>", *UNSEEN])
+    assert composed.tolist() == [False, True, False, *[True] * len(UNSEEN)]
+    assert not vectors[[0, 2]].any()
+    for vector, word in zip(vectors[3:], UNSEEN, strict=True):
+        np.testing.assert_array_equal(vector, subwords().compose(word))
+    assert (vectors.dtype, vectors.shape) == (np.float32, (3 + len(UNSEEN), 6))
+
+
+def test_compose_all_of_nothing():
+    """An empty table of the right width."""
+    assert subwords().compose_all([])[0].shape == (0, 6)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), [("word", "the string 'word'"), (["a", None], "strings. Received: None")]
+)
+def test_compose_all_takes_words(words, message):
+    """A single string, or what is no string, is refused."""
+    with pytest.raises(ArgumentError, match=message):
+        subwords().compose_all(words)
+
+
+def test_encoding_is_that_of_the_model():
+    """N-grams are hashed as the bytes the model learnt from; what the encoding cannot hold becomes "?"."""
+    ours = Subwords(MATRIX, min_n=3, max_n=6, buckets=50, encoding="cp852")
+    assert ours.rows("už").tolist() == ngram_rows(["už".encode("cp852")], min_n=3, max_n=6, buckets=50)[0].tolist()
+    assert ours.rows("už").tolist() != subwords().rows("už").tolist()
+    assert ours.rows("a日b").tolist() == ours.rows("a?b").tolist()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from keras.layers import StringLookup
 
 from embkeras import Tokenizer, Vocabulary
 from embkeras.errors import ArgumentError, OutputError, VocabularyError
@@ -124,6 +125,29 @@ def test_extended_keeps_the_ids(vocabulary):
     assert extended.counts.tolist() == [*vocabulary.counts.tolist(), 0]
 
 
+def test_extended_refuses_a_single_string(vocabulary):
+    """A string is not read as a sequence of letters."""
+    with pytest.raises(VocabularyError, match=r"tokens must be a sequence of tokens\. Received the string 'bird'"):
+        vocabulary.extended("bird")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Vocabulary(["", "[UNK]", "a"], tokenizer=str.split),
+        lambda: Vocabulary.from_texts(["a"], tokenizer=str.split),
+        lambda: Vocabulary.from_layer(StringLookup(vocabulary=["a"]), tokenizer=str.split),
+    ],
+    ids=["tokens", "texts", "layer"],
+)
+def test_another_function_for_a_tokenizer_is_refused(make):
+    """It would encode, and fail when the vocabulary is saved or exported after training; the message says what to give."""
+    with pytest.raises(
+        VocabularyError, match=r"must be a Tokenizer, .* Tokenizer\(\) cuts .* Received: <method 'split'"
+    ):
+        make()
+
+
 def test_extended_adds_no_special_token(vocabulary):
     """Padding and [UNK] are there already."""
     assert vocabulary.extended(["", "[UNK]"]).tokens == vocabulary.tokens
@@ -197,7 +221,12 @@ def test_encode_batch_is_encode_row_by_row(texts, length, truncate):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"length": 0}, "length must be at least 1. Received: 0"), ({"truncate": "left"}, "Received: 'left'")],
+    [
+        ({"length": 0}, "length must be a whole number, at least 1. Received: 0"),
+        ({"length": 40.0}, "length must be a whole number, at least 1. Received: 40.0"),
+        ({"length": "40"}, "length must be a whole number, at least 1. Received: '40'"),
+        ({"truncate": "left"}, "Received: 'left'"),
+    ],
 )
 def test_encode_batch_refuses_arguments(vocabulary, arguments, message):
     """The message names the value received."""
@@ -206,8 +235,8 @@ def test_encode_batch_refuses_arguments(vocabulary, arguments, message):
 
 
 def test_encode_batch_needs_a_padding_id():
-    """Short texts cannot be filled up without one."""
-    with pytest.raises(VocabularyError, match="padding_id=None"):
+    """Short texts cannot be filled up without one; the message says where a lookup layer gets it from."""
+    with pytest.raises(VocabularyError, match=r'\(StringLookup: mask_token=""\)\. Received: padding_id=None'):
         Vocabulary(["[UNK]", "a"], padding_id=None, oov_ids=(0,), tokenizer=WHOLE).encode_batch(["a"])
 
 

@@ -1,5 +1,6 @@
 """What a reader is asked for, and how it collects the rows that it keeps."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from embkeras.errors import VectorFileError
+from embkeras.vectors.formats.source import Progress, Source
 from embkeras.vectors.store import KeyedVectors, Provenance
 from embkeras.vectors.subwords import Subwords
 
@@ -21,16 +23,18 @@ class Request:
     encoding: str = "utf-8"
     errors: str = "strict"
     dtype: str = "float32"
+    progress: Progress | None = None
 
 
 def keyed_vectors(
-    words: list[str],
+    words: Sequence[str],
     matrix: Any,
-    path: Path,
+    source: Source,
     format: str,
     request: Request,
     *,
     subwords: Subwords | None = None,
+    key_to_index: Mapping[str, int] | None = None,
     **counted: Any,
 ) -> KeyedVectors:
     """The rows kept, as KeyedVectors, with what was counted on the way.
@@ -38,6 +42,8 @@ def keyed_vectors(
     Subwords are kept whole whatever `words` and `limit` leave of the rows: they serve the words that have no row.
     """
     if not words and request.wanted is None:
-        raise VectorFileError(f"{str(path)!r} holds no vectors.")
-    provenance = Provenance(str(path), format, wanted=request.wanted, limit=request.limit, **counted)
-    return KeyedVectors(words, np.asanyarray(matrix), subwords=subwords, provenance=provenance)
+        raise VectorFileError(f"{source.name} holds no vectors.")
+    provenance = Provenance(str(source.path), format, wanted=request.wanted, limit=request.limit, **counted)
+    return KeyedVectors(
+        words, np.asanyarray(matrix), subwords=subwords, provenance=provenance, key_to_index=key_to_index
+    )

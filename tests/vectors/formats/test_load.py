@@ -11,6 +11,7 @@ import pytest
 
 from embkeras import KeyedVectors, Vocabulary, datasets, load_vectors, save_vectors
 from embkeras.errors import ArgumentError, EmbkerasWarning, MissingDependencyError, OutputError, VectorFileError
+from embkeras.vectors.subwords import Subwords
 
 VECTORS = KeyedVectors(["the", "Cat", "dog"], np.array([[0.5, 1], [2, 0.25], [3, -1]], "float32"))
 
@@ -101,7 +102,7 @@ def test_repeated_words_are_warned_of(tmp_path):
         ({"errors": "ignore"}, "Received: 'ignore'"),
         ({"dtype": "float64"}, "Received: 'float64'"),
         ({"limit": 0}, "at least 1. Received: 0"),
-        ({"format": "bin"}, "glove, word2vec, npy. Received: 'bin'"),
+        ({"format": "bin"}, "npy, .*word2vec, glove. Received: 'bin'"),
         ({"fallbacks": ("stem",)}, "Received: 'stem'"),
         ({"words": "the"}, "Received the string 'the'"),
     ],
@@ -126,7 +127,7 @@ def test_folder_is_refused(tmp_path):
 
 def test_save_needs_a_known_ending(tmp_path):
     """The message names the formats and the file's name."""
-    with pytest.raises(ArgumentError, match=r"one of glove, word2vec, npy for a name such as 'v\.dat'"):
+    with pytest.raises(ArgumentError, match=r"one of .*npy, .*word2vec, glove for a name such as 'v\.dat'"):
         save_vectors(VECTORS, tmp_path / "v.dat")
 
 
@@ -212,3 +213,18 @@ def test_real_glove_selected_equals_whole(glove):
     assert some.words == sorted(["sandberger", "the", "nan", "television"], key=vectors.key_to_index.get)
     for word in some:
         assert some[word].tobytes() == vectors[word].tobytes()
+
+
+def test_unknown_encoding(tmp_path):
+    """One that Python does not know."""
+    (tmp_path / "v.txt").write_text("a 1.5\n")
+    with pytest.raises(ArgumentError, match=r"encoding must be one that Python knows\. Received: 'latin-99'"):
+        load_vectors(tmp_path / "v.txt", encoding="latin-99")
+
+
+def test_subwords_left_behind_are_warned_of(tmp_path):
+    """No format that is written holds n-grams."""
+    subwords = Subwords(np.ones((4, VECTORS.vector_size), "float32"), min_n=2, max_n=3, buckets=4)
+    vectors = KeyedVectors(VECTORS.words, VECTORS.matrix, subwords=subwords)
+    with pytest.warns(EmbkerasWarning, match=r"v\.txt' holds the \d words and not the 4 rows of n-grams"):
+        save_vectors(vectors, tmp_path / "v.txt")

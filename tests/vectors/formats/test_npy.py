@@ -1,5 +1,6 @@
 """A .npy matrix and its list of words."""
 
+import gzip
 import json
 import sys
 
@@ -38,13 +39,29 @@ def test_save_and_load_are_inverse(tmp_path, matrix, data):
         ("v.txt", "a b\nné\n#"),
         ("v.txt", "a b\nné\n#\n"),
         ("v.txt", "a b\r\nné\r\n#\r\n"),
+        ("v.txt", "\ufeffa b\nné\n#"),
         ("v.json", json.dumps(["a b", "né", "#"])),
+        ("v.json", "\ufeff" + json.dumps(["a b", "né", "#"])),
     ],
 )
 def test_words_beside_the_matrix(path, name, contents):
     """Lines of text or a JSON list."""
     path.with_name(name).write_bytes(contents.encode())
     assert load_vectors(path).words == ["a b", "né", "#"]
+
+
+def test_lines_of_words_end_at_newlines_only(path):
+    """A lone carriage return, U+0085 and U+2028 are parts of words."""
+    path.with_suffix(".txt").write_bytes("a\rb\nc\x85d\ne\u2028f\n".encode())
+    assert load_vectors(path).words == ["a\rb", "c\x85d", "e\u2028f"]
+
+
+def test_compressed_matrix_is_refused(path):
+    """It cannot be mapped; the message says what to do."""
+    path.with_suffix(".txt").write_text("a\nb\nc")
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(VectorFileError, match=r"v\.npy' is a \.npy file inside a \.gz file: unpack it first"):
+        load_vectors(path)
 
 
 def test_words_in_parquet(path):

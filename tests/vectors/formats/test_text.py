@@ -1,12 +1,22 @@
 """Text vectors: GloVe, word2vec text, fastText .vec."""
 
+import bz2
+import gzip
+import lzma
+import os
+import tracemalloc
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from embkeras import KeyedVectors, load_vectors, save_vectors
-from embkeras.errors import EmbkerasWarning, VectorFileError
+from embkeras.errors import ArgumentError, EmbkerasWarning, VectorFileError
+from embkeras.vectors.formats import text_reader
+from embkeras.vectors.formats.source import Source
 from tests.properties import PROPERTY, TEXTS, finite_bits
 
 ODD_WORDS = [
@@ -238,9 +248,15 @@ def test_blank_line_in_the_middle_is_refused(write):
         load_vectors(write(b"a 1 2\n\nb 3 4\n"))
 
 
-@pytest.mark.parametrize("contents", [b"", b"\n", b"   \n", b"\r\na 1 2\n"])
+def test_empty_file_is_refused(write):
+    """The message says that it is one."""
+    with pytest.raises(VectorFileError, match=r"v\.txt' holds no word vectors: it is an empty file"):
+        load_vectors(write(b""))
+
+
+@pytest.mark.parametrize("contents", [b"\n", b"   \n", b"\r\na 1 2\n"])
 def test_empty_first_line_is_refused(write, contents):
-    """An empty file, or one that does not begin with a row."""
+    """A file that does not begin with a row."""
     with pytest.raises(VectorFileError, match=r"v\.txt' holds no vectors: its first line is empty"):
         load_vectors(write(contents))
 
@@ -251,9 +267,7 @@ def test_header_without_rows_is_refused(write):
         load_vectors(write(b"0 2\n"))
 
 
-@pytest.mark.parametrize(
-    "contents", [b"a\t1\t2\n", b"hello world\n", b"word\n", bytes(range(256)) * 40, b"PK\x03\x04 \0\n"]
-)
+@pytest.mark.parametrize("contents", [b"a\t1\t2\n", b"hello world\n", b"word\n", bytes(range(256)) * 40])
 def test_other_files_are_refused(write, contents):
     """Tabs, prose and binary are no text vectors; the message names the line."""
     with pytest.raises(VectorFileError, match=r"v\.txt', line \d+: expected"):
@@ -315,10 +329,10 @@ def test_other_encoding(write):
     assert load_vectors(write(BAD_UTF8), encoding="latin-1").words == ["a", "café", "naïve"]
 
 
-def test_unknown_encoding_is_refused(write):
-    """The message names it."""
-    with pytest.raises(VectorFileError, match=r"Unknown encoding 'latin-99' for '.*v\.txt'"):
-        load_vectors(write(b"a 1 2\n"), encoding="latin-99")
+def test_encoding_that_is_none_of_text_is_refused(write):
+    """Python knows codecs of bytes, too."""
+    with pytest.raises((ArgumentError, VectorFileError), match=r"ncoding.*'hex'"):
+        load_vectors(write(b"a 1 2\n"), encoding="hex")
 
 
 @pytest.mark.parametrize("header", ["", "2 2\n"])
@@ -327,3 +341,302 @@ def test_byte_order_mark_is_no_part_of_the_first_word(tmp_path, header):
     path = tmp_path / "v.txt"
     path.write_text(header + "the 1 2\ncat 3 4\n", encoding="utf-8-sig")
     assert load_vectors(path).words == ["the", "cat"]
+
+
+# Blocks, threads and the words asked for
+
+VALUES = st.one_of(NUMBERS, st.from_regex(r"-?[0-9]\.[0-9]{1,8}", fullmatch=True))
+WORDS = st.one_of(st.sampled_from(ODD_WORDS), st.text("ab \u00e9\u00a0\u2028", max_size=5))
+ENDS = st.sampled_from(["\n", "\r\n", " \n", " \r\n"])
+
+
+@st.composite
+def files(draw) -> tuple[str, list[str], np.ndarray]:
+    """The text of a file with its words and values, as Python's float reads them."""
+    width, count = draw(st.integers(2, 5)), draw(st.integers(1, 12))
+    words = draw(st.lists(WORDS, min_size=count, max_size=count, unique=True))
+    rows = [draw(st.lists(VALUES, min_size=width, max_size=width)) for _ in words]
+    matrix = np.array([[np.float32(float(value)) for value in row] for row in rows])
+    assume(np.isfinite(matrix).all())
+    lines = [" ".join([word, *row]) + draw(ENDS) for word, row in zip(words, rows, strict=True)]
+    lines[-1] = draw(st.sampled_from([lines[-1], lines[-1].rstrip("\r\n"), lines[-1] + "\n \r\n"]))
+    return f"{count} {width}\n" + "".join(lines), words, matrix
+
+
+@pytest.fixture(params=[1, 2])
+def cut(request, monkeypatch):
+    """Set the size of a block, and read with one thread or two."""
+    monkeypatch.setattr(text_reader, "_threads", lambda source: request.param)
+    return lambda size: monkeypatch.setattr(text_reader, "BLOCK", size)
+
+
+@PROPERTY
+@given(files(), st.integers(1, 200))
+def test_blocks_and_threads_change_nothing(tmp_path, cut, file, size):
+    """Wherever a block ends: the words, and each value bit for bit as Python reads it."""
+    contents, words, matrix = file
+    (tmp_path / "v.vec").write_bytes(contents.encode())
+    cut(size)
+    loaded = load_vectors(tmp_path / "v.vec")
+    assert loaded.words == words
+    assert loaded.matrix.tobytes() == matrix.tobytes()
+
+
+@PROPERTY
+@given(files(), st.integers(1, 200), st.sets(st.integers(0, 11)))
+def test_words_asked_for_are_those_of_the_whole(tmp_path, cut, file, size, rows):
+    """The same rows, bit for bit, as a full load and a selection give."""
+    contents, words, matrix = file
+    (tmp_path / "v.vec").write_bytes(contents.encode())
+    cut(size)
+    rows = sorted(row for row in rows if row < len(words))
+    loaded = load_vectors(tmp_path / "v.vec", words=[words[row] for row in rows], fallbacks=())
+    assert loaded.words == [words[row] for row in rows]
+    assert loaded.matrix.tobytes() == matrix[rows].tobytes()
+    assert loaded.provenance.rows == len(words)
+
+
+REGULAR = b"".join(b"w%d 0.%04d -1.5 0.25\n" % (i, i) for i in range(40))
+
+
+@pytest.mark.parametrize("size", range(20, 110))
+def test_every_block_boundary(write, cut, size):
+    """The end of a block falls on every byte of a row."""
+    cut(size)
+    loaded = load_vectors(write(REGULAR))
+    assert loaded.words == [f"w{i}" for i in range(40)]
+    assert loaded.matrix.tolist() == [[np.float32(float(f"0.{i:04d}")), -1.5, 0.25] for i in range(40)]
+
+
+@pytest.mark.parametrize("size", [30, 100, 10_000])
+@pytest.mark.parametrize("words", [None, ["w3"]])
+@pytest.mark.parametrize(
+    ("bad", "found"), [(b"x 0.5 1.5", "x 0.5 1.5"), (b"x 0.5 1.5 2.5 3.5", "x 0.5 1.5 2.5 3.5"), (b"", "")]
+)
+def test_bad_row_is_named_whatever_the_blocks(write, cut, size, words, bad, found):
+    """Line and contents, in the middle of a file, also where only other words are asked for."""
+    cut(size)
+    lines = REGULAR.splitlines()
+    lines[30] = bad
+    with pytest.raises(VectorFileError, match=f"line 31: expected a word and 3 numbers, found b'{found}'"):
+        load_vectors(write(b"\n".join(lines)), words=words)
+
+
+@pytest.mark.parametrize("size", [30, 100, 10_000])
+@pytest.mark.parametrize("value", ["1e39", "x", "1_0", "nan", "1.\t5"])
+def test_first_bad_value_is_named(write, cut, size, value):
+    """Of two the first of the file, whichever thread meets the other."""
+    cut(size)
+    lines = REGULAR.splitlines()
+    lines[30] = lines[34] = f"x 0.5 {value} 1.5".encode()
+    with pytest.raises(VectorFileError, match="line 31: expected ") as raised:
+        load_vectors(write(b"\n".join(lines)))
+    assert repr(value.encode()) in str(raised.value)
+
+
+@pytest.mark.parametrize("errors", ["replace", "skip"])
+@pytest.mark.parametrize("words", [None, ["w3"]])
+def test_undecodable_words_are_counted_once(write, cut, errors, words):
+    """Whatever the blocks, and however often a row is looked at."""
+    cut(100)
+    contents = REGULAR.replace(b"w7 0.0007", b"a\xff 7").replace(b"w20 0.", b"b\xfe 20.").replace(b"w3 0.0003", b"w3 3")
+    loaded = load_vectors(write(contents), errors=errors, words=words)
+    assert loaded.provenance.undecodable == 2
+    assert loaded["w3"].tolist() == [3, -1.5, 0.25]
+    if words is None:
+        assert loaded["w39"].tolist() == [np.float32(0.0039), -1.5, 0.25]
+
+
+@pytest.mark.filterwarnings("ignore::embkeras.errors.EmbkerasWarning")
+def test_repeated_words_are_left_out_of_the_table(write, cut):
+    """The rows behind them are moved up."""
+    cut(100)
+    lines = REGULAR.splitlines()
+    contents = b"\n".join(lines[:10] + lines[3:5] + lines[10:] + lines[:1]) + b"\n"
+    loaded, whole = load_vectors(write(contents)), load_vectors(write(REGULAR))
+    assert loaded.words == whole.words
+    assert loaded.matrix.tobytes() == whole.matrix.tobytes()
+    assert (loaded.provenance.duplicates, loaded.provenance.rows) == (3, 43)
+
+
+@pytest.mark.parametrize("limit", [1, 7, 39, 40, 41])
+@pytest.mark.parametrize("header", [b"", b"40 3\n"])
+def test_limit_whatever_the_blocks(write, cut, limit, header):
+    """Rows behind it are not looked at."""
+    cut(100)
+    loaded = load_vectors(write(header + REGULAR + b"bad" * (limit < 40)), limit=limit)
+    assert loaded.words == [f"w{i}" for i in range(min(limit, 40))]
+
+
+@pytest.mark.parametrize("words", [None, ["a"]])
+@pytest.mark.parametrize("header", [b"1000000000000 2\n", b"2 1000000000000\n", b"1000000000000 1000000000000\n"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress])
+def test_header_that_lies_allocates_nothing(write, words, header, pack):
+    """Rows or a width that the file cannot hold: refused, with no more memory than the file needs."""
+    path = write(pack(header + b"a 0.5 1.5\nb 2.5 3.5\n"))
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            VectorFileError, match=r"line 2: expected a word and 10+ numbers|1,000,000,000,000 rows, but has 2"
+        ):
+            load_vectors(path, words=words)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("rows", [b"", b"\n", b" \n\n"])
+@pytest.mark.parametrize("count", [0, 2])
+@pytest.mark.parametrize("words", [None, ["a"]])
+def test_wide_header_without_rows_is_refused(write, count, rows, words):
+    """A width that no array can have, and no row to hold it against."""
+    with pytest.raises(
+        VectorFileError, match=r"holds no vectors|has 2 rows, but has 0|line 2: expected a word and 9+ num"
+    ):
+        load_vectors(write(b"%d %s\n" % (count, 18 * b"9") + rows), words=words, format="word2vec")
+
+
+def test_header_of_thousands_of_digits_is_none(write):
+    """Python refuses to read such a number; it is a word then."""
+    assert load_vectors(write(5000 * b"1" + b" 2\nb 3\n")).words == [5000 * "1", "b"]
+
+
+def test_memory_follows_the_words_asked_for(write):
+    """Not the words of the file, and not the number of words asked for that are not in it."""
+    path = write(b"".join(b"w%d" % i + b" 0.25" * 200 + b"\n" for i in range(5000)))
+    tracemalloc.start()
+    try:
+        loaded = load_vectors(path, words=[f"w{i}" for i in range(4000, 40_000)][::20])
+        assert tracemalloc.get_traced_memory()[1] < 6e6
+    finally:
+        tracemalloc.stop()
+    assert len(loaded) == 50
+
+
+# Compressed
+
+PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+
+def zipped(path: Path, contents: bytes) -> Path:
+    """A zip archive with one member."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("glove.txt", contents)
+    return path
+
+
+@pytest.mark.parametrize("words", [None, ["w39", "w0"]])
+@pytest.mark.parametrize("kind", [".gz", ".bz2", ".xz", ".zip"])
+@pytest.mark.parametrize("header", [b"", b"40 3\n"])
+def test_compressed_text(tmp_path, write, cut, kind, words, header):
+    """Read as if it were not compressed, whatever the name."""
+    cut(100)
+    expected = load_vectors(write(REGULAR), words=words)
+    path = tmp_path / "packed"
+    if kind == ".zip":
+        zipped(path, header + REGULAR)
+    else:
+        path.write_bytes(PACKERS[kind](header + REGULAR))
+    loaded = load_vectors(path, words=words)
+    assert loaded.words == expected.words
+    assert loaded.matrix.tobytes() == expected.matrix.tobytes()
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+def test_compressed_file_cut_off_is_refused(tmp_path, kind):
+    """Nothing of it is returned."""
+    packed = PACKERS[kind](np.random.default_rng(0).bytes(50).hex().encode() + b" 0.5 1.5\n" + REGULAR * 100)
+    for end in range(len(packed) // 2, len(packed), 41):
+        (tmp_path / "v.txt").write_bytes(packed[:end])
+        with pytest.raises(VectorFileError, match=r"v\.txt' is not a whole"):
+            load_vectors(tmp_path / "v.txt")
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+@pytest.mark.parametrize(("ending", "format"), [(".txt", "glove"), (".vec", "word2vec")])
+def test_compressed_text_is_written(tmp_path, kind, ending, format):
+    """The ending before that of the compression tells the format."""
+    vectors = KeyedVectors(["the", "cat"], np.array([[0.1, -2], [1e-7, 3]], np.float32))
+    path = save_vectors(vectors, tmp_path / f"v{ending}{kind}")
+    with OPENERS[kind](path) as file:
+        assert file.readline() == {"glove": b"the 0.100000001 -2\n", "word2vec": b"2 2\n"}[format]
+    loaded = load_vectors(path)
+    assert (loaded.words, loaded.provenance.format) == (vectors.words, format)
+    assert loaded.matrix.tobytes() == vectors.matrix.tobytes()
+
+
+def test_compressed_text_is_the_same_every_time(tmp_path):
+    """Neither time nor folder goes into the file."""
+    vectors = KeyedVectors(["the"], np.ones((1, 2), np.float32))
+    first = save_vectors(vectors, tmp_path / "a" / "v.txt.gz").read_bytes()
+    assert first == save_vectors(vectors, tmp_path / "b" / "w.txt.gz").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["v.gz", "v.npy.gz", "v.dat.xz"])
+def test_compressed_name_that_tells_no_format_is_refused(tmp_path, name):
+    """Only text is written compressed; the message names the file."""
+    with pytest.raises(ArgumentError, match=f"for a name such as '{name}'"):
+        save_vectors(KeyedVectors(["the"], np.ones((1, 2), np.float32)), tmp_path / name)
+
+
+# Real files, with gensim as the oracle
+
+SPECIMENS = [
+    ("crime-and-punishment.vec", "utf-8", "strict"),
+    ("lee_fasttext.vec", "utf-8", "strict"),
+    ("pang_lee_polarity_fasttext.vec", "utf-8", "replace"),
+    ("pang_lee_polarity_fasttext.vec", "cp1252", "strict"),
+    ("high_precision.kv.txt", "utf-8", "strict"),
+    ("w2v_keyedvectors_load_test.modeldata", "utf-8", "replace"),
+]
+
+
+@pytest.fixture(scope="module")
+def specimens():
+    """The folder of gensim's real files."""
+    gensim = pytest.importorskip("gensim", reason="the specimens come with gensim")
+    return Path(gensim.__file__).parent / "test" / "test_data"
+
+
+@pytest.mark.parametrize(("name", "encoding", "errors"), SPECIMENS)
+def test_specimens_with_a_header_are_what_gensim_reads(specimens, name, encoding, errors):
+    """Words and values, bit for bit."""
+    from gensim.models import KeyedVectors as Oracle
+
+    loaded = load_vectors(specimens / name, encoding=encoding, errors=errors)
+    expected = Oracle.load_word2vec_format(specimens / name, encoding=encoding, unicode_errors=errors)
+    assert loaded.words == expected.index_to_key
+    assert loaded.matrix.tobytes() == expected.vectors.tobytes()
+
+
+def test_specimen_without_a_header_is_what_gensim_reads(specimens):
+    """GloVe text."""
+    from gensim.models import KeyedVectors as Oracle
+
+    loaded = load_vectors(specimens / "test_glove.txt")
+    expected = Oracle.load_word2vec_format(specimens / "test_glove.txt", no_header=True)
+    assert loaded.words == expected.index_to_key
+    assert loaded.matrix.tobytes() == expected.vectors.tobytes()
+
+
+def test_specimen_with_fewer_rows_than_it_says_is_refused(specimens):
+    """Its header says 3, it has 1."""
+    with pytest.raises(VectorFileError, match="says in line 1 that it has 3 rows, but has 1"):
+        load_vectors(specimens / "pretrained.vec")
+
+
+@pytest.mark.parametrize("name", ["pang_lee_polarity_fasttext.vec", "w2v_keyedvectors_load_test.modeldata"])
+def test_specimen_that_is_not_utf8_is_refused(specimens, name):
+    """The message names the line and the word."""
+    with pytest.raises(VectorFileError, match=r"line \d+: the word b'.*' is not utf-8"):
+        load_vectors(specimens / name)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="asks for the processors of this process")
+@pytest.mark.parametrize(("processors", "size", "threads"), [(2, 100, 2), (8, 100, 2), (1, 100, 1), (2, 10**9, 1)])
+def test_threads(monkeypatch, write, processors, size, threads):
+    """Two where there are processors for them and the file is large enough."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(processors)))
+    monkeypatch.setattr(text_reader, "WORTH_A_THREAD", size)
+    assert text_reader._threads(Source(write(b"a 1 2\n" * 20))) == threads

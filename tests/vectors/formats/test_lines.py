@@ -1,0 +1,169 @@
+"""Blocks of whole lines, and where their fields lie."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embkeras.vectors.formats import lines
+from embkeras.vectors.formats.lines import Block, Lines, count_newlines
+from embkeras.vectors.formats.source import Source
+from tests.properties import PROPERTY
+
+LINES = st.lists(st.text("a1. \r\t", max_size=12).map(str.encode), max_size=12)
+
+
+class Refused(Exception):
+    """Stands for the error of a reader: (row, what was found)."""
+
+
+@pytest.fixture
+def taken(tmp_path):
+    """Give `Lines` over some bytes, with the arguments asked for."""
+
+    def make(contents: bytes, limit=None, reserve=lambda count: None):
+        (tmp_path / "lines").write_bytes(contents)
+        stream = Source(tmp_path / "lines").open()
+        return Lines(stream, limit=limit, reserve=reserve, refuse=lambda row, line: Refused(row, line))
+
+    return make
+
+
+def all_lines(some: Lines, size: int) -> list[bytes]:
+    """Every line, block by block."""
+    block, found = Block(size), []
+    while some.take(block):
+        assert block.rows.tolist() == list(range(len(found), len(found) + len(block)))
+        found += [block.line(place) for place in range(len(block))]
+    return found
+
+
+def without_end(line: bytes) -> bytes:
+    """A line without its end, in plain Python."""
+    return line.removesuffix(b"\r").removesuffix(b" ")
+
+
+@PROPERTY
+@given(LINES, st.integers(1, 100), st.booleans())
+def test_lines_are_those_of_split(taken, written, size, final):
+    """Whatever the size of a block: the lines that split gives, without their ends and the blank ones behind the last."""
+    contents = b"\n".join(written) + (b"\n" if final else b"")
+    expected = [without_end(line) for line in contents.split(b"\n")]
+    while expected and not expected[-1]:
+        expected.pop()
+    try:
+        found = all_lines(taken(contents), size)
+    except Refused as refused:
+        row, line = refused.args
+        assert line == expected[row] == b""
+    else:
+        assert found == expected
+
+
+@PROPERTY
+@given(LINES.filter(bool), st.integers(1, 4))
+def test_fields_are_those_of_rsplit(taken, written, width):
+    """The last fields of each line, cut from the right at spaces; and the count of all of them."""
+    written = [b"x" + line + b"y" for line in written]  # none is blank
+    block = Block(4096)
+    assert taken(b"\n".join(written)).take(block)
+    assert block.spaces_per_line().tolist() == [line.count(b" ") for line in written]
+    fields = block.fields(width)
+    expected = [line.rsplit(b" ", width) for line in written]
+    if any(len(parts) <= width for parts in expected):
+        assert fields is None
+        return
+    words = [bytes(block.raw[a:b]) for a, b in zip(block.starts, fields.words, strict=True)]
+    values = [bytes(block.raw[a:b]) for a, b in zip(fields.starts, fields.stops, strict=True)]
+    assert words == [parts[0] for parts in expected]
+    assert values == [value for parts in expected for value in parts[1:]]
+    assert fields.spaced.tolist() == [i for i, parts in enumerate(expected) if b" " in parts[0]]
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000])
+def test_limit_ends_the_blocks(taken, size):
+    """No row behind it is given, whatever the blocks."""
+    assert all_lines(taken(b"a\nb\nc\nd\n", limit=3), size) == [b"a", b"b", b"c"]
+
+
+def test_line_longer_than_any_text_is_refused(taken, monkeypatch):
+    """A file without newlines is not read into memory whole."""
+    monkeypatch.setattr(lines, "LONGEST_LINE", 100)
+    with pytest.raises(Refused, match=r"\(1, b'x+'\)"):
+        all_lines(taken(b"a\n" + 10_000 * b"x"), 10)
+
+
+def test_rows_are_reserved_in_the_order_of_the_file(taken):
+    """Whichever thread takes a block."""
+    reserved = []
+    contents = b"".join(b"%d\n" % i for i in range(3000))
+
+    def reserve(count):
+        reserved.append(count)
+        return sum(reserved) - count
+
+    some = taken(contents, reserve=reserve)
+    places = some.each(lambda block: (block.out, int(block.line(0))), block_size=50, threads=3)
+    assert len(places) == some.blocks > 100
+    assert all(out == first for out, first in places)
+
+
+def test_results_come_in_the_order_of_the_file(taken):
+    """The first block is done last here."""
+    later = threading.Event()
+
+    def parse(block):
+        if block.index == 0:
+            assert later.wait(10)
+        else:
+            later.set()
+        return block.index
+
+    assert taken(b"a\nb\nc\nd\n").each(parse, block_size=2, threads=2) == [0, 1, 2, 3]
+
+
+def test_first_error_of_the_file_is_raised(taken):
+    """Also where a later one is met before it."""
+    later = threading.Event()
+
+    def parse(block):
+        if block.index == 0:
+            assert later.wait(10)
+        else:
+            later.set()
+        raise Refused(block.index)
+
+    with pytest.raises(Refused, match=r"^0$"):
+        taken(b"a\nb\nc\nd\n").each(parse, block_size=2, threads=2)
+
+
+def test_interrupt_stops_the_other_thread(taken):
+    """No thread reads on behind the user's back."""
+    before = threading.active_count()
+
+    def parse(block):
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt("stop")
+
+    with pytest.raises(KeyboardInterrupt, match="stop"):
+        taken(b"a\n" * 5000).each(parse, block_size=2, threads=2)
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("count", [0, 1, 300_000])
+def test_count_newlines(tmp_path, count):
+    """Also over more than one buffer."""
+    (tmp_path / "lines").write_bytes(count * b"a\n" + b"b")
+    with Source(tmp_path / "lines").open() as stream:
+        assert count_newlines(stream) == count
+
+
+def test_block_loads_lines_with_their_ends(taken):
+    """More than it held before, too."""
+    block, other = Block(64), Block(1)
+    assert taken(b"a 1 \nb 2\r\nc  \n").take(block)
+    other.load([block.line_and_end(place) for place in (0, 1, 2)], [7, 8, 9])
+    assert [other.line(place) for place in range(3)] == [b"a 1", b"b 2", b"c "]
+    np.testing.assert_array_equal(other.rows, [7, 8, 9])
