@@ -16,7 +16,9 @@ __version__ = "0.1.0"
 _WITHOUT_KERAS = {
     "AlignedMatrix": "vectors.alignment",
     "DriftReport": "drift.report",
+    "Encoder": "serving.encoding",
     "KeyedVectors": "vectors.store",
+    "ServingClient": "serving.remote",
     "Tokenizer": "vectors.tokenizer",
     "Vocabulary": "vectors.vocabulary",
     "align": "vectors.alignment",
@@ -44,6 +46,7 @@ _WITH_KERAS = {
     "build_classifier": "layers.builders",
     "build_embedding": "layers.builders",
     "change_vocabulary": "training.vocabularies",
+    "check_saved_model": "serving.check",
     "combine_embeddings": "layers.combined",
     "compare_strategies": "training.experiments",
     "export_saved_model": "serving.export",
@@ -60,8 +63,11 @@ if TYPE_CHECKING:  # so that editors see what __getattr__ gives
     from embkeras.layers.combined import combine_embeddings
     from embkeras.layers.embedding import PretrainedEmbedding
     from embkeras.layers.word_dropout import WordDropout
+    from embkeras.serving.check import check_saved_model
     from embkeras.serving.client import ExportedModel
+    from embkeras.serving.encoding import Encoder
     from embkeras.serving.export import export_saved_model
+    from embkeras.serving.remote import ServingClient
     from embkeras.training.callbacks import TrainabilitySchedule, gradual_unfreeze, unfreeze_at
     from embkeras.training.experiments import compare_strategies
     from embkeras.training.monitor import DriftMonitor

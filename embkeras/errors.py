@@ -52,6 +52,14 @@ class SavedModelError(EmbkerasError, ValueError):
     """A model that cannot be exported, or an export that cannot be read."""
 
 
+class ServingError(EmbkerasError, ConnectionError):
+    """A server that cannot be reached, refuses a request, or gives an answer that is none."""
+
+
+class ServingTimeoutError(ServingError, TimeoutError):
+    """A server that did not answer in time; it may still be at work on the request."""
+
+
 class DataError(EmbkerasError, ValueError):
     """Labelled text that cannot be read or split."""
 

@@ -29,6 +29,8 @@ def written_beside(target: str | os.PathLike, *, overwrite: bool = True) -> Iter
             yield beside
             if not overwrite and target.exists():
                 raise FileExistsError(17, "it exists already")
+            if target.is_dir() and beside.is_dir():  # no system replaces a folder that holds something
+                os.replace(target, nest / "replaced")
             os.replace(beside, target)
     finally:
         shutil.rmtree(nest, ignore_errors=True)

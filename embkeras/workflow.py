@@ -117,7 +117,7 @@ def _whole_way(
     for line in presentation.drift_lines(report):
         say(line)
     _show_result(prepared, run, strategies, settings, say, compare=compare)
-    folder = _export(run.model, prepared, out, say, examples)
+    folder = _export(run.model, prepared, out, say, examples, _about(prepared, run, report, settings))
     _draw(run, report, settings, out, say)
     return folder
 
@@ -207,10 +207,26 @@ class _ProgressLine(keras.callbacks.Callback):
         print(start + line, end=end, flush=True)
 
 
-def _export(model: keras.Model, prepared: Prepared, out: Path, say: Say, examples: Sequence[str]) -> Path:
+def _about(prepared: Prepared, run: Run, report: DriftReport, settings: Settings) -> dict[str, Any]:
+    """What the model card says of data, training and result."""
+    sizes = {name: len(getattr(prepared.data, name)[1]) for name in ("train", "validation", "test")}
+    return {
+        "Data": {"texts": ", ".join(f"{count:,} {name}" for name, count in sizes.items())}
+        | {"words with a vector": str(prepared.aligned.coverage)},
+        "Training": f"A {settings.architecture} classifier over {settings.epochs} epochs of batches of {settings.batch_size}: "
+        f"the table frozen, from epoch {settings.unfreeze_at} (counted from 0) unfrozen at learning rate "
+        f"{settings.unfrozen_learning_rate:g}.",
+        "Result on the test texts": {"accuracy": f"{run.accuracy:.3f}", "F1 (mean of the classes)": f"{run.f1:.3f}"},
+        "Drift of the table": {name: f"{value:.4g}" for name, value in report.summary().items()},
+    }
+
+
+def _export(
+    model: keras.Model, prepared: Prepared, out: Path, say: Say, examples: Sequence[str], about: dict[str, Any]
+) -> Path:
     """Write the SavedModel, and ask it from another process that has TensorFlow only."""
     vocabulary = prepared.vocabulary
-    folder = export_saved_model(model, out, vocabulary=vocabulary, class_names=prepared.class_names)
+    folder = export_saved_model(model, out, vocabulary=vocabulary, class_names=prepared.class_names, about=about)
     say(f"\nExported to {os.path.join(folder, '')}")
     requests = [vocabulary.encode(text) for text in examples]
     scores, loaded = ask_in_new_process(folder, requests)

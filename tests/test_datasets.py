@@ -164,7 +164,9 @@ def test_member_too_large(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "contents", [b"", b"no archive", gzip.compress(b"no tar"), packed({"inner.txt": bytes(9999)})[:60]]
+    "contents",
+    [b"", b"no archive", gzip.compress(b"no tar"), packed({"inner.txt": bytes(9999)})[:60]],
+    ids=["empty", "no archive", "no tar", "cut"],
 )
 def test_archive_that_is_none(contents):
     """Empty, not gzip, not tar, truncated."""

@@ -29,8 +29,17 @@ assert model.get_layer("embedding").input_dim == len(more) == len(vocabulary) + 
 
 def test_the_python_blocks_run(tmp_path):
     """In their order, in one process, with nothing but a file of vectors and some texts."""
-    first, second, third = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-    script = BEFORE + first + BETWEEN + second + "\nassert list(schedule.history['phase']) == [1, 2]\n" + third + AFTER
+    first, second, third, fourth = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    script = (
+        BEFORE
+        + first
+        + BETWEEN
+        + second
+        + "\nassert list(schedule.history['phase']) == [1, 2]\n"
+        + third
+        + AFTER
+        + fourth
+    )
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, capture_output=True, text=True, check=False
     )

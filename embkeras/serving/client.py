@@ -13,8 +13,22 @@ import pandas as pd
 import tensorflow as tf
 
 from embkeras.errors import ArgumentError, SavedModelError
-from embkeras.serving.export import CARD_FILE, VOCABULARY_FILE, latest_version
+from embkeras.serving.names import CARD_FILE, VOCABULARY_FILE, latest_version
 from embkeras.vectors.vocabulary import Vocabulary
+
+# What every card says.
+_CARD = [
+    "vocabulary_fingerprint",
+    "class_names",
+    "outputs",
+    "bad_ids",
+    "least",
+    "most",
+    "embed",
+    "no_texts",
+    "dtype",
+    "tables",
+]
 
 
 class ExportedModel:
@@ -27,6 +41,7 @@ class ExportedModel:
         folder: the folder of the version.
         vocabulary: what its ids mean.
         class_names: tuple of str, or None.
+        card: what the export says of itself: outputs, policy for bad ids, tables with their SHA-256.
 
     Raises:
         SavedModelError: there is no export, or it is damaged, or its vocabulary is not the one it was exported with.
@@ -38,30 +53,52 @@ class ExportedModel:
         self.folder = path / str(version) if version is not None else path
         if not (self.folder / "saved_model.pb").is_file():
             raise SavedModelError(f"There is no exported model in {str(path)!r}: no saved_model.pb.")
-        card = self._read_card()
+        self.card = self._read_card()
         self.vocabulary = Vocabulary.load(self.folder / "assets" / VOCABULARY_FILE)
-        if self.vocabulary.fingerprint != card["vocabulary_fingerprint"]:
+        if self.vocabulary.fingerprint != self.card["vocabulary_fingerprint"]:
             raise SavedModelError(f"The vocabulary in {str(self.folder)!r} is not the one the model was exported with.")
-        self.class_names = None if card["class_names"] is None else tuple(card["class_names"])
+        self.class_names = None if self.card["class_names"] is None else tuple(self.card["class_names"])
 
     def _read_card(self) -> dict[str, Any]:
         path = self.folder / "assets" / CARD_FILE
         try:
             card = json.loads(path.read_bytes())
-            return {name: card[name] for name in ("vocabulary_fingerprint", "class_names")}
+            return {name: card[name] for name in _CARD}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SavedModelError(
                 f"{str(self.folder)!r} was not exported by embkeras, or is damaged: {error!r}."
             ) from error
 
     @cached_property
-    def _serve(self) -> Any:
+    def signatures(self) -> dict[str, Any]:
+        """The functions that TensorFlow Serving would offer, by name."""
         try:
-            self._loaded = tf.saved_model.load(str(self.folder))  # the signature does not keep it alive
-            return self._loaded.signatures["serving_default"]
+            self._loaded = tf.saved_model.load(str(self.folder))  # a signature does not keep it alive
+            return dict(self._loaded.signatures)
         except (OSError, ValueError, LookupError, tf.errors.OpError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise SavedModelError(f"Cannot load {str(self.folder)!r}: {reason}") from error
+
+    def ask(self, signature: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """The answers of one signature, as NumPy.
+
+        Raises:
+            SavedModelError: there is no such signature.
+            tf.errors.InvalidArgumentError: the export refuses the request.
+        """
+        if signature not in self.signatures:
+            raise SavedModelError(
+                f"{str(self.folder)!r} has no signature {signature!r}, but {', '.join(sorted(self.signatures))}."
+            )
+        answers = self.signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
+        return {name: answer.numpy() for name, answer in answers.items()}
+
+    def variables(self) -> list[tuple[tuple[int, ...], tf.DType]]:
+        """Shape and type of every variable that is stored."""
+        reader = tf.train.load_checkpoint(str(self.folder / "variables" / "variables"))
+        types = reader.get_variable_to_dtype_map()
+        shapes = reader.get_variable_to_shape_map()
+        return [(tuple(shape), types[name]) for name, shape in shapes.items() if types[name] != tf.string]
 
     def scores(self, token_ids: Any) -> np.ndarray:
         """Scores of shape (batch, classes) for integer ids of shape (batch, time).
@@ -73,10 +110,10 @@ class ExportedModel:
         ids = np.asarray(token_ids)
         if ids.ndim != 2 or (ids.size and ids.dtype.kind not in "iu"):
             raise ArgumentError(f"token_ids must be integers (batch, time). Received: {ids.dtype}, shape {ids.shape}.")
-        answers = self._serve(token_ids=tf.constant(ids, tf.int64))
+        answers = self.ask("serving_default", token_ids=ids.astype(np.int64))
         if "scores" not in answers:
             raise SavedModelError(f"{str(self.folder)!r} has no output 'scores', but {', '.join(sorted(answers))}.")
-        return answers["scores"].numpy()
+        return answers["scores"]
 
     def predict(self, texts: Sequence[str]) -> pd.DataFrame:
         """One row a text: `text`, `label`, `probability` of the best class.

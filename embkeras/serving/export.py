@@ -4,25 +4,33 @@ It is written with `tf.saved_model.save` and not with `model.export`, which stor
 type of its input from the model's own input, often float32.
 """
 
-import json
 import os
-import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from embkeras.errors import ArgumentError, OutputError, SavedModelError
 from embkeras.files import written_beside
+from embkeras.layers.base_table import STORED
 from embkeras.layers.embedding import PretrainedEmbedding
 from embkeras.layers.naming import walk
-from embkeras.serving.folding import folded
+from embkeras.serving import names, signatures
+from embkeras.serving.artifact import card_of, write_assets, write_card
+from embkeras.serving.check import check_saved_model
+from embkeras.serving.folding import embeddings_of, folded
+from embkeras.serving.model_card import check_about, model_card
+from embkeras.serving.names import TOKENS_FILE, latest_version
+from embkeras.serving.server_config import write_server_config
+from embkeras.serving.signatures import BAD_IDS, Contract
+from embkeras.serving.warm_up import write_warm_up
 from embkeras.vectors.vocabulary import Vocabulary
 
-VOCABULARY_FILE, CARD_FILE = "vocabulary.json", "embkeras.json"
 _LARGEST_EXACT_FLOAT_ID = 1 << 24
+_LONGEST_LEAST = 64  # tokens: a model that reads no text of this length reads none
 
 
 def export_saved_model(
@@ -33,84 +41,140 @@ def export_saved_model(
     version: int | None = None,
     dtype: str = "float32",
     class_names: Sequence[str] | None = None,
+    bad_ids: str = "oov",
+    overwrite: bool = False,
+    check: bool = True,
+    with_config: bool = False,
+    about: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write `path/<version>/`, ready for TensorFlow Serving or `tf.saved_model.load`.
 
-    The signature `serving_default` takes `token_ids`, int64 of shape (batch, time), and returns a dictionary:
-    `scores` for a model with one output, the model's own names for one with several. Ids outside [0, V) are read as
-    the vocabulary's OOV id ("[UNK]"). The table is stored once; a layer made of several variables (LoRA, rows that train
-    beside a base, combinations, a projection) becomes one table where that is smaller. `assets/` holds the vocabulary
-    and, with its fingerprint, the class names. The folder appears whole or not at all.
+    The signatures: `serving_default` takes `token_ids`, int64 of shape (batch, time), and `serving_int32` the same in half
+    the bytes; `text` takes strings, where the vocabulary has a tokenizer; `embed` gives `vectors` for ids, where the
+    model has one embedding of ours; `about` gives the card, by which a client knows the vocabulary. Answers are
+    dictionaries: `scores` for a model with one output, the model's own names for one with several, and `classes`, the
+    names of the classes, where they are given.
+
+    A text has the same scores alone, padded, in any batch, and with zeros in front; one without tokens is one "[UNK]".
+    The table is stored once; a layer made of several variables (LoRA, rows that train beside a base, combinations, a
+    projection) becomes one table where that is smaller. `assets/` holds the vocabulary, class names and versions,
+    `assets.extra/` warm-up requests, and `README.md` says all this to people. The folder appears whole or not at all.
 
     Args:
         model: a built Keras model with one input of ids.
         path: the model's folder; TensorFlow Serving calls this `base_path`.
         vocabulary: what the ids mean; it must be as large as every embedding table of the model.
         version: a new number; by default the next free one, from 1.
-        dtype: of the stored table; "float32" is the only one so far.
+        dtype: how tables of our layers are stored: "float32", "float16", or "int8" with one scale a row. Rows are
+            unpacked as they are read; the card says how near they stay.
         class_names: one name for each class.
+        bad_ids: "oov" reads ids outside [0, V) as the vocabulary's OOV id ("[UNK]"), "error" refuses the request. (XLA
+            leaves the refusal out: there the scores of such a text are NaN.)
+        overwrite: replace the version if it exists.
+        check: run `check_saved_model` on the folder before it gets its name.
+        with_config: write settings for TensorFlow Serving beside the versions.
+        about: sections of the model card by title: a text, a DataFrame (such as `schedule.history`), numbers by name.
 
     Returns:
         The folder of this version.
 
     Raises:
-        SavedModelError: the vocabulary does not fit the model, the version exists, or the model has several inputs.
-        ArgumentError: a version below 1, another dtype, or another number of class names than scores.
+        SavedModelError: the vocabulary does not fit the model, the version exists, the model has several inputs, or
+            the export does not pass the check: its scores depend on padding, for one.
+        ArgumentError: a version below 1, another dtype or policy, another number of class names than scores.
         OutputError: the folder cannot be written.
     """
-    if dtype != "float32":
-        raise ArgumentError(f'dtype must be "float32". Received: {dtype!r}.')
     path = Path(path)
+    target = path / str(_number(path, version))
+    _check_arguments(model, vocabulary, dtype, bad_ids)
+    if target.exists() and not overwrite:
+        raise SavedModelError(
+            f"Version {target.name} of {str(path)!r} exists already; versions are never overwritten without overwrite=True."
+        )
+    about = check_about(about)
+    _check_model(model, vocabulary)
+    contract = _contract(model, vocabulary, bad_ids, class_names)
+    with tempfile.TemporaryDirectory() as assets, written_beside(target, overwrite=overwrite) as beside:
+        card = _write(model, contract, dtype, Path(assets), beside, str(target))
+        (beside / "README.md").write_text(model_card(path.name, card, about), encoding="utf-8")
+        write_warm_up(beside, path.name, names.SERVING, len(vocabulary), contract.least)
+        if check:
+            check_saved_model(beside, model=model)
+    if with_config:
+        write_server_config(path, path.name)
+    return target
+
+
+def _write(
+    model: keras.Model, contract: Contract, dtype: str, assets: Path, beside: Path, target: str
+) -> dict[str, Any]:
+    """The SavedModel with its assets; gives the card."""
+    module = tf.Module()
+    # The functions are kept by the module until it is saved; the variables by one list, so that each is stored once.
+    with folded(model, dtype) as stored:
+        module.weights = stored.variables
+        served = {
+            names.SERVING: signatures.ids_signature(model, contract, tf.int64),
+            names.SERVING_INT32: signatures.ids_signature(model, contract, tf.int32),
+        }
+        embeddings = embeddings_of(model)
+        embed = next(iter(embeddings)) if len(embeddings) == 1 else None
+        if embed is not None:
+            served[names.EMBED] = signatures.embed_signature(embeddings[embed], contract)
+        no_texts = signatures.why_no_texts(contract.vocabulary)
+        files = write_assets(contract, assets, no_texts)
+        if no_texts is None:
+            module.table, lookup = signatures.token_lookup(contract.vocabulary, str(assets / TOKENS_FILE))
+            served[names.TEXT] = signatures.text_signature(model, contract, lookup)
+        card = card_of(model, contract, stored, dtype, embed, no_texts)
+        served[names.ABOUT] = signatures.about_signature(card)
+    write_card(assets, card)
+    module.assets = [tf.saved_model.Asset(str(assets / name)) for name in files]
+    try:
+        tf.saved_model.save(module, str(beside), signatures=served)
+    except tf.errors.OpError as error:  # TensorFlow's own word for a full disk
+        raise OutputError(f"Cannot write {target!r}: {_first_line(error.message)}") from error
+    return card
+
+
+def _contract(model: keras.Model, vocabulary: Vocabulary, bad_ids: str, class_names: Sequence[str] | None) -> Contract:
+    most = _fixed_time(model)
+    least = most or _least(model)
+    outputs = _output_names(model, least, class_names)
+    names = None if class_names is None else [str(name) for name in class_names]
+    return Contract(vocabulary, outputs, bad_ids, least, most, names)
+
+
+def _least(model: keras.Model) -> int:
+    """The shortest text, in tokens, that the model reads: a convolution without padding fails on shorter ones."""
+    reason = ""
+    for length in range(1, _LONGEST_LEAST + 1):
+        try:
+            model(tf.zeros((1, length), tf.int64), training=False)
+        except Exception as error:  # whatever a layer makes of it
+            reason = _first_line(str(error))
+        else:
+            return length
+    raise SavedModelError(f"Model {model.name!r} reads no text of 1 to {_LONGEST_LEAST} tokens: {reason}")
+
+
+def _number(path: Path, version: int | None) -> int:
     number = _next_version(path) if version is None else version
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise ArgumentError(f"version must be an integer of at least 1. Received: {version!r}.")
-    target = path / str(number)
-    if target.exists():
-        raise SavedModelError(f"Version {number} of {str(path)!r} exists already; versions are never overwritten.")
+    return number
+
+
+def _check_arguments(model: Any, vocabulary: Any, dtype: str, bad_ids: str) -> None:
+    if dtype not in STORED:
+        raise ArgumentError(f"dtype must be one of {', '.join(STORED)}. Received: {dtype!r}.")
+    if bad_ids not in BAD_IDS:
+        raise ArgumentError(f"bad_ids must be one of {', '.join(BAD_IDS)}. Received: {bad_ids!r}.")
     if not isinstance(model, keras.Model) or not isinstance(vocabulary, Vocabulary):
         raise ArgumentError(
             f"export_saved_model takes a keras.Model and a Vocabulary. "
             f"Received: {type(model).__name__} and {type(vocabulary).__name__}."
         )
-    _check_model(model, vocabulary)
-    outputs = _output_names(model, class_names)
-    card = {
-        "format": "embkeras.saved_model",
-        "version": 1,
-        "vocabulary_fingerprint": vocabulary.fingerprint,
-        "outputs": list(outputs),
-        "class_names": None if class_names is None else [str(name) for name in class_names],
-        "keras": keras.__version__,
-        "tensorflow": tf.__version__,
-    }
-    with tempfile.TemporaryDirectory() as assets, written_beside(target, overwrite=False) as beside:
-        vocabulary.save(Path(assets, VOCABULARY_FILE))
-        Path(assets, CARD_FILE).write_text(json.dumps(card, indent=1), encoding="ascii")
-        module = tf.Module()
-        module.assets = [tf.saved_model.Asset(str(Path(assets, name))) for name in (VOCABULARY_FILE, CARD_FILE)]
-        ids = tf.TensorSpec((None, _fixed_time(model)), tf.int64, name="token_ids")
-        with folded(model) as variables:
-            module.weights = variables  # every variable is reached by this one list, so it is stored once
-            serve = tf.function(_server(model, vocabulary, outputs), input_signature=[ids])
-            serving = serve.get_concrete_function()
-        try:
-            tf.saved_model.save(module, str(beside), signatures={"serving_default": serving})
-        except tf.errors.OpError as error:  # TensorFlow's own word for a full disk
-            raise OutputError(f"Cannot write {str(target)!r}: {_first_line(error.message)}") from error
-    return target
-
-
-def _server(model: keras.Model, vocabulary: Vocabulary, outputs: Sequence[str]) -> Callable[[tf.Tensor], dict]:
-    size, oov = len(vocabulary), vocabulary.oov_ids[0]
-
-    def serving_default(token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
-        outside = (token_ids < 0) | (token_ids >= size)
-        answers = model(tf.where(outside, tf.constant(oov, tf.int64), token_ids), training=False)
-        if isinstance(answers, dict):
-            return {name: answers[name] for name in outputs}
-        return dict(zip(outputs, answers if isinstance(answers, list | tuple) else [answers], strict=True))
-
-    return serving_default
 
 
 def _check_model(model: keras.Model, vocabulary: Vocabulary) -> None:
@@ -150,9 +214,9 @@ def _first_line(text: str) -> str:
     return (text.strip().splitlines() or [""])[0]
 
 
-def _output_names(model: keras.Model, class_names: Sequence[str] | None) -> list[str]:
+def _output_names(model: keras.Model, least: int, class_names: Sequence[str] | None) -> list[str]:
     """Names of the outputs, in the order in which the model gives them."""
-    answers = model(tf.zeros((1, _fixed_time(model) or 1), tf.int64), training=False)
+    answers = model(tf.zeros((1, least), tf.int64), training=False)
     if isinstance(answers, dict):
         return sorted(answers)
     if isinstance(answers, list | tuple):
@@ -162,14 +226,6 @@ def _output_names(model: keras.Model, class_names: Sequence[str] | None) -> list
     if class_names is not None and len(class_names) != answers.shape[-1]:
         raise ArgumentError(f"The model scores {answers.shape[-1]} classes. Received: {len(class_names)} class names.")
     return ["scores"]
-
-
-def latest_version(path: Path) -> int | None:
-    """The highest version under a model's folder, or None; folders that are not numbers do not count."""
-    if not path.is_dir():
-        return None
-    numbers = [int(child.name) for child in path.iterdir() if child.is_dir() and re.fullmatch("[0-9]+", child.name)]
-    return max(numbers, default=None)
 
 
 def _next_version(path: Path) -> int:

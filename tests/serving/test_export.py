@@ -141,10 +141,19 @@ def test_wrong_number_of_class_names_is_refused(model, vocabulary, tmp_path):
         ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, class_names=["a", "b"])
 
 
-def test_other_dtype_is_refused(model, vocabulary, tmp_path):
-    """What is not built yet is said, not ignored."""
-    with pytest.raises(ArgumentError, match=r'dtype must be "float32"\. Received: \'int8\''):
-        ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, dtype="int8")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dtype": "int4"}, r"dtype must be one of float32, float16, int8\. Received: 'int4'"),
+        ({"bad_ids": "clip"}, r"bad_ids must be one of oov, error\. Received: 'clip'"),
+        ({"about": {"Data": 3}}, r"about maps titles .* Received: 'Data': 3"),
+    ],
+)
+def test_arguments_are_checked(model, vocabulary, tmp_path, arguments, message):
+    """Each names its rule and the value."""
+    with pytest.raises(ArgumentError, match=message):
+        ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, **arguments)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_unwritable_folder_leaves_nothing(model, vocabulary, tmp_path):
@@ -172,7 +181,7 @@ def test_failed_export_leaves_no_half_version(model, vocabulary, tmp_path, monke
 def test_several_outputs_keep_their_names(vocabulary, tmp_path):
     """A model with a dictionary of outputs is served under its own names."""
     ids = keras.Input((None,), dtype="int32")
-    pooled = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(V, D)(ids))
+    pooled = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(V, D, mask_zero=True)(ids))
     outputs = {"mood": keras.layers.Dense(2)(pooled), "topic": keras.layers.Dense(4)(pooled)}
     folder = ek.export_saved_model(keras.Model(ids, outputs), tmp_path, vocabulary=vocabulary)
     signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
@@ -182,7 +191,7 @@ def test_several_outputs_keep_their_names(vocabulary, tmp_path):
 def test_sequential_with_float_input_is_served_in_ids(vocabulary, tmp_path):
     """A Sequential that Keras built for floats still takes int64 ids."""
     model = keras.Sequential(
-        [keras.layers.Embedding(V, D), keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(2)]
+        [keras.layers.Embedding(V, D, mask_zero=True), keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(2)]
     )
     model(np.zeros((1, 3), "float32"))
     folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary)
@@ -192,7 +201,7 @@ def test_sequential_with_float_input_is_served_in_ids(vocabulary, tmp_path):
 
 
 def test_fixed_length_is_kept(vocabulary, tmp_path):
-    """A model that insists on its length is exported with it."""
+    """A model that insists on its length gets shorter texts filled up, and refuses longer ones."""
     layers = [
         keras.Input((6,), dtype="int64"),
         keras.layers.Embedding(V, D),
@@ -200,8 +209,15 @@ def test_fixed_length_is_kept(vocabulary, tmp_path):
         keras.layers.Dense(2),
     ]
     folder = ek.export_saved_model(keras.Sequential(layers), tmp_path, vocabulary=vocabulary)
-    signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
-    assert signature.structured_input_signature[1]["token_ids"].shape.as_list() == [None, 6]
+    model, loaded = keras.Sequential(layers), tf.saved_model.load(str(folder))
+    serve = loaded.signatures["serving_default"]
+    ids = np.array([[3, 4, 0, 0, 0, 0]])
+    np.testing.assert_allclose(serve(token_ids=tf.constant(ids[:, :2]))["scores"], model(ids), atol=1e-6)
+    np.testing.assert_allclose(
+        serve(token_ids=tf.constant(np.pad(ids, ((0, 0), (0, 9)))))["scores"], model(ids), atol=1e-6
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"takes texts of up to 6 tokens\. Received:\] \[7\]"):
+        serve(token_ids=tf.ones((1, 7), tf.int64))
 
 
 def test_embedding_of_positions_may_have_another_size(vocabulary, tmp_path):
@@ -219,10 +235,11 @@ def test_subclassed_model_is_exported(vocabulary, tmp_path):
     class Subclassed(keras.Model):
         def __init__(self):
             super().__init__()
-            self.table, self.out = keras.layers.Embedding(V, D), keras.layers.Dense(2)
+            self.table, self.out = keras.layers.Embedding(V, D, mask_zero=True), keras.layers.Dense(2)
+            self.pool = keras.layers.GlobalAveragePooling1D()
 
         def call(self, ids):
-            return self.out(keras.ops.mean(self.table(ids), axis=1))
+            return self.out(self.pool(self.table(ids)))
 
     model = Subclassed()
     here = model(np.array([[3, 4]]))

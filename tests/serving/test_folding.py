@@ -78,5 +78,5 @@ def test_outermost_only():
     """Of a combination, the tables inside are not folded by themselves."""
     inner = build_embedding(ALIGNED, trainable=np.arange(SIZE) > 3000, name="rows")
     net = _model(combine_embeddings([inner, build_embedding(ALIGNED, name="static")], combine="mean"))
-    with folded(net) as variables:
-        assert [tuple(variable.shape) for variable in variables] == [(WIDTH, 2), (2,), (SIZE, WIDTH)]
+    with folded(net) as stored:
+        assert [tuple(variable.shape) for variable in stored.variables] == [(WIDTH, 2), (2,), (SIZE, WIDTH)]

@@ -1,0 +1,176 @@
+"""Exports that are not right are found out."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import embkeras as ek
+from embkeras.errors import ArgumentError, SavedModelError
+from embkeras.serving import check, signatures
+from embkeras.serving.check import check_saved_model
+
+VOCABULARY = ek.Vocabulary.from_texts(["a b c d", "e f g h"])
+ALIGNED = ek.AlignedMatrix(np.random.default_rng(0).normal(size=(len(VOCABULARY), 5)), VOCABULARY)
+
+
+def _model():
+    keras.utils.set_random_seed(0)
+    return ek.build_classifier(ALIGNED, 2, architecture="cnn", units=3)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """A good export."""
+    path = tmp_path_factory.mktemp("export") / "model"
+    ek.export_saved_model(_model(), path, vocabulary=VOCABULARY)
+    return path
+
+
+@pytest.fixture
+def copy(path, tmp_path):
+    """One that a test may damage."""
+    return shutil.copytree(path, tmp_path / "model")
+
+
+def _change_card(copy, **changes):
+    card = copy / "1" / "assets" / "embkeras.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | changes))
+
+
+def test_a_good_export_passes(path):
+    """The folder of the model, that of the version, and against the model in memory."""
+    check_saved_model(path)
+    check_saved_model(path / "1", model=_model())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_small_tables_pass(tmp_path, dtype):
+    """Their scores are not those of the model to the last digit, and are not compared."""
+    ek.export_saved_model(_model(), tmp_path, vocabulary=VOCABULARY, dtype=dtype)
+    check_saved_model(tmp_path, model=_model())
+
+
+_UNMASKED = {
+    "GlobalMaxPooling1D": lambda: [keras.layers.Conv1D(3, 1), keras.layers.GlobalMaxPooling1D()],
+    "a mean of all rows": lambda: [keras.layers.GlobalAveragePooling1D()],
+    "LSTM": lambda: [keras.layers.LSTM(3)],
+}
+
+
+@pytest.mark.parametrize("name", _UNMASKED)
+def test_a_model_that_reads_padding_is_not_exported(tmp_path, name):
+    """It is named, with ids for which it shows and the way out, and nothing is written."""
+    table = ek.build_embedding(ALIGNED, mask_zero=False)
+    layers = [keras.Input((None,), dtype="int64"), table, *_UNMASKED[name](), keras.layers.Dense(2)]
+    model = keras.Sequential(layers)
+    with pytest.raises(
+        SavedModelError, match=r"scores depend on padding \(1 behind\): .* reads padding as words.* check=False"
+    ):
+        ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY)
+    assert list(tmp_path.iterdir()) == []
+    assert ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY, check=False).name == "1"
+
+
+def test_layers_that_lose_the_mask_are_named(tmp_path):
+    """Of a model whose embedding has a mask, those that do not hand it on."""
+    table = ek.build_embedding(ALIGNED)
+    ids = keras.Input((None,), dtype="int64")
+    answers = keras.layers.Dense(2)(keras.layers.GlobalMaxPooling1D(name="largest")(table(ids)))
+    with pytest.raises(SavedModelError, match=r"without regard to the mask: largest\."):
+        ek.export_saved_model(keras.Model(ids, answers), tmp_path, vocabulary=VOCABULARY)
+
+
+def test_another_model_is_told_apart(path):
+    """Scores that are not those of the model in memory."""
+    other = _model()
+    other.get_layer("scores").bias.assign([0.5, -0.5])
+    with pytest.raises(SavedModelError, match=r"scores are not those of model 'classifier': 'scores' is 0\.\d+ apart"):
+        check_saved_model(path, model=other)
+
+
+def test_scores_that_are_not_finite(tmp_path):
+    """NaN in a weight."""
+    model = _model()
+    model.get_layer("scores").bias.assign([np.nan, 0])
+    with pytest.raises(SavedModelError, match="scores are not finite for token_ids"):
+        ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY)
+
+
+def test_another_vocabulary(copy):
+    """The fingerprint in the card is not that of the vocabulary."""
+    ek.Vocabulary.from_texts(["other words"]).save(copy / "1" / "assets" / "vocabulary.json")
+    with pytest.raises(SavedModelError, match=r"vocabulary in .* is not the one the model was exported with"):
+        check_saved_model(copy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bad_ids": "error"}, "the id -1 is not refused"),
+        ({"outputs": ["classes"]}, "it has no output 'classes', but scores"),
+    ],
+)
+def test_a_card_that_lies(copy, changes, message):
+    """What the card promises is asked for."""
+    _change_card(copy, **changes)
+    with pytest.raises(SavedModelError, match=message):
+        check_saved_model(copy)
+
+
+def test_a_signature_that_is_missing(tmp_path):
+    """Each that the card promises has to be there."""
+    vocabulary = ek.Vocabulary(ALIGNED.vocabulary.tokens)
+    aligned = ek.AlignedMatrix(ALIGNED.values, vocabulary)
+    model = ek.build_classifier(aligned, 2, architecture="mean", units=3)
+    ek.export_saved_model(model, tmp_path, vocabulary=vocabulary)
+    card = tmp_path / "1" / "assets" / "embkeras.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"no_texts": None}))
+    with pytest.raises(
+        SavedModelError, match="it has no signature 'text', but about, embed, serving_default, serving_int32"
+    ):
+        check_saved_model(tmp_path)
+
+
+def test_ids_that_are_not_policed(tmp_path, monkeypatch):
+    """An export that lets ids outside the table through, as a gather on a GPU would."""
+    monkeypatch.setattr(signatures.Contract, "checked", lambda self, ids: tf.cast(ids, tf.int64) % len(VOCABULARY))
+    with pytest.raises(SavedModelError, match=r'the id -1 is not read as "\[UNK\]"'):
+        ek.export_saved_model(_model(), tmp_path, vocabulary=VOCABULARY)
+
+
+def test_texts_that_are_cut_otherwise(tmp_path, monkeypatch):
+    """The graph has other rules than the vocabulary."""
+    monkeypatch.setattr(signatures.tf.strings, "split", lambda text: tf.strings.bytes_split(text))
+    with pytest.raises(SavedModelError, match=r"the text '.*' gives other scores than its ids"):
+        ek.export_saved_model(_model(), tmp_path, vocabulary=VOCABULARY)
+
+
+def test_a_table_that_is_stored_twice(path, monkeypatch):
+    """As model.export does."""
+    monkeypatch.setattr(check, "_SLACK_BYTES", -100_000)
+    with pytest.raises(SavedModelError, match=r"variables/ takes [\d,]+ bytes for variables of [\d,]+"):
+        check_saved_model(path)
+
+
+def test_what_is_no_model(path):
+    """The type is named."""
+    with pytest.raises(ArgumentError, match=r"takes a keras\.Model\. Received: str"):
+        check_saved_model(path, model="model")
+
+
+def test_what_is_no_export(tmp_path):
+    """A folder without a SavedModel."""
+    with pytest.raises(SavedModelError, match="There is no exported model"):
+        check_saved_model(tmp_path)
+
+
+def test_about_of_another_vocabulary(tmp_path, monkeypatch):
+    """A client would compare with the wrong one."""
+    real = signatures.about_signature
+    monkeypatch.setattr(signatures, "about_signature", lambda card: real(card | {"vocabulary_fingerprint": "0" * 64}))
+    with pytest.raises(SavedModelError, match=r"the signature 'about' gives another fingerprint than embkeras.json"):
+        ek.export_saved_model(_model(), tmp_path, vocabulary=VOCABULARY)

@@ -1,0 +1,50 @@
+"""What an export does with requests that are wrong: an error or the answer of "[UNK]", never a crash."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.serving.make_golden import FOLDER, ROOT
+from tests.serving.malformed import Judge, Malformed
+
+COUNT = 10_000
+C_API = {"outside", "wrong_type", "wrong_rank", "empty", "long", "cut", "flipped", "shape", "type", "rubbish", "text"}
+SIGNATURE = {"outside", "wrong_type", "wrong_rank", "empty", "long"}
+
+
+def test_ten_thousand_malformed_requests():
+    """Through the C API and the signature, in one process; the last requests are answered as the first were."""
+    command = [sys.executable, "-m", "tests.serving.malformed", str(FOLDER / "1"), str(COUNT), "6"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert not done.returncode, done.stderr[-2000:]
+    counts = json.loads(done.stdout)
+    assert sum(counts["c_api"].values()) + sum(counts["tensorflow"].values()) == COUNT
+    for runtime, kinds in (("c_api", C_API), ("tensorflow", SIGNATURE)):
+        assert {name.split(":")[0] for name in counts[runtime]} == kinds
+        assert counts[runtime]["outside: answer"] and not counts[runtime].get("outside: error")
+        for kind in ("wrong_type", "wrong_rank"):
+            assert counts[runtime][f"{kind}: error"] and not counts[runtime].get(f"{kind}: answer")
+
+
+def first_of(kind):
+    """A request that is wrong in this way, with ids outside the table."""
+    requests = (each for each in iter(Malformed(0, 10).array, None) if each[0] == kind)
+    return next(value for _, value in requests if kind != "outside" or (value[value != 1] >= 10).any())
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "message"),
+    [
+        ("outside", lambda ids: np.minimum(ids, 9).sum(axis=1, keepdims=True), "has the scores"),
+        ("outside", lambda ids: np.take([], ids), "was refused"),
+        ("wrong_type", lambda ids: np.zeros((len(ids), 1)), "was answered"),
+        ("wrong_rank", lambda ids: np.zeros((1, 1)), "was answered"),
+    ],
+)
+def test_wrong_answers_are_found_out(kind, answer, message):
+    """A last row for an id outside, a refusal where none was promised, scores for what is no request."""
+    with pytest.raises(SystemExit, match=message):
+        Judge(answer, (IndexError, TypeError), 10, 1).put(kind, *[first_of(kind)] * 2)
