@@ -95,6 +95,9 @@ def _add_training(command: argparse.ArgumentParser) -> None:
         "--unfreeze-at", type=int, metavar="EPOCH", help="first epoch, counted from 0, in which the table moves (3)"
     )
     command.add_argument("--seeds", type=int, metavar="N", help="trainings of each strategy in the comparison (3)")
+    command.add_argument(
+        "--with-config", action="store_true", help="write settings for TensorFlow Serving beside the model"
+    )
 
 
 def _add_demo(commands: Any) -> None:
@@ -227,7 +230,7 @@ def _settings(options: argparse.Namespace) -> Any:
     from embkeras.preparation import QUICK, Settings
 
     base = QUICK if getattr(options, "quick", False) else Settings()
-    names = ("architecture", "epochs", "unfreeze_at", "seeds")
+    names = ("architecture", "epochs", "unfreeze_at", "seeds", "with_config")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if "epochs" in given and "unfreeze_at" not in given:
         given["unfreeze_at"] = max(0, min(base.unfreeze_at, given["epochs"] - 1))

@@ -31,6 +31,7 @@ class Settings:
         seeds: trainings of each strategy in the comparison.
         max_length: tokens of a text that are read.
         extra_words: so many words from the head of the vector file get a row, though training does not see them.
+        with_config: write settings for TensorFlow Serving beside the export.
     """
 
     architecture: str = "lstm"
@@ -44,6 +45,7 @@ class Settings:
     seeds: int = 3
     max_length: int = 64
     extra_words: int = 20_000
+    with_config: bool = False
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "units", "seeds", "max_length"):

@@ -117,7 +117,8 @@ def _whole_way(
     for line in presentation.drift_lines(report):
         say(line)
     _show_result(prepared, run, strategies, settings, say, compare=compare)
-    folder = _export(run.model, prepared, out, say, examples, _about(prepared, run, report, settings))
+    options = {"about": _about(prepared, run, report, settings), "with_config": settings.with_config}
+    folder = _export(run.model, prepared, out, say, examples, options)
     _draw(run, report, settings, out, say)
     return folder
 
@@ -222,11 +223,11 @@ def _about(prepared: Prepared, run: Run, report: DriftReport, settings: Settings
 
 
 def _export(
-    model: keras.Model, prepared: Prepared, out: Path, say: Say, examples: Sequence[str], about: dict[str, Any]
+    model: keras.Model, prepared: Prepared, out: Path, say: Say, examples: Sequence[str], options: dict[str, Any]
 ) -> Path:
     """Write the SavedModel, and ask it from another process that has TensorFlow only."""
     vocabulary = prepared.vocabulary
-    folder = export_saved_model(model, out, vocabulary=vocabulary, class_names=prepared.class_names, about=about)
+    folder = export_saved_model(model, out, vocabulary=vocabulary, class_names=prepared.class_names, **options)
     say(f"\nExported to {os.path.join(folder, '')}")
     requests = [vocabulary.encode(text) for text in examples]
     scores, loaded = ask_in_new_process(folder, requests)

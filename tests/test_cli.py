@@ -47,7 +47,9 @@ def trained(files, tmp_path_factory):
     """`embkeras train` run once in a process of its own, as a user would: its output and the model's folder."""
     out = tmp_path_factory.mktemp("out") / "reviews"
     done = subprocess.run(
-        [sys.executable, "-m", "embkeras", *train(files, out, "--compare")], capture_output=True, text=True
+        [sys.executable, "-m", "embkeras", *train(files, out, "--compare", "--with-config")],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr, out
@@ -77,8 +79,9 @@ def test_train_is_silent_on_standard_error(trained):
 
 
 def test_train_leaves_export_and_picture(trained):
-    """The model's folder holds version 1 and the picture, and nothing half-written."""
-    assert sorted(path.name for path in trained[2].iterdir()) == ["1", "training.png"]
+    """The model's folder holds version 1, settings for a server and the picture, and nothing half-written."""
+    settings = ["batching.config", "compose.yaml", "models.config"]
+    assert sorted(path.name for path in trained[2].iterdir()) == ["1", *settings, "training.png"]
 
 
 def test_predict_labels_each_text(trained, capsys):

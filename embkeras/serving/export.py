@@ -22,7 +22,7 @@ from embkeras.serving import names, signatures
 from embkeras.serving.artifact import card_of, write_assets, write_card
 from embkeras.serving.check import check_saved_model
 from embkeras.serving.folding import embeddings_of, folded
-from embkeras.serving.model_card import check_about, model_card
+from embkeras.serving.model_card import check_about, model_card, write_about
 from embkeras.serving.names import TOKENS_FILE, latest_version
 from embkeras.serving.server_config import write_server_config
 from embkeras.serving.signatures import BAD_IDS, Contract
@@ -73,7 +73,8 @@ def export_saved_model(
         overwrite: replace the version if it exists.
         check: run `check_saved_model` on the folder before it gets its name.
         with_config: write settings for TensorFlow Serving beside the versions.
-        about: sections of the model card by title: a text, a DataFrame (such as `schedule.history`), numbers by name.
+        about: sections of the model card by title: a text, a DataFrame (such as `schedule.history`), numbers by name;
+            they are kept in `assets/about.json` too.
 
     Returns:
         The folder of this version.
@@ -97,6 +98,7 @@ def export_saved_model(
     with tempfile.TemporaryDirectory() as assets, written_beside(target, overwrite=overwrite) as beside:
         card = _write(model, contract, dtype, Path(assets), beside, str(target))
         (beside / "README.md").write_text(model_card(path.name, card, about), encoding="utf-8")
+        write_about(beside / "assets", about)
         write_warm_up(beside, path.name, names.SERVING, len(vocabulary), contract.least)
         if check:
             check_saved_model(beside, model=model)

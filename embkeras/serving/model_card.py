@@ -1,12 +1,14 @@
 """The README of an export: what it takes and gives, and what is known of it."""
 
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from embkeras.errors import ArgumentError
-from embkeras.serving.names import VOCABULARY_FILE
+from embkeras.serving.names import ABOUT_FILE, VOCABULARY_FILE
 
 
 def check_about(about: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -22,6 +24,15 @@ def check_about(about: Mapping[str, Any] | None) -> dict[str, Any]:
                 f"about maps titles of the model card to a text, a DataFrame or numbers by name. Received: {title!r}: {value!r}."
             )
     return about
+
+
+def write_about(folder: Path, about: Mapping[str, Any]) -> None:
+    """The same sections as plain data; a table is a list of rows by column."""
+    plain = {
+        title: json.loads(value.to_json(orient="records")) if isinstance(value, pd.DataFrame) else value
+        for title, value in about.items()
+    }
+    Path(folder, ABOUT_FILE).write_text(json.dumps(plain, indent=1, default=str), encoding="ascii")
 
 
 def model_card(name: str, card: Mapping[str, Any], about: Mapping[str, Any]) -> str:

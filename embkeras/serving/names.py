@@ -9,6 +9,7 @@ from typing import Any
 from embkeras.errors import SavedModelError
 
 CARD_FILE, VOCABULARY_FILE, TOKENS_FILE, CLASSES_FILE = "embkeras.json", "vocabulary.json", "tokens.txt", "classes.txt"
+ABOUT_FILE = "about.json"
 SERVING, SERVING_INT32, TEXT, EMBED, ABOUT = "serving_default", "serving_int32", "text", "embed", "about"
 TOKEN_IDS, ASKED, CARD = "token_ids", "asked", "card"  # inputs and outputs
 

@@ -65,6 +65,13 @@ def test_model_card(folder):
     assert "| phase | ended |\n|---|---|\n| 1 | patience |" in text
 
 
+def test_sections_as_data(folder):
+    """The sections of the model card for programs: a table is a list of rows."""
+    about = json.loads((folder / "assets" / "about.json").read_text("ascii"))
+    assert about["Schedule"] == [{"phase": 1, "ended": "patience"}, {"phase": 2, "ended": ""}]
+    assert about["Data"] == "3,000 words." and about["Metrics"] == {"accuracy": 0.87}
+
+
 def test_warm_up_requests(folder):
     """TensorFlow Serving's own format: each is a request that the export answers."""
     messages = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
