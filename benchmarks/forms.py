@@ -22,6 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from machine import machine_line
+from train_step import compiled_step
 
 import embkeras as ek
 from embkeras import datasets
@@ -75,21 +76,6 @@ def forms(aligned: ek.AlignedMatrix, kept: int) -> dict[str, tuple]:
     }
 
 
-def train_step(model: keras.Model, optimizer: keras.optimizers.Optimizer):
-    """A compiled train step."""
-    optimizer.build(model.trainable_variables)
-
-    @tf.function
-    def step(ids, labels):
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.square(model(ids, training=True) - labels))
-        variables = model.trainable_variables
-        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-        return loss
-
-    return step
-
-
 def zipf_batches(size: int, count: int) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Batches of ids whose frequency falls as 1 / rank."""
     rng = np.random.default_rng(0)
@@ -139,7 +125,7 @@ def main() -> None:
     for name, (layer, optimizer) in built.items():
         head = [keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(1)]
         models[name] = keras.Sequential([keras.Input((TIME,), dtype="int64"), layer, *head])
-        steps[name] = train_step(models[name], optimizer)
+        steps[name] = compiled_step(models[name], optimizer)
     weights = {name: megabytes(layer.variables) for name, (layer, _) in built.items()}
     slots = {name: megabytes(optimizer.variables) for name, (_, optimizer) in built.items()}
     cosines = {name: getattr(layer, "accuracy", None) for name, (layer, _) in built.items()}

@@ -49,6 +49,12 @@ def keras_step(embedding: keras.layers.Layer, optimizer: keras.optimizers.Optimi
     model = keras.Sequential(
         [keras.Input((TIME,), dtype="int64"), embedding, keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(1)]
     )
+    step = compiled_step(model, optimizer)
+    return lambda ids, labels: step(ids, labels).numpy()
+
+
+def compiled_step(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> Callable:
+    """One step of the optimizer, compiled: a loss of squares, its gradients, the update."""
     optimizer.build(model.trainable_variables)
 
     @tf.function
@@ -59,7 +65,7 @@ def keras_step(embedding: keras.layers.Layer, optimizer: keras.optimizers.Optimi
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return loss
 
-    return lambda ids, labels: step(ids, labels).numpy()
+    return step
 
 
 def plain_step(table: tf.Variable, optimizer: keras.optimizers.Optimizer) -> Callable:

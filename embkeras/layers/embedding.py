@@ -94,8 +94,8 @@ class PretrainedEmbedding(LowRank, keras.layers.Embedding):
         rows = tf.nn.embedding_lookup(self._embeddings.value, ids)
         if self.lora_enabled:
             rows += self._low_rank_rows(ids)
-        if self.padding_id is not None and self.trainable:  # frozen, the row of zeros is enough, and costs nothing
-            rows *= tf.cast(ids != self.padding_id, rows.dtype)[..., None]
+        if self.padding_id is not None and self.trainable:  # a table that does not train needs no mask at all
+            rows = _no_gradient_where(ids == self.padding_id, rows)
         return rows
 
     def quantized_call(self, inputs: Any) -> Any:
@@ -265,6 +265,19 @@ class PretrainedEmbedding(LowRank, keras.layers.Embedding):
         config = {**super().get_config(), "padding_id": self.padding_id}
         config.pop("embeddings_initializer")
         return config
+
+
+def _no_gradient_where(mask: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """`rows` as they are, from which no gradient flows back where `mask` is true: zeros stay zeros.
+
+    To mask the rows themselves would cost twice as much, forward and backward.
+    """
+
+    @tf.custom_gradient
+    def masked(values: tf.Tensor) -> Any:
+        return tf.identity(values), lambda gradient: gradient * tf.cast(~mask, gradient.dtype)[..., None]
+
+    return masked(rows)
 
 
 def _first_where(ids: tf.Tensor, bad: tf.Tensor) -> str:

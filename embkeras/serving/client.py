@@ -13,11 +13,11 @@ import pandas as pd
 import tensorflow as tf
 
 from embkeras.errors import ArgumentError, SavedModelError
-from embkeras.serving.names import CARD_FILE, VOCABULARY_FILE, latest_version
-from embkeras.vectors.vocabulary import Vocabulary
+from embkeras.serving.encoding import Encoder, labelled
+from embkeras.serving.names import latest_version, read_card
 
 # What every card says.
-_CARD = [
+_CARD = (
     "vocabulary_fingerprint",
     "class_names",
     "outputs",
@@ -28,7 +28,7 @@ _CARD = [
     "no_texts",
     "dtype",
     "tables",
-]
+)
 
 
 class ExportedModel:
@@ -53,21 +53,9 @@ class ExportedModel:
         self.folder = path / str(version) if version is not None else path
         if not (self.folder / "saved_model.pb").is_file():
             raise SavedModelError(f"There is no exported model in {str(path)!r}: no saved_model.pb.")
-        self.card = self._read_card()
-        self.vocabulary = Vocabulary.load(self.folder / "assets" / VOCABULARY_FILE)
-        if self.vocabulary.fingerprint != self.card["vocabulary_fingerprint"]:
-            raise SavedModelError(f"The vocabulary in {str(self.folder)!r} is not the one the model was exported with.")
-        self.class_names = None if self.card["class_names"] is None else tuple(self.card["class_names"])
-
-    def _read_card(self) -> dict[str, Any]:
-        path = self.folder / "assets" / CARD_FILE
-        try:
-            card = json.loads(path.read_bytes())
-            return {name: card[name] for name in _CARD}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SavedModelError(
-                f"{str(self.folder)!r} was not exported by embkeras, or is damaged: {error!r}."
-            ) from error
+        self.card = read_card(self.folder / "assets", _CARD)
+        encoder = Encoder(self.folder)
+        self.vocabulary, self.class_names = encoder.vocabulary, encoder.class_names
 
     @cached_property
     def signatures(self) -> dict[str, Any]:
@@ -128,15 +116,7 @@ class ExportedModel:
         if not len(texts):
             return pd.DataFrame({"text": [], "label": [], "probability": []})
         scores = np.concatenate([self.scores(self.vocabulary.encode(text)[None]) for text in texts])
-        if scores.shape[-1] < 2:
-            raise SavedModelError(f"{str(self.folder)!r} gives one score only, which names no class. Use scores().")
-        if self.class_names and len(self.class_names) != scores.shape[-1]:
-            raise SavedModelError(
-                f"{str(self.folder)!r} is damaged: it names {len(self.class_names)} classes and scores {scores.shape[-1]}."
-            )
-        best = scores.argmax(axis=1)
-        labels = [self.class_names[index] if self.class_names else str(index) for index in best]
-        return pd.DataFrame({"text": list(texts), "label": labels, "probability": scores.max(axis=1)})
+        return labelled(texts, scores, self.class_names, repr(str(self.folder)))
 
 
 def ask_in_new_process(folder: Path, requests: Sequence[Sequence[int]]) -> tuple[np.ndarray, dict[str, bool]]:

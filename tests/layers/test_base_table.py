@@ -127,6 +127,21 @@ def test_mixed_precision(stored):
     _fitted(layer, epochs=1)
 
 
+@pytest.mark.parametrize("arguments", [{"run_eagerly": True}, {"jit_compile": True}], ids=str)
+def test_in_other_modes_of_fit(arguments):
+    """Shared rows in int8 with rows that train: the weights are those of a plain fit."""
+    nets = []
+    for each in (arguments, {"jit_compile": False}):
+        layer = build_embedding(ALIGNED, trainable=MASK, stored="int8", shared=SHARED)
+        keras.utils.set_random_seed(0)
+        head = [keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(3, "softmax")]
+        net = keras.Sequential([keras.Input((5,), dtype="int64"), layer, *head])
+        net.compile(RowWiseAdam(0.05), "sparse_categorical_crossentropy", **each)
+        tiny.fit(net, epochs=2)
+        nets.append(net)
+    assert tiny.apart(*nets) <= 1e-6
+
+
 @pytest.mark.parametrize("stored", STORED)
 def test_export(stored, tmp_path):
     """The export gives the scores of the model and keeps the small table small."""

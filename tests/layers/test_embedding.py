@@ -400,6 +400,23 @@ def test_padding_gets_no_gradient(aligned):
     assert not gradient.numpy()[0].any() and gradient.numpy()[2].all()
 
 
+@pytest.mark.parametrize("arguments", [{"run_eagerly": True}, {"jit_compile": True}], ids=str)
+def test_padding_in_other_modes_of_fit(aligned, arguments):
+    """The weights are those of a plain fit, without a mask in the layers behind."""
+    tables = []
+    for each in (arguments, {"jit_compile": False}):
+        keras.utils.set_random_seed(0)
+        layer = build_embedding(aligned, trainable=True, mask_zero=False)
+        model = keras.Sequential(
+            [keras.Input((3,), dtype="int64"), layer, keras.layers.Flatten(), keras.layers.Dense(2)]
+        )
+        model.compile(RowWiseAdam(0.1), loss="mse", **each)
+        model.fit(np.array([[2, 3, 0], [4, 0, 0]]), np.ones((2, 2)), epochs=3, shuffle=False, verbose=0)
+        tables.append(layer.matrix())
+    assert not tables[0][0].any()
+    np.testing.assert_allclose(*tables, atol=1e-6)
+
+
 def test_another_padding_id(aligned):
     """Without a mask, padding may have any id; None means that there is none."""
     vocabulary = Vocabulary(["cat", "[UNK]", "dog", ""], padding_id=3)

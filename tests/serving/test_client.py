@@ -124,5 +124,7 @@ def test_one_score_names_no_class(vocabulary, tmp_path):
     ids = keras.Input((None,), dtype="int64")
     pooled = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(len(vocabulary), 3, mask_zero=True)(ids))
     ek.export_saved_model(keras.Model(ids, keras.layers.Dense(1)(pooled)), tmp_path, vocabulary=vocabulary)
-    with pytest.raises(SavedModelError, match="gives one score only"):
+    with pytest.raises(
+        SavedModelError, match=r"gives scores of shape \(1,\) for a text, which name no class\. Use scores\(\)"
+    ):
         ek.ExportedModel(tmp_path).predict(["good"])

@@ -4,7 +4,6 @@ To add a format, write a module with `recognises(source)` and `read(source, requ
 `check_words(vectors, path)` and `write(vectors, beside, path)`, and enter it in `FORMATS`; CONTRIBUTING.md has the details.
 """
 
-import codecs
 import numbers
 import os
 import warnings
@@ -106,7 +105,6 @@ def load_vectors(
         raise ArgumentError(f'dtype must be "float32" or "float16". Received: {dtype!r}.')
     if limit is not None and not (isinstance(limit, numbers.Integral) and limit >= 1):
         raise ArgumentError(f"limit must be an integer of at least 1. Received: {limit!r}.")
-    _check_encoding(encoding)
     path = Path(path)
     if (path / safetensors_file.MODEL).is_file():  # a model2vec folder
         path = path / safetensors_file.MODEL
@@ -192,13 +190,6 @@ def save_vectors(vectors: KeyedVectors, path: str | os.PathLike, *, format: str 
             stacklevel=2,
         )
     return path
-
-
-def _check_encoding(encoding: str) -> None:
-    try:
-        codecs.lookup(encoding)
-    except (LookupError, TypeError):
-        raise ArgumentError(f"encoding must be one that Python knows. Received: {encoding!r}.") from None
 
 
 def _recognised(source: Source) -> Any:

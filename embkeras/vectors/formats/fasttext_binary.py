@@ -23,7 +23,7 @@ import numpy as np
 from embkeras.arrays import first_nonfinite_row
 from embkeras.errors import VectorFileError
 from embkeras.vectors.formats.cursor import Cursor
-from embkeras.vectors.formats.request import Request, keyed_vectors
+from embkeras.vectors.formats.request import Request
 from embkeras.vectors.formats.selection import Selection, Table
 from embkeras.vectors.formats.source import Source
 from embkeras.vectors.ngrams import END_OF_SENTENCE, gathered, mean_rows, ngram_rows
@@ -124,18 +124,8 @@ class _Reader:
             self._add(table, matrix, raw[first : first + _BATCH], rows[first : first + _BATCH], subwords)
             if self.request.progress is not None and self.cursor.size is not None:
                 self.request.progress(min(first + _BATCH, len(rows)), len(rows))
-        return keyed_vectors(
-            list(self.selection.words),
-            table.whole(),
-            self.source,
-            FORMAT,
-            self.request,
-            rows=min(dictionary.words, self.request.limit or dictionary.words),
-            duplicates=self.selection.duplicates,
-            undecodable=self.selection.undecodable,
-            key_to_index=self.selection.words,
-            subwords=subwords,
-        )
+        read = min(dictionary.words, self.request.limit or dictionary.words)
+        return self.selection.keyed(table, self.source, FORMAT, read, subwords)
 
     def _head(self) -> tuple[_Arguments, _Dictionary, bool]:
         """Arguments, sizes of the dictionary, and whether the file has the flags that came with the magic number."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from embkeras.errors import VectorFileError
+from embkeras.errors import ArgumentError, VectorFileError
 from embkeras.vectors.formats.source import Progress, Source
 from embkeras.vectors.store import KeyedVectors, Provenance
 from embkeras.vectors.subwords import Subwords
@@ -24,6 +24,12 @@ class Request:
     errors: str = "strict"
     dtype: str = "float32"
     progress: Progress | None = None
+
+    def __post_init__(self):
+        try:
+            "".encode(self.encoding)  # refuses what is an encoding of bytes, such as base64
+        except (LookupError, ValueError, TypeError):
+            raise ArgumentError(f"encoding must be the name of one. Received: {self.encoding!r}.") from None
 
 
 def keyed_vectors(

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from embkeras.errors import ArgumentError, VectorFileError
-from embkeras.vectors.formats.request import Request
+from embkeras.errors import VectorFileError
+from embkeras.vectors.formats.request import Request, keyed_vectors
+from embkeras.vectors.formats.source import Source
+from embkeras.vectors.store import KeyedVectors
 
-_JOINABLE = (
-    "utf-8",
-    "ascii",
-    "iso8859-1",
-)  # a zero byte in these is a character of its own, so words can be joined by it
+# A zero byte in these is a character of its own, so words can be joined by it.
+_JOINABLE = ("utf-8", "ascii", "iso8859-1")
 
 
 class Selection:
@@ -26,20 +25,13 @@ class Selection:
         words: word -> row of the table.
         duplicates: words that had been kept before.
         undecodable: words that are not valid in the encoding.
-
-    Raises:
-        ArgumentError: an unknown encoding.
     """
 
     def __init__(self, request: Request):
         self._request = request
         self.words: dict[Any, int] = {}
         self.duplicates = self.undecodable = 0
-        try:
-            "".encode(request.encoding)  # refuses what is an encoding of bytes, such as base64
-            self._joinable = codecs.lookup(request.encoding).name in _JOINABLE
-        except (LookupError, ValueError):
-            raise ArgumentError(f"encoding must be the name of one. Received: {request.encoding!r}.") from None
+        self._joinable = codecs.lookup(request.encoding).name in _JOINABLE
 
     def keep(self, raw: Sequence[bytes | bytearray], place: Callable[[int], str]) -> list[int]:
         """Which of the next words of the file are kept; `place` says for messages where one of them stands.
@@ -63,6 +55,21 @@ class Selection:
                 known[word] = len(known)
                 kept.append(i)
         return kept
+
+    def keyed(self, table: "Table", source: Source, format: str, rows: int, subwords: Any = None) -> KeyedVectors:
+        """The words kept with their rows, of `rows` rows that were read."""
+        return keyed_vectors(
+            list(self.words),
+            table.whole(),
+            source,
+            format,
+            self._request,
+            rows=rows,
+            duplicates=self.duplicates,
+            undecodable=self.undecodable,
+            key_to_index=self.words,
+            subwords=subwords,
+        )
 
     def _decoded(self, raw: Sequence[bytes | bytearray], place: Callable[[int], str]) -> Sequence[str | None]:
         if self._joinable and raw:
@@ -104,9 +111,8 @@ class Table:
     def add(self, rows: np.ndarray) -> np.ndarray:
         """Add rows of any float type, and return them as the table holds them."""
         before, self._rows = self._rows, self._rows + len(rows)
-        if self._rows > len(
-            self._matrix
-        ):  # no more than that: large arrays grow in place, and unused room costs memory
+        # No more than that: large arrays grow in place, and unused room costs memory.
+        if self._rows > len(self._matrix):
             self._matrix.resize((self._rows, self._matrix.shape[1]), refcheck=False)
         added = self._matrix[before : self._rows]
         with np.errstate(over="ignore"):  # what the type cannot hold becomes infinity, which the caller refuses

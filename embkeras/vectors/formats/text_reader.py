@@ -196,7 +196,7 @@ class TextReader:
             return None
         try:
             return [raw[start:stop].decode(encoding) for start, stop in pieces]
-        except (UnicodeError, LookupError):
+        except UnicodeError:
             if self.request.errors == "strict":
                 return None
         return [
@@ -240,8 +240,6 @@ class TextReader:
                 ) from None
             self.undecodable.add(row)
             return raw.decode(self.request.encoding, "replace") if self.request.errors == "replace" else None
-        except LookupError:
-            raise VectorFileError(f"Unknown encoding {self.request.encoding!r} for {self.source.name}.") from None
 
     def _values(self, fields: list[bytes], row: int) -> np.ndarray:
         """The values of a row by float() alone."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from embkeras.arrays import BLOCK
 from embkeras.errors import VectorFileError
-from embkeras.vectors.formats.request import Request, keyed_vectors
+from embkeras.vectors.formats.request import Request
 from embkeras.vectors.formats.selection import Selection, Table
 from embkeras.vectors.formats.source import HEAD, Source, Stream
 from embkeras.vectors.store import KeyedVectors
@@ -96,17 +96,7 @@ class _Reader:
             self._rows(rows, layout, table)
         if rows == self.count:
             self._check_end()
-        return keyed_vectors(
-            list(self.selection.words),
-            table.whole(),
-            self.source,
-            FORMAT,
-            self.request,
-            rows=rows,
-            duplicates=self.selection.duplicates,
-            undecodable=self.selection.undecodable,
-            key_to_index=self.selection.words,
-        )
+        return self.selection.keyed(table, self.source, FORMAT, rows)
 
     @property
     def position(self) -> int:

@@ -218,7 +218,7 @@ def test_real_glove_selected_equals_whole(glove):
 def test_unknown_encoding(tmp_path):
     """One that Python does not know."""
     (tmp_path / "v.txt").write_text("a 1.5\n")
-    with pytest.raises(ArgumentError, match=r"encoding must be one that Python knows\. Received: 'latin-99'"):
+    with pytest.raises(ArgumentError, match=r"encoding must be the name of one\. Received: 'latin-99'"):
         load_vectors(tmp_path / "v.txt", encoding="latin-99")
 
 
