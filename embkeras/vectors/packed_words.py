@@ -1,4 +1,4 @@
-"""Words that stay in a file: one run of bytes, where each word begins in it, and a sorted index of their hashes.
+"""Words that stay as they are in a file: one run of bytes, where each word begins in it, and a sorted index of their hashes.
 
 Nothing is made of all the words when they are opened: a word is decoded, and looked up, when it is asked for. The arrays
 are memory-mapped, so damage must be found without reading all of them first. A word that is found proves itself, for its
@@ -98,12 +98,19 @@ class WordIndex(Mapping[str, int]):
 
     Args:
         words: the words.
-        hashes: uint64 array: `hash_word` of each word, ascending.
+        hashes: uint64 array: the hash of each word, ascending.
         rows: uint32 array of the same length: the row of the word with that hash.
+        hash: gives the hash of a word's bytes; `hash_word` where the index stands in a file.
     """
 
-    def __init__(self, words: PackedWords, hashes: np.ndarray, rows: np.ndarray):
-        self._words, self._hashes = words, hashes
+    def __init__(
+        self,
+        words: PackedWords,
+        hashes: np.ndarray,
+        rows: np.ndarray,
+        hash: Callable[[bytes], int] | None = None,
+    ):
+        self._words, self._hashes, self._hash = words, hashes, hash or hash_word
         self._sorted, self._rows = memoryview(hashes), memoryview(rows)
 
     def __len__(self) -> int:
@@ -126,14 +133,14 @@ class WordIndex(Mapping[str, int]):
         raw = _raw(word)
         if raw is None:
             return default
-        hash_ = hash_word(raw)
+        hash_ = self._hash(raw)
         row = self._row(raw, hash_, bisect_left(self._sorted, hash_))
         return default if row < 0 else row
 
     def rows_of(self, words: Iterable[str]) -> np.ndarray:
         """The rows of many words at once, int64; -1 for a word that is not there."""
         raws = [_raw(word) for word in words]
-        hashes = np.array([0 if raw is None else hash_word(raw) for raw in raws], np.uint64)
+        hashes = np.array([0 if raw is None else self._hash(raw) for raw in raws], np.uint64)
         order = np.argsort(hashes)  # neighbours in the index are looked up one after the other
         places = np.empty(len(raws), np.int64)
         places[order] = np.searchsorted(self._hashes, hashes[order])

@@ -44,19 +44,16 @@ _JOININGS = [
     (np.uint32, np.uint32(100 * 2**16 + 1), np.uint32(16)),
     (np.uint64, np.uint64(10000 * 2**32 + 1), np.uint64(32)),
 ]
-# The types of the scratch arrays, by their names in `_Scratch`.
+# The types of the scratch arrays. Some memory has several names, one after the other.
 _SCRATCH = {
-    "begin": np.int64,
-    "count": np.int64,
-    "sign": np.uint8,
-    "digit": np.uint8,
-    "other": np.uint8,
-    "word": np.int64,
-    "shift": np.uint64,
-    "low": np.uint64,
-    "high": np.uint64,
-    "value": np.float64,
-    "power": np.float64,
+    "begin word value": (np.int64, np.int64, np.float64),
+    "count": (np.int64,),
+    "shift power": (np.uint64, np.float64),
+    "low": (np.uint64,),
+    "high": (np.uint64,),
+    "sign": (np.uint8,),
+    "digit": (np.uint8,),
+    "other": (np.uint8,),
 }
 
 
@@ -77,7 +74,7 @@ class Digits:
     def __init__(self, buffer: np.ndarray):
         self._bytes = buffer
         self._words = buffer.view(np.uint64)
-        self._scratch: dict[str, np.ndarray] = {name: np.empty(0, kind) for name, kind in _SCRATCH.items()}
+        self._scratch = _scratch(0)
 
     def values(self, starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The numbers that stand at [start, stop) of the buffer, at least MARGIN from its ends.
@@ -164,6 +161,14 @@ class Digits:
     def _sized(self, count: int) -> dict[str, np.ndarray]:
         """The scratch arrays for `count` numbers; they grow and never shrink."""
         if len(self._scratch["begin"]) < count:
-            size = count + count // 8
-            self._scratch = {name: np.empty(size, kind) for name, kind in _SCRATCH.items()}
+            self._scratch = {}
+            self._scratch = _scratch(count + count // 8)
         return {name: array[:count] for name, array in self._scratch.items()}
+
+
+def _scratch(size: int) -> dict[str, np.ndarray]:
+    scratch = {}
+    for names, types in _SCRATCH.items():
+        shared = np.empty(size, types[0])
+        scratch |= {name: shared.view(kind) for name, kind in zip(names.split(), types, strict=True)}
+    return scratch

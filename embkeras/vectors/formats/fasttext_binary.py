@@ -26,6 +26,7 @@ from embkeras.vectors.formats.cursor import Cursor
 from embkeras.vectors.formats.request import Request
 from embkeras.vectors.formats.selection import Selection, Table
 from embkeras.vectors.formats.source import Source
+from embkeras.vectors.gathered_words import Words
 from embkeras.vectors.ngrams import END_OF_SENTENCE, gathered, mean_rows, ngram_rows
 from embkeras.vectors.store import KeyedVectors
 from embkeras.vectors.subwords import Subwords
@@ -167,7 +168,9 @@ class _Reader:
                     f"{entry + wrong:,} of the dictionary, found kind {kinds[wrong]} (word {raw[wrong][:40]!r})."
                 )
             some = raw[: max(0, limit - entry)]
-            chosen = self.selection.keep(some, lambda i, places=places: f"{self.source.name}, byte {places[i]:,}")
+            chosen = self.selection.keep(
+                Words.of(some), lambda i, places=places: f"{self.source.name}, byte {places[i]:,}"
+            )
             kept += [some[i] for i in chosen]
             rows += [entry + i for i in chosen]
             entry += len(raw)

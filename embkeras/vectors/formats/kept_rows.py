@@ -14,6 +14,7 @@ from embkeras.errors import VectorFileError
 from embkeras.vectors.formats.request import Request
 from embkeras.vectors.formats.selection import Selection
 from embkeras.vectors.formats.source import Source
+from embkeras.vectors.gathered_words import Words
 
 MOST_DEFLATED = 1032  # times smaller than it was: deflate cannot do better
 _BYTES = 1 << 22  # of words, looked at together
@@ -45,12 +46,13 @@ def keep_raw(batches: Iterable[list[bytes]], source: Source, request: Request) -
     selection, rows, read = Selection(request), [], 0
     for raws in batches:
         raws = raws if request.limit is None else raws[: request.limit - read]
-        rows += [read + i for i in selection.keep(raws, partial(_place, source, read))]
+        rows += [read + i for i in selection.keep(Words.of(raws), partial(_place, source, read))]
         read += len(raws)
         if read == request.limit:
             break
+    words, _, repeated = selection.finish(source.name)
     counts = {"rows": read, "duplicates": selection.duplicates, "undecodable": selection.undecodable}
-    return Kept(list(selection.words), np.array(rows, np.int64), counts)
+    return Kept(list(words), np.delete(np.array(rows, np.int64), repeated), counts)
 
 
 def _place(source: Source, first: int, i: int) -> str:

@@ -1,7 +1,7 @@
 """What the readers of binary files share: which rows are kept, and the table that grows as they come."""
 
 import codecs
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,91 +9,100 @@ import numpy as np
 from embkeras.errors import VectorFileError
 from embkeras.vectors.formats.request import Request, keyed_vectors
 from embkeras.vectors.formats.source import Source
+from embkeras.vectors.formats.table import without_rows
+from embkeras.vectors.gathered_words import Words, hash_filter
 from embkeras.vectors.store import KeyedVectors
-
-# A zero byte in these is a character of its own, so words can be joined by it.
-_JOINABLE = ("utf-8", "ascii", "iso8859-1")
 
 
 class Selection:
     """The words kept so far, in the order of the file, and what was counted on the way.
 
+    Where some words are asked for, the first row of each is kept. Where all are, every row is, and `finish` tells which to
+    leave out again, for their word stood before.
+
     Args:
         request: whose words, encoding and errors decide.
 
     Attributes:
-        words: word -> row of the table.
         duplicates: words that had been kept before.
         undecodable: words that are not valid in the encoding.
     """
 
     def __init__(self, request: Request):
         self._request = request
-        self.words: dict[Any, int] = {}
+        self._parts: list[Words] = []  # where all words are asked for
+        self._rows: dict[str, int] = {}  # where some are
+        self._may_be_wanted = None if request.wanted is None else hash_filter(request.wanted)
         self.duplicates = self.undecodable = 0
-        self._joinable = codecs.lookup(request.encoding).name in _JOINABLE
+        self._utf8 = codecs.lookup(request.encoding).name == "utf-8"
 
-    def keep(self, raw: Sequence[bytes | bytearray], place: Callable[[int], str]) -> list[int]:
+    def keep(self, words: Words, place: Callable[[int], str]) -> list[int]:
         """Which of the next words of the file are kept; `place` says for messages where one of them stands.
 
         Raises:
             VectorFileError: a word that is not valid in the encoding, under errors="strict".
         """
-        words, wanted = self._decoded(raw, place), self._request.wanted
-        known = self.words
-        if wanted is None:
-            fresh = dict(zip(words, range(len(known), len(known) + len(words)), strict=True))
-            if len(fresh) == len(words) and None not in fresh and known.keys().isdisjoint(fresh):  # as nearly always
-                known.update(fresh)
-                return list(range(len(words)))
+        valid = np.ones(len(words), bool)
+        if not (self._utf8 and words.are_utf8()):
+            raws = [self._word(raw, i, place) for i, raw in enumerate(words.raws())]
+            words, valid[:] = Words.of([raw or b"" for raw in raws]), [raw is not None for raw in raws]
+        if self._may_be_wanted is None:
+            self._parts.append(words if valid.all() else words.only(valid))
+            return np.flatnonzero(valid).tolist()
+        likely = valid & self._may_be_wanted(words.hashes)
         kept = []
-        for i in range(len(words)) if wanted is None else [i for i, word in enumerate(words) if word in wanted]:
-            word = words[i]
-            if word in known:
+        for i, raw in zip(np.flatnonzero(likely).tolist(), words.only(likely).raws(), strict=True):
+            word = raw.decode()
+            if word in self._rows:
                 self.duplicates += 1
-            elif word is not None:
-                known[word] = len(known)
+            elif word in self._request.wanted:
+                self._rows[word] = len(self._rows)
                 kept.append(i)
         return kept
 
+    def finish(self, name: str) -> tuple[Sequence[str], Mapping[str, int], list[int]]:
+        """The words kept; the row of each; and which of the rows kept to leave out, ascending.
+
+        Args:
+            name: what messages call the file.
+        """
+        if self._may_be_wanted is not None:
+            return list(self._rows), self._rows, []
+        words, index, repeated = Words.joined(self._parts).packed(name)
+        self.duplicates = len(repeated)
+        return words, index, repeated
+
     def keyed(self, table: "Table", source: Source, format: str, rows: int, subwords: Any = None) -> KeyedVectors:
         """The words kept with their rows, of `rows` rows that were read."""
+        words, index, repeated = self.finish(source.name)
         return keyed_vectors(
-            list(self.words),
-            table.whole(),
+            words,
+            without_rows(table.whole(), repeated),
             source,
             format,
             self._request,
             rows=rows,
             duplicates=self.duplicates,
             undecodable=self.undecodable,
-            key_to_index=self.words,
+            key_to_index=index,
             subwords=subwords,
         )
 
-    def _decoded(self, raw: Sequence[bytes | bytearray], place: Callable[[int], str]) -> Sequence[str | None]:
-        if self._joinable and raw:
-            try:
-                words = b"\0".join(raw).decode(self._request.encoding).split("\0")
-            except UnicodeDecodeError:
-                words = []
-            if len(words) == len(raw):  # else one holds a zero byte
-                return words
-        return [self._word(bytes(word), i, place) for i, word in enumerate(raw)]
-
-    def _word(self, raw: bytes, i: int, place: Callable[[int], str]) -> str | None:
+    def _word(self, raw: bytes, i: int, place: Callable[[int], str]) -> bytes | None:
+        """A word in UTF-8, whatever the encoding of the file; None if it is to be left out."""
+        encoding = self._request.encoding
         try:
-            return raw.decode(self._request.encoding)
+            return raw.decode(encoding).encode()
         except UnicodeError as error:
             self.undecodable += 1
             if self._request.errors == "skip":
                 return None
             if self._request.errors == "strict":
                 raise VectorFileError(
-                    f"{place(i)}: the word {raw[:40]!r} is not {self._request.encoding} "
+                    f"{place(i)}: the word {raw[:40]!r} is not {encoding} "
                     f'(byte {getattr(error, "start", 0)}). Another encoding=, or errors="replace" or "skip"?'
                 ) from None
-            return raw.decode(self._request.encoding, "replace")
+            return raw.decode(encoding, "replace").encode(errors="replace")
 
 
 class Table:

@@ -1,7 +1,6 @@
 """A file of vectors as its readers see it: its first bytes, and a stream of its contents, decompressed on the way."""
 
 import bz2
-import gzip
 import io
 import lzma
 import zipfile
@@ -13,13 +12,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from embkeras.errors import ArgumentError, VectorFileError
+from embkeras.vectors.formats.gunzip import Gunzip
 
 Progress = Callable[[int, int], None]
 HEAD = 1 << 16  # bytes by which a format is known
 _DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 _DAMAGED += (UnicodeDecodeError,)  # names in an archive
 _MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"PK\x03\x04": "zip"}
-_OPENERS: dict[str, Any] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
+_OPENERS: dict[str, Any] = {"gz": Gunzip, "bz2": bz2.open, "xz": lzma.open}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from typing import Any
 from embkeras.errors import VectorFileError
 from embkeras.vectors.formats.request import Request
 from embkeras.vectors.formats.source import Source
-from embkeras.vectors.formats.text_reader import BOM, HEADER, NUMBER, VALUE_AT_END, TextReader
+from embkeras.vectors.formats.text_reader import TextReader
+from embkeras.vectors.formats.text_shape import BOM, HEADER, NUMBER, VALUE_AT_END
 from embkeras.vectors.store import KeyedVectors
 
 # The endings of the names under which text is written compressed.

@@ -18,6 +18,7 @@ from embkeras.errors import VectorFileError
 from embkeras.vectors.formats.request import Request
 from embkeras.vectors.formats.selection import Selection, Table
 from embkeras.vectors.formats.source import HEAD, Source, Stream
+from embkeras.vectors.gathered_words import Words
 from embkeras.vectors.store import KeyedVectors
 
 FORMAT = "word2vec-binary"
@@ -127,55 +128,64 @@ class _Reader:
 
     def _rows(self, rows: int, layout: _Layout, table: Table) -> None:
         """Take in the rows that are at hand whole, and read on."""
-        first, start = self.row, self.position - self.at
-        raw, begins = self._words(rows, layout)
+        first, start, at = self.row, self.position - self.at, self.at
+        spaces = self._spaces(rows, layout)
+        begins = spaces + 1
+        starts = np.append(at, begins + layout.length(self.width))[: len(spaces)]
         if layout.newline:
             self._check_newlines(begins, first, layout)
-        kept = self.selection.keep(raw, lambda i: f"{self.source.name}, byte {start + begins[i] - 1 - len(raw[i]):,}")
-        numbers = layout.length(self.width) - layout.newline
+        words = Words.gathered(np.frombuffer(self.buffer, np.uint8), starts, spaces)
+        kept = self.selection.keep(words, lambda i: f"{self.source.name}, byte {start + int(starts[i]):,}")
         step = max(1, BLOCK // self.width)
         for some in (kept[i : i + step] for i in range(0, len(kept), step)):
-            windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(self.buffer, np.uint8), numbers)
-            added = table.add(windows[[begins[i] for i in some]].view(layout.dtype))
+            added = table.add(self._numbers(begins[some], layout))
             good = np.isfinite(added).all(axis=1)
             if not good.all():
                 bad = some[int(good.argmin())]
                 raise VectorFileError(
-                    f"{self.source.name}, byte {start + begins[bad]:,}: expected finite {self.request.dtype} numbers, found NaN, "
-                    f"infinity or more than it can hold in row {first + bad:,} (word {bytes(raw[bad][:40])!r})."
+                    f"{self.source.name}, byte {start + int(begins[bad]):,}: expected finite {self.request.dtype} numbers, found "
+                    f"NaN, infinity or more than it can hold in row {first + bad:,} (word {words.raws()[bad][:40]!r})."
                 )
         if self.row < rows:
             if self.ended:
                 raise self._cut_off(rows)
             self._fill()
 
-    def _words(self, rows: int, layout: _Layout) -> tuple[list[bytearray], list[int]]:
-        """The words of the rows that are at hand whole, and where in the buffer their numbers begin."""
-        raw, begins = [], []
-        buffer, at, used, find = self.buffer, self.at, self.used, self.buffer.find
-        length = layout.length(self.width)
+    def _spaces(self, rows: int, layout: _Layout) -> np.ndarray:
+        """Where in the buffer the words of the rows end that are at hand whole; the place is behind these rows then."""
+        spaces: list[int] = []
+        at, used, find = self.at, self.used, self.buffer.find
+        behind_space = 1 + layout.length(self.width)
         for _ in range(rows - self.row):
             space = find(b" ", at, used)
-            behind = space + 1 + length
+            behind = space + behind_space
             if space < 0 or behind > used:
                 # The newline of the very last row may be missing.
                 if not (layout.newline and self.ended and space >= 0 and behind == used + 1):
                     break
                 behind = used
-            raw.append(buffer[at:space])
-            begins.append(space + 1)
+            spaces.append(space)
             at = behind
-        longest = max(max(map(len, raw), default=0), used - at if space < 0 else 0)
+        found = np.array(spaces, np.int64)
+        lengths = np.diff(found, prepend=self.at - behind_space) - behind_space
+        longest = max(lengths.max(initial=0), used - at if space < 0 else 0)
         if longest > _LONGEST_WORD:
             raise VectorFileError(
                 f"{self.source.name}, after byte {self.position:,}: expected words of at most {_LONGEST_WORD:,} bytes and a "
                 f"space behind them, found {longest:,} bytes without one."
             )
-        self.at, self.row = at, self.row + len(raw)
-        return raw, begins
+        self.at, self.row = at, self.row + len(spaces)
+        return found
 
-    def _check_newlines(self, begins: list[int], first: int, layout: _Layout) -> None:
-        ends = np.array(begins, np.int64) + layout.length(self.width) - 1
+    def _numbers(self, begins: np.ndarray, layout: _Layout) -> np.ndarray:
+        """The numbers of the rows that begin at these places of the buffer."""
+        size = self.width * np.dtype(layout.dtype).itemsize
+        # One row from each byte on, and each as one item, which NumPy copies in one go.
+        rows = np.ndarray(len(self.buffer) - size + 1, f"V{size}", self.buffer, strides=(1,))
+        return rows[begins].view(layout.dtype).reshape(-1, self.width)
+
+    def _check_newlines(self, begins: np.ndarray, first: int, layout: _Layout) -> None:
+        ends = begins + layout.length(self.width) - 1
         ends = ends[ends < self.used]
         wrong = np.flatnonzero(np.frombuffer(self.buffer, np.uint8)[ends] != ord("\n"))
         if len(wrong):

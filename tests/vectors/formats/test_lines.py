@@ -8,11 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embkeras.vectors.formats import lines
-from embkeras.vectors.formats.lines import Block, Lines, count_newlines
+from embkeras.vectors.formats.blocks import Block
+from embkeras.vectors.formats.lines import Lines
 from embkeras.vectors.formats.source import Source
 from tests.properties import PROPERTY
 
 LINES = st.lists(st.text("a1. \r\t", max_size=12).map(str.encode), max_size=12)
+LONG_LINES = st.lists(
+    st.tuples(st.sampled_from(["", "a" * 61, "b" * 200]), st.text("a1. ", max_size=9)).map("".join), min_size=1
+)
 
 
 class Refused(Exception):
@@ -63,18 +67,18 @@ def test_lines_are_those_of_split(taken, written, size, final):
 
 
 @PROPERTY
-@given(LINES.filter(bool), st.integers(1, 4))
+@given(LINES.filter(bool) | LONG_LINES.map(lambda some: [line.encode() for line in some]), st.integers(1, 4))
 def test_fields_are_those_of_rsplit(taken, written, width):
-    """The last fields of each line, cut from the right at spaces; and the count of all of them."""
+    """The last fields of each line, cut from the right at spaces; the words alone are the same."""
     written = [b"x" + line + b"y" for line in written]  # none is blank
     block = Block(4096)
     assert taken(b"\n".join(written)).take(block)
-    assert block.spaces_per_line().tolist() == [line.count(b" ") for line in written]
-    fields = block.fields(width)
+    found, fields = block.words(width), block.fields(width)
     expected = [line.rsplit(b" ", width) for line in written]
     if any(len(parts) <= width for parts in expected):
-        assert fields is None
+        assert fields is None and found is None
         return
+    assert [array.tolist() for array in found] == [fields.words.tolist(), fields.spaced.tolist()]
     words = [bytes(block.raw[a:b]) for a, b in zip(block.starts, fields.words, strict=True)]
     values = [bytes(block.raw[a:b]) for a, b in zip(fields.starts, fields.stops, strict=True)]
     assert words == [parts[0] for parts in expected]
@@ -105,7 +109,8 @@ def test_rows_are_reserved_in_the_order_of_the_file(taken):
         return sum(reserved) - count
 
     some = taken(contents, reserve=reserve)
-    places = some.each(lambda block: (block.out, int(block.line(0))), block_size=50, threads=3)
+    places: list = []
+    some.each(lambda block: (block.out, int(block.line(0))), places.append, block_size=50, threads=3)
     assert len(places) == some.blocks > 100
     assert all(out == first for out, first in places)
 
@@ -121,7 +126,9 @@ def test_results_come_in_the_order_of_the_file(taken):
             later.set()
         return block.index
 
-    assert taken(b"a\nb\nc\nd\n").each(parse, block_size=2, threads=2) == [0, 1, 2, 3]
+    results: list[int] = []
+    taken(b"a\nb\nc\nd\n").each(parse, results.append, block_size=2, threads=2)
+    assert results == [0, 1, 2, 3]
 
 
 def test_first_error_of_the_file_is_raised(taken):
@@ -136,7 +143,29 @@ def test_first_error_of_the_file_is_raised(taken):
         raise Refused(block.index)
 
     with pytest.raises(Refused, match=r"^0$"):
-        taken(b"a\nb\nc\nd\n").each(parse, block_size=2, threads=2)
+        taken(b"a\nb\nc\nd\n").each(parse, [].append, block_size=2, threads=2)
+
+
+def test_error_of_a_consumer_ends_the_reading(taken):
+    """What comes behind it is consumed by nobody."""
+    consumed = []
+
+    def consume(result):
+        consumed.append(result)
+        if result == 1:
+            raise Refused(result)
+
+    some = taken(b"a\n" * 5000)
+    with pytest.raises(Refused, match=r"^1$"):
+        some.each(lambda block: block.index, consume, block_size=2, threads=2)
+    assert consumed == [0, 1] and some.blocks < 5000
+
+
+def test_damage_of_the_stream_comes_behind_what_was_read_before_it(taken):
+    """A block with a fault is before the end that is missing."""
+    some = taken(b"a\nb\n\nc\n")
+    with pytest.raises(Refused, match=r"\(2, b''\)"):
+        some.each(lambda block: block.index, [].append, block_size=2, threads=2)
 
 
 def test_interrupt_stops_the_other_thread(taken):
@@ -148,16 +177,8 @@ def test_interrupt_stops_the_other_thread(taken):
             raise KeyboardInterrupt("stop")
 
     with pytest.raises(KeyboardInterrupt, match="stop"):
-        taken(b"a\n" * 5000).each(parse, block_size=2, threads=2)
+        taken(b"a\n" * 5000).each(parse, [].append, block_size=2, threads=2)
     assert threading.active_count() == before
-
-
-@pytest.mark.parametrize("count", [0, 1, 300_000])
-def test_count_newlines(tmp_path, count):
-    """Also over more than one buffer."""
-    (tmp_path / "lines").write_bytes(count * b"a\n" + b"b")
-    with Source(tmp_path / "lines").open() as stream:
-        assert count_newlines(stream) == count
 
 
 def test_block_loads_lines_with_their_ends(taken):

@@ -6,49 +6,54 @@ import pytest
 from embkeras.errors import ArgumentError, VectorFileError
 from embkeras.vectors.formats.request import Request
 from embkeras.vectors.formats.selection import Selection, Table
+from embkeras.vectors.gathered_words import Words
 
 
-def place(i):
-    """Where a word stands."""
-    return f"word {i}"
+def keep(selection, raws):
+    """Which of these words are kept; one is called by its number in messages."""
+    return selection.keep(Words.of(raws), lambda i: f"word {i}")
 
 
-def test_words_are_numbered_as_they_are_kept():
-    """Over several calls; what had come before is counted."""
+def test_first_of_each_word_is_found_at_the_end():
+    """Over several calls; the others are counted, and named among the rows kept."""
     selection = Selection(Request())
-    assert selection.keep([b"a", b"b"], place) == [0, 1]
-    assert selection.keep([b"c", b"a", b"d"], place) == [0, 2]
-    assert selection.keep([b"e", b"e"], place) == [0]
-    assert selection.words == {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4}
-    assert selection.duplicates == 2
+    assert [keep(selection, raws) for raws in ([b"a", b"b"], [b"c", b"a", b"d"], [b"e", b"e"])] == [
+        [0, 1],
+        [0, 1, 2],
+        [0, 1],
+    ]
+    words, index, repeated = selection.finish("'v.bin'")
+    assert (list(words), dict(index)) == (list("abcde"), {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4})
+    assert (repeated, selection.duplicates) == ([3, 6], 2)
 
 
 def test_only_words_asked_for_are_kept_and_counted():
     """A repeated word that nobody asked for is no duplicate."""
     selection = Selection(Request(wanted=frozenset("ac")))
-    assert selection.keep([b"a", b"b", b"b", b"a", b"c"], place) == [0, 4]
-    assert (list(selection.words), selection.duplicates) == (["a", "c"], 1)
+    assert keep(selection, [b"a", b"b", b"b", b"a", b"c"]) == [0, 4]
+    assert selection.finish("'v.bin'") == (["a", "c"], {"a": 0, "c": 1}, [])
+    assert selection.duplicates == 1
 
 
 @pytest.mark.parametrize(("errors", "kept"), [("skip", [0, 2]), ("replace", [0, 1, 2])])
 def test_undecodable_words(errors, kept):
     """Counted, and left out or replaced."""
     selection = Selection(Request(errors=errors))
-    assert selection.keep([b"a", b"\xff", b"b"], place) == kept
+    assert keep(selection, [b"a", b"\xff", b"b"]) == kept
     assert selection.undecodable == 1
 
 
 def test_undecodable_word_is_refused():
     """The message names the place, also where nobody asked for the word."""
     with pytest.raises(VectorFileError, match=r"^word 1: the word b'\\xff' is not utf-8 \(byte 0\)"):
-        Selection(Request(wanted=frozenset("a"))).keep([b"a", b"\xff"], place)
+        keep(Selection(Request(wanted=frozenset("a"))), [b"a", b"\xff"])
 
 
 def test_zero_bytes_in_words():
     """They do not join or part words."""
     selection = Selection(Request())
-    assert selection.keep([b"a\0b", b"a", b"b"], place) == [0, 1, 2]
-    assert list(selection.words) == ["a\0b", "a", "b"]
+    assert keep(selection, [b"a\0b", b"a", b"b"]) == [0, 1, 2]
+    assert selection.finish("'v.bin'")[0] == ["a\0b", "a", "b"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-9", "base64", "a\0b"])

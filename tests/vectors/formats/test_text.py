@@ -134,6 +134,14 @@ def test_more_rows_than_a_chunk(write):
     assert loaded["w4099"].tolist() == [4099, 0.5]
 
 
+def test_rows_shorter_than_the_first_ones(write):
+    """There are more of them than the head of the file lets expect."""
+    long, short = [[f"{i:0{digits}d}" for i in range(500)] for digits in (400, 4)]
+    loaded = load_vectors(write("".join(f"{word} {i}.5\n" for i, word in enumerate(long + short)).encode()))
+    assert loaded.words == long + short
+    assert loaded.matrix[:, 0].tolist() == [i + 0.5 for i in range(1000)]
+
+
 def test_header_with_crlf(write):
     """A Windows header is a header."""
     assert load_vectors(write(b"1 2\r\na 1 2\r\n")).provenance.format == "word2vec"
@@ -335,6 +343,12 @@ def test_encoding_that_is_none_of_text_is_refused(write):
         load_vectors(write(b"a 1 2\n"), encoding="hex")
 
 
+def test_word_that_utf8_cannot_hold_is_refused(write):
+    """Some of Python's encodings make lone surrogates."""
+    with pytest.raises(VectorFileError, match=r"line 2: the word b'\\\\ud800' is not raw_unicode_escape"):
+        load_vectors(write(b"a 1 2\n\\ud800 3 4\n"), encoding="raw_unicode_escape")
+
+
 @pytest.mark.parametrize("header", ["", "2 2\n"])
 def test_byte_order_mark_is_no_part_of_the_first_word(tmp_path, header):
     """Some editors put one in front of UTF-8."""
@@ -367,7 +381,12 @@ def files(draw) -> tuple[str, list[str], np.ndarray]:
 def cut(request, monkeypatch):
     """Set the size of a block, and read with one thread or two."""
     monkeypatch.setattr(text_reader, "_threads", lambda source: request.param)
-    return lambda size: monkeypatch.setattr(text_reader, "BLOCK", size)
+
+    def cut(size):
+        for name in ("BLOCK", "SEARCHED", "PICKED"):
+            monkeypatch.setattr(text_reader, name, size)
+
+    return cut
 
 
 @PROPERTY
