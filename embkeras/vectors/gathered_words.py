@@ -1,8 +1,9 @@
 """Words out of a buffer of bytes, thousands at once: their bytes, and a hash of each, without a Python object a word.
 
-The hash is multilinear: the sum of byte i times a random odd factor i, modulo 2**64, of which the upper bits are the good
-ones (Lemire & Kaser 2014, Strongly Universal String Hashing is Fast). The factors are drawn anew in each process, so that no
-file can be made of words that all have one hash. Equal hashes are never believed: the bytes decide.
+The hash is multilinear: the sum of byte i times a random odd factor i, modulo 2**64 (Lemire & Kaser 2014, Strongly Universal
+String Hashing is Fast). The hashes of words such as w1, w2, w3 would lie evenly, and hence those of w and x upon each other, so
+the sum is mixed: its upper half is laid over the lower, and the whole multiplied. The factors are drawn anew in each
+process, so that no file can be made of words that all have one hash. Equal hashes are never believed: the bytes decide.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -16,6 +17,7 @@ from embkeras.vectors.packed_words import PackedWords, WordIndex
 
 _FACTORS = np.random.default_rng().integers(1 << 63, size=64, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 _FACTORS_OF_ONE: list[int] = _FACTORS.tolist()
+_ALL_BITS = (1 << 64) - 1
 _AT_ONCE = 4096  # words
 _SPARSE = 32  # places of a filter for each word in it
 
@@ -23,7 +25,8 @@ _SPARSE = 32  # places of a filter for each word in it
 def hash_word(raw: bytes) -> int:
     """The 64-bit hash of one word's bytes, in this process. Behind the 64th byte all have the last factor."""
     last = _FACTORS_OF_ONE[-1]
-    return (sum(map(mul, raw, _FACTORS_OF_ONE)) + last * sum(raw[len(_FACTORS_OF_ONE) :])) & (1 << 64) - 1
+    total = (sum(map(mul, raw, _FACTORS_OF_ONE)) + last * sum(raw[len(_FACTORS_OF_ONE) :])) & _ALL_BITS
+    return (total ^ total >> 32) * last & _ALL_BITS
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Words:
         terms = np.append(text * _FACTORS.take(place, mode="clip"), np.uint64(0))
         hashes = np.add.reduceat(terms, begins) if len(begins) else np.empty(0, np.uint64)
         hashes[lengths == 0] = 0  # where it begins and ends at one place, reduceat() gives what stands there
+        hashes ^= hashes >> np.uint64(32)
+        hashes *= _FACTORS[-1]
         return cls(text, lengths.astype(np.int32), hashes)
 
     @classmethod
