@@ -3,6 +3,7 @@
 A block is small enough for a processor's cache, and its arrays are used again for the lines that come into it next.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,11 +52,12 @@ class Block:
         """A line without its end."""
         return bytes(self.view[self.starts[place] : self.stops[place]])
 
-    def line_and_end(self, place: int) -> bytes:
-        """A line as it stands in the file."""
-        return bytes(self.view[self.starts[place] : self._newlines[place] + 1])
+    def lines_and_ends(self, places: np.ndarray) -> list[bytearray]:
+        """Lines as they stand in the file."""
+        starts, ends = self.starts[places].tolist(), (self._newlines[places] + 1).tolist()
+        return [self.raw[start:end] for start, end in zip(starts, ends, strict=True)]
 
-    def load(self, lines: list[bytes], rows: list[int]) -> None:
+    def load(self, lines: Sequence[bytes | bytearray], rows: list[int]) -> None:
         """Hold these lines, which have their ends, instead of what it holds."""
         size = sum(map(len, lines))
         if size > self.size:

@@ -96,7 +96,7 @@ class TextReader:
         """The same for wanted words. Their rows are gathered into blocks of their own, which are read like any other."""
         lines = self._lines(stream, lambda count: None)
         kept: dict[str, int] = {}
-        waiting: list[bytes] = []
+        waiting: list[bytearray] = []
         rows: list[int] = []
         picked, at_once = Block(PICKED), 1 + PICKED // (10 * self.width)  # a number takes ten bytes or so
 
@@ -107,7 +107,7 @@ class TextReader:
             waiting.clear()
             rows.clear()
 
-        def collect(found: list[tuple[str, int, bytes]]):
+        def collect(found: list[tuple[str, int, bytearray]]):
             for word, row, line in found:
                 if word in kept:
                     self.duplicates += 1
@@ -123,22 +123,19 @@ class TextReader:
             read_waiting()
         return list(kept), kept, table.matrix(), lines.rows
 
-    def _finder(self) -> Callable[[Block], list[tuple[str, int, bytes]]]:
+    def _finder(self) -> Callable[[Block], list[tuple[str, int, bytearray]]]:
         """A function that gives word, number and line of the rows of a block that are wanted."""
         wanted = self.request.wanted
         may_be_wanted = hash_filter(wanted)
+        left_out = self.undecodable if self.request.errors == "skip" else ()
 
-        def find(block: Block) -> list[tuple[str, int, bytes]]:
+        def find(block: Block) -> list[tuple[str, int, bytearray]]:
             words = self._words_of(block)
             likely = may_be_wanted(words.hashes)
-            places, raws = np.flatnonzero(likely), words.only(likely).raws()
-            found = zip(map(bytes.decode, raws), block.rows[places].tolist(), places.tolist(), strict=True)
-            left_out = self.undecodable if self.request.errors == "skip" else ()
-            return [
-                (word, row, block.line_and_end(place))
-                for word, row, place in found
-                if word in wanted and row not in left_out
-            ]
+            places = np.flatnonzero(likely)
+            rows, lines = block.rows[places].tolist(), block.lines_and_ends(places)
+            found = zip(map(bytes.decode, words.only(likely).raws()), rows, lines, strict=True)
+            return [each for each in found if each[0] in wanted and each[1] not in left_out]
 
         return find
 
