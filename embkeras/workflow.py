@@ -217,6 +217,7 @@ def _about(prepared: Prepared, run: Run, report: DriftReport, settings: Settings
         "Training": f"A {settings.architecture} classifier over {settings.epochs} epochs of batches of {settings.batch_size}: "
         f"the table frozen, from epoch {settings.unfreeze_at} (counted from 0) unfrozen at learning rate "
         f"{settings.unfrozen_learning_rate:g}.",
+        "Schedule of the table": run.phases,
         "Result on the test texts": {"accuracy": f"{run.accuracy:.3f}", "F1 (mean of the classes)": f"{run.f1:.3f}"},
         "Drift of the table": {name: f"{value:.4g}" for name, value in report.summary().items()},
     }

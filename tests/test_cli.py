@@ -1,6 +1,7 @@
 """The commands: the whole way on a small file, and one line for bad input."""
 
 import csv
+import json
 import os
 import random
 import re
@@ -82,6 +83,21 @@ def test_train_leaves_export_and_picture(trained):
     """The model's folder holds version 1, settings for a server and the picture, and nothing half-written."""
     settings = ["batching.config", "compose.yaml", "models.config"]
     assert sorted(path.name for path in trained[2].iterdir()) == ["1", *settings, "training.png"]
+
+
+def test_export_says_how_it_was_trained(trained):
+    """Data, settings, what the schedule did, result and drift: for people in the card, for programs in about.json."""
+    folder = trained[2] / "1"
+    about = json.loads((folder / "assets" / "about.json").read_text("ascii"))
+    assert list(about) == [
+        "Data",
+        "Training",
+        "Schedule of the table",
+        "Result on the test texts",
+        "Drift of the table",
+    ]
+    assert [phase["first_epoch"] for phase in about["Schedule of the table"]] == [0, 1]
+    assert all(f"## {title}" in (folder / "README.md").read_text() for title in about)
 
 
 def test_predict_labels_each_text(trained, capsys):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from embkeras.errors import ArgumentError
-from embkeras.training.callbacks import unfreeze_at
+from embkeras.training.callbacks import TrainabilitySchedule, unfreeze_at
 
 # Two-sided 95% quantiles of Student's t for 1, 2, ... degrees of freedom, and of the normal distribution.
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -34,7 +34,7 @@ class Strategy:
     unfreeze_at: int | None = None
     learning_rate: float | None = None
 
-    def callbacks(self, layer: str) -> list[keras.callbacks.Callback]:
+    def callbacks(self, layer: str) -> list[TrainabilitySchedule]:
         """What `fit` needs to follow the strategy."""
         if self.unfreeze_at is None:
             return []
@@ -72,6 +72,7 @@ class Run:
         seconds: of training.
         history: Keras' `History.history`.
         model: the trained model, or None where it was not kept.
+        phases: what the schedule did, one row a phase as in `TrainabilitySchedule.history`; None without a schedule.
     """
 
     strategy: str
@@ -82,6 +83,7 @@ class Run:
     seconds: float
     history: dict[str, list[float]] = field(repr=False)
     model: keras.Model | None = field(repr=False)
+    phases: pd.DataFrame | None = field(default=None, repr=False)
 
 
 def run_strategy(
@@ -100,13 +102,14 @@ def run_strategy(
     """Train one model under one strategy from one seed, and test it."""
     keras.utils.set_random_seed(seed)
     model = build_model(strategy)
+    schedule = strategy.callbacks(layer)
     begin = time.perf_counter()
     history = model.fit(
         *data.train,
         validation_data=data.validation,
         epochs=epochs,
         batch_size=batch_size,
-        callbacks=[*strategy.callbacks(layer), *callbacks],
+        callbacks=[*schedule, *callbacks],
         verbose=verbose,
     )
     seconds = time.perf_counter() - begin
@@ -118,7 +121,9 @@ def run_strategy(
         )
     predicted = scores.argmax(axis=1)
     correct = predicted == labels
-    return Run(name, seed, correct, float(correct.mean()), macro_f1(labels, predicted), seconds, history.history, model)
+    accuracy, f1 = float(correct.mean()), macro_f1(labels, predicted)
+    phases = schedule[0].history if schedule else None
+    return Run(name, seed, correct, accuracy, f1, seconds, history.history, model, phases)
 
 
 def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:

@@ -48,6 +48,14 @@ def test_macro_f1_of_a_class_never_predicted_and_one_never_right():
     assert macro_f1(np.array([0, 1]), np.array([0, 2])) == pytest.approx(1 / 3)
 
 
+def test_run_keeps_what_the_schedule_did():
+    """The phases with their epochs; nothing where there is no schedule."""
+    strategies = default_strategies(1)
+    run = run_strategy(_build, DATA, "phased", strategies["phased"], epochs=2)
+    assert run.phases[["phase", "first_epoch", "last_epoch"]].values.tolist() == [[1, 0, 0], [2, 1, 1]]
+    assert run_strategy(_build, DATA, "frozen", strategies["frozen"], epochs=1).phases is None
+
+
 def test_table_by_hand():
     """Means, standard deviations over seeds and counts, the best accuracy first."""
     runs = [_run("a", 0, [1, 0, 0, 0], seconds=1), _run("a", 1, [1, 1, 1, 0], seconds=3), _run("b", 0, [1, 1, 1, 1])]
