@@ -130,6 +130,7 @@ def _write(
             served[names.TEXT] = signatures.text_signature(model, contract, lookup)
         card = card_of(model, contract, stored, dtype, embed, no_texts)
         served[names.ABOUT] = signatures.about_signature(card)
+        _check_variables(served, stored.variables, dtype)
     write_card(assets, card)
     module.assets = [tf.saved_model.Asset(str(assets / name)) for name in files]
     try:
@@ -137,6 +138,18 @@ def _write(
     except tf.errors.OpError as error:  # TensorFlow's own word for a full disk
         raise OutputError(f"Cannot write {target!r}: {_first_line(error.message)}") from error
     return card
+
+
+def _check_variables(served: Mapping[str, Any], stored: Sequence[tf.Variable], dtype: str) -> None:
+    """Refuse a model that reads what the export does not hold, in words that TensorFlow has not."""
+    held = {id(variable) for variable in stored}
+    read = {each.name for function in served.values() for each in function.graph.variables if id(each) not in held}
+    if read:
+        raise SavedModelError(
+            f"The export does not hold every variable that the model reads. Missing: {', '.join(sorted(read))}. A table that is "
+            f"stored in another form (dtype={dtype!r}; LoRA, rows beside a base) can be read by its own layer only, not by tied "
+            f"weights: export a plain table with dtype='float32'. A layer's own tf.Variable must be a keras.Variable."
+        )
 
 
 def _contract(model: keras.Model, vocabulary: Vocabulary, bad_ids: str, class_names: Sequence[str] | None) -> Contract:

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from embkeras.errors import SavedModelError
 from embkeras.layers.builders import build_embedding
 from embkeras.layers.combined import combine_embeddings
 from embkeras.serving.client import ExportedModel
@@ -80,3 +81,25 @@ def test_outermost_only():
     net = _model(combine_embeddings([inner, build_embedding(ALIGNED, name="static")], combine="mean"))
     with folded(net) as stored:
         assert [tuple(variable.shape) for variable in stored.variables] == [(WIDTH, 2), (2,), (SIZE, WIDTH)]
+
+
+class _Tied(keras.layers.Layer):
+    """Scores every token by the table of an embedding."""
+
+    def __init__(self, embedding):
+        super().__init__()
+        self.embedding = embedding
+
+    def call(self, inputs):
+        return keras.ops.matmul(inputs, keras.ops.transpose(self.embedding.embeddings))
+
+
+def test_tied_weights(tmp_path):
+    """A plain table is shared as it is; one that would be stored in another form is refused, by name."""
+    layer = build_embedding(ALIGNED)
+    ids = keras.Input((None,), dtype="int64")
+    model = keras.Model(ids, _Tied(layer)(keras.layers.GlobalAveragePooling1D()(layer(ids))))
+    folder = export_saved_model(model, tmp_path, vocabulary=VOCABULARY)
+    np.testing.assert_allclose(ExportedModel(folder).scores(IDS), model(IDS), atol=1e-4)
+    with pytest.raises(SavedModelError, match=r"Missing: embedding.*/embeddings.*dtype='float16'.*tied weights"):
+        export_saved_model(model, tmp_path, vocabulary=VOCABULARY, dtype="float16")
