@@ -66,6 +66,15 @@ def apart(first, second):
     return max(float(np.abs(a.astype(np.float64) - b).max()) for a, b in pairs)
 
 
+def fit_on_from_a_file(net, folder, *, epochs=1):
+    """Save the model as .keras, load it, and train both on; gives the loaded one."""
+    net.save(folder / "model.keras")
+    loaded = keras.saving.load_model(folder / "model.keras")
+    for each in (net, loaded):
+        fit(each, epochs=epochs)
+    return loaded
+
+
 class Tables(keras.callbacks.Callback):
     """Keeps the table at the end of each epoch."""
 

@@ -18,7 +18,7 @@ from embkeras.training.row_schedule import unfreeze_rows
 from embkeras.training.vocabularies import change_vocabulary
 from embkeras.vectors.alignment import AlignedMatrix
 from embkeras.vectors.vocabulary import Vocabulary
-from tests import tiny
+from tests import mirroring, tiny
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -111,10 +111,4 @@ def apart(name):
 
 
 if __name__ == "__main__":
-    runs = {}
-    for run in RUNS:
-        try:
-            runs[run] = apart(run)
-        except Exception as error:
-            runs[run] = {"error": f"{type(error).__name__}: {error}"}
-    print(json.dumps(runs))
+    print(json.dumps(mirroring.each(RUNS, apart)))

@@ -110,10 +110,7 @@ def test_all_of_it_together(tmp_path):
     """Shared rows in int8 with rows that train, frozen first: it trains, is saved, and goes on to the bit."""
     layer = build_embedding(ALIGNED, trainable=MASK, stored="int8", shared=SHARED)
     net = _fitted(layer, RowWiseAdam(0.05), callbacks=[unfreeze_at(2, "embedding")])
-    net.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    for each in (net, loaded):
-        tiny.fit(each, epochs=1)
+    loaded = tiny.fit_on_from_a_file(net, tmp_path)
     assert tiny.apart(net, loaded) == 0
     same = ~MASK
     np.testing.assert_array_equal(layer.matrix()[same], _int8(tiny.TABLE)[SHARED.kept][SHARED.row_of][same])

@@ -363,10 +363,7 @@ def test_training_goes_on_from_a_file_to_the_bit(tmp_path):
     layer = combine_embeddings([_source("a"), _source("b", 1, trainable=ROWS)], combine="attention", found=FOUND)
     net = _model(layer, RowWiseAdam(0.01))
     tiny.fit(net, epochs=1)
-    net.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    for each in (net, loaded):
-        tiny.fit(each, epochs=1)
+    loaded = tiny.fit_on_from_a_file(net, tmp_path)
     assert tiny.apart(net, loaded) == 0
 
 

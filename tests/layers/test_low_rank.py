@@ -135,10 +135,7 @@ def test_file_keeps_table_a_and_b(tmp_path):
     """Loaded, the model is the same and goes on to the bit; Keras saves the merged table alone."""
     net = _model(RowWiseAdam(0.05))
     tiny.fit(net, epochs=1)
-    net.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    for each in (net, loaded):
-        tiny.fit(each, epochs=1)
+    loaded = tiny.fit_on_from_a_file(net, tmp_path)
     assert tiny.apart(net, loaded) == 0
     np.testing.assert_array_equal(_layer(loaded)._embeddings, tiny.TABLE)
 

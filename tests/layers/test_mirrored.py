@@ -1,11 +1,8 @@
 """Forms of tables under MirroredStrategy: two replicas on logical CPUs against one."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+
+from tests import mirroring
 
 RUNS = [
     "int8, thawed",
@@ -21,11 +18,7 @@ RUNS = [
 @pytest.fixture(scope="module")
 def measured():
     """What the script found, in one process for all tests."""
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tests.layers.mirrored"]
-    run = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-2000:]
-    return json.loads(run.stdout.splitlines()[-1])
+    return mirroring.found_by("tests.layers.mirrored")
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -12,7 +12,7 @@ from keras import optimizers
 from embkeras.training.callbacks import TrainabilitySchedule, unfreeze_at
 from embkeras.training.optimizers import RowWiseAdam
 from embkeras.training.schedules import Phase
-from tests import tiny
+from tests import mirroring, tiny
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -85,10 +85,12 @@ def problem(schedules):
 
 
 if __name__ == "__main__":
-    runs = {}
-    for run in RUNS:
-        try:
-            runs[run] = apart(run)
-        except Exception as error:
-            runs[run] = {"error": f"{type(error).__name__}: {error}"}
-    print(json.dumps({"runs": runs, "stock": problem([]), "refused": problem([unfreeze_at(2, "embedding")])}))
+    print(
+        json.dumps(
+            {
+                "runs": mirroring.each(RUNS, apart),
+                "stock": problem([]),
+                "refused": problem([unfreeze_at(2, "embedding")]),
+            }
+        )
+    )

@@ -112,10 +112,7 @@ def test_going_on_from_a_keras_file(name, tmp_path):
     """Saved, loaded and trained on equals trained on without, to the bit."""
     net = tiny.model(FAMILY[name][0](catch_up=True, row_warmup=5, anchor_decay=0.1), trainable=True)
     tiny.fit(net, epochs=2)
-    net.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    for each in (net, loaded):
-        tiny.fit(each, epochs=2)
+    loaded = tiny.fit_on_from_a_file(net, tmp_path, epochs=2)
     assert tiny.apart(net, loaded) == 0
 
 
@@ -243,10 +240,7 @@ def test_loss_scaled_from_a_keras_file(tmp_path):
     """Saved inside a LossScaleOptimizer, it goes on to the bit."""
     net = tiny.model(_loss_scaled(), trainable=True)
     tiny.fit(net, epochs=2)
-    net.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    for each in (net, loaded):
-        tiny.fit(each, epochs=2)
+    loaded = tiny.fit_on_from_a_file(net, tmp_path, epochs=2)
     assert tiny.apart(net, loaded) == 0
 
 

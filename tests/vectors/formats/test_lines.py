@@ -115,8 +115,8 @@ def test_rows_are_reserved_in_the_order_of_the_file(taken):
     assert all(out == first for out, first in places)
 
 
-def test_results_come_in_the_order_of_the_file(taken):
-    """The first block is done last here."""
+def first_block_last():
+    """A function that gives the number of a block, for the first one only after another was parsed."""
     later = threading.Event()
 
     def parse(block):
@@ -126,24 +126,25 @@ def test_results_come_in_the_order_of_the_file(taken):
             later.set()
         return block.index
 
+    return parse
+
+
+def test_results_come_in_the_order_of_the_file(taken):
+    """The first block is done last here."""
     results: list[int] = []
-    taken(b"a\nb\nc\nd\n").each(parse, results.append, block_size=2, threads=2)
+    taken(b"a\nb\nc\nd\n").each(first_block_last(), results.append, block_size=2, threads=2)
     assert results == [0, 1, 2, 3]
 
 
 def test_first_error_of_the_file_is_raised(taken):
     """Also where a later one is met before it."""
-    later = threading.Event()
+    parse = first_block_last()
 
-    def parse(block):
-        if block.index == 0:
-            assert later.wait(10)
-        else:
-            later.set()
-        raise Refused(block.index)
+    def fail(block):
+        raise Refused(parse(block))
 
     with pytest.raises(Refused, match=r"^0$"):
-        taken(b"a\nb\nc\nd\n").each(parse, [].append, block_size=2, threads=2)
+        taken(b"a\nb\nc\nd\n").each(fail, [].append, block_size=2, threads=2)
 
 
 def test_error_of_a_consumer_ends_the_reading(taken):
