@@ -2,12 +2,15 @@
 
 The hash is multilinear: the sum of byte i times a random odd factor i, modulo 2**64 (Lemire & Kaser 2014, Strongly Universal
 String Hashing is Fast). The hashes of words such as w1, w2, w3 would lie evenly, and hence those of w and x upon each other, so
-the sum is mixed: its upper half is laid over the lower, and the whole multiplied. The factors are drawn anew in each
-process, so that no file can be made of words that all have one hash. Equal hashes are never believed: the bytes decide.
+the sum is mixed: its upper half is laid over the lower, and the whole multiplied. Words of more bytes than there are factors,
+which are few, are hashed one by one by BLAKE2b with a random key. Factors and key are drawn anew in each process, so that no
+file can be made of words that all have one hash. Equal hashes are never believed: the bytes decide.
 """
 
+import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import islice
 from operator import mul
 
@@ -17,16 +20,23 @@ from embkeras.vectors.packed_words import PackedWords, WordIndex
 
 _FACTORS = np.random.default_rng().integers(1 << 63, size=64, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 _FACTORS_OF_ONE: list[int] = _FACTORS.tolist()
+_KEY = os.urandom(16)
 _ALL_BITS = (1 << 64) - 1
 _AT_ONCE = 4096  # words
 _SPARSE = 32  # places of a filter for each word in it
 
 
-def hash_word(raw: bytes) -> int:
-    """The 64-bit hash of one word's bytes, in this process. Behind the 64th byte all have the last factor."""
-    last = _FACTORS_OF_ONE[-1]
-    total = (sum(map(mul, raw, _FACTORS_OF_ONE)) + last * sum(raw[len(_FACTORS_OF_ONE) :])) & _ALL_BITS
-    return (total ^ total >> 32) * last & _ALL_BITS
+def quick_hash(raw: bytes) -> int:
+    """The 64-bit hash of one word's bytes, in this process."""
+    if len(raw) > len(_FACTORS_OF_ONE):
+        return int.from_bytes(blake2b(raw, digest_size=8, key=_KEY).digest(), "little")
+    total = sum(map(mul, raw, _FACTORS_OF_ONE)) & _ALL_BITS
+    return (total ^ total >> 32) * _FACTORS_OF_ONE[-1] & _ALL_BITS
+
+
+def quick_hashes(raws: Sequence[bytes]) -> np.ndarray:
+    """Those of many words, uint64."""
+    return Words.of(raws).hashes
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class Words:
     Attributes:
         text: uint8, their bytes.
         lengths: int32, of each.
-        hashes: uint64, `hash_word` of each.
+        hashes: uint64, `quick_hash` of each.
     """
 
     text: np.ndarray
@@ -58,6 +68,8 @@ class Words:
         hashes[lengths == 0] = 0  # where it begins and ends at one place, reduceat() gives what stands there
         hashes ^= hashes >> np.uint64(32)
         hashes *= _FACTORS[-1]
+        for long in np.flatnonzero(lengths > len(_FACTORS)).tolist():
+            hashes[long] = quick_hash(text[begins[long] : ends[long]].tobytes())
         return cls(text, lengths.astype(np.int32), hashes)
 
     @classmethod
@@ -121,8 +133,8 @@ class Words:
             return *self.without(repeated).packed(name)[:2], repeated
         offsets = np.zeros(len(self) + 1, np.uint64)
         np.cumsum(self.lengths, out=offsets[1:].view(np.int64))
-        words = PackedWords(self.text, offsets, _nothing, name)
-        return words, WordIndex(words, hashes, order, hash_word), []
+        words = PackedWords(self.text, offsets, _nothing, name, in_memory=True)
+        return words, WordIndex(words, hashes, order, quick_hash, quick_hashes), []
 
     def _repeated(self, order: np.ndarray, hashes: np.ndarray) -> list[int]:
         """The places of words that stand before, ascending."""

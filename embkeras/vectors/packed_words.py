@@ -1,9 +1,9 @@
 """Words that stay as they are in a file: one run of bytes, where each word begins in it, and a sorted index of their hashes.
 
 Nothing is made of all the words when they are opened: a word is decoded, and looked up, when it is asked for. The arrays
-are memory-mapped, so damage must be found without reading all of them first. A word that is found proves itself, for its
-bytes are compared. Whatever the bytes of the words alone cannot prove - that a word is not there, or how the word of a
-row reads - calls `check` first, which the first time goes through all of them.
+of a store are memory-mapped, so damage must be found without reading all of them first. A word that is found proves
+itself, for its bytes are compared. Whatever the bytes of the words alone cannot prove - that a word is not there, or how
+the word of a row reads - calls `check` first, which the first time goes through all of them.
 """
 
 from bisect import bisect_left
@@ -19,32 +19,40 @@ from embkeras.errors import VectorFileError
 _ROWS = 1 << 14  # words decoded at once when all are gone through
 
 
-def hash_word(raw: bytes) -> int:
-    """The 64-bit hash of a word's bytes: BLAKE2b of 8 bytes, read as a little-endian number."""
+def stored_hash(raw: bytes) -> int:
+    """The 64-bit hash of a word's bytes in a store: BLAKE2b of 8 bytes, read as a little-endian number."""
     return int.from_bytes(blake2b(raw, digest_size=8).digest(), "little")
+
+
+def stored_hashes(raws: Iterable[bytes]) -> np.ndarray:
+    """Those of many words, uint64."""
+    return np.array([stored_hash(raw) for raw in raws], np.uint64)
 
 
 def index_of_hashes(raws: Iterable[bytes]) -> tuple[np.ndarray, np.ndarray]:
     """The hashes of words in ascending order, uint64, and the row of each, uint32; equal hashes in the order of rows."""
-    hashes = np.array([hash_word(raw) for raw in raws], np.uint64)
+    hashes = stored_hashes(raws)
     order = np.argsort(hashes, kind="stable")
     return hashes[order], order.astype(np.uint32)
 
 
 class PackedWords(Sequence[str]):
-    """The words of a file in their order; a copy in another process is a plain list.
+    """Words in the order of a file; a copy in another process is a plain list.
 
     Args:
         text: uint8 array: the words in UTF-8, one after the other.
         offsets: uint64 array of shape (words + 1,): word i is `text[offsets[i]:offsets[i + 1]]`.
         check: called before a word is read whose bytes nothing proves; raises VectorFileError if the file is damaged.
         name: what messages call the file.
+        in_memory: whether the arrays are no part of a file that stays open.
     """
 
-    def __init__(self, text: np.ndarray, offsets: np.ndarray, check: Callable[[], None], name: str):
+    def __init__(
+        self, text: np.ndarray, offsets: np.ndarray, check: Callable[[], None], name: str, *, in_memory: bool = False
+    ):
         # Single items of a memoryview are read several times faster than those of an array.
         self._text, self._offsets = memoryview(text), memoryview(offsets)
-        self.check, self._name = check, name
+        self.check, self._name, self.in_memory = check, name, in_memory
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -100,7 +108,8 @@ class WordIndex(Mapping[str, int]):
         words: the words.
         hashes: uint64 array: the hash of each word, ascending.
         rows: uint32 array of the same length: the row of the word with that hash.
-        hash: gives the hash of a word's bytes; `hash_word` where the index stands in a file.
+        hash_of: gives the hash of a word's bytes; by default that of a store.
+        hashes_of: gives those of many words.
     """
 
     def __init__(
@@ -108,16 +117,18 @@ class WordIndex(Mapping[str, int]):
         words: PackedWords,
         hashes: np.ndarray,
         rows: np.ndarray,
-        hash: Callable[[bytes], int] | None = None,
+        hash_of: Callable[[bytes], int] | None = None,
+        hashes_of: Callable[[list[bytes]], np.ndarray] | None = None,
     ):
-        self._words, self._hashes, self._hash = words, hashes, hash or hash_word
+        self.words, self._hashes = words, hashes
+        self._hash_of, self._hashes_of = hash_of or stored_hash, hashes_of or stored_hashes
         self._sorted, self._rows = memoryview(hashes), memoryview(rows)
 
     def __len__(self) -> int:
-        return len(self._words)
+        return len(self.words)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._words)
+        return iter(self.words)
 
     def __getitem__(self, word: str) -> int:
         row = self.get(word)
@@ -133,35 +144,42 @@ class WordIndex(Mapping[str, int]):
         raw = _raw(word)
         if raw is None:
             return default
-        hash_ = self._hash(raw)
-        row = self._row(raw, hash_, bisect_left(self._sorted, hash_))
+        row = self._row(raw, bisect_left(self._sorted, self._hash_of(raw)))
+        if row < 0:
+            self.words.check()
         return default if row < 0 else row
 
     def rows_of(self, words: Iterable[str]) -> np.ndarray:
         """The rows of many words at once, int64; -1 for a word that is not there."""
         raws = [_raw(word) for word in words]
-        hashes = np.array([0 if raw is None else self._hash(raw) for raw in raws], np.uint64)
+        hashes = self._hashes_of([raw or b"" for raw in raws])
         order = np.argsort(hashes)  # neighbours in the index are looked up one after the other
         places = np.empty(len(raws), np.int64)
         places[order] = np.searchsorted(self._hashes, hashes[order])
-        found = [
-            -1 if raw is None else self._row(raw, hash_, place)
-            for raw, hash_, place in zip(raws, hashes.tolist(), places.tolist(), strict=True)
-        ]
-        return np.array(found, np.int64)
+        rows = np.full(len(raws), -1)
+        inside = np.flatnonzero(places < len(self._hashes))
+        for i in inside[self._hashes[places[inside]] == hashes[inside]].tolist():
+            rows[i] = -1 if raws[i] is None else self._row(raws[i], int(places[i]))
+        if (rows < 0).any():
+            self.words.check()
+        return rows
+
+    def as_dict(self) -> dict[str, int]:
+        """The same as a dict, made in one go."""
+        return dict(zip(self.words, range(len(self)), strict=True))
 
     def __reduce__(self) -> tuple:
-        return dict, (dict(zip(self._words, range(len(self)), strict=True)),)
+        return dict, (self.as_dict(),)
 
-    def _row(self, raw: bytes, hash_: int, place: int) -> int:
-        """The row of the word among those from `place` on that have this hash, or -1."""
+    def _row(self, raw: bytes, place: int) -> int:
+        """The row of a word among those from `place` on that have the hash of that one, or -1."""
         count = len(self._sorted)
-        while place < count and self._sorted[place] == hash_:
+        first = self._sorted[place] if place < count else None
+        while place < count and self._sorted[place] == first:
             row = self._rows[place]
-            if row < count and self._words.raw(row) == raw:
+            if row < count and self.words.raw(row) == raw:
                 return row
             place += 1
-        self._words.check()
         return -1
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from embkeras.arrays import check_matrix, nearest_rows
 from embkeras.errors import ArgumentError, UnknownWordError
 from embkeras.vectors.from_gensim import read_gensim
-from embkeras.vectors.packed_words import WordIndex
+from embkeras.vectors.packed_words import PackedWords, WordIndex
 from embkeras.vectors.subwords import Subwords
 
 
@@ -51,10 +51,11 @@ class KeyedVectors:
             they are, and are not gone through.
 
     Attributes:
-        words: list of str; from embkeras's own store a sequence that decodes each word when it is asked for.
+        words: list of str, made of the bytes that were read when it is first asked for; from embkeras's own store a
+            sequence that decodes each word when it is asked for.
         matrix: array of shape (words, vector_size).
         vector_size: width of a vector.
-        key_to_index: word -> row: a dict, or from a store a mapping that searches the file.
+        key_to_index: word -> row: a dict, made when it is first asked for, or from a store a mapping that searches the file.
         subwords: Subwords, or None.
 
     Raises:
@@ -77,9 +78,9 @@ class KeyedVectors:
         provenance: Provenance | None = None,
         key_to_index: Mapping[str, int] | None = None,
     ):
-        self.words: Sequence[str] = list(words) if key_to_index is None else words
-        self.matrix = check_matrix(matrix, "The matrix of KeyedVectors", rows=len(self.words))
-        self.key_to_index = _index_of(self.words) if key_to_index is None else key_to_index
+        self._words: Sequence[str] = list(words) if key_to_index is None else words
+        self.matrix = check_matrix(matrix, "The matrix of KeyedVectors", rows=len(self._words))
+        self._index = _index_of(self._words) if key_to_index is None else key_to_index
         self.provenance = provenance
         if subwords is not None and (not isinstance(subwords, Subwords) or subwords.vector_size != self.vector_size):
             raise ArgumentError(f"subwords must be Subwords of vector_size {self.vector_size}. Received: {subwords!r}.")
@@ -101,18 +102,32 @@ class KeyedVectors:
         return cls(read.words, read.matrix, subwords=read.subwords)
 
     @property
+    def words(self) -> Sequence[str]:
+        """The words in the order of the rows."""
+        if isinstance(self._words, PackedWords) and self._words.in_memory:
+            self._words = list(self._words)
+        return self._words
+
+    @property
+    def key_to_index(self) -> Mapping[str, int]:
+        """The row of each word."""
+        if isinstance(self._index, WordIndex) and self._index.words.in_memory:
+            self._index = self._index.as_dict()
+        return self._index
+
+    @property
     def vector_size(self) -> int:
         """Width of a vector."""
         return self.matrix.shape[1]
 
     def __len__(self) -> int:
-        return len(self.words)
+        return len(self._words)
 
     def __contains__(self, word: str) -> bool:
-        return word in self.key_to_index
+        return word in self._index
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.words)
+        return iter(self._words)
 
     def __getitem__(self, word: str) -> np.ndarray:
         """The vector of `word`, shape (vector_size,)."""
@@ -126,9 +141,13 @@ class KeyedVectors:
             >>> KeyedVectors(["cat", "dog"], np.eye(2)).rows_of(["dog", "cow"]).tolist()
             [1, -1]
         """
-        if isinstance(self.key_to_index, WordIndex):
-            return self.key_to_index.rows_of(words)
-        return np.fromiter((self.key_to_index.get(word, -1) for word in words), np.int64)
+        if isinstance(self._index, WordIndex):
+            return self._index.rows_of(words)
+        return np.fromiter((self._index.get(word, -1) for word in words), np.int64)
+
+    def __getstate__(self) -> dict[str, Any]:
+        words = list(self._words)  # one string for both
+        return vars(self) | {"_words": words, "_index": dict(zip(words, range(len(words)), strict=True))}
 
     def __repr__(self) -> str:
         return f"KeyedVectors({len(self):,} words, vector_size={self.vector_size}, dtype={self.matrix.dtype})"
@@ -145,11 +164,11 @@ class KeyedVectors:
         own = self._row(word)
         rows, similarities = nearest_rows(self.matrix, self.matrix[own : own + 1], topn + 1)
         pairs = zip(rows[0].tolist(), similarities[0].tolist(), strict=True)
-        return [(self.words[row], similarity) for row, similarity in pairs if row != own][:topn]
+        return [(self._words[row], similarity) for row, similarity in pairs if row != own][:topn]
 
     def _row(self, word: str) -> int:
         try:
-            return self.key_to_index[word]
+            return self._index[word]
         except KeyError:
             raise UnknownWordError(f"No vector for the word {word!r} among {len(self):,} words.") from None
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from embkeras.errors import VectorFileError
 from embkeras.vectors import packed_words
-from embkeras.vectors.packed_words import PackedWords, WordIndex, hash_word, index_of_hashes
+from embkeras.vectors.packed_words import PackedWords, WordIndex, index_of_hashes, stored_hash
 from tests.properties import PROPERTY, TEXTS
 
 WORDS = ["the", "", "naïve", "猫", "New York"]
@@ -70,7 +70,7 @@ def test_rows_are_those_of_a_dict(words, others):
 
 def test_equal_hashes(monkeypatch):
     """Found by their bytes, though all hashes are one."""
-    monkeypatch.setattr(packed_words, "hash_word", lambda raw: 2**64 - 1)
+    monkeypatch.setattr(packed_words, "stored_hash", lambda raw: 2**64 - 1)
     _, index = _packed(WORDS)
     assert index.rows_of([*WORDS, "x"]).tolist() == [0, 1, 2, 3, 4, -1]
     assert [index[word] for word in WORDS] == [0, 1, 2, 3, 4]
@@ -78,7 +78,7 @@ def test_equal_hashes(monkeypatch):
 
 def test_hash_is_that_of_the_specification():
     """BLAKE2b of 8 bytes, little-endian: the value may not change, for it stands in files."""
-    assert [hash_word(b""), hash_word(b"the")] == [0xB4B2797457A0A6E4, 0x2E3A97906CABDA5E]
+    assert [stored_hash(b""), stored_hash(b"the")] == [0xB4B2797457A0A6E4, 0x2E3A97906CABDA5E]
 
 
 def test_check_comes_before_what_the_bytes_do_not_prove():

@@ -1,6 +1,6 @@
 """A block of whole lines in a buffer, and where the fields of each line lie.
 
-A block is small enough for a processor's cache, and its arrays are used again for the lines that come into it next.
+The arrays of a block are used again for the lines that come into it next.
 """
 
 from collections.abc import Sequence

@@ -24,7 +24,7 @@ from embkeras.arrays import first_nonfinite_row
 from embkeras.errors import VectorFileError
 from embkeras.vectors.formats.cursor import Cursor
 from embkeras.vectors.formats.request import Request
-from embkeras.vectors.formats.selection import Selection, Table
+from embkeras.vectors.formats.selection import GrowingTable, Selection
 from embkeras.vectors.formats.source import Source
 from embkeras.vectors.gathered_words import Words
 from embkeras.vectors.ngrams import END_OF_SENTENCE, gathered, mean_rows, ngram_rows
@@ -120,7 +120,7 @@ class _Reader:
         matrix = self._input(arguments, dictionary)
         self._check_end(arguments, tagged)
         subwords = self._subwords(arguments, dictionary, matrix)
-        table = Table(arguments.dim, self.request.dtype, len(rows))
+        table = GrowingTable(arguments.dim, self.request.dtype, len(rows))
         for first in range(0, len(rows), _BATCH):
             self._add(table, matrix, raw[first : first + _BATCH], rows[first : first + _BATCH], subwords)
             if self.request.progress is not None and self.cursor.size is not None:
@@ -244,7 +244,7 @@ class _Reader:
         )
 
     def _add(
-        self, table: Table, matrix: np.ndarray, raw: list[bytes], rows: list[int], subwords: Subwords | None
+        self, table: GrowingTable, matrix: np.ndarray, raw: list[bytes], rows: list[int], subwords: Subwords | None
     ) -> None:
         """Work out the vectors of some words: the mean of the own row, which comes first, and those of the n-grams."""
         own = np.array(rows, np.int64)

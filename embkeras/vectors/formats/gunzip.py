@@ -32,7 +32,7 @@ class Gunzip(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill part of a writable buffer; 0 at the end."""
         view = memoryview(buffer)
-        while True:
+        while len(view):  # zlib would take 0 for no limit
             if not self._packed:
                 self._packed = self._file.read(_LARGE)
             if not self._packed:
@@ -45,6 +45,7 @@ class Gunzip(io.RawIOBase):
             if contents:
                 view[: len(contents)] = contents
                 return len(contents)
+        return 0
 
     def _next_member(self) -> bytes:
         """What is at hand of the next member. Zeros in front of it are left out."""

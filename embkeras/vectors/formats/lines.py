@@ -76,35 +76,19 @@ class Lines:
         Raises:
             Exception: the first in the order of the file. Blocks are taken in that order, and those taken are finished.
         """
-        results: dict[int, Any] = {}  # of blocks that wait for one before them
-        errors: list[Exception] = []
-        in_turn = threading.Lock()
-        consumed = 0
-
-        def settle(index: int, result: Any):
-            nonlocal consumed
-            results[index] = result
-            while consumed in results and not errors:
-                result = results.pop(consumed)
-                if isinstance(result, Exception):
-                    raise result
-                consume(result)
-                consumed += 1
+        in_order = _InOrder(consume)
 
         def work():
             block = Block(block_size)
-            while not errors:
+            while in_order.error is None:
                 try:
                     if not self.take(block):
                         return
-                    result = parse(block)
-                except Exception as error:
-                    result, self._ended = error, True
-                with in_turn:
-                    try:
-                        settle(block.index, result)
-                    except Exception as error:
-                        errors.append(error)
+                    result, error = parse(block), None
+                except Exception as raised:
+                    self._ended = True
+                    result, error = None, raised
+                in_order.bring(block.index, result, error)
 
         # The C library of Linux gives large arrays back to the system, which fetches their pages anew each time, until an
         # array as large as this was freed. Then it keeps them: half the time of a block.
@@ -118,12 +102,14 @@ class Lines:
             self._ended = True
             for helper in helpers:
                 helper.join()
-        if errors:
-            raise errors[0]
+        if in_order.error is not None:
+            raise in_order.error
 
     def _fill(self, block: Block) -> None:
         """Read, and keep the line that is cut by the block's end for the next one."""
         while True:
+            if len(self._rest) >= block.size:  # left by a larger block
+                block.resize(2 * len(self._rest))
             stop = MARGIN + len(self._rest)
             block.view[MARGIN:stop] = self._rest
             stop += self._stream.readinto(block.view[stop : MARGIN + block.size])
@@ -133,7 +119,8 @@ class Lines:
                 stop += 1
             cut = block.find_lines(stop)
             self._rest = block.view[cut:stop].tobytes()
-            self._ended = at_end
+            if at_end:  # never set back, for another thread may have set it
+                self._ended = True
             if at_end or len(block):
                 return
             if block.size > LONGEST_LINE:
@@ -148,3 +135,31 @@ class Lines:
         if count < len(block) and self._blank is None:
             self._blank = self.rows + count
         block.keep(count)
+
+
+class _InOrder:
+    """Consumes numbered results in the order of their numbers, whichever thread brings them.
+
+    Attributes:
+        error: the first in that order; nothing behind it is consumed.
+    """
+
+    def __init__(self, consume: Callable[[Any], Any]):
+        self._consume = consume
+        self._waiting: dict[int, tuple[Any, Exception | None]] = {}
+        self._next = 0
+        self._lock = threading.Lock()
+        self.error: Exception | None = None
+
+    def bring(self, number: int, result: Any, error: Exception | None) -> None:
+        """A result, or the error that there is in its place."""
+        with self._lock:
+            self._waiting[number] = result, error
+            while self._next in self._waiting and self.error is None:
+                result, self.error = self._waiting.pop(self._next)
+                self._next += 1
+                if self.error is None:
+                    try:
+                        self._consume(result)
+                    except Exception as raised:
+                        self.error = raised

@@ -1,6 +1,6 @@
 """What a reader is asked for, and how it collects the rows that it keeps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,26 @@ class Request:
             "".encode(self.encoding)  # refuses what is an encoding of bytes, such as base64
         except (LookupError, ValueError, TypeError):
             raise ArgumentError(f"encoding must be the name of one. Received: {self.encoding!r}.") from None
+
+    def in_utf8(self, raw: bytes, place: Callable[[], str]) -> tuple[bytes, bool]:
+        """A word in UTF-8, whatever the encoding of the file; and whether it was valid in that.
+
+        Args:
+            raw: its bytes in the file.
+            place: says for messages where it stands.
+
+        Raises:
+            VectorFileError: it was not, under errors="strict".
+        """
+        try:
+            return raw.decode(self.encoding).encode(), True
+        except UnicodeError as error:
+            if self.errors == "strict":
+                raise VectorFileError(
+                    f"{place()}: the word {bytes(raw[:40])!r} is not {self.encoding} (byte {getattr(error, 'start', 0)}). "
+                    f'Another encoding=, or errors="replace" or "skip"?'
+                ) from None
+            return raw.decode(self.encoding, "replace").encode(errors="replace"), False
 
 
 def keyed_vectors(

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from embkeras.errors import VectorFileError
 from embkeras.vectors.formats.request import Request, keyed_vectors
 from embkeras.vectors.formats.source import Source
 from embkeras.vectors.formats.table import without_rows
@@ -42,14 +41,17 @@ class Selection:
         Raises:
             VectorFileError: a word that is not valid in the encoding, under errors="strict".
         """
-        valid = np.ones(len(words), bool)
+        kept_at_all = np.ones(len(words), bool)
         if not (self._utf8 and words.are_utf8()):
-            raws = [self._word(raw, i, place) for i, raw in enumerate(words.raws())]
-            words, valid[:] = Words.of([raw or b"" for raw in raws]), [raw is not None for raw in raws]
+            each = [self._request.in_utf8(raw, lambda i=i: place(i)) for i, raw in enumerate(words.raws())]
+            words, valid = Words.of([raw for raw, _ in each]), np.array([good for _, good in each], bool)
+            self.undecodable += int((~valid).sum())
+            if self._request.errors == "skip":
+                kept_at_all = valid
         if self._may_be_wanted is None:
-            self._parts.append(words if valid.all() else words.only(valid))
-            return np.flatnonzero(valid).tolist()
-        likely = valid & self._may_be_wanted(words.hashes)
+            self._parts.append(words if kept_at_all.all() else words.only(kept_at_all))
+            return np.flatnonzero(kept_at_all).tolist()
+        likely = kept_at_all & self._may_be_wanted(words.hashes)
         kept = []
         for i, raw in zip(np.flatnonzero(likely).tolist(), words.only(likely).raws(), strict=True):
             word = raw.decode()
@@ -72,7 +74,9 @@ class Selection:
         self.duplicates = len(repeated)
         return words, index, repeated
 
-    def keyed(self, table: "Table", source: Source, format: str, rows: int, subwords: Any = None) -> KeyedVectors:
+    def keyed(
+        self, table: "GrowingTable", source: Source, format: str, rows: int, subwords: Any = None
+    ) -> KeyedVectors:
         """The words kept with their rows, of `rows` rows that were read."""
         words, index, repeated = self.finish(source.name)
         return keyed_vectors(
@@ -88,24 +92,8 @@ class Selection:
             subwords=subwords,
         )
 
-    def _word(self, raw: bytes, i: int, place: Callable[[int], str]) -> bytes | None:
-        """A word in UTF-8, whatever the encoding of the file; None if it is to be left out."""
-        encoding = self._request.encoding
-        try:
-            return raw.decode(encoding).encode()
-        except UnicodeError as error:
-            self.undecodable += 1
-            if self._request.errors == "skip":
-                return None
-            if self._request.errors == "strict":
-                raise VectorFileError(
-                    f"{place(i)}: the word {raw[:40]!r} is not {encoding} "
-                    f'(byte {getattr(error, "start", 0)}). Another encoding=, or errors="replace" or "skip"?'
-                ) from None
-            return raw.decode(encoding, "replace").encode(errors="replace")
 
-
-class Table:
+class GrowingTable:
     """Rows as they come, float32 or float16.
 
     Args:

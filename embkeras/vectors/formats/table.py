@@ -12,7 +12,7 @@ class Table:
 
     Without `rows`, chunks are reserved as rows come and `matrix` puts them together. A chunk is a map of its own, which
     goes back to the system at once when it is copied, so that the peak is the table and one chunk. (Memory from malloc
-    may stay with the process.)
+    may stay with the process.) Where more rows come than were expected, those expected are such a chunk.
 
     Args:
         width: numbers a row.

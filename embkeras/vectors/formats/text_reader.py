@@ -3,6 +3,7 @@
 import codecs
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ SEARCHED = 1 << 20  # bytes, where words are looked for: one thread does that, f
 PICKED = 1 << 18  # bytes of the lines of wanted words, read together
 WORTH_A_THREAD = 1 << 22  # bytes of file
 _PACKED = 8  # how much larger than the file its contents are believed to be, where a header says so
-_ROOM = 1.25  # for rows that are shorter than the first ones; what is not needed is not touched, and takes no memory
+_ROOM = 1.25  # times the rows expected; what is not needed is not touched, and takes no memory
+_SAMPLES, _SAMPLE = 16, 1 << 16  # places of a file, and bytes at each, by which its rows are estimated
 
 
 class TextReader:
@@ -72,8 +74,7 @@ class TextReader:
         # The shortest row is an empty word, `width` times a space and a digit, and a newline.
         most = 1 + (size - start) // (2 * self.width + 1)
         if count is None and plain:
-            head = self.source.head
-            count = min(most, 1 + int(_ROOM * size * (head.count(b"\n") + 1) / len(head)))
+            count = min(most, 1 + int(_ROOM * _newlines(self.source.path, size)))
         elif count is None or count > most:
             return None
         return count if limit is None else min(count, limit)
@@ -101,6 +102,8 @@ class TextReader:
         picked, at_once = Block(PICKED), 1 + PICKED // (10 * self.width)  # a number takes ten bytes or so
 
         def read_waiting():
+            if not waiting:
+                return
             picked.load(waiting, rows)
             picked.out = table.reserve(len(rows))
             self._parsed(picked)
@@ -118,9 +121,12 @@ class TextReader:
                     if len(waiting) >= at_once:
                         read_waiting()
 
-        lines.each(self._finder(), collect, block_size=SEARCHED, threads=1)
-        if waiting:
-            read_waiting()
+        try:
+            lines.each(self._finder(), collect, block_size=SEARCHED, threads=1)
+        except VectorFileError:
+            read_waiting()  # a fault in these rows stands before the one that ended the search
+            raise
+        read_waiting()
         return list(kept), kept, table.matrix(), lines.rows
 
     def _finder(self) -> Callable[[Block], list[tuple[str, int, bytearray]]]:
@@ -162,8 +168,13 @@ class TextReader:
         words = None if found is None else self._gathered(block, *found)
         if words is not None:
             return words
-        rows = enumerate(block.rows.tolist())
-        return Words.of([self._word(self._cut(block.line(place), row)[0], row) for place, row in rows])
+        raws = []
+        for place, row in enumerate(block.rows.tolist()):
+            word, *numbers = self._cut(block.line(place), row)
+            raws.append(self._word(word, row))
+            if raws[-1].decode() in self.request.wanted:  # a fault in them stands before one behind them
+                self._values(numbers, row)
+        return Words.of(raws)
 
     def _gathered(self, block: Block, stops: np.ndarray, spaced: np.ndarray) -> Words | None:
         """The words that end at `stops`; None if one of them is to be refused. `spaced` are those that hold spaces."""
@@ -204,19 +215,11 @@ class TextReader:
         return fields
 
     def _word(self, raw: bytes, row: int) -> bytes:
-        """A word in UTF-8, whatever the encoding of the file."""
-        encoding = self.request.encoding
-        try:
-            return raw.decode(encoding).encode()
-        except UnicodeError as error:
-            if self.request.errors == "strict":
-                raise VectorFileError(
-                    f"{self.source.name}, line {row + self.first_line}: the word {bytes(raw[:40])!r} is not "
-                    f"{encoding} (byte {getattr(error, 'start', 0)}). "
-                    f'Another encoding=, or errors="replace" or "skip"?'
-                ) from None
+        """A word in UTF-8; noted where it was not valid in the encoding of the file."""
+        word, valid = self.request.in_utf8(raw, lambda: f"{self.source.name}, line {row + self.first_line}")
+        if not valid:
             self.undecodable.add(row)
-            return raw.decode(encoding, "replace").encode(errors="replace")
+        return word
 
     def _values(self, fields: list[bytes], row: int) -> np.ndarray:
         """The values of a row by float() alone."""
@@ -237,6 +240,17 @@ class TextReader:
 
     def _refusal(self, row: int, line: bytes) -> VectorFileError:
         return unexpected(self.source, row + self.first_line, f"a word and {self.width} numbers", line)
+
+
+def _newlines(path: Path, size: int) -> float:
+    """How many newlines a file has, about."""
+    with path.open("rb") as file:
+        step = max(_SAMPLE, size // _SAMPLES)
+        samples = []
+        for place in range(0, size, step):
+            file.seek(place)
+            samples.append(file.read(_SAMPLE))
+    return size * sum(sample.count(b"\n") + 1 for sample in samples) / max(1, sum(map(len, samples)))
 
 
 def _threads(source: Source) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from embkeras.arrays import BLOCK
 from embkeras.errors import VectorFileError
 from embkeras.vectors.formats.request import Request
-from embkeras.vectors.formats.selection import Selection, Table
+from embkeras.vectors.formats.selection import GrowingTable, Selection
 from embkeras.vectors.formats.source import HEAD, Source, Stream
 from embkeras.vectors.gathered_words import Words
 from embkeras.vectors.store import KeyedVectors
@@ -92,7 +92,7 @@ class _Reader:
         rows = min(self.count, self.request.limit or self.count)
         layout = _layout(bytes(self.buffer[self.at : self.used]), self.count, self.width, self.ended)
         bounded = self._check_size(rows, layout)
-        table = Table(self.width, self.request.dtype, rows if bounded and self.request.wanted is None else 0)
+        table = GrowingTable(self.width, self.request.dtype, rows if bounded and self.request.wanted is None else 0)
         while self.row < rows:
             self._rows(rows, layout, table)
         if rows == self.count:
@@ -126,7 +126,7 @@ class _Reader:
         self.buffer, self.at, self.used = buffer, 0, kept + count
         self.ended = self.used < len(buffer)
 
-    def _rows(self, rows: int, layout: _Layout, table: Table) -> None:
+    def _rows(self, rows: int, layout: _Layout, table: GrowingTable) -> None:
         """Take in the rows that are at hand whole, and read on."""
         first, start, at = self.row, self.position - self.at, self.at
         spaces = self._spaces(rows, layout)

@@ -1,6 +1,7 @@
 """Blocks of whole lines, and where their fields lie."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -180,6 +181,29 @@ def test_interrupt_stops_the_other_thread(taken):
     with pytest.raises(KeyboardInterrupt, match="stop"):
         taken(b"a\n" * 5000).each(parse, [].append, block_size=2, threads=2)
     assert threading.active_count() == before
+
+
+def test_interrupt_does_not_wait_for_the_end_of_the_file(taken, monkeypatch):
+    """Not even where the other thread is in the middle of a read."""
+    some = taken(b"a\n" * 5000)
+    readinto, reading, reads = some._stream.readinto, threading.Event(), []
+
+    def slowly(buffer):
+        reads.append(1)
+        if threading.current_thread() is not threading.main_thread():
+            reading.set()
+            time.sleep(0.2)
+        return readinto(buffer)
+
+    def parse(block):
+        if threading.current_thread() is threading.main_thread():
+            assert reading.wait(10)
+            raise KeyboardInterrupt("stop")
+
+    monkeypatch.setattr(some._stream, "readinto", slowly)
+    with pytest.raises(KeyboardInterrupt, match="stop"):
+        some.each(parse, [].append, block_size=2, threads=2)
+    assert len(reads) < 10
 
 
 def test_block_loads_lines_with_their_ends(taken):

@@ -5,7 +5,7 @@ import pytest
 
 from embkeras.errors import ArgumentError, VectorFileError
 from embkeras.vectors.formats.request import Request
-from embkeras.vectors.formats.selection import Selection, Table
+from embkeras.vectors.formats.selection import GrowingTable, Selection
 from embkeras.vectors.gathered_words import Words
 
 
@@ -66,7 +66,7 @@ def test_unknown_encoding_is_refused(encoding):
 @pytest.mark.parametrize("capacity", [0, 2, 9])
 def test_table_grows_to_its_rows(capacity):
     """Whatever room was made, and from any type."""
-    table = Table(2, "float16", capacity)
+    table = GrowingTable(2, "float16", capacity)
     assert table.add(np.array([[1, 2], [3, 4]], "float32")).tolist() == [[1, 2], [3, 4]]
     assert np.isinf(table.add(np.array([[1e6, 0]]))[0, 0])
     assert table.whole().shape == (3, 2)

@@ -2,12 +2,15 @@
 
 import bz2
 import gzip
+import json
 import lzma
 import os
+import pickle
 import tracemalloc
 import zipfile
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -17,6 +20,7 @@ from embkeras import KeyedVectors, load_vectors, save_vectors
 from embkeras.errors import ArgumentError, EmbkerasWarning, VectorFileError
 from embkeras.vectors.formats import text_reader
 from embkeras.vectors.formats.source import Source
+from embkeras.vectors.formats.table import Table
 from tests.properties import PROPERTY, TEXTS, finite_bits
 
 ODD_WORDS = [
@@ -134,12 +138,17 @@ def test_more_rows_than_a_chunk(write):
     assert loaded["w4099"].tolist() == [4099, 0.5]
 
 
-def test_rows_shorter_than_the_first_ones(write):
-    """There are more of them than the head of the file lets expect."""
-    long, short = [[f"{i:0{digits}d}" for i in range(500)] for digits in (400, 4)]
+@pytest.mark.parametrize("samples", [1, 16])
+def test_rows_shorter_than_the_first_ones(write, monkeypatch, samples):
+    """Whether or not the file is believed to have as many as it has."""
+    monkeypatch.setattr(text_reader, "_SAMPLES", samples)
+    long, short = [[f"{i:0{digits}d}" for i in range(count)] for digits, count in ((400, 500), (6, 50_000))]
+    expected = []
+    monkeypatch.setattr(text_reader, "Table", lambda *a: expected.append(a[2]) or Table(*a))
     loaded = load_vectors(write("".join(f"{word} {i}.5\n" for i, word in enumerate(long + short)).encode()))
     assert loaded.words == long + short
-    assert loaded.matrix[:, 0].tolist() == [i + 0.5 for i in range(1000)]
+    assert loaded.matrix[:, 0].tolist() == [i + 0.5 for i in range(50_500)]
+    assert expected[0] < 10_000 if samples == 1 else 50_500 < expected[0] < 70_000
 
 
 def test_header_with_crlf(write):
@@ -357,6 +366,24 @@ def test_byte_order_mark_is_no_part_of_the_first_word(tmp_path, header):
     assert load_vectors(path).words == ["the", "cat"]
 
 
+@pytest.mark.parametrize("words", [None, ["cat", "dog"]])
+def test_words_are_a_list_and_their_rows_a_dict(write, words):
+    """Though they are kept as bytes: Keras' own layers and json take nothing else."""
+    loaded = load_vectors(write(b"cat 0.1 0.2\ndog 0.3 0.4\n"), words=words)
+    assert "dog" in loaded and loaded["dog"][0] == np.float32(0.3) and list(loaded) == ["cat", "dog"]
+    assert json.dumps([loaded.words, loaded.key_to_index]) == '[["cat", "dog"], {"cat": 0, "dog": 1}]'
+    assert keras.layers.StringLookup(vocabulary=loaded.words)(["dog"]).numpy().tolist() == [2]
+    assert loaded["dog"][0] == np.float32(0.3) and loaded.rows_of(["dog", "x"]).tolist() == [1, -1]
+
+
+def test_copy_in_another_process(write):
+    """A pickle has each word once."""
+    loaded = load_vectors(write(b"cat 0.1 0.2\ndog 0.3 0.4\n"))
+    copy = pickle.loads(pickle.dumps(loaded))
+    assert (copy.words, copy.key_to_index) == (["cat", "dog"], {"cat": 0, "dog": 1})
+    assert all(a is b for a, b in zip(copy.words, copy.key_to_index, strict=True))
+
+
 # Blocks, threads and the words asked for
 
 VALUES = st.one_of(NUMBERS, st.from_regex(r"-?[0-9]\.[0-9]{1,8}", fullmatch=True))
@@ -413,6 +440,25 @@ def test_words_asked_for_are_those_of_the_whole(tmp_path, cut, file, size, rows)
     assert loaded.words == [words[row] for row in rows]
     assert loaded.matrix.tobytes() == matrix[rows].tobytes()
     assert loaded.provenance.rows == len(words)
+
+
+@pytest.mark.parametrize("size", [100, 700])
+def test_lines_of_very_different_length(write, cut, size):
+    """A thread takes over the beginning of a line that is longer than its own block."""
+    cut(size)
+    words = ["L" * (size + 10), *(f"a{i}" for i in range(size // 9)), "s", "M" * (5 * size // 2), *"edcba"]
+    words += ["N" * 8 * size, "n"]
+    loaded = load_vectors(write("".join(f"{word} {i}.5\n" for i, word in enumerate(words)).encode()))
+    assert loaded.words == words
+    assert loaded.matrix[:, 0].tolist() == [i + 0.5 for i in range(len(words))]
+
+
+def test_first_fault_is_named_where_some_words_are_asked_for(write):
+    """A bad value of theirs stands before a row that is too short."""
+    rows = [f"w{i} 0.1 0.2" for i in range(5000)]
+    rows[2], rows[4000] = "w2 0.1 abc", "broken 0.1"
+    with pytest.raises(VectorFileError, match=r"line 3: expected 2 numbers after the word, found b'abc'"):
+        load_vectors(write("\n".join(rows).encode()), words=["w2"])
 
 
 REGULAR = b"".join(b"w%d 0.%04d -1.5 0.25\n" % (i, i) for i in range(40))

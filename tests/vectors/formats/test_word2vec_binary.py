@@ -223,6 +223,14 @@ def test_more_rows_than_said_are_refused(written):
     assert len(load_vectors(path, limit=3)) == 3
 
 
+def test_row_of_a_repeated_word_is_checked_too(written):
+    """A file with NaN in any row that is read is a bad file; rows that nobody asked for are not looked at."""
+    path = written(packed(["a", "b", "a"], np.array([[1, 2], [3, 4], [np.nan, 0]], "float32")))
+    with pytest.raises(VectorFileError, match=r"expected finite float32 numbers, found NaN.* in row 2 \(word b'a'\)"):
+        load_vectors(path)
+    assert load_vectors(path, words=["b"])["b"].tolist() == [3, 4]
+
+
 @pytest.mark.parametrize(("value", "dtype"), [(np.nan, "float32"), (np.inf, "float32"), (7e4, "float16")])
 def test_numbers_that_are_not_finite_are_refused(written, value, dtype, recwarn):
     """The message names the byte, the row and the word, and NumPy adds no warning."""
