@@ -29,11 +29,21 @@ def written_beside(target: str | os.PathLike, *, overwrite: bool = True) -> Iter
             yield beside
             if not overwrite and target.exists():
                 raise FileExistsError(17, "it exists already")
-            if target.is_dir() and beside.is_dir():  # no system replaces a folder that holds something
-                os.replace(target, nest / "replaced")
-            os.replace(beside, target)
+            _replace(beside, target, nest / "replaced")
     finally:
         shutil.rmtree(nest, ignore_errors=True)
+
+
+def _replace(beside: Path, target: Path, aside: Path) -> None:
+    """Rename `beside` to `target`; a folder in its place goes `aside`, and comes back if anything goes wrong."""
+    try:
+        if target.is_dir() and beside.is_dir():  # no system replaces a folder that holds something
+            os.replace(target, aside)
+        os.replace(beside, target)
+    except BaseException:
+        if aside.exists() and not target.exists():
+            os.replace(aside, target)
+        raise
 
 
 @contextlib.contextmanager

@@ -90,3 +90,23 @@ def test_check_writable_refuses_a_path_below_a_file(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match=r"Cannot write '.*file/inner'"):
         check_writable(tmp_path / "file" / "inner")
+
+
+@pytest.mark.parametrize("error", [OSError(39, "not empty"), KeyboardInterrupt("stop")])
+def test_replaced_folder_comes_back_if_the_rename_fails(tmp_path, monkeypatch, error):
+    """It is moved aside first, since no system replaces a folder that holds something."""
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "part").write_text("old")
+    real = os.replace
+
+    def replace(source, destination):
+        if destination == target and source.name == "model":
+            raise error
+        real(source, destination)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises((OutputError, KeyboardInterrupt)), written_beside(target) as beside:
+        beside.mkdir()
+        (beside / "part").write_text("new")
+    assert (target / "part").read_text() == "old" and os.listdir(tmp_path) == ["model"]

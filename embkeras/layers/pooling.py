@@ -53,10 +53,12 @@ class MaskedMean(keras.layers.Layer):
         """The mean of each text."""
         if mask is None:
             mask = ops.ones(ops.shape(inputs)[:2], "bool")
-        weights = ops.expand_dims(ops.cast(mask, inputs.dtype), -1)
+        # Not in float16: the sum of many loses digits, and would depend on the padding among them.
+        wide = keras.backend.result_type(inputs.dtype, "float32")
+        weights, values = ops.expand_dims(ops.cast(mask, wide), -1), ops.cast(inputs, wide)
         # where, not a product: 0 * infinity in a padding row would be NaN.
-        total = ops.sum(ops.where(weights > 0, inputs, ops.zeros_like(inputs)), axis=1)
-        return total / ops.maximum(ops.sum(weights, axis=1), 1)
+        total = ops.sum(ops.where(weights > 0, values, ops.zeros_like(values)), axis=1)
+        return ops.cast(total / ops.maximum(ops.sum(weights, axis=1), 1), inputs.dtype)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> None:
         """No time axis is left to mask."""

@@ -13,6 +13,8 @@ import tensorflow as tf
 
 from embkeras import __version__
 from embkeras.arrays import BLOCK
+from embkeras.layers.naming import walk
+from embkeras.serving.encoding import tokenizer_fingerprint
 from embkeras.serving.folding import Folded, embeddings_of
 from embkeras.serving.names import CARD_FILE, CLASSES_FILE, TOKENS_FILE, VOCABULARY_FILE
 from embkeras.serving.signatures import Contract, token_lines
@@ -31,7 +33,13 @@ def write_assets(contract: Contract, folder: Path, no_texts: str | None) -> list
 
 
 def card_of(
-    model: keras.Model, contract: Contract, stored: Folded, dtype: str, embed: str | None, no_texts: str | None
+    name: str,
+    model: keras.Model,
+    contract: Contract,
+    stored: Folded,
+    dtype: str,
+    embed: str | None,
+    no_texts: str | None,
 ) -> dict[str, Any]:
     """The card: what the export is, as plain data."""
     tables = {}
@@ -46,23 +54,33 @@ def card_of(
         }
     return {
         "format": "embkeras.saved_model",
-        "version": 2,
+        "version": 3,
+        "name": name,
         "vocabulary_fingerprint": contract.vocabulary.fingerprint,
+        "tokenizer_fingerprint": tokenizer_fingerprint(contract.vocabulary),
         "vocabulary_size": len(contract.vocabulary),
         "padding_id": contract.vocabulary.padding_id,
         "tables": tables,
         "dtype": dtype,
+        "precision": _precision(model),
         "outputs": list(contract.outputs),
         "class_names": None if contract.class_names is None else list(contract.class_names),
         "bad_ids": contract.bad_ids,
         "least": contract.least,
         "most": contract.most,
+        "warm_up": list(contract.warm_up),
         "embed": embed,
         "no_texts": no_texts,
         "embkeras": __version__,
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
     }
+
+
+def _precision(model: keras.Model) -> str:
+    """The coarsest type in which a layer computes."""
+    types = {layer.compute_dtype for _, layer in walk(model)}
+    return next((dtype for dtype in ("bfloat16", "float16") if dtype in types), "float32")
 
 
 def _sha256(matrix: np.ndarray) -> str:

@@ -13,8 +13,15 @@ from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.layers.naming import walk
 from embkeras.serving import names
 from embkeras.serving.client import ExportedModel
+from embkeras.serving.warm_up import read_warm_up, warm_up_ids, warm_up_records
 
-_TOLERANCE = 1e-5  # of the largest score, or of 1: sums in another order differ by less
+# Of the largest score, or of 1: sums in another order differ by less. By the coarsest type in which a layer computes.
+_TOLERANCE = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
+_STORED_TOLERANCE = {
+    "float32": 0.0,
+    "float16": 1e-2,
+    "int8": 0.1,
+}  # of scores from a table in fewer bytes: another model
 _LENGTHS = (1, 2, 3, 7, 18, 40)
 _OUTSIDE = (-1, 2**31, 2**40, -(2**63))
 _SLACK, _SLACK_BYTES = 1.01, 200_000  # of variables/ over the bytes of the variables: its index and names
@@ -44,6 +51,9 @@ def check_saved_model(path: str | os.PathLike, *, model: keras.Model | None = No
     asked.check_padding()
     asked.check_other_signatures()
     asked.check_outside()
+    asked.check_class_names()
+    asked.check_card()
+    asked.check_warm_up()
     _check_size(export)
     if model is not None:
         asked.check_model(model)
@@ -73,9 +83,39 @@ class _Asked:
             (spec,) = there[name].structured_input_signature[1].values()
             if spec.dtype != dtype:
                 raise self._wrong(f"the signature {name!r} takes {spec.dtype.name} and not {dtype.name}")
+
+    def check_card(self) -> None:
+        """The card is the one that the model gives itself."""
         said = json.loads(self.export.ask(names.ABOUT, asked=np.zeros(1, np.int32))["card"][0])
-        if said["vocabulary_fingerprint"] != self.card["vocabulary_fingerprint"]:
-            raise self._wrong(f"the signature {names.ABOUT!r} gives another fingerprint than {names.CARD_FILE}")
+        wrong = sorted(key for key in {*said, *self.card} if said.get(key) != self.card.get(key))
+        if wrong:
+            raise self._wrong(f"{names.CARD_FILE} and the signature {names.ABOUT!r} differ in {', '.join(wrong)}")
+
+    def check_class_names(self) -> None:
+        """The asset and the output `classes` have the names of the card."""
+        wanted = self.card["class_names"]
+        if wanted is None:
+            return
+        file = self.folder / "assets" / names.CLASSES_FILE
+        if not file.is_file() or file.read_text("utf-8", "replace").splitlines() != wanted:
+            raise self._wrong(f"{names.CLASSES_FILE} does not hold the class names {', '.join(wanted)}")
+        answers = self.export.ask(names.SERVING, token_ids=self.texts[0][None].astype(np.int64))
+        given = [name.decode("utf-8", "replace") for name in answers.get("classes", np.empty((1, 0)))[0].tolist()]
+        if given != wanted:
+            raise self._wrong(f"its output 'classes' gives {given} and not {wanted}")
+
+    def check_warm_up(self) -> None:
+        """A server answers these requests before it takes others, and does not load a model that cannot."""
+        if "warm_up" not in self.card:  # exports of before do not tell
+            return
+        try:
+            right = read_warm_up(self.folder) == list(warm_up_records(self.card))
+        except tf.errors.OpError:
+            right = False
+        if not right:
+            raise self._wrong("its warm-up requests are missing, damaged or others than those it was exported with")
+        for ids in warm_up_ids(self.card):
+            self._ask(ids)
 
     def check_padding(self) -> None:
         """The same scores however a text comes."""
@@ -90,7 +130,8 @@ class _Asked:
             together = self._ask(batch)
             for place, ids in enumerate(self.texts):
                 row = {name: scores[place : place + 1] for name, scores in together.items()}
-                self._compare(self._scores(ids), row, ids, "scores depend on the other texts of a batch", self.way_out)
+                what = "scores depend on padding (beside longer texts of a batch)"
+                self._compare(self._scores(ids), row, ids, what, self.way_out)
             unknown = self._scores(np.array(self.export.vocabulary.oov_ids[:1]))
             for ids in (np.full(3, self.padding), np.empty(0, np.int64)):
                 self._compare(unknown, self._scores(ids), ids, 'an empty text is not scored as one "[UNK]"')
@@ -141,9 +182,8 @@ class _Asked:
             raise self._wrong(f"the id {outside} is not refused")
 
     def check_model(self, model: keras.Model) -> None:
-        """The model in memory gives the same scores, if the table is stored as it is."""
-        if self.card["dtype"] != "float32":
-            return
+        """The model in memory gives the same scores, or nearly so if the table is stored in fewer bytes."""
+        near = _STORED_TOLERANCE[self.card["dtype"]]
         least, most = self.card["least"], self.card["most"]
         for ids in self.texts:
             fill = self.padding if self.padding is not None else self.export.vocabulary.oov_ids[0]
@@ -153,24 +193,40 @@ class _Asked:
                 parts = answers if isinstance(answers, list | tuple) else [answers]
                 answers = dict(zip(self.card["outputs"], parts, strict=True))
             answers = {name: np.array(answers[name]) for name in self.card["outputs"]}
-            self._compare(answers, self._scores(ids), ids, f"its scores are not those of model {model.name!r}")
+            self._compare(
+                answers, self._scores(ids), ids, f"its scores are not those of model {model.name!r}", near=near
+            )
 
     def _scores(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         return self._ask(ids[None])
 
     def _ask(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        answers = self.export.ask(names.SERVING, token_ids=ids.astype(np.int64))
+        try:
+            answers = self.export.ask(names.SERVING, token_ids=ids.astype(np.int64))
+        except tf.errors.InvalidArgumentError as error:
+            if self.card["bad_ids"] == "error" and ((ids < 0) | (ids >= len(self.export.vocabulary))).any():
+                raise
+            reason = (error.message.strip().splitlines() or [""])[0]
+            raise self._wrong(f"it does not answer token_ids of shape {ids.shape}: {reason}") from error
         for name in self.card["outputs"]:
             if name not in answers:
                 raise self._wrong(f"it has no output {name!r}, but {', '.join(sorted(answers))}")
         return {name: answers[name] for name in self.card["outputs"]}
 
     def _compare(
-        self, wanted: dict[str, np.ndarray], got: dict[str, np.ndarray], ids: np.ndarray, what: str, way_out: str = ""
+        self,
+        wanted: dict[str, np.ndarray],
+        got: dict[str, np.ndarray],
+        ids: np.ndarray,
+        what: str,
+        way_out: str = "",
+        *,
+        near: float = 0.0,
     ) -> None:
+        tolerance = max(near, _TOLERANCE[self.card.get("precision", "float32")])
         for name, scores in wanted.items():
-            apart = float(np.abs(scores - got[name]).max())
-            if not apart <= _TOLERANCE * max(1.0, float(np.abs(scores).max())):
+            apart = float(np.abs(scores.astype(np.float64) - got[name]).max())
+            if not apart <= tolerance * max(1.0, float(np.abs(scores).max())):
                 raise self._wrong(f"{what}: {name!r} is {apart:.2g} apart for token_ids {ids.tolist()[:20]}.{way_out}")
 
     def _wrong(self, what: str) -> SavedModelError:
@@ -188,8 +244,8 @@ def _way_out(model: keras.Model | None) -> str:
     which = f", without regard to the mask: {', '.join(named)}" if named else ""
     return (
         f" A layer reads padding as words{which}. Give the embedding a mask (mask_zero=True) and put a layer that heeds it in "
-        f"its place (build_classifier does), or fix the length of the input. Or export with check=False, if all requests "
-        f"have one length."
+        f"its place (build_classifier does; keras.layers.Add keeps a mask that x + y loses), or fix the length of the input. "
+        f"Or export with check=False, if all requests have one length."
     )
 
 

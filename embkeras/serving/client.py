@@ -93,12 +93,16 @@ class ExportedModel:
 
         Raises:
             ArgumentError: ids that are not integers, or of another shape.
-            SavedModelError: the model has no output `scores`.
+            SavedModelError: the model has no output `scores`, or refuses the ids.
         """
         ids = np.asarray(token_ids)
         if ids.ndim != 2 or (ids.size and ids.dtype.kind not in "iu"):
             raise ArgumentError(f"token_ids must be integers (batch, time). Received: {ids.dtype}, shape {ids.shape}.")
-        answers = self.ask("serving_default", token_ids=ids.astype(np.int64))
+        try:
+            answers = self.ask("serving_default", token_ids=ids.astype(np.int64))
+        except tf.errors.InvalidArgumentError as error:
+            reason = (error.message.strip().splitlines() or [""])[0]
+            raise SavedModelError(f"{str(self.folder)!r} refuses token_ids of shape {ids.shape}: {reason}") from error
         if "scores" not in answers:
             raise SavedModelError(f"{str(self.folder)!r} has no output 'scores', but {', '.join(sorted(answers))}.")
         return answers["scores"]

@@ -1,5 +1,7 @@
 """Texts to ids from an export's own assets, for a process that asks a server: no TensorFlow, no Keras."""
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,12 +51,20 @@ class Encoder:
         self.vocabulary = Vocabulary.load(assets / VOCABULARY_FILE)
         if self.vocabulary.fingerprint != self.card["vocabulary_fingerprint"]:
             raise SavedModelError(f"The vocabulary in {str(assets)!r} is not the one the model was exported with.")
-        self.class_names = None if self.card["class_names"] is None else tuple(self.card["class_names"])
+        # Exports of before do not tell.
+        if self.card.get("tokenizer_fingerprint", self.tokenizer_fingerprint) != self.tokenizer_fingerprint:
+            raise SavedModelError(f"The tokenizer in {str(assets)!r} is not the one the model was exported with.")
+        self.class_names = _names(self.card["class_names"], assets)
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the vocabulary: equal for two exports if and only if their ids mean the same."""
         return self.vocabulary.fingerprint
+
+    @property
+    def tokenizer_fingerprint(self) -> str | None:
+        """SHA-256 of the tokenizer's rules: equal for two exports that cut texts alike. None without a tokenizer."""
+        return tokenizer_fingerprint(self.vocabulary)
 
     @property
     def size(self) -> int:
@@ -76,6 +86,21 @@ class Encoder:
 
     def __repr__(self) -> str:
         return f"Encoder({self.size:,} tokens, fingerprint {self.fingerprint[:12]}...)"
+
+
+def _names(names: Any, assets: Path) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise SavedModelError(f"The card in {str(assets)!r} is damaged: class_names is {names!r}.")
+    return tuple(names)
+
+
+def tokenizer_fingerprint(vocabulary: Vocabulary) -> str | None:
+    """SHA-256 over the settings of a vocabulary's tokenizer, as 64 hexadecimal digits; None without one."""
+    if vocabulary.tokenizer is None:
+        return None
+    return hashlib.sha256(json.dumps(vocabulary.tokenizer.to_dict(), sort_keys=True).encode("ascii")).hexdigest()
 
 
 def _assets_of(path: Path) -> tuple[Path, str | None]:

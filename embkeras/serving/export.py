@@ -15,22 +15,25 @@ import tensorflow as tf
 
 from embkeras.errors import ArgumentError, OutputError, SavedModelError
 from embkeras.files import written_beside
-from embkeras.layers.base_table import STORED
-from embkeras.layers.embedding import PretrainedEmbedding
-from embkeras.layers.naming import walk
 from embkeras.serving import names, signatures
 from embkeras.serving.artifact import card_of, write_assets, write_card
 from embkeras.serving.check import check_saved_model
+from embkeras.serving.exportable import (
+    check_arguments,
+    check_model,
+    first_line,
+    fixed_time,
+    least_length,
+    output_names,
+    why_not,
+)
 from embkeras.serving.folding import embeddings_of, folded
 from embkeras.serving.model_card import check_about, model_card, write_about
 from embkeras.serving.names import TOKENS_FILE, latest_version
-from embkeras.serving.server_config import write_server_config
-from embkeras.serving.signatures import BAD_IDS, Contract
-from embkeras.serving.warm_up import write_warm_up
+from embkeras.serving.server_config import check_name, write_server_config
+from embkeras.serving.signatures import Contract
+from embkeras.serving.warm_up import WARM_UP_LENGTHS, write_warm_up
 from embkeras.vectors.vocabulary import Vocabulary
-
-_LARGEST_EXACT_FLOAT_ID = 1 << 24
-_LONGEST_LEAST = 64  # tokens: a model that reads no text of this length reads none
 
 
 def export_saved_model(
@@ -85,30 +88,62 @@ def export_saved_model(
         ArgumentError: a version below 1, another dtype or policy, another number of class names than scores.
         OutputError: the folder cannot be written.
     """
-    path = Path(path)
+    path = _folder(path)
     target = path / str(_number(path, version))
-    _check_arguments(model, vocabulary, dtype, bad_ids)
+    check_arguments(model, vocabulary, dtype, bad_ids, class_names)
+    if with_config:
+        check_name(path.name)
     if target.exists() and not overwrite:
         raise SavedModelError(
             f"Version {target.name} of {str(path)!r} exists already; versions are never overwritten without overwrite=True."
         )
     about = check_about(about)
-    _check_model(model, vocabulary)
+    check_model(model, vocabulary, dtype)
     contract = _contract(model, vocabulary, bad_ids, class_names)
-    with tempfile.TemporaryDirectory() as assets, written_beside(target, overwrite=overwrite) as beside:
-        card = _write(model, contract, dtype, Path(assets), beside, str(target))
-        (beside / "README.md").write_text(model_card(path.name, card, about), encoding="utf-8")
-        write_about(beside / "assets", about)
-        write_warm_up(beside, path.name, names.SERVING, len(vocabulary), contract.least)
-        if check:
-            check_saved_model(beside, model=model)
-    if with_config:
-        write_server_config(path, path.name)
+    try:
+        with tempfile.TemporaryDirectory() as assets, written_beside(target, overwrite=overwrite) as beside:
+            card = _write(model, contract, dtype, Path(assets), beside, target)
+            (beside / "README.md").write_text(model_card(path.name, card, about), encoding="utf-8")
+            write_about(beside / "assets", about)
+            write_warm_up(beside, card)
+            if check:
+                _checked(beside, model, target)
+            if with_config:
+                write_server_config(path, path.name, pads=vocabulary.padding_id is not None)
+    except OutputError:
+        if version is not None or overwrite or not target.exists():
+            raise
+        # Somebody else took the number in the meantime.
+        return export_saved_model(
+            model,
+            path,
+            vocabulary=vocabulary,
+            dtype=dtype,
+            class_names=class_names,
+            bad_ids=bad_ids,
+            check=check,
+            with_config=with_config,
+            about=about,
+        )
     return target
 
 
+def _folder(path: Any) -> Path:
+    """The model's folder, with a name also where it is "."."""
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentError(f"path must be the folder of a model. Received: {path!r}.")
+    return Path(path) if Path(path).name else Path(path).resolve()
+
+
+def _checked(beside: Path, model: keras.Model, target: Path) -> None:
+    try:
+        check_saved_model(beside, model=model)
+    except SavedModelError as error:  # the folder has no name of its own yet
+        raise SavedModelError(str(error).replace(repr(str(beside)), repr(str(target)))) from error.__cause__
+
+
 def _write(
-    model: keras.Model, contract: Contract, dtype: str, assets: Path, beside: Path, target: str
+    model: keras.Model, contract: Contract, dtype: str, assets: Path, beside: Path, target: Path
 ) -> dict[str, Any]:
     """The SavedModel with its assets; gives the card."""
     module = tf.Module()
@@ -128,7 +163,7 @@ def _write(
         if no_texts is None:
             module.table, lookup = signatures.token_lookup(contract.vocabulary, str(assets / TOKENS_FILE))
             served[names.TEXT] = signatures.text_signature(model, contract, lookup)
-        card = card_of(model, contract, stored, dtype, embed, no_texts)
+        card = card_of(target.parent.name, model, contract, stored, dtype, embed, no_texts)
         served[names.ABOUT] = signatures.about_signature(card)
         _check_variables(served, stored.variables, dtype)
     write_card(assets, card)
@@ -136,7 +171,7 @@ def _write(
     try:
         tf.saved_model.save(module, str(beside), signatures=served)
     except tf.errors.OpError as error:  # TensorFlow's own word for a full disk
-        raise OutputError(f"Cannot write {target!r}: {_first_line(error.message)}") from error
+        raise OutputError(f"Cannot write {str(target)!r}: {first_line(error.message)}") from error
     return card
 
 
@@ -153,24 +188,13 @@ def _check_variables(served: Mapping[str, Any], stored: Sequence[tf.Variable], d
 
 
 def _contract(model: keras.Model, vocabulary: Vocabulary, bad_ids: str, class_names: Sequence[str] | None) -> Contract:
-    most = _fixed_time(model)
-    least = most or _least(model)
-    outputs = _output_names(model, least, class_names)
-    names = None if class_names is None else [str(name) for name in class_names]
-    return Contract(vocabulary, outputs, bad_ids, least, most, names)
-
-
-def _least(model: keras.Model) -> int:
-    """The shortest text, in tokens, that the model reads: a convolution without padding fails on shorter ones."""
-    reason = ""
-    for length in range(1, _LONGEST_LEAST + 1):
-        try:
-            model(tf.zeros((1, length), tf.int64), training=False)
-        except Exception as error:  # whatever a layer makes of it
-            reason = _first_line(str(error))
-        else:
-            return length
-    raise SavedModelError(f"Model {model.name!r} reads no text of 1 to {_LONGEST_LEAST} tokens: {reason}")
+    most = fixed_time(model)
+    least = most or least_length(model)
+    outputs = output_names(model, least, class_names)
+    lengths = {min(max(least, length), most or length) for length in WARM_UP_LENGTHS}
+    warm_up = [length for length in sorted(lengths) if why_not(model, max(length, most or 0)) is None]
+    names = None if class_names is None else list(class_names)
+    return Contract(vocabulary, outputs, bad_ids, least, most, names, warm_up)
 
 
 def _number(path: Path, version: int | None) -> int:
@@ -178,69 +202,6 @@ def _number(path: Path, version: int | None) -> int:
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise ArgumentError(f"version must be an integer of at least 1. Received: {version!r}.")
     return number
-
-
-def _check_arguments(model: Any, vocabulary: Any, dtype: str, bad_ids: str) -> None:
-    if dtype not in STORED:
-        raise ArgumentError(f"dtype must be one of {', '.join(STORED)}. Received: {dtype!r}.")
-    if bad_ids not in BAD_IDS:
-        raise ArgumentError(f"bad_ids must be one of {', '.join(BAD_IDS)}. Received: {bad_ids!r}.")
-    if not isinstance(model, keras.Model) or not isinstance(vocabulary, Vocabulary):
-        raise ArgumentError(
-            f"export_saved_model takes a keras.Model and a Vocabulary. "
-            f"Received: {type(model).__name__} and {type(vocabulary).__name__}."
-        )
-
-
-def _check_model(model: keras.Model, vocabulary: Vocabulary) -> None:
-    if not model.built:
-        raise SavedModelError(f"Model {model.name!r} is not built: call it once before exporting it.")
-    inputs = getattr(model, "inputs", None) or []  # a subclassed model has none to show
-    if len(inputs) > 1:
-        raise SavedModelError(f"Model {model.name!r} must have one input of token ids. Received: {len(inputs)}.")
-    if not vocabulary.oov_ids:
-        raise SavedModelError("The vocabulary has no OOV id, which ids outside the table are mapped to.")
-    _check_tables(model, len(vocabulary))
-    floats = inputs and not keras.backend.is_int_dtype(inputs[0].dtype)
-    if floats and len(vocabulary) > _LARGEST_EXACT_FLOAT_ID:
-        raise SavedModelError(
-            f"Model {model.name!r} takes {inputs[0].dtype} input, which cannot tell ids above "
-            f"{_LARGEST_EXACT_FLOAT_ID:,} apart; give it keras.Input(..., dtype='int64')."
-        )
-
-
-def _check_tables(model: keras.Model, size: int) -> None:
-    """Refuse a vocabulary of another size than the table that its ids are looked up in."""
-    tables = {path: layer for path, layer in walk(model) if isinstance(layer, keras.layers.Embedding)}
-    own = {path: layer for path, layer in tables.items() if isinstance(layer, PretrainedEmbedding)}
-    # Other embeddings may stand for positions; without one of ours, any one of the vocabulary's size will do.
-    wrong = [(path, layer.input_dim) for path, layer in (own or tables).items() if layer.input_dim != size]
-    if wrong and (own or len(wrong) == len(tables)):
-        raise SavedModelError(f"Layer {wrong[0][0]!r} has {wrong[0][1]} rows, but the vocabulary {size} tokens.")
-
-
-def _fixed_time(model: keras.Model) -> int | None:
-    """The number of tokens that the model insists on, or None."""
-    inputs = getattr(model, "inputs", None)
-    return inputs[0].shape[1] if inputs and len(inputs[0].shape) > 1 else None
-
-
-def _first_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[0]
-
-
-def _output_names(model: keras.Model, least: int, class_names: Sequence[str] | None) -> list[str]:
-    """Names of the outputs, in the order in which the model gives them."""
-    answers = model(tf.zeros((1, least), tf.int64), training=False)
-    if isinstance(answers, dict):
-        return sorted(answers)
-    if isinstance(answers, list | tuple):
-        return list(model.output_names)
-    if isinstance(class_names, str):
-        raise ArgumentError(f"class_names must be a sequence of names. Received the string {class_names!r}.")
-    if class_names is not None and len(class_names) != answers.shape[-1]:
-        raise ArgumentError(f"The model scores {answers.shape[-1]} classes. Received: {len(class_names)} class names.")
-    return ["scores"]
 
 
 def _next_version(path: Path) -> int:

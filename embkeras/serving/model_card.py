@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from embkeras.errors import ArgumentError
@@ -17,22 +18,37 @@ def check_about(about: Mapping[str, Any] | None) -> dict[str, Any]:
     Raises:
         ArgumentError: something else.
     """
+    if about is not None and not isinstance(about, Mapping):
+        raise ArgumentError(f"about maps titles of the model card to what they hold. Received: {about!r}.")
     about = dict(about or {})
     for title, value in about.items():
         if not isinstance(title, str) or not isinstance(value, str | pd.DataFrame | Mapping):
             raise ArgumentError(
                 f"about maps titles of the model card to a text, a DataFrame or numbers by name. Received: {title!r}: {value!r}."
             )
+    try:
+        json.dumps(_plain(about), default=_number).encode("utf-8")
+        "".join(map(_section, about.values())).encode("utf-8")
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"about must be what JSON can hold. Received a section that it cannot: {error}.") from error
     return about
 
 
 def write_about(folder: Path, about: Mapping[str, Any]) -> None:
     """The same sections as plain data; a table is a list of rows by column."""
-    plain = {
+    Path(folder, ABOUT_FILE).write_text(json.dumps(_plain(about), indent=1, default=_number), encoding="ascii")
+
+
+def _plain(about: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         title: json.loads(value.to_json(orient="records")) if isinstance(value, pd.DataFrame) else value
         for title, value in about.items()
     }
-    Path(folder, ABOUT_FILE).write_text(json.dumps(plain, indent=1, default=str), encoding="ascii")
+
+
+def _number(value: Any) -> Any:
+    """NumPy's numbers as Python's; anything else as text."""
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def model_card(name: str, card: Mapping[str, Any], about: Mapping[str, Any]) -> str:
@@ -47,11 +63,29 @@ A text classifier that is asked in token ids, exported by embkeras. `assets/{VOC
 |---|---|
 {signatures}
 
+{_asking(name, card)}
+
 | | |
 |---|---|
 {facts}
 """
     return text + "".join(f"\n## {title}\n\n{_section(value)}\n" for title, value in about.items())
+
+
+def _asking(name: str, card: Mapping[str, Any]) -> str:
+    """How a server is asked."""
+    padding = card["padding_id"]
+    ids = ([] if padding is None else [padding]) + [card["vocabulary_size"] - 1] * (card["most"] or 2)
+    asked = json.dumps({"instances": [ids[: card["most"]]]})
+    text = f"""Over REST:
+
+    curl -d '{asked}' http://HOST:8501/v1/models/{name}:predict"""
+    if padding is None:
+        return text
+    return f"""{text}
+
+A request may begin with {padding}, the padding, and has to where a server with batching lets requests of several lengths share one:
+it fills short ones up with their first number."""
 
 
 def _described(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -220,6 +220,12 @@ class ServingClient:
                 f"words. Received: {served.card['vocabulary_size']} tokens, fingerprint {fingerprint}; the encoder's are "
                 f"{self.encoder.size} and {self.encoder.fingerprint}."
             )
+        cuts = served.card.get("tokenizer_fingerprint", self.encoder.tokenizer_fingerprint)
+        if cuts != self.encoder.tokenizer_fingerprint:
+            raise SavedModelError(
+                f"{self._whose}, version {served.version}, has another tokenizer than the encoder: texts would become other "
+                f"ids. Received: fingerprint {cuts}; the encoder's is {self.encoder.tokenizer_fingerprint}."
+            )
 
     def _ask(self, version: int, signature: str, inputs: Mapping[str, np.ndarray], output: str) -> np.ndarray:
         ask = functools.partial(self._transport.ask, self.model, version, signature, inputs, output)

@@ -15,6 +15,7 @@ from embkeras.serving.attempts import Gone, Unavailable, quoted
 _PORT = 8500
 # A server that comes back is found within a second. gRPC's own pause grows to two minutes, in which nothing is tried.
 _OPTIONS = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
+_OPTIONS += [("grpc.max_receive_message_length", 1 << 28)]  # bytes; the default of 4 MB is 64 texts of 16,000 classes
 
 
 class RpcTransport:

@@ -5,15 +5,34 @@ share a batch; it pads with the first number of each request, which is why expor
 why a client sends a 0 in front.
 """
 
+import re
 from pathlib import Path
 
+from embkeras.errors import ArgumentError
 from embkeras.files import written_beside
 
 MODELS, BATCHING, COMPOSE = "models.config", "batching.config", "compose.yaml"
 
 
-def write_server_config(path: Path, name: str) -> None:
-    """Write the three files into the model's folder.
+def check_name(name: str) -> None:
+    """Refuse a name that would have to be quoted in these files, each in another way.
+
+    Raises:
+        ArgumentError: it holds something else than letters, digits, `_`, `.` and `-`.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise ArgumentError(
+            f"with_config=True names the model like its folder: letters, digits, '_', '.' and '-'. Received: {name!r}."
+        )
+
+
+def write_server_config(path: Path, name: str, *, pads: bool = True) -> None:
+    """Write the three files into the model's folder, but for those that are there: somebody may have changed them.
+
+    Args:
+        path: the model's folder.
+        name: of the model.
+        pads: whether requests of several lengths may share a batch.
 
     Raises:
         OutputError: one cannot be written.
@@ -28,11 +47,11 @@ def write_server_config(path: Path, name: str) -> None:
   }}
 }}
 """,
-        BATCHING: """max_batch_size { value: 64 }
-batch_timeout_micros { value: 2000 }
-max_enqueued_batches { value: 100 }
-num_batch_threads { value: 2 }
-pad_variable_length_inputs: true
+        BATCHING: f"""max_batch_size {{ value: 64 }}
+batch_timeout_micros {{ value: 2000 }}
+max_enqueued_batches {{ value: 100 }}
+num_batch_threads {{ value: 2 }}
+pad_variable_length_inputs: {str(pads).lower()}
 """,
         COMPOSE: f"""services:
   {name}:
@@ -46,5 +65,6 @@ pad_variable_length_inputs: true
 """,
     }
     for file, text in contents.items():
-        with written_beside(path / file) as beside:
-            beside.write_text(text, encoding="utf-8")
+        if not (path / file).exists():
+            with written_beside(path / file) as beside:
+                beside.write_text(text, encoding="utf-8")

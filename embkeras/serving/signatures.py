@@ -32,6 +32,7 @@ class Contract:
         least: tokens that a text is filled up to.
         most: tokens that a model of one length takes, or None.
         class_names: for the output `classes`, or None.
+        warm_up: lengths of the requests that a server asks itself first.
     """
 
     vocabulary: Vocabulary
@@ -40,6 +41,7 @@ class Contract:
     least: int = 1
     most: int | None = None
     class_names: Sequence[str] | None = None
+    warm_up: Sequence[int] = ()
 
     @property
     def padding(self) -> int:
@@ -68,7 +70,7 @@ class Contract:
         return tf.where(outside, tf.constant(self.oov, tf.int64), ids)
 
     def at_the_front(self, ids: tf.Tensor) -> tf.Tensor:
-        """Checked ids with each text at the front of its row; one without tokens is one "[UNK]"."""
+        """Checked ids with each text at the front of its row, as wide as the longest; one without tokens is one "[UNK]"."""
         lacking = tf.maximum(self.least - tf.shape(ids)[1], 0)
         fill = self.oov if self.padding == _NONE else self.padding
         ids = tf.pad(ids, [[0, 0], [0, lacking]], constant_values=tf.constant(fill, tf.int64))
@@ -79,6 +81,8 @@ class Contract:
         empty = tf.reduce_all(padding, axis=1, keepdims=True)
         first = tf.range(tf.shape(ids)[1])[None] == 0
         ids = tf.where(empty & first, tf.constant(self.oov, tf.int64), ids)
+        longest = tf.reduce_max(tf.reduce_sum(tf.cast(~padding, tf.int32), axis=1))
+        ids = ids[:, : tf.maximum(longest, max(1, self.least))]
         return ids if self.most is None else self._not_longer(ids)
 
     def _not_longer(self, ids: tf.Tensor) -> tf.Tensor:
@@ -105,6 +109,8 @@ class Contract:
 
 
 def _nan_where(bad: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+    if not scores.dtype.is_floating:
+        return scores
     bad = tf.reshape(bad, [-1] + [1] * (scores.shape.rank - 1))
     return tf.where(bad, tf.constant(float("nan"), scores.dtype), scores)
 
@@ -186,6 +192,10 @@ def why_no_texts(vocabulary: Vocabulary) -> str | None:
     """Why an export with this vocabulary cannot read texts, or None if it can."""
     if vocabulary.tokenizer is None:
         return "the vocabulary has no tokenizer"
+    if vocabulary.padding_id is None:
+        return "the vocabulary has no padding id, with which texts of several lengths could share a batch"
+    if not token_lines(vocabulary):
+        return "the vocabulary has no token that a text could hold"
     return None
 
 

@@ -5,23 +5,46 @@ The format is a TFRecord file of PredictionLog messages in `assets.extra/`
 package that defines the messages is an extra.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from embkeras.serving import names
+
 WARM_UP_FILE, WARM_UP_LENGTHS = "tf_serving_warmup_requests", (1, 8, 32, 128)
 
 
-def write_warm_up(folder: Path, model_name: str, signature: str, size: int, least: int) -> None:
-    """Requests of several lengths, which TensorFlow Serving runs before it says that the model is there."""
+def write_warm_up(folder: Path, card: Mapping[str, Any]) -> None:
+    """Write the requests that the card tells of. A server that fails to answer one of them does not load the model."""
     extra = folder / "assets.extra"
     extra.mkdir()
     with tf.io.TFRecordWriter(str(extra / WARM_UP_FILE)) as out:
-        for length in sorted({max(least, length) for length in WARM_UP_LENGTHS}):
-            ids = np.arange(length, dtype=np.int64)[None] % size
-            out.write(_prediction_log(model_name, signature, {"token_ids": ids}))
+        for record in warm_up_records(card):
+            out.write(record)
+
+
+def warm_up_records(card: Mapping[str, Any]) -> Iterable[bytes]:
+    """The requests, one a length, as they stand in the file."""
+    for ids in warm_up_ids(card):
+        yield _prediction_log(card["name"], names.SERVING, {names.TOKEN_IDS: ids})
+
+
+def warm_up_ids(card: Mapping[str, Any]) -> Iterable[np.ndarray]:
+    """The ids of each request, int64 of shape (1, length)."""
+    for length in card["warm_up"]:
+        yield np.arange(length, dtype=np.int64)[None] % card["vocabulary_size"]
+
+
+def read_warm_up(folder: Path) -> list[bytes]:
+    """The requests in the file of an export.
+
+    Raises:
+        tf.errors.OpError: it is missing or damaged.
+    """
+    return [record.numpy() for record in tf.data.TFRecordDataset(str(folder / "assets.extra" / WARM_UP_FILE))]
 
 
 def _prediction_log(model_name: str, signature: str, inputs: Mapping[str, np.ndarray]) -> bytes:

@@ -49,9 +49,13 @@ def test_a_good_export_passes(path):
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_small_tables_pass(tmp_path, dtype):
-    """Their scores are not those of the model to the last digit, and are not compared."""
+    """Their scores are not those of the model to the last digit, but near: another model is told apart."""
     ek.export_saved_model(_model(), tmp_path, vocabulary=VOCABULARY, dtype=dtype)
     check_saved_model(tmp_path, model=_model())
+    other = _model()
+    other.get_layer("scores").bias.assign([2.0, -2.0])
+    with pytest.raises(SavedModelError, match="scores are not those of model 'classifier'"):
+        check_saved_model(tmp_path, model=other)
 
 
 _UNMASKED = {
@@ -68,7 +72,8 @@ def test_a_model_that_reads_padding_is_not_exported(tmp_path, name):
     layers = [keras.Input((None,), dtype="int64"), table, *_UNMASKED[name](), keras.layers.Dense(2)]
     model = keras.Sequential(layers)
     with pytest.raises(
-        SavedModelError, match=r"scores depend on padding \(1 behind\): .* reads padding as words.* check=False"
+        SavedModelError,
+        match=r"scores depend on padding \(beside longer texts of a batch\): .* reads padding as words.* check=False",
     ):
         ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY)
     assert list(tmp_path.iterdir()) == []
@@ -119,6 +124,72 @@ def test_a_card_that_lies(copy, changes, message):
     _change_card(copy, **changes)
     with pytest.raises(SavedModelError, match=message):
         check_saved_model(copy)
+
+
+@pytest.mark.parametrize("changes", [{"most": 3}, {"padding_id": None}, {"vocabulary_size": 7}, {"tables": {}}])
+def test_a_card_of_another_export(copy, changes):
+    """The model holds the card, too, and gives it to clients."""
+    _change_card(copy, **changes)
+    with pytest.raises(
+        SavedModelError, match=f"embkeras.json and the signature 'about' differ in {next(iter(changes))}"
+    ):
+        check_saved_model(copy)
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """An export with class names."""
+    path = tmp_path_factory.mktemp("named") / "model"
+    ek.export_saved_model(_model(), path, vocabulary=VOCABULARY, class_names=["no", "yes"])
+    return path
+
+
+def test_class_names_in_another_order(named, tmp_path):
+    """A client would call every text by the wrong name."""
+    copy = shutil.copytree(named, tmp_path / "model")
+    _change_card(copy, class_names=["yes", "no"])
+    with pytest.raises(SavedModelError, match=r"classes.txt does not hold the class names yes, no"):
+        check_saved_model(copy)
+    (copy / "1" / "assets" / "classes.txt").write_text("yes\nno\n")
+    with pytest.raises(SavedModelError, match=r"its output 'classes' gives \['no', 'yes'\] and not \['yes', 'no'\]"):
+        check_saved_model(copy)
+    _change_card(copy, class_names=5)
+    with pytest.raises(SavedModelError, match=r"is damaged: class_names is 5"):
+        check_saved_model(copy)
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut off", "another"])
+def test_warm_up_requests_that_are_damaged(copy, path, damage):
+    """A server would not load the model."""
+    file = copy / "1" / "assets.extra" / "tf_serving_warmup_requests"
+    contents = file.read_bytes()
+    file.unlink()
+    if damage != "removed":
+        file.write_bytes(contents[:-3] if damage == "cut off" else b"")
+    with pytest.raises(SavedModelError, match="its warm-up requests are missing, damaged or others"):
+        check_saved_model(copy)
+
+
+def test_another_tokenizer(copy):
+    """Its texts become other ids than those that the model makes of them."""
+    other = ek.Vocabulary(VOCABULARY.tokens, tokenizer=ek.Tokenizer(lowercase=False))
+    assert other.fingerprint == VOCABULARY.fingerprint
+    other.save(copy / "1" / "assets" / "vocabulary.json")
+    with pytest.raises(SavedModelError, match=r"tokenizer in .* is not the one the model was exported with"):
+        check_saved_model(copy)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("architecture", ["mean", "cnn", "lstm"])
+def test_rounding_of_small_floats_is_not_taken_for_padding(tmp_path, policy, architecture):
+    """A model that computes in 16 bits is exported, and its card says so."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = ek.build_classifier(ALIGNED, 2, architecture=architecture, units=3)
+        folder = ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert json.loads((folder / "assets" / "embkeras.json").read_text())["precision"] == policy.removeprefix("mixed_")
 
 
 def test_a_signature_that_is_missing(tmp_path):
@@ -172,5 +243,7 @@ def test_about_of_another_vocabulary(tmp_path, monkeypatch):
     """A client would compare with the wrong one."""
     real = signatures.about_signature
     monkeypatch.setattr(signatures, "about_signature", lambda card: real(card | {"vocabulary_fingerprint": "0" * 64}))
-    with pytest.raises(SavedModelError, match=r"the signature 'about' gives another fingerprint than embkeras.json"):
+    with pytest.raises(
+        SavedModelError, match=r"embkeras.json and the signature 'about' differ in vocabulary_fingerprint\."
+    ):
         ek.export_saved_model(_model(), tmp_path, vocabulary=VOCABULARY)

@@ -1,6 +1,8 @@
 """export_saved_model: ids in, named scores out, one copy of the table."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -9,7 +11,9 @@ import pytest
 import tensorflow as tf
 
 import embkeras as ek
+from embkeras import serving
 from embkeras.errors import ArgumentError, OutputError, SavedModelError
+from embkeras.serving import export
 
 V, D = 40, 6
 
@@ -254,3 +258,152 @@ def test_class_names_may_not_be_one_string(model, vocabulary, tmp_path):
     """A string would be read as one name a letter."""
     with pytest.raises(ArgumentError, match="Received the string 'abc'"):
         ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, class_names="abc")
+
+
+class Positions(keras.layers.Layer):
+    """Adds a vector for each of the first so many places."""
+
+    def __init__(self, longest):
+        super().__init__()
+        self.supports_masking = True
+        self.table = keras.layers.Embedding(longest, D)
+
+    def call(self, inputs):
+        return inputs + self.table(keras.ops.arange(keras.ops.shape(inputs)[1]))
+
+
+def _headed(ids, vectors):
+    return keras.Model(ids, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling1D()(vectors)))
+
+
+def _table(vocabulary):
+    return ek.build_embedding(ek.AlignedMatrix(np.random.default_rng(0).normal(size=(V, D)), vocabulary))
+
+
+@pytest.mark.parametrize(("most", "warm_up"), [(10, [10]), (None, [1, 8, 32, 128])])
+def test_warm_up_requests_are_no_longer_than_the_model_reads(vocabulary, tmp_path, most, warm_up):
+    """TensorFlow Serving does not load a model that fails to answer one."""
+    ids = keras.Input((most,), dtype="int64")
+    model = _headed(ids, _table(vocabulary)(ids))
+    folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary)
+    assert json.loads((folder / "assets" / "embkeras.json").read_text())["warm_up"] == warm_up
+
+
+def test_padding_may_be_longer_than_the_model_has_places(vocabulary, tmp_path):
+    """It is cut off behind the longest text; a text that is too long is refused by name of the shape."""
+    ids = keras.Input((None,), dtype="int64")
+    model = _headed(ids, Positions(64)(_table(vocabulary)(ids)))
+    folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary)
+    assert json.loads((folder / "assets" / "embkeras.json").read_text())["warm_up"] == [1, 8, 32]
+    export = ek.ExportedModel(folder)
+    np.testing.assert_allclose(export.scores([[0, 3, 4] + 300 * [0]]), export.scores([[3, 4]]), atol=1e-6)
+    with pytest.raises(SavedModelError, match=r"refuses token_ids of shape \(1, 65\)"):
+        export.scores([65 * [3]])
+
+
+def test_outputs_of_one_name_are_refused(vocabulary, tmp_path):
+    """One of them would be lost."""
+    ids, head = keras.Input((None,), dtype="int64"), keras.layers.Dense(2, name="head")
+    vectors = keras.layers.GlobalAveragePooling1D()(_table(vocabulary)(ids))
+    model = keras.Model(ids, [head(vectors), head(-vectors)])
+    with pytest.raises(SavedModelError, match="share a name: head, head"):
+        ek.export_saved_model(model, tmp_path, vocabulary=vocabulary)
+
+
+def test_class_names_are_for_one_output(vocabulary, tmp_path):
+    """Of two outputs it cannot be said which they belong to."""
+    ids = keras.Input((None,), dtype="int64")
+    vectors = keras.layers.GlobalAveragePooling1D()(_table(vocabulary)(ids))
+    model = keras.Model(ids, {name: keras.layers.Dense(2)(vectors) for name in "ab"})
+    with pytest.raises(ArgumentError, match=r"class_names are for a model with one output\. Model .* has a, b"):
+        ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, class_names=["x", "y"])
+
+
+def test_tuple_of_a_subclassed_model(vocabulary, tmp_path):
+    """Outputs without names are numbered."""
+
+    class Two(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.table, self.pool, self.head = (
+                _table(vocabulary),
+                keras.layers.GlobalAveragePooling1D(),
+                keras.layers.Dense(2),
+            )
+
+        def call(self, inputs):
+            scores = self.head(self.pool(self.table(inputs)))
+            return scores, keras.ops.argmax(scores, axis=-1)
+
+    model = Two()
+    model(np.array([[1, 2]]))
+    folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, bad_ids="error")
+    answers = ek.ExportedModel(folder).ask("serving_default", token_ids=np.array([[3, 4]]))
+    assert set(answers) == {"output_0", "output_1"} and answers["output_1"].dtype.kind == "i"
+
+
+def test_small_rows_are_for_our_layers(vocabulary, tmp_path):
+    """Keras' own Embedding would stay float32 without a word."""
+    ids = keras.Input((None,), dtype="int64")
+    model = _headed(ids, keras.layers.Embedding(V, D, mask_zero=True)(ids))
+    with pytest.raises(ArgumentError, match=r"dtype='int8' is for embedding layers of embkeras .* has none"):
+        ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, dtype="int8")
+
+
+@pytest.mark.parametrize("names", [["a", "b", "b"], ["a", "b\n", "c"], [b"a", b"b", b"c"], ["a", "b", "\ud800"]])
+def test_class_names_that_name_nothing(model, vocabulary, tmp_path, names):
+    """Twice, with a newline, bytes, and what no encoding holds."""
+    with pytest.raises(ArgumentError, match="class_names must be printable names, each once"):
+        ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, class_names=names)
+
+
+@pytest.mark.parametrize("about", [{"m": {("a", "b"): 1}}, {"m": "\ud800"}, [1], {"m": {np.int64(1): 1}}])
+def test_about_that_no_file_can_hold(model, vocabulary, tmp_path, about):
+    """Found before anything is written."""
+    with pytest.raises(ArgumentError, match="about "):
+        ek.export_saved_model(model, tmp_path / "m", vocabulary=vocabulary, about=about)
+    assert not (tmp_path / "m").exists()
+
+
+def test_numbers_of_numpy_stay_numbers(model, vocabulary, tmp_path):
+    """In about.json."""
+    about = {"Result": {"accuracy": np.float32(0.5), "texts": np.int64(3)}}
+    folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, about=about)
+    assert json.loads((folder / "assets" / "about.json").read_text()) == {"Result": {"accuracy": 0.5, "texts": 3}}
+
+
+def test_path_that_is_none(model, vocabulary):
+    """Refused as what it is."""
+    with pytest.raises(ArgumentError, match=r"path must be the folder of a model\. Received: None"):
+        ek.export_saved_model(model, None, vocabulary=vocabulary)
+
+
+def test_number_that_another_export_takes_meanwhile(model, vocabulary, tmp_path, monkeypatch):
+    """The next one is taken."""
+    real = export._checked
+    monkeypatch.setattr(export, "_checked", lambda *a: ((tmp_path / "1").mkdir(exist_ok=True), real(*a)))
+    assert ek.export_saved_model(model, tmp_path, vocabulary=vocabulary).name == "2"
+
+
+def test_server_config_of_the_current_folder(model, vocabulary, tmp_path, monkeypatch):
+    """The name is that of the folder; a file that is there stays as somebody made it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "batching.config").write_text("max_batch_size { value: 7 }")
+    ek.export_saved_model(model, ".", vocabulary=vocabulary, with_config=True)
+    assert f'name: "{tmp_path.name}"' in (tmp_path / "models.config").read_text()
+    assert (tmp_path / "batching.config").read_text() == "max_batch_size { value: 7 }"
+
+
+def test_server_config_needs_a_plain_name(model, vocabulary, tmp_path):
+    """Quotes and spaces are written in another way in each of the files."""
+    with pytest.raises(ArgumentError, match="Received: 'my \"model\"'"):
+        ek.export_saved_model(model, tmp_path / 'my "model"', vocabulary=vocabulary, with_config=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_clients_come_from_the_package():
+    """`from embkeras.serving import Encoder`, without TensorFlow."""
+    code = "import sys; from embkeras.serving import Encoder, ServingClient; assert 'tensorflow' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        serving.nothing  # noqa: B018

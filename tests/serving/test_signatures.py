@@ -184,6 +184,25 @@ def test_a_vocabulary_without_padding(tmp_path):
     np.testing.assert_allclose(_scores(export, [-5, 1]), _scores(export, [0, 1]), atol=1e-6)
 
 
+def test_without_padding_texts_cannot_share_a_batch(tmp_path):
+    """What fills a short text would be words: neither texts nor batches of several lengths are offered."""
+    vocabulary = ek.Vocabulary(["[UNK]", "a", "b"], padding_id=None, oov_ids=(0,), tokenizer=WORDS)
+    ids = keras.Input((None,), dtype="int64")
+    table = ek.build_embedding(ek.AlignedMatrix(np.eye(3, 4), vocabulary), mask_zero=False)
+    model = keras.Model(ids, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling1D()(table(ids))))
+    ek.export_saved_model(model, tmp_path / "m", vocabulary=vocabulary, with_config=True)
+    export = ExportedModel(tmp_path / "m")
+    assert "text" not in export.signatures and "has no padding id" in export.card["no_texts"]
+    assert "pad_variable_length_inputs: false" in (tmp_path / "m" / "batching.config").read_text()
+
+
+def test_vocabulary_of_special_tokens_alone(tmp_path):
+    """There is no text to look up."""
+    vocabulary = ek.Vocabulary(["", "[UNK]"], tokenizer=WORDS)
+    ek.export_saved_model(_model(vocabulary), tmp_path, vocabulary=vocabulary, check=False)
+    assert ExportedModel(tmp_path).card["no_texts"] == "the vocabulary has no token that a text could hold"
+
+
 def test_about_gives_the_card_once_for_each_number(tmp_path):
     """An input, since REST refuses a signature without one; a row for each, since batching refuses any other answer."""
     vocabulary = ek.Vocabulary(["", "[UNK]", "é", "b"])
