@@ -84,8 +84,8 @@ def _asking(name: str, card: Mapping[str, Any]) -> str:
         return text
     return f"""{text}
 
-A request may begin with {padding}, the padding, and has to where a server with batching lets requests of several lengths share one:
-it fills short ones up with their first number."""
+A request may begin with {padding}, the padding. It has to where a server with batching lets requests of several lengths share
+a batch, for it fills short ones up with their first number."""
 
 
 def _described(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -269,6 +269,7 @@ class Positions(keras.layers.Layer):
         self.table = keras.layers.Embedding(longest, D)
 
     def call(self, inputs):
+        """Vectors and places."""
         return inputs + self.table(keras.ops.arange(keras.ops.shape(inputs)[1]))
 
 
