@@ -18,6 +18,8 @@ from embkeras.vectors.postprocess import transform
 from embkeras.vectors.store import KeyedVectors
 from embkeras.vectors.vocabulary import Vocabulary
 
+_TOKENS_AT_ONCE = 20_000  # whose spellings are held at a time
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -241,17 +243,17 @@ def _find_rows(
     rows, how = np.full(len(vocabulary), -1, np.int64), [("", "oov")] * len(vocabulary)
     for id_ in vocabulary.special_ids:
         how[id_] = ("", "special")
-    left = {
-        id_: iter(spellings(token, fallbacks)) for id_, token in enumerate(vocabulary.tokens) if how[id_][1] == "oov"
-    }
-    while left:  # one spelling of each token at a time, for a store finds many words faster together than one by one
-        tried = {id_: spelling for id_, more in left.items() if (spelling := next(more, None)) is not None}
-        _check_asked_for(tried, wanted, vocabulary, fallbacks)
-        found = vectors.rows_of([spelling for spelling, _ in tried.values()])
-        for (id_, spelling), row in zip(tried.items(), found.tolist(), strict=True):
-            if row >= 0:
-                rows[id_], how[id_] = row, spelling
-        left = {id_: left[id_] for id_ in tried if rows[id_] < 0}
+    for start in range(0, len(vocabulary), _TOKENS_AT_ONCE):
+        some = range(len(vocabulary))[start : start + _TOKENS_AT_ONCE]
+        left = {id_: iter(spellings(vocabulary.tokens[id_], fallbacks)) for id_ in some if how[id_][1] == "oov"}
+        while left:  # one spelling of each token at a time, for many words are found faster together than one by one
+            tried = {id_: spelling for id_, more in left.items() if (spelling := next(more, None)) is not None}
+            _check_asked_for(tried, wanted, vocabulary, fallbacks)
+            found = vectors.rows_of([spelling for spelling, _ in tried.values()])
+            for (id_, spelling), row in zip(tried.items(), found.tolist(), strict=True):
+                if row >= 0:
+                    rows[id_], how[id_] = row, spelling
+            left = {id_: left[id_] for id_ in tried if rows[id_] < 0}
     return rows, how
 
 
@@ -259,10 +261,8 @@ def _check_asked_for(
     tried: dict[int, tuple[str, str]], wanted: frozenset[str] | None, vocabulary: Vocabulary, fallbacks: tuple[str, ...]
 ) -> None:
     """Refuse to call a word missing that loading was not asked for."""
-    if wanted is None:
-        return
     for id_, (spelling, _) in tried.items():
-        if spelling not in wanted:
+        if wanted is not None and spelling not in wanted:
             raise AlignmentError(
                 f"The vectors were loaded with words= and fallbacks= that did not ask for {spelling!r} "
                 f"(for the token {vocabulary.tokens[id_]!r}). Load them with this vocabulary and fallbacks={fallbacks!r}."

@@ -386,3 +386,15 @@ def test_transformed_without_a_row_found_is_refused(vocabulary):
     aligned = AlignedMatrix(np.ones((6, 2)), vocabulary, found=np.zeros(6, bool))
     with pytest.raises(ArgumentError, match="a mean needs at least 1 rows"):
         aligned.transformed(centre)
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_tokens_are_looked_up_some_at_a_time(monkeypatch, at_once):
+    """A million tokens would hold a million iterators; rows and spellings are the same."""
+    words = ["cat", "dog", "Straße", "new york"]
+    vectors = KeyedVectors(words, np.arange(8.0).reshape(4, 2).astype("float32"))
+    vocabulary = Vocabulary(["", "[UNK]", "Dog", "CAT", "x", "Straße", "dog", "new york"])
+    expected = align(vectors, vocabulary, oov="zeros")
+    monkeypatch.setattr(alignment, "_TOKENS_AT_ONCE", at_once)
+    aligned = align(vectors, vocabulary, oov="zeros")
+    assert aligned.values.tolist() == expected.values.tolist() and aligned.how == expected.how
