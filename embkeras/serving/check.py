@@ -17,11 +17,8 @@ from embkeras.serving.warm_up import read_warm_up, warm_up_ids, warm_up_records
 
 # Of the largest score, or of 1: sums in another order differ by less. By the coarsest type in which a layer computes.
 _TOLERANCE = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
-_STORED_TOLERANCE = {
-    "float32": 0.0,
-    "float16": 1e-2,
-    "int8": 0.1,
-}  # of scores from a table in fewer bytes: another model
+# The same for a table that is stored in fewer bytes, beside the model's own: enough to tell another model.
+_STORED_TOLERANCE = {"float32": 0.0, "float16": 1e-2, "int8": 0.1}
 _LENGTHS = (1, 2, 3, 7, 18, 40)
 _OUTSIDE = (-1, 2**31, 2**40, -(2**63))
 _SLACK, _SLACK_BYTES = 1.01, 200_000  # of variables/ over the bytes of the variables: its index and names
@@ -97,7 +94,7 @@ class _Asked:
         if wanted is None:
             return
         file = self.folder / "assets" / names.CLASSES_FILE
-        if not file.is_file() or file.read_text("utf-8", "replace").splitlines() != wanted:
+        if not file.is_file() or file.read_bytes() != "".join(f"{name}\n" for name in wanted).encode():
             raise self._wrong(f"{names.CLASSES_FILE} does not hold the class names {', '.join(wanted)}")
         answers = self.export.ask(names.SERVING, token_ids=self.texts[0][None].astype(np.int64))
         given = [name.decode("utf-8", "replace") for name in answers.get("classes", np.empty((1, 0)))[0].tolist()]

@@ -35,9 +35,11 @@ def check_arguments(model: Any, vocabulary: Any, dtype: str, bad_ids: str, class
         )
     if isinstance(class_names, str):
         raise ArgumentError(f"class_names must be a sequence of names. Received the string {class_names!r}.")
-    for name in class_names or ():
-        if not isinstance(name, str) or not name.isprintable() or list(class_names).count(name) > 1:
-            raise ArgumentError(f"class_names must be printable names, each once. Received, among others: {name!r}.")
+    seen = set()
+    for name in () if class_names is None else class_names:
+        if not isinstance(name, str) or "\n" in name or name in seen or name.encode(errors="replace").decode() != name:
+            raise ArgumentError(f"class_names must be names of one line, each once. Received, among others: {name!r}.")
+        seen.add(name)
 
 
 def check_model(model: keras.Model, vocabulary: Vocabulary, dtype: str) -> None:

@@ -354,7 +354,7 @@ def test_small_rows_are_for_our_layers(vocabulary, tmp_path):
 @pytest.mark.parametrize("names", [["a", "b", "b"], ["a", "b\n", "c"], [b"a", b"b", b"c"], ["a", "b", "\ud800"]])
 def test_class_names_that_name_nothing(model, vocabulary, tmp_path, names):
     """Twice, with a newline, bytes, and what no encoding holds."""
-    with pytest.raises(ArgumentError, match="class_names must be printable names, each once"):
+    with pytest.raises(ArgumentError, match="class_names must be names of one line, each once"):
         ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, class_names=names)
 
 
