@@ -94,7 +94,7 @@ class _Asked:
         if wanted is None:
             return
         file = self.folder / "assets" / names.CLASSES_FILE
-        if not file.is_file() or file.read_bytes() != "".join(f"{name}\n" for name in wanted).encode():
+        if not file.is_file() or file.read_bytes() != "".join(f"{name}\n" for name in wanted).encode(errors="replace"):
             raise self._wrong(f"{names.CLASSES_FILE} does not hold the class names {', '.join(wanted)}")
         answers = self.export.ask(names.SERVING, token_ids=self.texts[0][None].astype(np.int64))
         given = [name.decode("utf-8", "replace") for name in answers.get("classes", np.empty((1, 0)))[0].tolist()]
