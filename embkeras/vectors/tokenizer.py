@@ -19,9 +19,9 @@ _CLASS = re.compile(r"\[\^?\]?(?:[^\]\\]|\\.)*\]")
 # Anywhere in a pattern: classes and escapes on which the engines differ (\s holds \v in Python only; [:alpha:] is a
 # class in RE2 only).
 _ESCAPE_OUTSIDE = re.compile(r"(?<!\\)(?:\\\\)*(\\[sSZuUN])|\[:\^?[a-z]+:\]")
-# Outside brackets: groups other than (?:...), possessive quantifiers, {,n}, back-references, and "$", which in Python
-# also matches before a final newline.
-_SYNTAX_OUTSIDE = re.compile(r"\(\?(?!:)|[*+?}]\+|\{,|\\[1-9]|(?<!\\)\$")
+# Outside brackets: groups other than (?:...), possessive quantifiers, {,n}, more than the 1,000 repetitions that RE2 takes,
+# back-references, and "$", which in Python also matches before a final newline.
+_SYNTAX_OUTSIDE = re.compile(r"\(\?(?!:)|[*+?}]\+|\{,|\{(?:[0-9]+,)?(?!1000[,}])[1-9][0-9]{3,}|\\[1-9]|(?<!\\)\$")
 _REWRITE_OUTSIDE = re.compile(r"\\(?:0|[0-9]{2}|[^0-9\\]|$)")
 
 

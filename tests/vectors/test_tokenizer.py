@@ -110,13 +110,21 @@ def test_tweets_undoes_entities_and_names(text, tokens):
 
 @pytest.mark.parametrize(
     "pattern",
-    [r"\s", r"a\S", "a$", "(?i)a", "(?=a)b", "(?<!a)b", "(?P<n>a)", r"(a)\1", "a++", "a{,3}", r"a\Z", r"\u0041"],
+    [
+        *(r"\s", r"a\S", "a$", "(?i)a", "(?=a)b", "(?<!a)b", "(?P<n>a)", r"(a)\1", "a++", "a{,3}", r"a\Z", r"\u0041"),
+        *("a{1001}", "a{1,20000}", "a{2000,}"),
+    ],
 )
 def test_pattern_outside_the_common_subset_is_refused(pattern):
     """The message names the rule in which the engines differ."""
     with pytest.raises(VocabularyError, match="must mean the same") as raised:
         Tokenizer(rules=[(pattern, "x")])
     assert repr(pattern) in str(raised.value)
+
+
+def test_a_thousand_repetitions_are_taken():
+    """RE2 takes no more."""
+    assert Tokenizer(rules=[("a{1000}", "x"), ("b{2,1000}", "y")])("a" * 1000 + " bbb") == ["x", "y"]
 
 
 def test_posix_class_is_refused():
