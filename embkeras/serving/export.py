@@ -85,7 +85,8 @@ def export_saved_model(
     Raises:
         SavedModelError: the vocabulary does not fit the model, the version exists, the model has several inputs, or
             the export does not pass the check: its scores depend on padding, for one.
-        ArgumentError: a version below 1, another dtype or policy, another number of class names than scores.
+        ArgumentError: a version below 1, another dtype or policy, small rows for a model without a layer of ours, class
+            names that are not one for each score, an `about` that JSON cannot hold, a name that needs quotes in a config.
         OutputError: the folder cannot be written.
     """
     path = _folder(path)

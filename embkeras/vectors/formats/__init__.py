@@ -153,7 +153,7 @@ def save_vectors(vectors: KeyedVectors, path: str | os.PathLike, *, format: str 
 
     GloVe text (`.txt`), word2vec text (`.vec`) and binary (`.bin`), embkeras's own store (`.h5`), `.npz`, `.npy` with a list
     of words beside it, `.safetensors` with a `tokenizer.json` beside it. Text is written with 9 digits, so that float32
-    values are read back bit for bit, and compressed if the name ends in `.gz`, `.bz2` or `.xz` (`x.vec.gz`). The file
+    values are read back bit for bit, and compressed if the name ends in `.gz`, `.bz2`, `.xz` or `.zip` (`x.vec.gz`). The file
     appears whole or not at all. No format that is written holds n-grams: of vectors that have `subwords` only the words
     are written, with a warning.
 

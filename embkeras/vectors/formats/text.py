@@ -9,6 +9,7 @@ import bz2
 import contextlib
 import gzip
 import lzma
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from embkeras.vectors.formats.text_shape import BOM, HEADER, NUMBER, VALUE_AT_EN
 from embkeras.vectors.store import KeyedVectors
 
 # The endings of the names under which text is written compressed.
-COMPRESSED = (".gz", ".bz2", ".xz")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Text:
 
     def write(self, vectors: KeyedVectors, beside: Path, path: Path) -> None:
         """Write every row with 9 digits, which give a float32 back bit for bit; compressed if the name ends so."""
-        with _opened(beside, path.suffix) as file:
+        with _opened(beside, path) as file:
             if self.header:
                 file.write(f"{len(vectors)} {vectors.vector_size}\n".encode())
             for word, row in zip(vectors.words, vectors.matrix, strict=True):
@@ -73,11 +74,17 @@ GLOVE, WORD2VEC = Text(header=False), Text(header=True)
 
 
 @contextlib.contextmanager
-def _opened(beside: Path, suffix: str) -> Iterator[Any]:
-    """A file to write to. No time and no name go into it, so that the same vectors give the same bytes."""
+def _opened(beside: Path, path: Path) -> Iterator[Any]:
+    """A file to write to. No time goes into it, so that the same vectors give the same bytes."""
+    suffix = path.suffix
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(beside.open("wb"))
-        if suffix == ".gz":
+        if suffix == ".zip":  # x.vec.zip holds x.vec
+            archive = stack.enter_context(zipfile.ZipFile(file, "w"))
+            member = zipfile.ZipInfo(path.stem)  # of 1980
+            member.compress_type = zipfile.ZIP_DEFLATED
+            file = stack.enter_context(archive.open(member, "w", force_zip64=True))
+        elif suffix == ".gz":
             file = stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0))
         elif suffix == ".bz2":
             file = stack.enter_context(bz2.BZ2File(file, "wb"))

@@ -584,6 +584,17 @@ PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
+def only_member(path: Path):
+    """The one file in a zip archive."""
+    archive = zipfile.ZipFile(path)
+    (name,) = archive.namelist()
+    assert name == path.stem and archive.getinfo(name).compress_type == zipfile.ZIP_DEFLATED
+    return archive.open(name)
+
+
+WRITTEN = OPENERS | {".zip": only_member}
+
+
 def zipped(path: Path, contents: bytes) -> Path:
     """A zip archive with one member."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -618,13 +629,13 @@ def test_compressed_file_cut_off_is_refused(tmp_path, kind):
             load_vectors(tmp_path / "v.txt")
 
 
-@pytest.mark.parametrize("kind", PACKERS)
+@pytest.mark.parametrize("kind", WRITTEN)
 @pytest.mark.parametrize(("ending", "format"), [(".txt", "glove"), (".vec", "word2vec")])
 def test_compressed_text_is_written(tmp_path, kind, ending, format):
     """The ending before that of the compression tells the format."""
     vectors = KeyedVectors(["the", "cat"], np.array([[0.1, -2], [1e-7, 3]], np.float32))
     path = save_vectors(vectors, tmp_path / f"v{ending}{kind}")
-    with OPENERS[kind](path) as file:
+    with WRITTEN[kind](path) as file:
         assert file.readline() == {"glove": b"the 0.100000001 -2\n", "word2vec": b"2 2\n"}[format]
     loaded = load_vectors(path)
     assert (loaded.words, loaded.provenance.format) == (vectors.words, format)
@@ -636,9 +647,11 @@ def test_compressed_text_is_the_same_every_time(tmp_path):
     vectors = KeyedVectors(["the"], np.ones((1, 2), np.float32))
     first = save_vectors(vectors, tmp_path / "a" / "v.txt.gz").read_bytes()
     assert first == save_vectors(vectors, tmp_path / "b" / "w.txt.gz").read_bytes()
+    with zipfile.ZipFile(save_vectors(vectors, tmp_path / "v.txt.zip")) as archive:
+        assert archive.infolist()[0].date_time == (1980, 1, 1, 0, 0, 0)
 
 
-@pytest.mark.parametrize("name", ["v.gz", "v.npy.gz", "v.dat.xz"])
+@pytest.mark.parametrize("name", ["v.gz", "v.npy.gz", "v.dat.xz", "v.zip", "v.h5.zip"])
 def test_compressed_name_that_tells_no_format_is_refused(tmp_path, name):
     """Only text is written compressed; the message names the file."""
     with pytest.raises(ArgumentError, match=f"for a name such as '{name}'"):
