@@ -1,8 +1,14 @@
 """Settings and strategies that the property tests share."""
 
+import contextlib
+from pathlib import Path
+
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+from embkeras import KeyedVectors, load_vectors, save_vectors
+from embkeras.errors import VectorFileError
 
 # The same examples on every run, whatever the speed of the machine; nothing is written beside the tests.
 PROPERTY = settings(
@@ -25,3 +31,20 @@ def finite_bits(dtype: str = "uint32") -> st.SearchStrategy[np.ndarray]:
             lambda values: np.array(values, dtype).view(np.float32).reshape(shape)
         )
     )
+
+
+def comes_back(words: list[str], matrix: np.ndarray, path: Path, **how) -> KeyedVectors:
+    """What is saved is loaded again, every bit of it; gives what was loaded."""
+    loaded = load_vectors(save_vectors(KeyedVectors(words, matrix), path), **how)
+    assert loaded.words == words
+    assert loaded.matrix.tobytes() == matrix.tobytes()
+    return loaded
+
+
+def read_or_refused(path: Path, contents: bytes, start: int, data: st.DataObject, format: str) -> None:
+    """Write the contents with other bytes in the place of some, from `start` on, and load them as whatever they are."""
+    damaged = bytearray(contents)
+    damaged[start : start + data.draw(st.integers(0, 30))] = data.draw(st.binary(max_size=30))
+    path.write_bytes(damaged)
+    with contextlib.suppress(VectorFileError):
+        load_vectors(path, format=data.draw(st.sampled_from([None, format])))

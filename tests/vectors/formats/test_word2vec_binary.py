@@ -1,7 +1,6 @@
 """word2vec binary: a header, then words and their numbers as they are in memory."""
 
 import bz2
-import contextlib
 import gzip
 import lzma
 import tracemalloc
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from embkeras import KeyedVectors, load_vectors, save_vectors
 from embkeras.errors import ArgumentError, EmbkerasWarning, VectorFileError
 from embkeras.vectors.formats import word2vec_binary
-from tests.properties import PROPERTY, finite_bits
+from tests.properties import PROPERTY, comes_back, finite_bits, read_or_refused
 
 WORDS = ["the", "naïve", "日本", '"', "#", "nan", "</s>", "\u00a0", "7"]
 MATRIX = np.random.default_rng(1).normal(size=(len(WORDS), 5)).astype("float32")
@@ -52,10 +51,7 @@ def test_save_and_load_are_inverse(tmp_path, matrix, data):
     words = data.draw(
         st.lists(st.text(characters, max_size=5), min_size=len(matrix), max_size=len(matrix), unique=True)
     )
-    path = save_vectors(KeyedVectors(words, matrix), tmp_path / "v.bin")
-    loaded = load_vectors(path, format="word2vec-binary")
-    assert loaded.words == words
-    assert loaded.matrix.tobytes() == matrix.tobytes()
+    comes_back(words, matrix, tmp_path / "v.bin", format="word2vec-binary")
 
 
 @pytest.mark.parametrize("last", [True, False])
@@ -299,12 +295,8 @@ def test_numbers_that_it_cannot_hold_are_refused(tmp_path, value):
 @given(st.data())
 def test_damage_never_escapes(tmp_path, data):
     """Whatever bytes are put in the place of others, it is read or refused."""
-    contents = bytearray(packed(newline=data.draw(st.sampled_from([b"\n", b""]))))
-    start = data.draw(st.integers(0, len(contents)))
-    contents[start : start + data.draw(st.integers(0, 30))] = data.draw(st.binary(max_size=30))
-    (tmp_path / "v").write_bytes(contents)
-    with contextlib.suppress(VectorFileError):
-        load_vectors(tmp_path / "v", format=data.draw(st.sampled_from([None, "word2vec-binary"])))
+    contents = packed(newline=data.draw(st.sampled_from([b"\n", b""])))
+    read_or_refused(tmp_path / "v", contents, data.draw(st.integers(0, len(contents))), data, "word2vec-binary")
 
 
 @pytest.fixture
