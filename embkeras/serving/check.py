@@ -203,7 +203,7 @@ class _Asked:
         except tf.errors.InvalidArgumentError as error:
             if self.card["bad_ids"] == "error" and ((ids < 0) | (ids >= len(self.export.vocabulary))).any():
                 raise
-            reason = (error.message.strip().splitlines() or [""])[0]
+            reason = names.first_line(error.message)
             raise self._wrong(f"it does not answer token_ids of shape {ids.shape}: {reason}") from error
         for name in self.card["outputs"]:
             if name not in answers:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving.encoding import Encoder, labelled
-from embkeras.serving.names import latest_version, read_card
+from embkeras.serving.names import first_line, latest_version, read_card
 
 # What every card says.
 _CARD = (
@@ -101,7 +101,7 @@ class ExportedModel:
         try:
             answers = self.ask("serving_default", token_ids=ids.astype(np.int64))
         except tf.errors.InvalidArgumentError as error:
-            reason = (error.message.strip().splitlines() or [""])[0]
+            reason = first_line(error.message)
             raise SavedModelError(f"{str(self.folder)!r} refuses token_ids of shape {ids.shape}: {reason}") from error
         if "scores" not in answers:
             raise SavedModelError(f"{str(self.folder)!r} has no output 'scores', but {', '.join(sorted(answers))}.")

@@ -21,7 +21,6 @@ from embkeras.serving.check import check_saved_model
 from embkeras.serving.exportable import (
     check_arguments,
     check_model,
-    first_line,
     fixed_time,
     least_length,
     output_names,
@@ -172,7 +171,7 @@ def _write(
     try:
         tf.saved_model.save(module, str(beside), signatures=served)
     except tf.errors.OpError as error:  # TensorFlow's own word for a full disk
-        raise OutputError(f"Cannot write {str(target)!r}: {first_line(error.message)}") from error
+        raise OutputError(f"Cannot write {str(target)!r}: {names.first_line(error.message)}") from error
     return card
 
 

@@ -11,6 +11,7 @@ from embkeras.layers.base_table import STORED
 from embkeras.layers.embedding import PretrainedEmbedding
 from embkeras.layers.naming import walk
 from embkeras.serving.folding import embeddings_of
+from embkeras.serving.names import first_line
 from embkeras.serving.signatures import BAD_IDS
 from embkeras.vectors.vocabulary import Vocabulary
 
@@ -125,8 +126,3 @@ def why_not(model: keras.Model, length: int) -> str | None:
     except Exception as error:  # whatever a layer makes of it
         return first_line(str(error))
     return None
-
-
-def first_line(text: str) -> str:
-    """What a long message begins with."""
-    return (text.strip().splitlines() or [""])[0]

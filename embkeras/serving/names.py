@@ -33,3 +33,8 @@ def read_card(assets: Path, needed: Iterable[str]) -> dict[str, Any]:
         return card | {name: card[name] for name in needed}
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise SavedModelError(f"{str(assets)!r} was not exported by embkeras, or is damaged: {error!r}.") from error
+
+
+def first_line(text: str) -> str:
+    """What a long message begins with."""
+    return (text.strip().splitlines() or [""])[0]
