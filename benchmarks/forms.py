@@ -25,7 +25,7 @@ from machine import machine_line
 from train_step import compiled_step
 
 import embkeras as ek
-from embkeras import datasets
+from embkeras.app import material as datasets
 
 BATCH, TIME, TURN, UNCOUNTED = 32, 50, 10, 2
 

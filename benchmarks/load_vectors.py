@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from machine import machine_line
 
-from embkeras import datasets
+from embkeras.app import material as datasets
 
 BUCKETS = 500_000
 STEP = 7919  # rows between those that stand side by side; prime, so that no two rows are alike
@@ -159,7 +159,7 @@ def embkeras_loader(path: Path, words: list[str] | None, **arguments: Any) -> Ca
 
 def one_thread(path: Path, words: list[str] | None) -> Callable[[], Any]:
     """load_vectors with one thread."""
-    from embkeras.vectors.formats import text_reader
+    from embkeras.vectors.io import text_reader
 
     text_reader._threads = lambda source: 1
     return embkeras_loader(path, words)

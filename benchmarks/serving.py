@@ -302,9 +302,9 @@ def precision(epochs: int, seeds: int) -> None:
     import keras
 
     import embkeras as ek
-    from embkeras import datasets
-    from embkeras.preparation import Settings, prepare
-    from embkeras.text_data import labelled, split
+    from embkeras.app import material as datasets
+    from embkeras.app.preparation import Settings, prepare
+    from embkeras.text.labelled import labelled, split
 
     try:
         matrix, words = datasets.glove_paths()

@@ -14,79 +14,79 @@ __version__ = "0.1.0"
 
 # public name -> the module that holds it
 _WITHOUT_KERAS = {
-    "AlignedMatrix": "vectors.alignment",
+    "AlignedMatrix": "vectors.align",
     "DriftReport": "drift.report",
-    "Encoder": "serving.encoding",
+    "Encoder": "serving.text_encoder",
     "KeyedVectors": "vectors.store",
-    "ServingClient": "serving.remote",
-    "Tokenizer": "vectors.tokenizer",
-    "Vocabulary": "vectors.vocabulary",
-    "align": "vectors.alignment",
+    "ServingClient": "serving.client",
+    "Tokenizer": "text.tokenizer",
+    "Vocabulary": "text.vocabulary",
+    "align": "vectors.align",
     "drift_report": "drift.report",
-    "load_vectors": "vectors.formats",
+    "load_vectors": "vectors.io.registry",
     "plot_comparison": "drift.plots",
     "plot_coverage": "drift.plots",
     "plot_drift": "drift.plots",
     "plot_training": "drift.plots",
-    "save_vectors": "vectors.formats",
+    "save_vectors": "vectors.io.registry",
     "share_rows": "vectors.pruning",
 }
 _WITH_KERAS = {
-    "DriftMonitor": "training.monitor",
-    "ExportedModel": "serving.client",
-    "Phase": "training.schedules",
-    "PretrainedEmbedding": "layers.embedding",
-    "ResumableBackup": "training.resume",
-    "RowWiseAdagrad": "training.optimizers",
-    "RowWiseAdam": "training.optimizers",
-    "RowWiseAdamW": "training.optimizers",
-    "RowWiseSGD": "training.optimizers",
-    "TrainabilitySchedule": "training.callbacks",
-    "WordDropout": "layers.word_dropout",
-    "build_classifier": "layers.builders",
-    "build_embedding": "layers.builders",
-    "change_vocabulary": "training.vocabularies",
+    "DriftMonitor": "training.drift_monitor",
+    "ExportedModel": "serving.local",
+    "Phase": "training.schedule.phases",
+    "PretrainedEmbedding": "tables.embedding",
+    "ResumableBackup": "training.resume.backup",
+    "RowWiseAdagrad": "training.optimizers.rules",
+    "RowWiseAdam": "training.optimizers.rules",
+    "RowWiseAdamW": "training.optimizers.rules",
+    "RowWiseSGD": "training.optimizers.rules",
+    "TrainabilitySchedule": "training.schedule.callback",
+    "WordDropout": "tables.word_dropout",
+    "build_classifier": "tables.builders",
+    "build_embedding": "tables.builders",
+    "change_vocabulary": "training.change_vocabulary",
     "check_saved_model": "serving.check",
-    "combine_embeddings": "layers.combined",
-    "compare_strategies": "training.experiments",
+    "combine_embeddings": "tables.combined",
+    "compare_strategies": "experiments.runs",
     "export_saved_model": "serving.export",
-    "gradual_unfreeze": "training.callbacks",
-    "unfreeze_at": "training.callbacks",
-    "unfreeze_rows": "training.row_schedule",
+    "gradual_unfreeze": "training.schedule.callback",
+    "unfreeze_at": "training.schedule.callback",
+    "unfreeze_rows": "training.schedule.rows",
 }
 __all__ = sorted(["errors", *_WITHOUT_KERAS, *_WITH_KERAS])
 
 if TYPE_CHECKING:  # so that editors see what __getattr__ gives
     from embkeras.drift.plots import plot_comparison, plot_coverage, plot_drift, plot_training
     from embkeras.drift.report import DriftReport, drift_report
-    from embkeras.layers.builders import build_classifier, build_embedding
-    from embkeras.layers.combined import combine_embeddings
-    from embkeras.layers.embedding import PretrainedEmbedding
-    from embkeras.layers.word_dropout import WordDropout
+    from embkeras.experiments.runs import compare_strategies
     from embkeras.serving.check import check_saved_model
-    from embkeras.serving.client import ExportedModel
-    from embkeras.serving.encoding import Encoder
+    from embkeras.serving.client import ServingClient
     from embkeras.serving.export import export_saved_model
-    from embkeras.serving.remote import ServingClient
-    from embkeras.training.callbacks import TrainabilitySchedule, gradual_unfreeze, unfreeze_at
-    from embkeras.training.experiments import compare_strategies
-    from embkeras.training.monitor import DriftMonitor
-    from embkeras.training.optimizers import RowWiseAdagrad, RowWiseAdam, RowWiseAdamW, RowWiseSGD
-    from embkeras.training.resume import ResumableBackup
-    from embkeras.training.row_schedule import unfreeze_rows
-    from embkeras.training.schedules import Phase
-    from embkeras.training.vocabularies import change_vocabulary
-    from embkeras.vectors.alignment import AlignedMatrix, align
-    from embkeras.vectors.formats import load_vectors, save_vectors
+    from embkeras.serving.local import ExportedModel
+    from embkeras.serving.text_encoder import Encoder
+    from embkeras.tables.builders import build_classifier, build_embedding
+    from embkeras.tables.combined import combine_embeddings
+    from embkeras.tables.embedding import PretrainedEmbedding
+    from embkeras.tables.word_dropout import WordDropout
+    from embkeras.text.tokenizer import Tokenizer
+    from embkeras.text.vocabulary import Vocabulary
+    from embkeras.training.change_vocabulary import change_vocabulary
+    from embkeras.training.drift_monitor import DriftMonitor
+    from embkeras.training.optimizers.rules import RowWiseAdagrad, RowWiseAdam, RowWiseAdamW, RowWiseSGD
+    from embkeras.training.resume.backup import ResumableBackup
+    from embkeras.training.schedule.callback import TrainabilitySchedule, gradual_unfreeze, unfreeze_at
+    from embkeras.training.schedule.phases import Phase
+    from embkeras.training.schedule.rows import unfreeze_rows
+    from embkeras.vectors.align import AlignedMatrix, align
+    from embkeras.vectors.io.registry import load_vectors, save_vectors
     from embkeras.vectors.pruning import share_rows
     from embkeras.vectors.store import KeyedVectors
-    from embkeras.vectors.tokenizer import Tokenizer
-    from embkeras.vectors.vocabulary import Vocabulary
 
 
 def __getattr__(name: str) -> Any:
     if name in _WITH_KERAS:
-        from embkeras.registration import check_backend
+        from embkeras.keras_compat.registration import check_backend
 
         check_backend()
     module = _WITH_KERAS.get(name) or _WITHOUT_KERAS.get(name)
@@ -102,7 +102,7 @@ def __dir__() -> list[str]:
 
 
 def _register() -> None:
-    from embkeras.registration import register_with_keras
+    from embkeras.keras_compat.registration import register_with_keras
 
     register_with_keras()
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from embkeras.cli import main
+from embkeras.app.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

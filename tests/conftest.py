@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from embkeras.vectors.alignment import AlignedMatrix
-from embkeras.vectors.vocabulary import Vocabulary
+from embkeras.text.vocabulary import Vocabulary
+from embkeras.vectors.align import AlignedMatrix
 
 
 @pytest.fixture

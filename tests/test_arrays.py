@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embkeras import arrays
-from embkeras.arrays import check_matrix, first_nonfinite_row, nearest_rows, unit_rows
+from embkeras import _arrays as arrays
+from embkeras._arrays import check_matrix, first_nonfinite_row, nearest_rows, unit_rows
 from embkeras.errors import ArgumentError
 from tests.properties import PROPERTY, finite_bits
 

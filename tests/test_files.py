@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from embkeras._files import check_writable, written_beside
 from embkeras.errors import DataError, OutputError
-from embkeras.files import check_writable, written_beside
 
 
 def test_file_is_renamed_when_the_block_ends(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from embkeras import datasets
+from embkeras.app import material as datasets
 from embkeras.errors import MissingDependencyError
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from embkeras.layers.embedding import PretrainedEmbedding
+from embkeras.tables.embedding import PretrainedEmbedding
 from embkeras.training.rebuild import rebuild_training
 
 IDS = np.random.default_rng(1).integers(1, 9, (12, 5))  # id 9 never occurs

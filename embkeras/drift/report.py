@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from embkeras.arrays import BLOCK, check_matrix, first_nonfinite_row, nearest_rows, unit_rows
+from embkeras._arrays import BLOCK, check_matrix, first_nonfinite_row, nearest_rows, unit_rows
 from embkeras.errors import ArgumentError, UnknownWordError
 
 _PAIR_COLUMNS = ("seen", "unseen", "similarity_before", "similarity_after")

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-_HOME = {"Encoder": "encoding", "ServingClient": "remote", "ExportedModel": "client", "request_bytes": "client"}
+_HOME = {"Encoder": "text_encoder", "ServingClient": "client", "ExportedModel": "local", "request_bytes": "local"}
 
 
 def __getattr__(name: str) -> Any:

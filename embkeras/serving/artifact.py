@@ -12,12 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from embkeras import __version__
-from embkeras.arrays import BLOCK
-from embkeras.layers.naming import walk
-from embkeras.serving.encoding import tokenizer_fingerprint
+from embkeras._arrays import BLOCK
+from embkeras.serving.contract import Contract, token_lines
 from embkeras.serving.folding import Folded, embeddings_of
 from embkeras.serving.names import CARD_FILE, CLASSES_FILE, TOKENS_FILE, VOCABULARY_FILE
-from embkeras.serving.signatures import Contract, token_lines
+from embkeras.serving.text_encoder import tokenizer_fingerprint
+from embkeras.tables.addresses import walk
 
 
 def write_assets(contract: Contract, folder: Path, no_texts: str | None) -> list[str]:

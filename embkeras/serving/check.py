@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from embkeras.errors import ArgumentError, SavedModelError
-from embkeras.layers.naming import walk
 from embkeras.serving import names
-from embkeras.serving.client import ExportedModel
+from embkeras.serving.local import ExportedModel
 from embkeras.serving.warm_up import read_warm_up, warm_up_ids, warm_up_records
+from embkeras.tables.addresses import walk
 
 # Of the largest score, or of 1: sums in another order differ by less. By the coarsest type in which a layer computes.
 _TOLERANCE = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}

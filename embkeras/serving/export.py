@@ -13,11 +13,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from embkeras._files import written_beside
 from embkeras.errors import ArgumentError, OutputError, SavedModelError
-from embkeras.files import written_beside
-from embkeras.serving import names, signatures
+from embkeras.serving import contract as contracts
+from embkeras.serving import names
 from embkeras.serving.artifact import card_of, write_assets, write_card
 from embkeras.serving.check import check_saved_model
+from embkeras.serving.contract import Contract
 from embkeras.serving.exportable import (
     check_arguments,
     check_model,
@@ -30,9 +32,8 @@ from embkeras.serving.folding import embeddings_of, folded
 from embkeras.serving.model_card import check_about, model_card, write_about
 from embkeras.serving.names import TOKENS_FILE, latest_version
 from embkeras.serving.server_config import check_name, write_server_config
-from embkeras.serving.signatures import Contract
 from embkeras.serving.warm_up import WARM_UP_LENGTHS, write_warm_up
-from embkeras.vectors.vocabulary import Vocabulary
+from embkeras.text.vocabulary import Vocabulary
 
 
 def export_saved_model(
@@ -151,20 +152,20 @@ def _write(
     with folded(model, dtype) as stored:
         module.weights = stored.variables
         served = {
-            names.SERVING: signatures.ids_signature(model, contract, tf.int64),
-            names.SERVING_INT32: signatures.ids_signature(model, contract, tf.int32),
+            names.SERVING: contracts.ids_signature(model, contract, tf.int64),
+            names.SERVING_INT32: contracts.ids_signature(model, contract, tf.int32),
         }
         embeddings = embeddings_of(model)
         embed = next(iter(embeddings)) if len(embeddings) == 1 else None
         if embed is not None:
-            served[names.EMBED] = signatures.embed_signature(embeddings[embed], contract)
-        no_texts = signatures.why_no_texts(contract.vocabulary)
+            served[names.EMBED] = contracts.embed_signature(embeddings[embed], contract)
+        no_texts = contracts.why_no_texts(contract.vocabulary)
         files = write_assets(contract, assets, no_texts)
         if no_texts is None:
-            module.table, lookup = signatures.token_lookup(contract.vocabulary, str(assets / TOKENS_FILE))
-            served[names.TEXT] = signatures.text_signature(model, contract, lookup)
+            module.table, lookup = contracts.token_lookup(contract.vocabulary, str(assets / TOKENS_FILE))
+            served[names.TEXT] = contracts.text_signature(model, contract, lookup)
         card = card_of(target.parent.name, model, contract, stored, dtype, embed, no_texts)
-        served[names.ABOUT] = signatures.about_signature(card)
+        served[names.ABOUT] = contracts.about_signature(card)
         _check_variables(served, stored.variables, dtype)
     write_card(assets, card)
     module.assets = [tf.saved_model.Asset(str(assets / name)) for name in files]

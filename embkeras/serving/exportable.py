@@ -7,13 +7,13 @@ import keras
 import tensorflow as tf
 
 from embkeras.errors import ArgumentError, SavedModelError
-from embkeras.layers.base_table import STORED
-from embkeras.layers.embedding import PretrainedEmbedding
-from embkeras.layers.naming import walk
+from embkeras.serving.contract import BAD_IDS
 from embkeras.serving.folding import embeddings_of
 from embkeras.serving.names import first_line
-from embkeras.serving.signatures import BAD_IDS
-from embkeras.vectors.vocabulary import Vocabulary
+from embkeras.tables.addresses import walk
+from embkeras.tables.embedding import PretrainedEmbedding
+from embkeras.tables.storage import STORED
+from embkeras.text.vocabulary import Vocabulary
 
 _LARGEST_EXACT_FLOAT_ID = 1 << 24
 _LONGEST_LEAST = 64  # tokens: a model that reads no text of this length reads none

@@ -14,10 +14,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from embkeras.layers.base_table import StoredAccuracy, encode, stored_accuracy
-from embkeras.layers.combined import CombinedEmbedding
-from embkeras.layers.embedding import PretrainedEmbedding
-from embkeras.layers.naming import walk
+from embkeras.tables.addresses import walk
+from embkeras.tables.combined import CombinedEmbedding
+from embkeras.tables.embedding import PretrainedEmbedding
+from embkeras.tables.storage import StoredAccuracy, encode, stored_accuracy
 
 _BYTES = {"float32": 4, "float16": 2, "int8": 1}
 

@@ -8,8 +8,8 @@ why a client sends a 0 in front.
 import re
 from pathlib import Path
 
+from embkeras._files import written_beside
 from embkeras.errors import ArgumentError
-from embkeras.files import written_beside
 
 MODELS, BATCHING, COMPOSE = "models.config", "batching.config", "compose.yaml"
 

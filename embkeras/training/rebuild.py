@@ -17,8 +17,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from embkeras.layers.naming import walk
-from embkeras.layers.table_io import read_rows, write_rows
+from embkeras.tables.addresses import walk
+from embkeras.tables.row_io import read_rows, write_rows
 
 Rate = float | keras.optimizers.schedules.LearningRateSchedule
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from embkeras.errors import OutputError
-from embkeras.vectors.formats import load_vectors, save_vectors
+from embkeras.vectors.io.registry import load_vectors, save_vectors
 from embkeras.vectors.store import KeyedVectors
 
 # What stands beside a file of such a name, and is written with it.

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from embkeras.arrays import check_matrix, first_nonfinite_row
+from embkeras._arrays import check_matrix, first_nonfinite_row
 from embkeras.errors import ArgumentError
 from embkeras.vectors.subwords import Subwords
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from embkeras.arrays import BLOCK
+from embkeras._arrays import BLOCK
 from embkeras.errors import EmbkerasWarning, VectorFileError
-from embkeras.vectors.alignment import AlignedMatrix, align
-from embkeras.vectors.formats import load_vectors
-from embkeras.vectors.formats.hdf5 import check_store
-from embkeras.vectors.formats.source import Source
+from embkeras.text.tokenizer import Tokenizer
+from embkeras.text.vocabulary import Vocabulary
+from embkeras.vectors.align import AlignedMatrix, align
+from embkeras.vectors.io.hdf5 import check_store
+from embkeras.vectors.io.registry import load_vectors
+from embkeras.vectors.io.source import Source
 from embkeras.vectors.store import KeyedVectors
-from embkeras.vectors.tokenizer import Tokenizer
-from embkeras.vectors.vocabulary import Vocabulary
 
 _SHOWN = 5
 _HEADER = re.compile(rb"(?:\xef\xbb\xbf)?([0-9]{1,18}) ([0-9]{1,18}) ?\r?\n")

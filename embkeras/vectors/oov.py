@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from embkeras.arrays import BLOCK, first_nonfinite_row
+from embkeras._arrays import BLOCK, first_nonfinite_row
 from embkeras.errors import AlignmentError, ArgumentError
+from embkeras.text.vocabulary import Vocabulary
 from embkeras.vectors.store import KeyedVectors
-from embkeras.vectors.vocabulary import Vocabulary
 
 OOV_FILLS = ("normal", "mean", "zeros", "subwords")
 Oov = str | Callable[[str], Any]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from embkeras.arrays import BLOCK, check_matrix, first_nonfinite_row, unit_rows
+from embkeras._arrays import BLOCK, check_matrix, first_nonfinite_row, unit_rows
 from embkeras.errors import ArgumentError
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embkeras.arrays import BLOCK
+from embkeras._arrays import BLOCK
 from embkeras.errors import ArgumentError
-from embkeras.vectors.alignment import AlignedMatrix
+from embkeras.vectors.align import AlignedMatrix
 from embkeras.vectors.postprocess import unit_norm
 
 _QUERIES = 1024  # rows compared at once
@@ -77,7 +77,7 @@ def share_rows(
         ArgumentError: no AlignedMatrix, not one of `keep` and `similarity`, one outside its range, or another `by`.
 
     Example:
-        >>> from embkeras.vectors.vocabulary import Vocabulary
+        >>> from embkeras.text.vocabulary import Vocabulary
         >>> vocabulary = Vocabulary(["", "cat", "car", "cats"], oov_ids=())
         >>> aligned = AlignedMatrix(np.array([[0, 0], [1, 0], [0, 1], [0.8, 0.6]]), vocabulary)
         >>> shared = share_rows(aligned, keep=3)

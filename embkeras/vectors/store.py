@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from embkeras.arrays import check_matrix, nearest_rows
+from embkeras._arrays import check_matrix, nearest_rows
 from embkeras.errors import ArgumentError, UnknownWordError
 from embkeras.vectors.from_gensim import read_gensim
 from embkeras.vectors.packed_words import PackedWords, WordIndex

@@ -1,6 +1,6 @@
 """StoredTable: the rows of an embedding layer's table, from the variables that a file holds of that layer.
 
-A plain layer has one variable. Those of `embkeras.layers.rows` have a base with a scale a row, rows that ids share, and
+A plain layer has one variable. Those of `embkeras.tables.partial_rows` have a base with a scale a row, rows that ids share, and
 rows that train beside the base; a layer with LoRA has two factors of a sum.
 """
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from embkeras.arrays import BLOCK
+from embkeras._arrays import BLOCK
 from embkeras.errors import VectorFileError
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from embkeras.arrays import check_matrix
+from embkeras._arrays import check_matrix
 from embkeras.errors import ArgumentError, UnknownWordError
 from embkeras.vectors.ngrams import mean_rows, ngram_rows
 

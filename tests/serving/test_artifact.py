@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import embkeras as ek
 from embkeras.errors import SavedModelError
-from embkeras.serving.client import ExportedModel
+from embkeras.serving.local import ExportedModel
 from embkeras.serving.warm_up import WARM_UP_FILE
 
 SIZE, WIDTH = 3000, 40

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 import embkeras as ek
 from embkeras.errors import ArgumentError, SavedModelError
-from embkeras.serving import check, signatures
+from embkeras.serving import check
+from embkeras.serving import contract as contracts
 from embkeras.serving.check import check_saved_model
 
 VOCABULARY = ek.Vocabulary.from_texts(["a b c d", "e f g h"])
@@ -208,14 +209,14 @@ def test_a_signature_that_is_missing(tmp_path):
 
 def test_ids_that_are_not_policed(tmp_path, monkeypatch):
     """An export that lets ids outside the table through, as a gather on a GPU would."""
-    monkeypatch.setattr(signatures.Contract, "checked", lambda self, ids: tf.cast(ids, tf.int64) % len(VOCABULARY))
+    monkeypatch.setattr(contracts.Contract, "checked", lambda self, ids: tf.cast(ids, tf.int64) % len(VOCABULARY))
     with pytest.raises(SavedModelError, match=r'the id -1 is not read as "\[UNK\]"'):
         ek.export_saved_model(_model(), tmp_path, vocabulary=VOCABULARY)
 
 
 def test_texts_that_are_cut_otherwise(tmp_path, monkeypatch):
     """The graph has other rules than the vocabulary."""
-    monkeypatch.setattr(signatures.tf.strings, "split", lambda text: tf.strings.bytes_split(text))
+    monkeypatch.setattr(contracts.tf.strings, "split", lambda text: tf.strings.bytes_split(text))
     with pytest.raises(SavedModelError, match=r"the text '.*' gives other scores than its ids"):
         ek.export_saved_model(_model(), tmp_path, vocabulary=VOCABULARY)
 
@@ -241,8 +242,8 @@ def test_what_is_no_export(tmp_path):
 
 def test_about_of_another_vocabulary(tmp_path, monkeypatch):
     """A client would compare with the wrong one."""
-    real = signatures.about_signature
-    monkeypatch.setattr(signatures, "about_signature", lambda card: real(card | {"vocabulary_fingerprint": "0" * 64}))
+    real = contracts.about_signature
+    monkeypatch.setattr(contracts, "about_signature", lambda card: real(card | {"vocabulary_fingerprint": "0" * 64}))
     with pytest.raises(
         SavedModelError, match=r"embkeras.json and the signature 'about' differ in vocabulary_fingerprint\."
     ):

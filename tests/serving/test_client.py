@@ -1,130 +1,656 @@
-"""Asking an export, here and from another process."""
+"""Asking a server: REST and gRPC, faults of the server and of the line."""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
 import embkeras as ek
-from embkeras.errors import ArgumentError, SavedModelError
-from embkeras.serving.client import ask_in_new_process, request_bytes
+from embkeras.errors import (
+    ArgumentError,
+    MissingDependencyError,
+    SavedModelError,
+    ServingError,
+    ServingTimeoutError,
+    VocabularyError,
+)
+from embkeras.serving.client import ServingClient
+from embkeras.serving.text_encoder import Encoder
+from tests.serving.servers import (
+    InTensorFlow,
+    Model,
+    free_port,
+    grpc_server,
+    hang,
+    raw_server,
+    refuse,
+    rest_server,
+    says,
+)
+
+ROOT = Path(__file__).parents[2]
+TEXTS = ["good day", "a bad day that goes on and on", "", "so so", "good"]
+VOCABULARY = ek.Vocabulary.from_texts([*TEXTS, "it ends"])
+
+
+def _export(path, vocabulary, seed=0, **arguments):
+    """A small classifier of three classes; `check` is left out, since other tests have it."""
+    keras.utils.set_random_seed(seed)
+    matrix = np.random.default_rng(seed).normal(size=(len(vocabulary), 4)).astype("float32")
+    model = ek.build_classifier(ek.AlignedMatrix(matrix, vocabulary), 3, architecture="mean")
+    arguments = {"class_names": ["no", "so", "yes"], "check": False} | arguments
+    return ek.export_saved_model(model, path, vocabulary=vocabulary, **arguments)
 
 
 @pytest.fixture(scope="module")
-def vocabulary():
-    """Words of a few texts."""
-    return ek.Vocabulary.from_texts(["good day", "bad day", "so so"])
+def folder(tmp_path_factory):
+    """The export that is served."""
+    return _export(tmp_path_factory.mktemp("export") / "mood", VOCABULARY)
 
 
 @pytest.fixture(scope="module")
-def model(vocabulary):
-    """A small classifier."""
-    matrix = np.random.default_rng(0).normal(size=(len(vocabulary), 4)).astype("float32")
-    return ek.build_classifier(ek.AlignedMatrix(matrix, vocabulary), 2, architecture="cnn", units=3)
+def runner(folder):
+    """It, loaded."""
+    return InTensorFlow(folder)
 
 
 @pytest.fixture(scope="module")
-def path(model, vocabulary, tmp_path_factory):
-    """The model's folder with one version."""
-    path = tmp_path_factory.mktemp("export") / "model"
-    ek.export_saved_model(model, path, vocabulary=vocabulary, class_names=["no", "yes"])
-    return path
+def other(tmp_path_factory):
+    """A later version, whose vocabulary has two words changed."""
+    tokens = list(VOCABULARY.tokens)
+    tokens[2], tokens[3] = tokens[3], tokens[2]
+    vocabulary = ek.Vocabulary(tokens, tokenizer=VOCABULARY.tokenizer)
+    return InTensorFlow(_export(tmp_path_factory.mktemp("other") / "mood", vocabulary, seed=1))
 
 
-def test_process_with_tensorflow_only_gives_the_same_scores(path, model, vocabulary):
-    """The export stands on its own: embkeras is not loaded where it is asked."""
-    requests = [vocabulary.encode("good day"), vocabulary.encode("bad"), vocabulary.encode("")]
-    scores, loaded = ask_in_new_process(path / "1", requests)
-    here = np.concatenate([model(ids[None]).numpy() for ids in (*requests[:2], np.array([1]))])
-    np.testing.assert_allclose(scores, here, atol=1e-6)
-    assert loaded["tensorflow"] and not loaded["embkeras"]
+@pytest.fixture(scope="module")
+def newer(tmp_path_factory):
+    """A later version with the same vocabulary, other weights and other names of classes."""
+    path = tmp_path_factory.mktemp("newer") / "mood"
+    return InTensorFlow(_export(path, VOCABULARY, seed=2, class_names=["NO", "SO", "YES"]))
 
 
-def test_failing_process_is_quoted(tmp_path):
-    """What the other process said reaches the caller."""
-    with pytest.raises(SavedModelError, match=r"failed: .*SavedModel file does not exist"):
-        ask_in_new_process(tmp_path, [[1]])
+@pytest.fixture(scope="module")
+def encoder(folder):
+    """What makes ids of texts."""
+    return Encoder(folder)
 
 
-def test_predict_gives_label_and_probability(path, model, vocabulary):
-    """Texts go in, the best class and its probability come out."""
-    table = ek.ExportedModel(path).predict(["good day", ""])
-    scores = model(vocabulary.encode("good day")[None]).numpy()[0]
-    assert table["label"][0] == ["no", "yes"][scores.argmax()]
-    assert table["probability"][0] == pytest.approx(scores.max(), abs=1e-6)
+@pytest.fixture
+def model(runner):
+    """A model at a server, with one version."""
+    return Model("mood", {1: runner})
 
 
-def test_highest_version_is_taken(model, vocabulary, tmp_path):
-    """10 comes after 9, and folders that are no numbers do not count."""
-    for version in (9, 10):
-        ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, version=version)
-    (tmp_path / "old").mkdir()
-    assert ek.ExportedModel(tmp_path).folder.name == "10"
+@pytest.fixture
+def rest(model):
+    """The URL of a REST server."""
+    with rest_server(model) as url:
+        yield url
 
 
-def test_folder_without_export_is_refused(tmp_path):
-    """The message names the folder."""
-    with pytest.raises(SavedModelError, match=rf"no exported model in '{tmp_path}'"):
-        ek.ExportedModel(tmp_path)
+@pytest.fixture
+def rpc(model):
+    """The URL of a gRPC server."""
+    pytest.importorskip("tensorflow_serving", reason="the stubs come with the extra `serving`")
+    with grpc_server(model) as url:
+        yield url
 
 
-@pytest.mark.parametrize("name", ["embkeras.json", "vocabulary.json"])
-def test_damaged_assets_are_refused(model, vocabulary, tmp_path, name):
-    """A cut file is not read as if it were whole."""
-    asset = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary) / "assets" / name
-    asset.write_bytes(asset.read_bytes()[:-20])
-    with pytest.raises(ek.errors.EmbkerasError, match=r"damaged|not a vocabulary"):
-        ek.ExportedModel(tmp_path)
+@pytest.fixture(params=["rest", "rpc"])
+def url(request):
+    """Each of the two."""
+    return request.getfixturevalue(request.param)
 
 
-def test_other_vocabulary_in_the_assets_is_refused(model, vocabulary, tmp_path):
-    """The fingerprint ties the vocabulary to the model."""
-    folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary)
-    ek.Vocabulary(["", "[UNK]", "other"]).save(folder / "assets" / "vocabulary.json")
-    with pytest.raises(SavedModelError, match="not the one the model was exported with"):
-        ek.ExportedModel(tmp_path)
+@pytest.fixture
+def client(url, encoder):
+    """A client that gives up quickly."""
+    with ServingClient(url, encoder=encoder, timeout=5.0) as client:
+        yield client
 
 
-def test_damaged_weights_are_refused(model, vocabulary, tmp_path):
-    """Weights that are cut off are an error of ours and not a crash of TensorFlow's."""
-    folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary)
-    data = next((folder / "variables").glob("*.data-*"))
-    data.write_bytes(data.read_bytes()[:50])
-    with pytest.raises(SavedModelError, match="Cannot load"):
-        ek.ExportedModel(tmp_path).predict(["good"])
+def _wanted(runner, texts=TEXTS, output="scores"):
+    """What the export answers for each text alone."""
+    rows = [runner.run("serving_default", {"token_ids": VOCABULARY.encode(text)[None]}) for text in texts]
+    return np.concatenate([row[output] for row in rows])
 
 
-def test_ids_weigh_less_than_vectors():
-    """JSON bodies are what REST would send; protobuf content is 8 bytes an id and 4 a float."""
-    table = request_bytes(np.full((1, 50), 7), np.full((1, 50, 300), 0.125, "float32"))
-    assert table.loc["JSON", "ids"] == len('{"instances": [[]]}') + 50 + 49 * 2
-    assert 4 * 50 * 300 < table.loc["protobuf", "vectors"] < 4 * 50 * 300 + 100
-    assert table.loc["protobuf", "ids"] < 8 * 50 + 100
+def _asked(model):
+    """Requests for scores, as (version, signature, ids)."""
+    return [(number, name, inputs["token_ids"]) for number, name, inputs in model.asked if name.startswith("serving_")]
 
 
-def test_predict_refuses_a_single_string(path):
-    """It would be read letter by letter."""
-    with pytest.raises(ArgumentError, match="Received the string 'good'"):
-        ek.ExportedModel(path).predict("good")
+# What it answers
 
 
-def test_predict_of_nothing_is_empty(path):
-    """No texts, no rows."""
-    assert ek.ExportedModel(path).predict([]).shape == (0, 3)
+def test_scores_are_those_of_the_export(client, runner):
+    """The same numbers, in the order of the texts, whatever goes together."""
+    scores = client.scores([VOCABULARY.encode(text) for text in TEXTS])
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, _wanted(runner), atol=1e-6)
 
 
-@pytest.mark.parametrize("ids", [[1, 2], [[1.5, 2.0]], [["a"]]])
-def test_scores_refuse_what_is_no_batch_of_ids(path, ids):
-    """Shape and dtype are named."""
-    with pytest.raises(ArgumentError, match=r"token_ids must be integers \(batch, time\)\. Received: "):
-        ek.ExportedModel(path).scores(ids)
+def test_scores_of_an_array(client, runner):
+    """Ids of shape (batch, time), padded by the caller."""
+    np.testing.assert_allclose(client.scores(VOCABULARY.encode_batch(TEXTS)), _wanted(runner), atol=1e-6)
 
 
-def test_one_score_names_no_class(vocabulary, tmp_path):
-    """The argmax of one sigmoid would always be class 0."""
+def test_predict_names_the_best_class(client, runner):
+    """Text, label, probability."""
+    table = client.predict(TEXTS)
+    scores = _wanted(runner)
+    assert table["text"].tolist() == TEXTS
+    assert table["label"].tolist() == [["no", "so", "yes"][best] for best in scores.argmax(axis=1)]
+    np.testing.assert_allclose(table["probability"], scores.max(axis=1), atol=1e-6)
+
+
+def test_nothing_is_asked_of_nothing(client):
+    """No texts, no rows, and a shape that can be put to others."""
+    assert client.predict([]).shape == (0, 3)
+    assert client.scores([]).shape == client.scores(np.zeros((0, 4), int)).shape == (0, 3)
+
+
+def test_metadata_says_what_is_served(client, encoder):
+    """Version, signatures with types and shapes, and the export's card."""
+    said = client.metadata()
+    assert (said["model"], said["version"]) == ("mood", 1)
+    assert said["signatures"]["serving_default"]["inputs"] == {"token_ids": ("int64", (None, None))}
+    assert said["signatures"]["serving_int32"]["outputs"]["scores"] == ("float32", (None, 3))
+    assert set(said["signatures"]) == {"serving_default", "serving_int32", "text", "embed", "about"}
+    assert said["card"] == encoder.card
+
+
+def test_several_threads_ask_one_client(client, runner):
+    """Each gets its own answer."""
+    wanted, got = _wanted(runner), {}
+
+    def ask(place):
+        got[place] = client.scores([VOCABULARY.encode(TEXTS[place])] * 3)
+
+    threads = [threading.Thread(target=ask, args=(place,)) for place in range(len(TEXTS))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for place, scores in got.items():
+        np.testing.assert_allclose(scores, np.repeat(wanted[place : place + 1], 3, axis=0), atol=1e-6)
+    assert len(got) == len(TEXTS)
+
+
+def test_another_output_can_be_asked(runner, rest):
+    """A model with several is asked by name; one that is not there is named with those that are."""
+    client = ServingClient(rest, model="mood")
+    with pytest.raises(ServingError, match="has no output 'mood', but classes, scores"):
+        client.scores([[2]], output="mood")
+    with pytest.raises(ServingError, match="an output 'classes' of type string, which is no number"):
+        client.scores([[2]], output="classes")
+
+
+# What it sends
+
+
+def test_batches_are_of_like_lengths(url, model, encoder, runner):
+    """Two a request, the shortest first, each with a zero in front; the answers are in the order asked."""
+    with ServingClient(url, encoder=encoder, batch_size=2) as client:
+        np.testing.assert_allclose(client.predict(TEXTS)["probability"], _wanted(runner).max(axis=1), atol=1e-6)
+    assert [ids.shape for _, _, ids in _asked(model)] == [(2, 2), (2, 3), (1, 9)]
+    assert all((ids[:, 0] == 0).all() for _, _, ids in _asked(model))
+
+
+def test_padding_in_front_can_be_left_out(url, model, encoder):
+    """For a server that does not batch."""
+    with ServingClient(url, encoder=encoder, leading_padding=False) as client:
+        client.scores([[3, 4], []])
+    ((_, _, ids),) = _asked(model)
+    assert ids.tolist() == [[0, 0], [3, 4]]
+
+
+def test_a_text_without_tokens_is_one_column(url, model, encoder, runner):
+    """JSON has no array of shape (1, 0)."""
+    for leading in (True, False):
+        with ServingClient(url, encoder=encoder, leading_padding=leading) as client:
+            np.testing.assert_allclose(client.scores([[]]), _wanted(runner, [""]), atol=1e-6)
+    assert [ids.tolist() for _, _, ids in _asked(model)] == [[[0]], [[0]]]
+
+
+def test_grpc_sends_int32_where_every_id_fits(rpc, model):
+    """Half the bytes; one id beyond int32 takes all of its batch to int64."""
+    with ServingClient(rpc, model="mood") as client:
+        client.scores([[2, 3]])
+        client.scores([[2, 2**31]])
+        client.scores([[2, -(2**31)]])
+    kinds = [(name, ids.dtype) for _, name, ids in _asked(model)]
+    assert kinds == [("serving_int32", np.int32), ("serving_default", np.int64), ("serving_int32", np.int32)]
+
+
+def test_grpc_asks_for_scores_alone(rpc, model, encoder):
+    """The names of the classes would come with each text."""
+    with ServingClient(rpc, encoder=encoder) as client:
+        client.predict(TEXTS)
+    assert model.filters == [["card"], ["scores"]]
+
+
+def test_rest_asks_serving_default(rest, model, encoder):
+    """Numbers are written out: int32 saves nothing."""
+    ServingClient(rest, encoder=encoder).scores([[2, 3]])
+    assert [name for _, name, _ in _asked(model)] == ["serving_default"]
+
+
+def test_vocabulary_without_padding_is_sent_by_lengths(url, model, tmp_path):
+    """Without a padding id, texts of several lengths go apart and nothing is put in front."""
+    plain = ek.Vocabulary(["[UNK]", *"abcd"], padding_id=None, oov_ids=(0,), tokenizer=VOCABULARY.tokenizer)
     ids = keras.Input((None,), dtype="int64")
-    pooled = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(len(vocabulary), 3, mask_zero=True)(ids))
-    ek.export_saved_model(keras.Model(ids, keras.layers.Dense(1)(pooled)), tmp_path, vocabulary=vocabulary)
-    with pytest.raises(
-        SavedModelError, match=r"gives scores of shape \(1,\) for a text, which name no class\. Use scores\(\)"
+    mean = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(len(plain), 2)(ids))
+    net = keras.Model(ids, keras.layers.Dense(2, activation="softmax")(mean))
+    folder = ek.export_saved_model(net, tmp_path / "mood", vocabulary=plain, check=False)
+    model.versions = {1: InTensorFlow(folder)}
+    with ServingClient(url, encoder=folder) as client:
+        table = client.predict(["a b", "c", "b a", "d"])
+    assert [ids.tolist() for _, _, ids in _asked(model)] == [[[3], [4]], [[1, 2], [2, 1]]]
+    for text, probability in zip(table["text"], table["probability"], strict=True):
+        alone = model.versions[1].run("serving_default", {"token_ids": plain.encode(text)[None]})["scores"]
+        assert probability == pytest.approx(alone.max(), abs=1e-6)
+
+
+def test_server_that_fills_up_batches_gives_the_same_scores(client, model, runner):
+    """TensorFlow Serving pads requests of several lengths with their first number: it is padding already."""
+    for text in TEXTS:
+        client.scores([VOCABULARY.encode(text)])
+    rows = [ids[0] for _, _, ids in _asked(model)]
+    longest = max(map(len, rows))
+    batch = np.stack([np.pad(ids, (0, longest - len(ids)), constant_values=ids[0]) for ids in rows])
+    scores = runner.run("serving_default", {"token_ids": batch.astype(np.int64)})["scores"]
+    np.testing.assert_allclose(scores, _wanted(runner), atol=1e-6)
+
+
+def test_model_of_one_length_is_asked_in_full(url, model, tmp_path):
+    """The padding in front does not count."""
+    ids = keras.Input((3,), dtype="int64")
+    flat = keras.layers.Flatten()(keras.layers.Embedding(len(VOCABULARY), 2)(ids))
+    folder = ek.export_saved_model(
+        keras.Model(ids, keras.layers.Dense(2)(flat)), tmp_path / "mood", vocabulary=VOCABULARY, check=False
+    )
+    model.versions = {1: InTensorFlow(folder)}
+    with ServingClient(url, encoder=folder) as client:
+        np.testing.assert_allclose(
+            client.scores([[2, 3, 4]]),
+            model.versions[1].run("serving_default", {"token_ids": np.array([[2, 3, 4]])})["scores"],
+            atol=1e-6,
+        )
+        with pytest.raises(ServingError, match=r"takes texts of up to 3 tokens"):
+            client.scores([[2, 3, 4, 5]])
+
+
+# What is compared
+
+
+def test_other_vocabulary_is_refused(url, model, encoder, other):
+    """The server's ids mean other words: nothing is asked."""
+    model.versions = {1: other}
+    with (
+        ServingClient(url, encoder=encoder) as client,
+        pytest.raises(SavedModelError, match=r"'mood' at .*, version 1, has another vocabulary than the encoder"),
     ):
-        ek.ExportedModel(tmp_path).predict(["good"])
+        client.predict(TEXTS)
+    assert _asked(model) == []
+
+
+def test_without_an_encoder_nothing_is_compared(url, model, other):
+    """Whoever sends ids has to know what they mean."""
+    model.versions = {1: other}
+    with ServingClient(url, model="mood") as client:
+        assert client.scores([[2, 3]]).shape == (1, 3)
+
+
+def test_vocabulary_is_compared_once(client, model):
+    """One request for the card, not one a call."""
+    for _ in range(3):
+        client.predict(TEXTS)
+    assert [name for _, name, _ in model.asked].count("about") == 1
+
+
+def test_requests_name_the_version_that_was_compared(client, model, encoder, other):
+    """A version with another vocabulary that appears later is not asked while the one that was compared is there."""
+    client.predict(TEXTS)
+    model.versions[2] = other
+    client.predict(TEXTS)
+    assert {number for number, _, _ in _asked(model)} == {1}
+
+
+def test_newer_version_is_found_when_the_time_has_come(url, model, encoder, newer):
+    """With its own weights and its own names of classes."""
+    with ServingClient(url, encoder=encoder, refresh=0.0) as client:
+        client.predict(TEXTS)
+        model.versions[2] = newer
+        table = client.predict(TEXTS)
+    wanted = _wanted(newer)
+    assert table["label"].tolist() == [["NO", "SO", "YES"][best] for best in wanted.argmax(axis=1)]
+    np.testing.assert_allclose(table["probability"], wanted.max(axis=1), atol=1e-6)
+
+
+def test_version_that_goes_is_left(client, model, newer):
+    """The newer one is asked for all texts, also if the first goes between two batches."""
+    client.batch_size = 2
+    client.predict(TEXTS)
+
+    model.versions[2] = newer
+    real = model.run
+    calls = []
+
+    def run(number, signature, inputs):
+        calls.append(number)
+        if calls == [1, 1]:
+            del model.versions[1]
+            raise LookupError("Servable not found for request: Specific(mood, 1)")
+        return real(number, signature, inputs)
+
+    model.run = run
+    table = client.predict(TEXTS)
+    np.testing.assert_allclose(table["probability"], _wanted(newer).max(axis=1), atol=1e-6)
+    assert calls == [1, 1, 2, 2, 2, 2]  # two of the first, the card of the second, its three batches
+
+
+def test_version_of_ones_own_is_kept(url, model, encoder, newer):
+    """What the caller names is asked, also if there is a newer one, and is missed when it is gone."""
+    model.versions[2] = newer
+    with ServingClient(url, encoder=encoder, version=1) as client:
+        client.predict(TEXTS)
+        del model.versions[1]
+        with pytest.raises(ServingError, match=r"Servable not found for request: Specific\(mood, 1\)"):
+            client.predict(TEXTS)
+    assert {number for number, _, _ in _asked(model)} == {1}
+
+
+def test_export_that_does_not_say_its_vocabulary_is_refused(url, model, encoder, runner, monkeypatch):
+    """One from before there was the signature `about`, or from elsewhere."""
+    old = {name: each for name, each in runner.signatures().items() if name != "about"}
+    monkeypatch.setattr(runner, "signatures", lambda: old)
+    with (
+        ServingClient(url, encoder=encoder) as client,
+        pytest.raises(SavedModelError, match=r"does not say which vocabulary it has \(no signature 'about'\)"),
+    ):
+        client.predict(TEXTS)
+    with ServingClient(url, model="mood") as client:  # nor which id is padding: nothing is put in front
+        client.scores([[2, 3], [4]])
+    assert [ids.tolist() for _, _, ids in _asked(model)] == [[[4]], [[2, 3]]]
+
+
+# What it refuses before it asks
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [1, 2],
+        [[1.0, 2.0]],
+        [["a"]],
+        [[True]],
+        [[[1]]],
+        np.zeros((1, 2, 3), int),
+        np.zeros((1, 2)),
+        "ab",
+        None,
+        [[2**70]],
+    ],
+)
+def test_what_is_no_batch_of_ids_is_refused(encoder, ids):
+    """Floats, truth values, strings, other shapes, integers without end."""
+    client = ServingClient(f"http://127.0.0.1:{free_port()}", encoder=encoder)
+    with pytest.raises(ArgumentError, match=r"token_ids must be integers \(batch, time\), or one .* Received: "):
+        client.scores(ids)
+
+
+@pytest.mark.parametrize("bad", [-1, len(VOCABULARY), 2**31, 2**40])
+def test_ids_outside_the_table_are_refused(encoder, bad):
+    """With an encoder, the client knows how many there are."""
+    client = ServingClient(f"http://127.0.0.1:{free_port()}", encoder=encoder)
+    rule = rf"token_ids must lie in \[0, {len(VOCABULARY)}\)\. Received: {bad} at text 1"
+    with pytest.raises(ArgumentError, match=rule):
+        client.scores([[1], [2, bad]])
+
+
+def test_ids_beyond_int64_are_refused():
+    """They would be read as negative ones."""
+    client = ServingClient(f"http://127.0.0.1:{free_port()}", model="mood")
+    with pytest.raises(ArgumentError, match=rf"Received: {2**63} at text 0"):
+        client.scores(np.array([[2**63]], np.uint64))
+
+
+def test_predict_needs_an_encoder_and_texts(encoder):
+    """Both are named; a single string would be read letter by letter."""
+    with pytest.raises(ArgumentError, match="predict needs an encoder"):
+        ServingClient("http://h", model="mood").predict(["a"])
+    with pytest.raises(ArgumentError, match="Received the string 'good'"):
+        ServingClient("http://h", encoder=encoder).predict("good")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"timeout": 0}, r"timeout must be a number above 0\. Received: 0"),
+        ({"timeout": float("inf")}, r"timeout must be a number above 0\. Received: inf"),
+        ({"retries": -1}, r"retries must be a whole number at least 0\. Received: -1"),
+        ({"retries": 1.5}, r"retries must be a whole number at least 0\. Received: 1\.5"),
+        ({"batch_size": 0}, r"batch_size must be a whole number at least 1\. Received: 0"),
+        ({"batch_size": True}, r"batch_size must be a whole number at least 1\. Received: True"),
+        ({"refresh": None}, r"refresh must be a number at least 0\. Received: None"),
+        ({"version": -1}, r"version must be a whole number at least 0\. Received: -1"),
+        ({"model": None}, r"model must be the name of the model at the server\. Received: None"),
+        ({"encoder": 3}, r"encoder must be an Encoder or the path of one\. Received: int"),
+        ({"headers": {"X": "a\r\nY: b"}}, r"headers must be printable ASCII\. Received: 'X', whose value is not shown"),
+        ({"headers": "X: a"}, r"headers must be a mapping of names and texts\. Received: str"),
+    ],
+)
+def test_arguments_are_checked(arguments, message):
+    """Each names its rule and the value."""
+    with pytest.raises(ArgumentError, match=message):
+        ServingClient("http://h", **({"model": "mood"} | arguments))
+
+
+def test_grpc_without_its_packages_names_the_extra(monkeypatch):
+    """What to install is said."""
+    monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "embkeras\[serving\]"'):
+        ServingClient("grpc://h", model="mood")
+
+
+# Faults of the server
+
+
+def test_refusal_quotes_the_server(url, tmp_path, model, encoder):
+    """An export that refuses ids outside its table says so to whoever asks it."""
+    model.versions = {1: InTensorFlow(_export(tmp_path / "mood", VOCABULARY, bad_ids="error"))}
+    with (
+        ServingClient(url, model="mood") as client,
+        pytest.raises(ServingError, match=r"(400|INVALID_ARGUMENT).*token_ids must lie in \[0, "),
+    ):
+        client.scores([[2**31]])
+    assert len(_asked(model)) == 1
+
+
+def test_error_of_the_server_is_quoted_and_not_repeated(client, model):
+    """500 may have any cause: the request is not sent again."""
+    model.faults = [lambda where: refuse(where, 500, "INTERNAL", "out of memory")] * 2
+    with pytest.raises(ServingError, match=r"(500|INTERNAL).*out of memory"):
+        client.predict(TEXTS)
+    assert len(model.faults) == 1
+
+
+def test_server_that_is_not_ready_is_asked_again(client, model, runner):
+    """503 and UNAVAILABLE: TensorFlow Serving's queue is full, or the model is still being loaded."""
+    model.faults = [lambda where: refuse(where, 503, "UNAVAILABLE", "queue is full")] * 2
+    np.testing.assert_allclose(client.predict(TEXTS)["probability"], _wanted(runner).max(axis=1), atol=1e-6)
+    assert model.faults == []
+
+
+def test_server_that_stays_unready_is_given_up(client, model):
+    """After as many attempts as were allowed; the message counts them."""
+    model.faults = [lambda where: refuse(where, 503, "UNAVAILABLE", "queue is full")] * 9
+    with pytest.raises(ServingError, match=r"queue is full.*\(attempts: 3\)"):
+        client.predict(TEXTS)
+    assert len(model.faults) == 6
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_server_that_is_not_there(scheme):
+    """The address, the reason, and how often it was tried."""
+    if scheme == "grpc":
+        pytest.importorskip("tensorflow_serving")
+    with (
+        ServingClient(f"{scheme}://127.0.0.1:{free_port()}", model="mood", retries=1) as client,
+        pytest.raises(ServingError, match=rf"{scheme}://127.0.0.1:.*[Cc]onnection refused.*\(attempts: 2\)"),
+    ):
+        client.scores([[1]])
+
+
+def test_unknown_model_is_named(url, encoder):
+    """TensorFlow Serving's own words, and no second attempt."""
+    with (
+        ServingClient(url, model="other", encoder=encoder) as client,
+        pytest.raises(ServingError, match=r"(404|NOT_FOUND).*Servable not found for request: Specific\(other"),
+    ):
+        client.predict(TEXTS)
+
+
+def test_server_that_hangs_is_given_up_in_time(client, model):
+    """And is not asked again: it may still be at work."""
+    client.predict(TEXTS)
+    client.timeout = 0.3
+    model.faults = [hang] * 2
+    start = time.monotonic()
+    with pytest.raises(ServingTimeoutError, match=r"did not answer within 0\.3 s"):
+        client.predict(TEXTS)
+    assert time.monotonic() - start < 0.9
+    assert len(model.faults) == 1
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_line_without_an_answer_is_given_up_in_time(scheme):
+    """A port that takes connections, and nothing else; a time-out is a TimeoutError, too."""
+    if scheme == "grpc":
+        pytest.importorskip("tensorflow_serving")
+    with (
+        raw_server(hang) as ((host, port), connections),
+        ServingClient(f"{scheme}://{host}:{port}", model="mood", timeout=0.3) as client,
+        pytest.raises(TimeoutError, match="did not answer within"),
+    ):
+        client.scores([[1]])
+    assert len(connections) == 1
+
+
+def test_line_that_breaks_once_is_mended(model, rest, encoder, runner):
+    """The first connection is cut, the second answered."""
+    model.faults = [lambda handler: handler.connection.close()]
+    table = ServingClient(rest, encoder=encoder).predict(TEXTS)
+    np.testing.assert_allclose(table["probability"], _wanted(runner).max(axis=1), atol=1e-6)
+    assert model.faults == []
+
+
+@pytest.mark.parametrize("contents", [b"\x00\x01\xff" * 9, b"HTTP/1.1 200 OK\r\n\r\n{}", b""], ids=repr)
+def test_rubbish_over_grpc_is_named(contents):
+    """A server that speaks something else."""
+    pytest.importorskip("tensorflow_serving")
+    with (
+        raw_server(says(contents)) as ((host, port), _),
+        ServingClient(f"grpc://{host}:{port}", model="mood", timeout=1.0, retries=0) as client,
+        pytest.raises(ServingError, match=rf"grpc://{host}:{port} (answered UNAVAILABLE|did not answer)"),
+    ):
+        client.metadata()
+
+
+def test_rest_port_without_tls(rest):
+    """https where there is none."""
+    client = ServingClient(rest.replace("http", "https"), model="mood")
+    with pytest.raises(ServingError, match="There is no secure connection to https://"):
+        client.metadata()
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (np.zeros((2, 3)), r"type float64 and shape \(2, 3\), where numbers of shape \(1, 3\) were promised"),
+        (np.zeros((1, 4)), r"shape \(1, 4\), where numbers of shape \(1, 3\)"),
+        (np.zeros(3), r"shape \(3,\), where numbers of shape \(1, 3\)"),
+        (np.array([[b"a", b"b", b"c"]], object), "where numbers of shape"),
+        (np.array([[True, False, True]]), "type bool and shape"),
+        (np.array([[0.1, float("nan"), 0.2]]), r"gave NaN for text 0\. \(Under XLA"),
+    ],
+)
+def test_scores_that_are_none_are_named(url, model, encoder, runner, monkeypatch, scores, message):
+    """Another shape, other types, NaN."""
+    real = runner.run
+
+    def run(signature, inputs):
+        return real(signature, inputs) if signature == "about" else {"scores": scores, "classes": scores}
+
+    monkeypatch.setattr(runner, "run", run)
+    with ServingClient(url, encoder=encoder) as client, pytest.raises(ServingError, match=message):
+        client.predict(["good"])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{"outputs": {"other": [[1]]}}, {"outputs": [[1], [1, 2]]}, {"outputs": None}, {"predictions": [[1]]}, [], 3],
+)
+def test_answer_of_another_form_is_named(rest, model, encoder, answer):
+    """JSON, but none of TensorFlow Serving's columns."""
+    model.faults = [lambda handler: handler.send(200, answer)]
+    with pytest.raises(ServingError, match=r"gave an answer (without 'scores'|of type object)"):
+        ServingClient(rest, encoder=encoder).predict(["good"])
+
+
+def test_answer_without_end_is_refused(rest, model, encoder, monkeypatch):
+    """Not more is read than any batch of scores takes."""
+    monkeypatch.setattr("embkeras.serving.rest._LARGEST_ANSWER", 5000)
+    monkeypatch.setattr("embkeras.serving.rest._PIECE", 1000)
+    model.faults = [lambda handler: handler.send(200, b" " * 10_000)]
+    with pytest.raises(ServingError, match="an answer of more than 5,000 bytes"):
+        ServingClient(rest, encoder=encoder).predict(["good"])
+
+
+def test_card_that_is_none_is_named(rest, model, encoder, runner, monkeypatch):
+    """What the signature `about` gives has to be the card."""
+    monkeypatch.setattr(runner, "run", lambda *_: {"card": np.array([b"{}"], object)})
+    with pytest.raises(ServingError, match="gave a card that cannot be read"):
+        ServingClient(rest, encoder=encoder).predict(["good"])
+
+
+def test_text_that_cannot_be_encoded_is_refused(rest, tmp_path, model):
+    """As the vocabulary refuses it."""
+    plain = ek.Vocabulary(VOCABULARY.tokens)
+    folder = _export(tmp_path / "mood", plain)
+    with pytest.raises(VocabularyError, match="has no tokenizer"):
+        ServingClient(rest, encoder=folder).predict(["good"])
+
+
+def test_rest_client_loads_no_tensorflow(folder, rest, runner):
+    """In a fresh process: texts in, labels out."""
+    code = (
+        "import sys; from embkeras.serving.client import ServingClient\n"
+        "print(ServingClient(sys.argv[1], encoder=sys.argv[2]).predict(['good day'])['label'][0])\n"
+        "print(sorted({'tensorflow', 'keras', 'grpc'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, rest, folder], capture_output=True, text=True, check=True)
+    best = ["no", "so", "yes"][_wanted(runner, ["good day"])[0].argmax()]
+    assert done.stdout.split("\n")[:2] == [best, "[]"]
+
+
+def test_runtime_without_python_gives_the_same_scores(folder, encoder, runner):
+    """TensorFlow's C API behind gRPC, in a process of its own: the runtime that TensorFlow Serving wraps."""
+    pytest.importorskip("tensorflow_serving")
+    command = [sys.executable, "-m", "tests.serving.c_api_server", folder, "mood"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            url = f"grpc://127.0.0.1:{int(process.stdout.readline())}"
+            with ServingClient(url, encoder=encoder, batch_size=2) as client:
+                table = client.predict(TEXTS)
+        finally:
+            process.kill()
+    np.testing.assert_allclose(table["probability"], _wanted(runner).max(axis=1), atol=1e-5)

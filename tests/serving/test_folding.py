@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from embkeras.errors import SavedModelError
-from embkeras.layers.builders import build_embedding
-from embkeras.layers.combined import combine_embeddings
-from embkeras.serving.client import ExportedModel
 from embkeras.serving.export import export_saved_model
 from embkeras.serving.folding import folded
-from embkeras.vectors.alignment import AlignedMatrix
-from embkeras.vectors.vocabulary import Vocabulary
+from embkeras.serving.local import ExportedModel
+from embkeras.tables.builders import build_embedding
+from embkeras.tables.combined import combine_embeddings
+from embkeras.text.vocabulary import Vocabulary
+from embkeras.vectors.align import AlignedMatrix
 
 SIZE, WIDTH = 4000, 32
 VOCABULARY = Vocabulary(["", "[UNK]", *(f"w{place}" for place in range(SIZE - 2))])

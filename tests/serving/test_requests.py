@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embkeras.errors import ArgumentError
-from embkeras.serving.remote import ServingClient
+from embkeras.serving.client import ServingClient
 from embkeras.serving.requests import filled, in_batches, rows_of
 
 

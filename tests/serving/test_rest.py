@@ -5,7 +5,7 @@ import time
 import pytest
 
 from embkeras.errors import ServingError, ServingTimeoutError
-from embkeras.serving.remote import ServingClient
+from embkeras.serving.client import ServingClient
 from tests.serving.servers import raw_server, says
 
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 import embkeras as ek
 from embkeras.serving import ask
 from embkeras.serving.check import check_saved_model
-from embkeras.serving.remote import ServingClient
+from embkeras.serving.client import ServingClient
 from tests.serving.c_api import CApiError, Session
 from tests.serving.make_golden import EXPECTED, FOLDER, ROOT, TEXTS, golden_model
 

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 from keras import optimizers
 
-from embkeras.training.callbacks import TrainabilitySchedule, unfreeze_at
-from embkeras.training.optimizers import RowWiseAdam
-from embkeras.training.schedules import Phase
+from embkeras.training.optimizers.rules import RowWiseAdam
+from embkeras.training.schedule.callback import TrainabilitySchedule, unfreeze_at
+from embkeras.training.schedule.phases import Phase
 from tests import mirroring, tiny
 
 tf.config.set_logical_device_configuration(

@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 from keras import optimizers
 
-from embkeras.training.callbacks import TrainabilitySchedule, unfreeze_at
-from embkeras.training.optimizers import RowWiseAdam
+from embkeras.training.optimizers.rules import RowWiseAdam
 from embkeras.training.rebuild import build_optimizer, knows_other_variables, rebuild_training
-from embkeras.training.schedules import Phase
+from embkeras.training.schedule.callback import TrainabilitySchedule, unfreeze_at
+from embkeras.training.schedule.phases import Phase
 from tests import tiny
 
 OPTIMIZERS = {

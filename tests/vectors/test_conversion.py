@@ -7,7 +7,7 @@ from embkeras import KeyedVectors, load_vectors, save_vectors
 from embkeras.errors import ArgumentError, EmbkerasWarning, OutputError, VectorFileError
 from embkeras.vectors import conversion
 from embkeras.vectors.conversion import convert
-from embkeras.vectors.formats import FORMATS
+from embkeras.vectors.io.registry import FORMATS
 from embkeras.vectors.subwords import Subwords
 
 VECTORS = KeyedVectors(["the", "Cat", "dog"], np.array([[0.5, 1], [2, 0.1], [3, -1]], "float32"))

@@ -7,8 +7,8 @@ import pytest
 
 from embkeras import KeyedVectors, save_vectors
 from embkeras.errors import AlignmentError, VectorFileError
+from embkeras.text.tokenizer import WORDS
 from embkeras.vectors.inspection import inspect_vectors, odd_words, text_coverage
-from embkeras.vectors.tokenizer import WORDS
 
 TEXT = "cat 3 4\nnew york 0 0\nNaN 0 1\ncat 1 1\n\u00a0 0 2\n"
 

@@ -7,8 +7,8 @@ import pytest
 
 from embkeras import KeyedVectors
 from embkeras.errors import ArgumentError, UnknownWordError
-from embkeras.vectors.formats.request import Request, keyed_vectors
-from embkeras.vectors.formats.source import Source
+from embkeras.vectors.io.request import Request, keyed_vectors
+from embkeras.vectors.io.source import Source
 from embkeras.vectors.subwords import Subwords
 
 MATRIX = np.array([[1, 0], [0.9, 0.1], [0, 1]], "float32")

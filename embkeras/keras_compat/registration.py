@@ -1,0 +1,54 @@
+"""Make Keras find our classes when it loads a model, in whichever order embkeras and Keras are imported.
+
+Keras looks a custom class up by its registered name and does not import the module it is in. The classes register when
+their modules are imported, which needs Keras and TensorFlow, and `import embkeras` must not import those. So: if Keras
+is there already, register now; if not, when it comes.
+"""
+
+import importlib
+import os
+import sys
+from types import ModuleType
+
+from embkeras.errors import BackendError
+
+_MODULES_WITH_CLASSES = (
+    "embkeras.tables.combined",
+    "embkeras.tables.embedding",
+    "embkeras.tables.pooling",
+    "embkeras.tables.partial_rows",
+    "embkeras.tables.word_dropout",
+    "embkeras.training.optimizers.rules",
+    "embkeras.training.schedule.rates",
+)
+
+
+def register_with_keras() -> None:
+    """Register the classes now if Keras is loaded, else as soon as it has been."""
+    if "keras" in sys.modules:
+        _register(sys.modules["keras"])
+        return
+    # TensorFlow depends on wrapt, so it is there wherever Keras can run our classes.
+    from wrapt import register_post_import_hook
+
+    register_post_import_hook(_register, "keras")
+
+
+def _register(keras: ModuleType) -> None:
+    # `import keras` must go on under another backend; only the use of our classes is refused there.
+    if hasattr(keras, "backend") and keras.backend.backend() == "tensorflow":
+        for name in _MODULES_WITH_CLASSES:
+            importlib.import_module(name)
+
+
+def check_backend() -> None:
+    """Refuse any Keras backend but TensorFlow.
+
+    Raises:
+        BackendError: Keras runs, or is told to run, on another one.
+    """
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if backend == "tensorflow" or "keras" in sys.modules:
+        backend = importlib.import_module("keras").backend.backend()  # keras.json may name another one
+    if backend != "tensorflow":
+        raise BackendError(f"embkeras runs on Keras with the TensorFlow backend. Received: KERAS_BACKEND={backend!r}.")

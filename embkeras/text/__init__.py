@@ -1,0 +1,1 @@
+"""Texts to ids: tokenizer, vocabulary, labelled text; never TensorFlow."""

@@ -1,0 +1,179 @@
+"""change_vocabulary: tokens added to a trained model, or dropped, and everything else kept.
+
+Private name used here, because Keras offers no public way: `_var_key` of optimizers. `tests/training/test_rebuild.py` fails
+when it goes.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from embkeras.errors import ArgumentError
+from embkeras.tables.addresses import LayerRef, find_layers, walk
+from embkeras.tables.combined import CombinedEmbedding
+from embkeras.tables.embedding import PretrainedEmbedding
+from embkeras.tables.resizing import Resized, resized
+from embkeras.tables.row_io import blocks, read_rows, write_rows
+from embkeras.tables.takeover import replace_map, take_over
+from embkeras.text.vocabulary import Vocabulary
+from embkeras.training.rebuild import parts, rebuild_training, slots_of
+from embkeras.vectors.align import AlignedMatrix
+
+
+def change_vocabulary(
+    model: keras.Model, layer: LayerRef, *, before: Vocabulary, after: AlignedMatrix | Sequence[AlignedMatrix]
+) -> None:
+    """Give a trained model the vocabulary of `after`: rows of tokens that it knew stay, with their optimizer slots.
+
+    Texts get the same scores as before, as far as their tokens are in both vocabularies, whatever their ids are now.
+    Rows of new tokens come from `after`, with the slots of a new optimizer. Of a table of which only some rows train,
+    new tokens that the vectors did not give join those.
+
+    Args:
+        model: the model; it is changed in place. If it is compiled, it trains on where it was.
+        layer: name or path of an embedding layer of ours, or the layer.
+        before: the vocabulary that the model was trained with, of V tokens.
+        after: what `align` gives for the vocabulary to be, from the same vectors; for a layer of `combine_embeddings`
+            one for each of its sources, in their order.
+
+    Raises:
+        ArgumentError: another kind of layer, one that is combined with others, a vocabulary of another size than its
+            table, vectors of another width, a quantized layer, or special tokens (padding, OOV) that are not the same
+            in number. Nothing is changed then.
+        UnknownLayerError: the model has no such layer.
+
+    Example:
+        >>> from embkeras.tables.builders import build_classifier, build_embedding
+        >>> words = Vocabulary(["", "[UNK]", "cat", "dog"])
+        >>> table = AlignedMatrix(np.eye(4, dtype="float32"), words)
+        >>> model = build_classifier(build_embedding(table), 2, architecture="mean")
+        >>> fewer = AlignedMatrix(np.eye(3, 4, dtype="float32"), Vocabulary(["", "[UNK]", "dog"]))
+        >>> change_vocabulary(model, "embedding", before=words, after=fewer)
+        >>> model.get_layer("embedding").matrix()[2].tolist()
+        [0.0, 0.0, 0.0, 1.0]
+    """
+    found = _find(model, layer)
+    tables = found.sources if isinstance(found, CombinedEmbedding) else [found]
+    aligned = _check_after(before, after, tables)
+    sources = _sources(before, aligned[0].vocabulary)
+    with model.distribute_strategy.scope():
+        fresh = [
+            resized(table, sources, each.values, _new_without_vector(each, sources))
+            for table, each in zip(tables, aligned, strict=True)
+        ]
+        for table, each in zip(tables, fresh, strict=True):
+            swap_rows(model, table, each)
+        if isinstance(found, CombinedEmbedding):
+            _change_combination(found, sources, aligned)
+
+
+def _change_combination(layer: CombinedEmbedding, sources: np.ndarray, aligned: Sequence[AlignedMatrix]) -> None:
+    """Which source has which token: as before, and of new tokens as their vectors say."""
+    layer.input_dim = len(sources)
+    if layer._found is None:
+        return
+    found = np.stack([each.found for each in aligned], axis=1)
+    found[~found.any(axis=1)] = True
+    known = sources >= 0
+    found[known] = keras.ops.convert_to_numpy(layer._found)[sources[known]]
+    replace_map(layer, "_found", found.astype(np.int8))
+
+
+def _new_without_vector(aligned: AlignedMatrix, sources: np.ndarray) -> np.ndarray:
+    new = (sources < 0) & ~aligned.found
+    if aligned.vocabulary.padding_id is not None:
+        new[aligned.vocabulary.padding_id] = False
+    return new
+
+
+def _check_after(before: Any, after: Any, tables: Sequence[PretrainedEmbedding]) -> list[AlignedMatrix]:
+    """One AlignedMatrix for each table, all of one vocabulary."""
+    aligned = [after] if isinstance(after, AlignedMatrix) or not isinstance(after, Sequence) else list(after)
+    if not isinstance(before, Vocabulary) or not all(isinstance(each, AlignedMatrix) for each in aligned):
+        raise ArgumentError(
+            f"change_vocabulary takes before=Vocabulary and after=AlignedMatrix. "
+            f"Received: {type(before).__name__} and {', '.join(type(each).__name__ for each in aligned)}."
+        )
+    if len(aligned) != len(tables) or len({each.vocabulary.fingerprint for each in aligned}) != 1:
+        raise ArgumentError(
+            f"after takes one AlignedMatrix for each of the tables {[table.name for table in tables]}, all of one "
+            f"vocabulary. Received: {len(aligned)}."
+        )
+    for table, each in zip(tables, aligned, strict=True):
+        if table.input_dim != len(before) or table.output_dim != each.output_dim:
+            raise ArgumentError(
+                f"Layer {table.name!r} has a table of {table.input_dim} x {table.output_dim}. "
+                f"Received: before of {len(before)} tokens, after of width {each.output_dim}."
+            )
+    return aligned
+
+
+def swap_rows(model: keras.Model, layer: PretrainedEmbedding, fresh: Resized) -> None:
+    """Put a resized layer's variables into the model and its optimizer, slots row by row."""
+    optimizer = getattr(model, "optimizer", None)
+    held = list(_slots(optimizer, fresh)) if optimizer is not None else []
+    take_over(layer, fresh.layer)
+    if optimizer is not None:
+        rebuild_training(model)
+        for part, name, before, (_, variable, sources) in held:
+            slot = slots_of(part).get(name, {}).get(part._var_key(variable))
+            if slot is not None:
+                _carry(before, slot, sources)
+    # Each was traced with the variables that are gone, and is made again when it is asked for.
+    model.train_function = model.test_function = model.predict_function = None
+
+
+def _slots(optimizer: Any, fresh: Resized) -> Iterator[tuple[Any, str, keras.Variable, Any]]:
+    """Every slot of the variables that go, with the optimizer that holds it."""
+    for part in parts(optimizer):
+        for name, slots in slots_of(part).items():
+            for move in fresh.moves:
+                slot = slots.get(part._var_key(move[0]))
+                if slot is not None:
+                    yield part, name, slot, move
+
+
+def _carry(before: keras.Variable, after: keras.Variable, sources: np.ndarray) -> None:
+    """A slot with one entry a row takes those that it had; one of another kind (a count, a mean) is kept whole."""
+    was, now = tuple(before.shape), tuple(after.shape)
+    if now[:1] == (len(sources),) and now[1:] == was[1:]:
+        for start, stop in blocks((len(sources), math.prod(now[1:]))):
+            known = start + np.flatnonzero(sources[start:stop] >= 0)
+            write_rows(after, known, read_rows(before, sources[known]))
+    elif was == now:
+        after.assign(keras.ops.convert_to_numpy(before))
+
+
+def _find(model: keras.Model, layer: LayerRef) -> PretrainedEmbedding | CombinedEmbedding:
+    found = find_layers(model, [layer])[0]
+    combined = isinstance(found, CombinedEmbedding)
+    tables = found.sources if combined else [found]
+    if not found.built or not all(isinstance(table, PretrainedEmbedding) for table in tables):
+        raise ArgumentError(
+            f"change_vocabulary takes a built layer that build_embedding made, or combine_embeddings of such layers. "
+            f"Received: {type(found).__name__} {found.name!r}."
+        )
+    for _, other in walk(model):
+        if isinstance(other, CombinedEmbedding) and any(source is found for source in other.sources):
+            raise ArgumentError(
+                f"The ids of layers that are combined are those of all of them, so change_vocabulary takes none of them "
+                f"alone. Received: {found.name!r}, which layer {other.name!r} combines."
+            )
+    return found
+
+
+def _sources(before: Vocabulary, after: Vocabulary) -> np.ndarray:
+    """For each id of `after` the id that its token had, or -1."""
+    if len(before.oov_ids) != len(after.oov_ids) or before.padding_id != after.padding_id:
+        raise ArgumentError(
+            f"Both vocabularies need the same padding id and as many OOV ids. Received: padding_id={before.padding_id}, "
+            f"oov_ids={before.oov_ids} before; padding_id={after.padding_id}, oov_ids={after.oov_ids} after."
+        )
+    sources = np.array([before.token_to_id.get(token, -1) for token in after.tokens], np.int64)
+    sources[list(after.oov_ids)] = before.oov_ids
+    if after.padding_id is not None:
+        sources[after.padding_id] = before.padding_id
+    return sources

@@ -1,0 +1,1 @@
+"""Optimizers whose cost follows the rows of a batch."""

@@ -1,0 +1,146 @@
+"""Optimizers whose cost follows the rows of a batch: Adam, AdamW, Adagrad and SGD, each as a rule for `RowWise`.
+
+Private names used here: `_momentums`, `_velocities`, `_velocity_hats` of Keras' Adam and `_accumulators` of its Adagrad,
+whose slots are the only ones that `.keras` files know of. `tests/training/test_optimizers.py` fails when one of them goes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from embkeras.training.optimizers.row_wise import RowWise
+
+
+@keras.saving.register_keras_serializable("embkeras")
+class RowWiseAdam(RowWise, keras.optimizers.Adam):
+    """Adam (Kingma & Ba 2015) that updates only those rows of an embedding table that the batch names.
+
+    It differs from `keras.optimizers.Adam` for gradients that come as slices of rows:
+
+    - Cost and memory traffic follow the rows of the batch. Keras makes the gradient dense, so each step costs the
+      whole table.
+    - The gradient of a row is the sum of its occurrences. Keras squares each occurrence by itself, which gives a word
+      that occurs 100 times in a batch a first step of 10 times the learning rate.
+    - Rows that are not in the batch do not move, and their moments stand still: lazy Adam, as in PyTorch's
+      `SparseAdam`. Dense Adam keeps moving them by their moments.
+    - Weight decay reaches the rows of the batch alone, and clipping takes each row once, with its summed gradient.
+
+    And for all variables: bias is corrected by the steps since a variable joined and not by those of the whole training,
+    so a table that is unfrozen late starts at the learning rate; Keras' Adam starts it at about 5 times the rate.
+
+    Use it with a layer from `build_embedding`; the stock `Embedding` copies the table in each step.
+
+    Args:
+        learning_rate: a float or a `LearningRateSchedule`.
+        learning_rate_multipliers: factors of the rate, which scale update and decay, by regular expressions that match
+            whole paths of variables: `{"embedding/.*": 0.1}`. The first that matches counts; `set_multiplier` changes
+            one between epochs.
+        anchor_decay: decoupled decay toward the table as it was when it joined (L2-SP, Li, Grandvalet & Davoine 2018),
+            in units of the learning rate, on the rows of the batch. Costs one more table, in memory and in files. A
+            table that is frozen and thawed again has lost its slots: it is anchored where it then stands.
+        catch_up: decay the moments of a row by the steps it was not in a batch, so that they equal those of dense Adam
+            whenever it is. Costs one integer a row.
+        row_warmup: a row has its full rate from its `row_warmup`-th update on and before it a share that grows with its
+            updates (1/row_warmup at the first), so that rare words are not thrown far by few examples. 0: full rate
+            at once. Costs one integer a row.
+        **kwargs: as for `keras.optimizers.Adam`. Gradient accumulation and moving averages are refused: Keras applies
+            them to the whole table. So is `loss_scale_factor`.
+
+    Raises:
+        OptimizerError: one of the refused settings, with the reason, or a factor or pattern that makes no sense.
+
+    Example:
+        >>> RowWiseAdam(1e-3, learning_rate_multipliers={"embedding/.*": 0.1}).learning_rate_multipliers
+        {'embedding/.*': 0.1...}
+        >>> RowWiseAdam(1e-3, use_ema=True)
+        Traceback (most recent call last):
+            ...
+        embkeras.errors.OptimizerError: RowWiseAdam does not take use_ema=True: it would average the whole table ...
+    """
+
+    def _slots(self) -> Sequence[list[keras.Variable]]:
+        return [self._momentums, self._velocities] + ([self._velocity_hats] if self.amsgrad else [])
+
+    def _decays(self) -> Sequence[float]:
+        return [self.beta_1, self.beta_2] + [1.0] * self.amsgrad
+
+    def _rule(self, gradient: Any, slots: Sequence[Any], rate: Any, step: Any) -> tuple[Any, Sequence[Any]]:
+        m, v, *largest = slots
+        beta_1, beta_2 = tf.cast(self.beta_1, step.dtype), tf.cast(self.beta_2, step.dtype)
+        rate = rate * tf.sqrt(1 - beta_2**step) / (1 - beta_1**step)
+        m = m + (gradient - m) * (1 - self.beta_1)
+        v = v + (tf.square(gradient) - v) * (1 - self.beta_2)
+        largest = [tf.maximum(each, v) for each in largest]
+        return m * rate / (tf.sqrt((largest or [v])[0]) + self.epsilon), [m, v, *largest]
+
+
+@keras.saving.register_keras_serializable("embkeras")
+class RowWiseAdamW(RowWiseAdam, keras.optimizers.AdamW):
+    """`RowWiseAdam` with decoupled weight decay (Loshchilov & Hutter 2019) on the rows of the batch.
+
+    Keras' AdamW moves every row of a table in each step, also words that training never saw.
+
+    Args:
+        learning_rate: a float or a `LearningRateSchedule`.
+        weight_decay: in units of the learning rate.
+        **kwargs: as for `RowWiseAdam`.
+
+    Example:
+        >>> RowWiseAdamW(1e-3, weight_decay=0.01).weight_decay
+        0.01
+    """
+
+
+@keras.saving.register_keras_serializable("embkeras")
+class RowWiseAdagrad(RowWise, keras.optimizers.Adagrad):
+    """Adagrad (Duchi, Hazan & Singer 2011) that updates only those rows of a table that the batch names.
+
+    Args:
+        learning_rate: a float or a `LearningRateSchedule`.
+        **kwargs: as for `keras.optimizers.Adagrad` and `RowWiseAdam`; there is nothing for `catch_up` to decay.
+
+    Example:
+        >>> RowWiseAdagrad(0.1, row_warmup=5).row_warmup
+        5
+    """
+
+    def _slots(self) -> Sequence[list[keras.Variable]]:
+        return [self._accumulators]
+
+    def _decays(self) -> Sequence[float]:
+        return [1.0]
+
+    def _rule(self, gradient: Any, slots: Sequence[Any], rate: Any, step: Any) -> tuple[Any, Sequence[Any]]:
+        (total,) = slots
+        total = total + tf.square(gradient)
+        return rate * gradient / tf.sqrt(total + self.epsilon), [total]
+
+
+@keras.saving.register_keras_serializable("embkeras")
+class RowWiseSGD(RowWise, keras.optimizers.SGD):
+    """SGD with momentum (Polyak 1964; Nesterov 1983) that updates only those rows of a table that the batch names.
+
+    Args:
+        learning_rate: a float or a `LearningRateSchedule`.
+        **kwargs: as for `keras.optimizers.SGD` and `RowWiseAdam`. With `catch_up` the momentum of a row decays in the
+            steps that it is not in a batch.
+
+    Example:
+        >>> RowWiseSGD(0.1, momentum=0.9, catch_up=True).momentum
+        0.9
+    """
+
+    def _slots(self) -> Sequence[list[keras.Variable]]:
+        return [self.momentums] if self.momentum else []
+
+    def _decays(self) -> Sequence[float]:
+        return [self.momentum] if self.momentum else []
+
+    def _rule(self, gradient: Any, slots: Sequence[Any], rate: Any, step: Any) -> tuple[Any, Sequence[Any]]:
+        change = gradient * rate
+        if not slots:
+            return change, []
+        m = slots[0] * tf.cast(self.momentum, gradient.dtype) - change
+        return (change - m * self.momentum if self.nesterov else -m), [m]

@@ -1,0 +1,1 @@
+"""What trains in which epoch, and at which learning rate."""

@@ -1,0 +1,1 @@
+"""Vector files: one file a format, and the registry that knows them."""

@@ -1,0 +1,269 @@
+"""embkeras's own store: an HDF5 file whose matrix and words are used where they stand, without being read first.
+
+Version 1 of the format. All numbers are little-endian; every dataset is contiguous (not chunked, not compressed, in this
+file), so that it can be memory-mapped at its offset. For n words and vectors of width d:
+
+| dataset   | type, shape         | what it holds |
+|-----------|---------------------|---------------|
+| `matrix`  | float32 or float16, (n, d) | row i is the vector of word i; finite numbers only |
+| `words`   | uint8, (b,)         | the words in UTF-8, one after the other, in the order of the rows |
+| `offsets` | uint64, (n + 1,)    | word i is `words[offsets[i]:offsets[i + 1]]`; the first is 0, the last b |
+| `hashes`  | uint64, (n,)        | the hash of every word, ascending |
+| `rows`    | uint32, (n,)        | the row of the word with that hash; equal hashes in the order of the rows |
+
+The hash of a word is BLAKE2b with a digest of 8 bytes over its UTF-8 bytes, read as a little-endian number. Words are
+distinct; two words may have one hash, so a reader compares the bytes.
+
+The root group has the attributes `format` = "embkeras.store" (text of fixed length) and `version` = 1 (uint32). Each
+dataset has the attribute `crc32` (uint32): CRC-32, as zlib computes it, of its bytes. The file is written with version 2 of
+the superblock and of the object headers, which carry checksums of their own. Other attributes and datasets are ignored. A
+change that this reader would misread gets another version; files of version 1 stay readable.
+
+What is checked when: on opening, whatever does not depend on the size - version, types, shapes, that every dataset lies
+whole within the file, the ends of `offsets`. The checksums of words and index once, before the first answer that rests on
+them (a word that is not there, the word of a row; a word that is found is proved by its bytes). The checksum of the
+matrix by `check_store` alone, for it costs reading the matrix; rows that are copied are checked to be finite.
+"""
+
+import contextlib
+import math
+import mmap
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from embkeras._arrays import first_nonfinite_row
+from embkeras.errors import ArgumentError, EmbkerasError, VectorFileError
+from embkeras.vectors.io.kept_rows import Kept, blocks_of, rows_at_once, take
+from embkeras.vectors.io.request import Request, keyed_vectors
+from embkeras.vectors.io.source import Source
+from embkeras.vectors.io.words_file import check_utf8
+from embkeras.vectors.packed_words import PackedWords, WordIndex, index_of_hashes
+from embkeras.vectors.store import KeyedVectors
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+FORMAT, VERSION = "embkeras.store", 1
+_INDEX = {"words": "<u1", "offsets": "<u8", "hashes": "<u8", "rows": "<u4"}
+_MATRIX = ("<f4", "<f2")
+_DAMAGED = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError)
+_LARGEST = 1 << 48  # rows or columns
+_ALIGNMENT = 64  # bytes, of a cache line: rows of the usual widths begin at one
+
+
+def recognises(source: Source) -> bool:
+    """Whether the file is HDF5 and says that it is a store."""
+    if not is_hdf5(source) or source.compression is not None:
+        return False
+    with opened(source) as file:
+        return attribute(file.attrs, "format", "S") == FORMAT
+
+
+def read(source: Source, request: Request) -> KeyedVectors:
+    """Map the file; copy only where fewer rows or another type are asked for."""
+    if source.member is not None:
+        raise ArgumentError(f"member= chooses among several tables; a store has one. Received: {source.member!r}.")
+    store = _Store(source)
+    count, limit = len(store.words), request.limit
+    counted = {"rows": count if limit is None else min(limit, count)}
+    if request.wanted is None and (limit is None or limit >= count):
+        matrix = store.matrix
+        if matrix.dtype != request.dtype:
+            every = Kept(store.words, np.arange(count))
+            matrix = take(every, matrix.shape[1], blocks_of(matrix, every.rows, request), source, request)
+        return keyed_vectors(store.words, matrix, source, "store", request, key_to_index=store.index, **counted)
+    kept = store.keep(request)
+    matrix = take(kept, store.matrix.shape[1], blocks_of(store.matrix, kept.rows, request), source, request)
+    return keyed_vectors(kept.words, matrix, source, "store", request, **counted)
+
+
+def check_store(path: Path) -> None:
+    """Compare every checksum of a store, that of the matrix too, which reads the whole file.
+
+    Raises:
+        VectorFileError: the file is damaged, or no store.
+    """
+    store = _Store(Source(Path(path)))
+    store.check()
+    store.compare("matrix", store.matrix)
+    bad = first_nonfinite_row(store.matrix)
+    if bad is not None:
+        raise VectorFileError(f"{store.source.name} holds NaN or infinity in row {bad} (word {store.words[bad]!r}).")
+
+
+def check_words(vectors: KeyedVectors, path: Path) -> None:
+    """Refuse what UTF-8 cannot hold."""
+    check_utf8(vectors.words, "A store", path)
+
+
+def write(vectors: KeyedVectors, beside: Path, path: Path) -> None:
+    """Write words, index and matrix; float16 stays float16, everything else becomes float32."""
+    raws = [word.encode("utf-8") for word in vectors.words]
+    offsets = np.zeros(len(raws) + 1, "<u8")
+    np.cumsum([len(raw) for raw in raws], out=offsets[1:])
+    hashes, rows = index_of_hashes(raws)
+    text = np.frombuffer(b"".join(raws), np.uint8)
+    # The checksums of the HDF5 headers came with 1.8; alignment makes the mapped arrays ones that NumPy is quick with.
+    newer = {"libver": ("v108", "v108"), "alignment_threshold": 0, "alignment_interval": _ALIGNMENT}
+    with h5py.File(beside, "w", **newer) as file:
+        # Text of fixed length: of variable length it would lie in a heap that has no checksum.
+        file.attrs["format"], file.attrs["version"] = np.bytes_(FORMAT), np.uint32(VERSION)
+        for name, values in zip(_INDEX, (text, offsets, hashes, rows), strict=True):
+            dataset = file.create_dataset(name, data=values.astype(_INDEX[name], copy=False))
+            dataset.attrs["crc32"] = np.uint32(zlib.crc32(values))
+        _write_matrix(file, vectors, path)
+
+
+def _write_matrix(file: h5py.File, vectors: KeyedVectors, path: Path) -> None:
+    matrix = vectors.matrix
+    dtype = np.dtype("<f2" if matrix.dtype == np.float16 else "<f4")
+    dataset = file.create_dataset("matrix", matrix.shape, dtype)
+    step, crc = rows_at_once(matrix.shape[1]), 0
+    for start in range(0, len(matrix), step):
+        with np.errstate(over="ignore"):
+            block = np.ascontiguousarray(matrix[start : start + step], dtype)
+        bad = first_nonfinite_row(block)
+        if bad is not None:
+            raise VectorFileError(
+                f"A store holds finite {dtype} only. Received another value for {vectors.words[start + bad]!r} "
+                f"(row {start + bad}) in {str(path)!r}."
+            )
+        dataset[start : start + step] = block
+        crc = zlib.crc32(block, crc)
+    dataset.attrs["crc32"] = np.uint32(crc)
+
+
+@contextlib.contextmanager
+def opened(source: Source) -> Iterator[h5py.File]:
+    """The HDF5 file of a source, for reading; what libhdf5 has against it is a VectorFileError."""
+    if source.compression is not None:
+        raise VectorFileError(f"{source.name} is an HDF5 file inside a .{source.compression} file: unpack it first.")
+    try:
+        with h5py.File(source.path, "r", locking=False) as file:
+            yield file
+    except EmbkerasError:
+        raise
+    except _DAMAGED as error:
+        raise VectorFileError(f"{source.name} is not a whole HDF5 file: {error}") from error
+
+
+def is_hdf5(source: Source) -> bool:
+    """Whether the contents begin as an HDF5 file does."""
+    return source.head.startswith(_SIGNATURE)
+
+
+def attribute(attributes: h5py.AttributeManager, name: str, kinds: str) -> Any:
+    """The value of an attribute, if it is there and is one value of a type of these kinds; text as str. Else None.
+
+    Text of variable length is not read: it lies in a heap without checksums, on which libhdf5 can go round for ever.
+    """
+    if name not in attributes:
+        return None
+    holder = attributes.get_id(name)
+    if holder.dtype.kind not in kinds or holder.shape != ():
+        return None
+    value = attributes[name]
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+class _Place(NamedTuple):
+    """Where a dataset stands in the file."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    crc: int
+
+
+class _Store:
+    """An open store: its arrays where they stand in the file, and the checks of them."""
+
+    def __init__(self, source: Source):
+        self.source = source
+        with opened(source) as file:
+            self._check_version(file)
+            self._places = {name: self._place(file, name, (dtype,)) for name, dtype in _INDEX.items()}
+            self._places["matrix"] = self._place(file, "matrix", _MATRIX)
+        with source.path.open("rb") as raw:
+            self._map = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+        arrays = {name: self._mapped(name) for name in self._places}
+        self.matrix = arrays.pop("matrix")
+        self._check_shapes(**arrays)
+        self._unchecked = arrays
+        self.words = PackedWords(arrays["words"], arrays["offsets"], self.check, source.name)
+        self.index = WordIndex(self.words, arrays["hashes"], arrays["rows"])
+
+    def keep(self, request: Request) -> Kept:
+        """The rows of the words asked for, up to the limit."""
+        limit = len(self.words) if request.limit is None else min(request.limit, len(self.words))
+        if request.wanted is None:
+            return Kept(self.words[:limit], np.arange(limit))
+        wanted = list(request.wanted)
+        found = self.index.rows_of(wanted)
+        kept = [place for place in np.argsort(found).tolist() if 0 <= found[place] < limit]
+        return Kept([wanted[place] for place in kept], found[kept])
+
+    def check(self) -> None:
+        """Compare the checksums of words and index, once."""
+        for name, values in self._unchecked.items():
+            self.compare(name, values)
+        self._unchecked = {}
+
+    def compare(self, name: str, values: np.ndarray) -> None:
+        """Compare the checksum of one dataset."""
+        place = self._places[name]
+        if zlib.crc32(values) != place.crc:
+            start, end = place.offset, place.offset + values.nbytes
+            raise self._damaged(f"{name!r}, bytes {start:,} to {end:,}, as it was written", "another checksum")
+
+    def _check_version(self, file: h5py.File) -> None:
+        found, version = attribute(file.attrs, "format", "S"), attribute(file.attrs, "version", "iu")
+        if found != FORMAT or version is None:
+            raise self._damaged(f"the attributes format = {FORMAT!r} and version", f"{found!r} and {version}")
+        if version != VERSION:
+            raise VectorFileError(
+                f"{self.source.name} is a store of version {version}, but this embkeras reads version {VERSION}."
+            )
+
+    def _place(self, file: h5py.File, name: str, dtypes: tuple[str, ...]) -> _Place:
+        """Where a dataset stands; links out of the file and other layouts are refused."""
+        link = file.get(name, getlink=True)
+        dataset = file[name] if isinstance(link, h5py.HardLink) else None
+        if not isinstance(dataset, h5py.Dataset) or dataset.dtype not in dtypes:
+            found = dataset.dtype if isinstance(dataset, h5py.Dataset) else "none"
+            raise self._damaged(f"a dataset {name!r} of {' or '.join(dtypes)}", found)
+        layout, offset = dataset.id.get_create_plist(), dataset.id.get_offset()
+        if layout.get_layout() != h5py.h5d.CONTIGUOUS or layout.get_external_count():
+            raise self._damaged(f"{name!r} in one piece", "another layout")
+        if offset is None and dataset.size:
+            raise self._damaged(f"{name!r} of shape {dataset.shape}", "no bytes of it")
+        crc = attribute(dataset.attrs, "crc32", "u")
+        if crc is None:
+            raise self._damaged(f"the attribute crc32 of {name!r}", "none")
+        return _Place(offset or 0, dataset.shape, dataset.dtype, int(crc))
+
+    def _mapped(self, name: str) -> np.ndarray:
+        offset, shape, dtype, _ = self._places[name]
+        count = math.prod(shape)
+        # An array without items takes no bytes, whatever its shape.
+        if offset + count * dtype.itemsize > len(self._map) or max(shape, default=0) > _LARGEST:
+            raise self._damaged(f"{name!r} of shape {shape} at byte {offset:,}", f"{len(self._map):,} bytes in all")
+        return np.frombuffer(self._map, dtype, count, offset).reshape(shape) if count else np.empty(shape, dtype)
+
+    def _check_shapes(self, words: np.ndarray, offsets: np.ndarray, hashes: np.ndarray, rows: np.ndarray) -> None:
+        """One row, one hash and one offset a word, and one offset more."""
+        shape = self.matrix.shape
+        if len(shape) != 2 or not shape[1]:
+            raise self._damaged("'matrix' of shape (words, width)", shape)
+        expected = {"offsets": (shape[0] + 1,), "hashes": (shape[0],), "rows": (shape[0],), "words": (words.size,)}
+        for name, wanted in expected.items():
+            if self._places[name].shape != wanted:
+                raise self._damaged(f"{name!r} of shape {wanted}", self._places[name].shape)
+        if offsets[0] != 0 or offsets[-1] != len(words):
+            raise self._damaged(f"offsets from 0 to {len(words):,}", f"{offsets[0]:,} to {offsets[-1]:,}")
+
+    def _damaged(self, expected: str, found: object) -> VectorFileError:
+        return VectorFileError(f"{self.source.name} is a damaged store: expected {expected}, found {found}.")

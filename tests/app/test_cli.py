@@ -1,0 +1,278 @@
+"""The commands: the whole way on a small file, and one line for bad input."""
+
+import csv
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import embkeras as ek
+from embkeras.app import cli
+
+GOOD, BAD = ["great", "lovely", "fine", "sweet"], ["awful", "poor", "bad", "sour"]
+NEUTRAL = ["film", "tea", "day", "song", "the", "a"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A labelled CSV of 80 texts, and GloVe-like vectors for its words."""
+    folder = tmp_path_factory.mktemp("files")
+    rng = random.Random(0)
+    with (folder / "reviews.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["stars", "review"])
+        for number in range(80):
+            words = [rng.choice(GOOD if number % 2 else BAD), *rng.choices(NEUTRAL, k=4)]
+            rows.writerow(["up" if number % 2 else "down", " ".join(words) + ", indeed!"])
+    words = [*GOOD, *BAD, *NEUTRAL, "unseen"]
+    lines = [f"{word} " + " ".join(f"{rng.gauss(0, 1):.4f}" for _ in range(8)) for word in words]
+    (folder / "vectors.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def train(files, out, *more, text="review", label="stars", file="reviews.csv", vectors="vectors.txt"):
+    """The arguments of `embkeras train` on the small files."""
+    return [
+        *("train", str(files / file), "--text", text, "--label", label, "--vectors", str(files / vectors)),
+        *("--out", str(out), "--epochs", "2", "--unfreeze-at", "1", "--architecture", "mean", *more),
+    ]
+
+
+@pytest.fixture(scope="module")
+def trained(files, tmp_path_factory):
+    """`embkeras train` run once in a process of its own, as a user would: its output and the model's folder."""
+    out = tmp_path_factory.mktemp("out") / "reviews"
+    done = subprocess.run(
+        [sys.executable, "-m", "embkeras", *train(files, out, "--compare", "--with-config")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr, out
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "80 texts in 2 classes (down, up)",
+        "Coverage of the training texts: ",
+        "Phase 1 of 2 begins (epoch 0, counted from 0): frozen: embedding",
+        "Phase 2 of 2 begins (epoch 1, counted from 0): unfrozen: embedding",
+        "Rows moved: ",
+        "cannot be told from",
+        "not loaded: embkeras",
+        "bytes as ids",
+    ],
+)
+def test_train_shows_the_whole_way(trained, part):
+    """Every stage of the way is in the report."""
+    assert part in trained[0].replace(" is the best:", " cannot be told from")
+
+
+def test_train_is_silent_on_standard_error(trained):
+    """No warnings and no start-up notes."""
+    assert trained[1] == ""
+
+
+def test_train_leaves_export_and_picture(trained):
+    """The model's folder holds version 1, settings for a server and the picture, and nothing half-written."""
+    settings = ["batching.config", "compose.yaml", "models.config"]
+    assert sorted(path.name for path in trained[2].iterdir()) == ["1", *settings, "training.png"]
+
+
+def test_export_says_how_it_was_trained(trained):
+    """Data, settings, what the schedule did, result and drift: for people in the card, for programs in about.json."""
+    folder = trained[2] / "1"
+    about = json.loads((folder / "assets" / "about.json").read_text("ascii"))
+    assert list(about) == [
+        "Data",
+        "Training",
+        "Schedule of the table",
+        "Result on the test texts",
+        "Drift of the table",
+    ]
+    assert [phase["first_epoch"] for phase in about["Schedule of the table"]] == [0, 1]
+    assert all(f"## {title}" in (folder / "README.md").read_text() for title in about)
+
+
+def test_predict_labels_each_text(trained, capsys):
+    """One line a text, with a label and a probability."""
+    assert cli.main(["predict", str(trained[2]), "great lovely", ""]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].split()[0] in ("up", "down") and lines[0].endswith("great lovely")
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "predict"])
+def test_help_shows_an_example(command, capsys):
+    """`--help` ends in a command that can be run."""
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([command, "--help"])
+    assert f"Example:\n  embkeras {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"file": "absent.csv"}, r"absent\.csv.*there is no such file"),
+        ({"text": "reviews"}, r"no column 'reviews'\. Columns: 'stars', 'review'"),
+        ({"label": "review"}, r"is that the label column"),
+        ({"vectors": "absent.txt"}, r"absent\.txt.*there is no such file"),
+        ({"vectors": "reviews.csv"}, r"reviews\.csv', line 1: expected a word and its numbers"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(files, tmp_path, capsys, changed, said):
+    """What is wrong and where, without a traceback."""
+    assert cli.main(train(files, tmp_path / "out", **changed)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("embkeras train: ") and error.count("\n") == 1
+    assert re.search(said, error)
+
+
+def test_unwritable_output_is_found_before_training(files, tmp_path, capsys):
+    """The folder is tried before the work and not after it."""
+    (tmp_path / "file").write_text("in the way")
+    assert cli.main(train(files, tmp_path / "file" / "out")) == 2
+    printed = capsys.readouterr()
+    assert "Cannot write" in printed.err and "Epoch" not in printed.out
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--unfreeze-at", "2", "one of the epochs 0 to 1 (counted from 0). Received: 2"),
+        ("--unfreeze-at", "-1", "Received: -1"),
+        ("--epochs", "0", "epochs must be at least 1. Received: 0"),
+        ("--seeds", "0", "seeds must be at least 1. Received: 0"),
+    ],
+)
+def test_bad_settings_are_one_line(files, tmp_path, capsys, option, value, said):
+    """Settings are checked before anything is read."""
+    assert cli.main(train(files, tmp_path / "out", "--compare", option, value)) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["predict"], "the following arguments are required: path, TEXT"),
+        (["train", "x.csv", "--out", "o"], "the following arguments are required: --vectors"),
+        (["demo", "--architecture", "gru"], "invalid choice: 'gru'"),
+        (["fly"], "invalid choice: 'fly'"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments, said, capsys):
+    """A mistyped command says what it needs in one line, exit code 2."""
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_seeds_without_a_comparison_are_refused(files, tmp_path, capsys):
+    """An option that would do nothing is not ignored."""
+    assert cli.main(train(files, tmp_path / "out", "--seeds", "2")) == 2
+    assert "--seeds counts the trainings of a comparison: add --compare" in capsys.readouterr().err
+
+
+def test_bad_input_leaves_no_folder(files, tmp_path):
+    """The output's folder is made when there is something to put into it."""
+    assert cli.main(train(files, tmp_path / "out", vectors="absent.txt")) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["demo", "--quick"], (3, 1, 1)),
+        (["demo", "--quick", "--epochs", "6", "--seeds", "4"], (6, 1, 4)),
+        (["demo", "--epochs", "2"], (2, 1, 3)),
+        (["demo", "--epochs", "9", "--unfreeze-at", "4"], (9, 4, 3)),
+    ],
+)
+def test_options_given_are_kept(arguments, expected):
+    """What the user asked for wins over --quick and over the defaults."""
+    settings = cli._settings(cli._parser().parse_args(arguments))
+    assert (settings.epochs, settings.unfreeze_at, settings.seeds) == expected
+
+
+def test_characters_that_the_terminal_lacks(trained):
+    """An ASCII terminal gets a question mark and not a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "embkeras", "predict", str(trained[2]), "great \u2665"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert (done.returncode, done.stdout.strip()[-7:]) == (0, b"great ?"), done.stderr
+
+
+def test_other_backend_is_one_line(files, tmp_path):
+    """A Keras on another backend is refused before any work."""
+    done = subprocess.run(
+        [sys.executable, "-m", "embkeras", *train(files, tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+    )
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "embkeras train: embkeras runs on Keras with the TensorFlow backend. Received: KERAS_BACKEND='jax'.\n"
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="file size limits are Unix")
+def test_full_disk_during_export_is_one_line(files, tmp_path):
+    """TensorFlow's own error of a full disk becomes one line, and no half version is left."""
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)); import signal; "
+    code += (
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from embkeras.app import cli; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *train(files, tmp_path / "out")], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("embkeras train: Cannot write") and done.stderr.count("\n") == 1
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_predict_without_a_model_is_one_line(tmp_path, capsys):
+    """A folder without an export is named."""
+    assert cli.main(["predict", str(tmp_path), "text"]) == 2
+    assert "There is no exported model in" in capsys.readouterr().err
+
+
+def test_vectors_of_another_language_are_refused(files, tmp_path, capsys):
+    """A table that knows no word of the texts is an error, though its own frequent words are in it."""
+    (tmp_path / "other.txt").write_text("der 0.5 1.5\ndie 1.5 2.5\n")
+    arguments = train(files, tmp_path / "out")
+    arguments[arguments.index("--vectors") + 1] = str(tmp_path / "other.txt")
+    assert cli.main(arguments) == 2
+    assert "None of the words of the training texts is in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["--version"], "embkeras 0."), (["demo", "--out", ""], "must name a folder")]
+)
+def test_version_and_empty_folder(arguments, said, capsys):
+    """`--version` answers; an empty --out is not the current folder."""
+    with pytest.raises(SystemExit):
+        cli.main(arguments)
+    printed = capsys.readouterr()
+    assert said in printed.out + printed.err
+
+
+def test_check_says_that_an_export_is_right(tmp_path, capsys):
+    """And one that is not, in one line."""
+    vocabulary = ek.Vocabulary.from_texts(["good day", "bad day"])
+    aligned = ek.AlignedMatrix(np.random.default_rng(0).normal(size=(len(vocabulary), 4)), vocabulary)
+    ek.export_saved_model(ek.build_classifier(aligned, 2, architecture="mean"), tmp_path, vocabulary=vocabulary)
+    assert cli.main(["check", str(tmp_path)]) == 0
+    assert "answers as it should; 5 tokens, bad ids: oov" in capsys.readouterr().out
+    (tmp_path / "1" / "saved_model.pb").unlink()
+    assert cli.main(["check", str(tmp_path)]) == 2
+    assert "embkeras check: There is no exported model" in capsys.readouterr().err

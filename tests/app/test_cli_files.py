@@ -1,0 +1,170 @@
+"""The commands about files of vectors: convert, inspect, coverage. They do without TensorFlow."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from embkeras import load_vectors
+from embkeras.app import cli
+
+VECTORS = "cat 3 4\ndog 0 0\nnew york 1 1\n"
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Vectors, a text in two forms, and a file whose header lies."""
+    (tmp_path / "v.txt").write_text(VECTORS)
+    (tmp_path / "lie.vec").write_text("9 2\n" + VECTORS)
+    (tmp_path / "text.txt").write_text("The #cat, the cat\n\nsat: Dog\n")
+    (tmp_path / "text.csv").write_text('id,review\n1,"cat, dog"\n2,wolf\n')
+    return tmp_path
+
+
+def run(files, *arguments):
+    """The exit code of a command; names of files are those in the folder."""
+    return cli.main(
+        [str(files / each) if (files / each).exists() or each.startswith("out") else each for each in arguments]
+    )
+
+
+def test_convert(files, capsys):
+    """The file is written, and one line says what is in it."""
+    assert run(files, "convert", "v.txt", "out.vec") == 0
+    assert re.search(r"out\.vec: 3 words, width 2, from glove\n$", capsys.readouterr().out)
+    assert load_vectors(files / "out.vec").words == ["cat", "dog", "new york"]
+
+
+def test_convert_does_not_overwrite_unasked(files, capsys):
+    """With --overwrite it does."""
+    assert run(files, "convert", "v.txt", "out.npy", "--limit", "2") == 0
+    assert run(files, "convert", "v.txt", "out.npy") == 2
+    assert "exists already: say to overwrite it (--overwrite)" in capsys.readouterr().err
+    assert len(load_vectors(files / "out.npy")) == 2
+    assert run(files, "convert", "v.txt", "out.npy", "--overwrite") == 0
+    assert len(load_vectors(files / "out.npy")) == 3
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        r"File: .*v\.txt \(29 bytes\)",
+        "Format: glove",
+        "Rows: 3, width 2; as float32 24 bytes of memory",
+        "Header: none",
+        "Norms: 0 to 5, mean 2.138; rows of zeros: 1",
+        r"Words with a space: 1 \('new york'\)",
+        "First words: 'cat', 'dog', 'new york'",
+    ],
+)
+def test_inspect(files, capsys, line):
+    """The report."""
+    assert run(files, "inspect", "v.txt") == 0
+    assert re.search(f"^{line}$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_inspect_of_a_lying_header(files, capsys):
+    """The report, and then the fault, with the exit code of bad input."""
+    assert run(files, "inspect", "lie.vec") == 2
+    printed = capsys.readouterr()
+    assert "Header: 9 rows of width 2: not true, there are 3" in printed.out
+    assert printed.err.startswith("embkeras inspect: ") and printed.err.count("\n") == 1
+
+
+def test_coverage_of_lines(files, capsys):
+    """Coverage by type and token, what was rescued, and the most frequent words that are missing."""
+    assert run(files, "coverage", "v.txt", "--text", "text.txt") == 0
+    printed = capsys.readouterr().out
+    assert "Coverage of the text: 42.9% of the vocabulary, 37.5% of the running text" in printed
+    assert "hashtag: 1 (#cat -> cat)" in printed
+    assert "Most frequent out of the vectors: the (2)" in printed
+
+
+def test_coverage_cut_at_spaces(files, capsys):
+    """Tokens as they stand: "cat," is another word than "cat"."""
+    assert run(files, "coverage", "v.txt", "--text", "text.txt", "--split", "spaces") == 0
+    assert "lower: 1 (Dog -> dog)" in capsys.readouterr().out
+
+
+def test_coverage_of_a_column(files, capsys):
+    """Of a CSV one column is read."""
+    assert run(files, "coverage", "v.txt", "--text", "text.csv", "--column", "review") == 0
+    assert "Coverage of the text: 50.0% of the vocabulary" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["convert", "inspect", "coverage"])
+def test_help_shows_an_example(command, capsys):
+    """`--help` ends in a command that can be run."""
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([command, "--help"])
+    assert f"Example:\n  embkeras {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["inspect", "absent.txt"], "there is no such file"),
+        (["inspect", "text.csv"], "expected a word and its numbers"),
+        (["inspect", "v.txt", "--format", "bin"], "Received: 'bin'"),
+        (["convert", "v.txt", "out.dat"], "for a name such as 'out.dat'"),
+        (["convert", "v.txt", "out.vec", "--limit", "0"], "at least 1. Received: 0"),
+        (["convert", "absent.txt", "out.vec"], "there is no such file"),
+        (["coverage", "v.txt", "--text", "absent"], "Cannot read 'absent': there is no such file"),
+        (["coverage", "v.txt", "--text", "text.csv"], "--column NAME. Columns: 'id', 'review'"),
+        (["coverage", "v.txt", "--text", "text.csv", "--column", "x"], "has no column 'x'"),
+        (["coverage", "v.txt", "--text", "text.txt", "--column", "x"], "has no columns. Received: --column 'x'"),
+        (["coverage", "v.txt", "--text", "v.txt", "--text-encoding", "klingon"], "cannot be read as klingon"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(files, capsys, arguments, said):
+    """What is wrong and where, without a traceback; no file is left."""
+    before = sorted(files.iterdir())
+    assert run(files, *arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"embkeras {arguments[0]}: ") and error.count("\n") == 1
+    assert said in error
+    assert sorted(files.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["convert", "v.txt"], "the following arguments are required: out"),
+        (["coverage", "v.txt"], "the following arguments are required: --text"),
+        (["inspect", "v.txt", "--limit", "x"], "unrecognized arguments: --limit x"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments, said, capsys):
+    """A mistyped command says what it needs, exit code 2."""
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["convert", "v.txt", "out.vec"], ["inspect", "v.txt"], ["coverage", "v.txt", "--text", "text.txt"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_they_start_without_tensorflow(files, arguments):
+    """Nor Keras, nor a line about it; measured by what is loaded."""
+    code = "import sys; from embkeras.app import cli; code = cli.main(sys.argv[1:]); "
+    code += "print(sorted({'tensorflow', 'keras', 'matplotlib'} & set(sys.modules))); sys.exit(code)"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=files)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("\n[]\n") and "TensorFlow" not in done.stdout
+
+
+def test_repeated_words_are_one_line(files, capsys):
+    """A warning is shown as all of ours are."""
+    (files / "twice.txt").write_text("a 1 2\na 3 4\n")
+    code = "import sys; from embkeras.app import cli; sys.exit(cli.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "convert", "twice.txt", "out.vec"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=files)
+    assert done.returncode == 0
+    assert (
+        done.stderr
+        == "embkeras convert: warning: 'twice.txt' holds 1 rows whose word had come before; the first was kept.\n"
+    )

@@ -1,0 +1,72 @@
+"""Generators that the process shares: saved, set, and found where Keras and TensorFlow keep them."""
+
+import random
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras.src.random import seed_generator
+from tensorflow.python.ops import stateful_random_ops
+
+from embkeras.keras_compat.generators import random_states, set_random_states
+
+
+@pytest.fixture(autouse=True)
+def _generators_as_before():
+    """Leave the generators to the next test as they were."""
+    states, of_tensorflow = random_states(), stateful_random_ops.global_generator
+    yield
+    stateful_random_ops.global_generator = of_tensorflow
+    set_random_states(states)
+
+
+def _draw():
+    from_keras = keras.ops.convert_to_numpy(keras.random.uniform((3,)))
+    from_tensorflow = tf.random.get_global_generator().uniform((3,)).numpy()
+    return [random.random(), np.random.rand(), np.random.standard_normal(), *from_keras, *from_tensorflow]
+
+
+def test_draws_repeat_from_a_state():
+    """All four generators go on from where they were."""
+    tf.random.set_global_generator(tf.random.Generator.from_seed(1))
+    np.random.standard_normal()  # NumPy keeps a second draw back
+    _draw()
+    states = random_states()
+    drawn = _draw()
+    assert _draw() != drawn
+    set_random_states(states)
+    assert _draw() == drawn
+
+
+def test_generators_of_another_process_are_made():
+    """In a new process neither Keras' nor TensorFlow's is there; both go on, and Python's is not disturbed by that."""
+    tf.random.set_global_generator(tf.random.Generator.from_seed(1))
+    _draw()
+    states = random_states()
+    drawn = _draw()
+    keras.backend.clear_session()
+    stateful_random_ops.global_generator = None
+    assert random_states()["keras"] is None and random_states()["tensorflow"] is None
+    set_random_states(states)
+    assert _draw() == drawn
+
+
+def test_a_generator_in_use_is_set_in_place():
+    """A traced function that holds TensorFlow's generator sees the state."""
+    generator = tf.random.Generator.from_seed(1)
+    tf.random.set_global_generator(generator)
+    states = random_states()
+    drawn = generator.uniform((3,)).numpy()
+    set_random_states(states)
+    assert tf.random.get_global_generator() is generator
+    np.testing.assert_array_equal(generator.uniform((3,)).numpy(), drawn)
+
+
+def test_private_names_are_there():
+    """What random_states reads; the day one goes, the state of its generator would be lost in silence."""
+    keras.random.uniform((1,))
+    tf.random.get_global_generator()
+    assert random_states()["keras"].shape == (2,)
+    assert seed_generator.global_seed_generator().state is not None
+    assert random_states()["tensorflow"].dtype == np.int64

@@ -1,0 +1,78 @@
+"""Keras finds our classes in either import order, and other backends are refused."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import embkeras as ek
+from embkeras.keras_compat import registration
+from embkeras.text.vocabulary import Vocabulary
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run code in a new process."""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A saved model with one of our layers and our optimizer."""
+    matrix = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
+    model = ek.build_classifier(
+        ek.AlignedMatrix(matrix, Vocabulary(["", "[UNK]", "a", "b", "c"])), 2, architecture="cnn"
+    )
+    model.compile(ek.RowWiseAdam(1e-3), "sparse_categorical_crossentropy")
+    path = tmp_path_factory.mktemp("saved") / "model.keras"
+    model.save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "imports", ["import embkeras, keras", "import keras, embkeras", "import embkeras, tensorflow, keras"]
+)
+def test_load_model_finds_our_classes(saved, imports):
+    """Nothing but the two imports is needed before `load_model`."""
+    done = run_python(f"{imports}; print(type(keras.saving.load_model({str(saved)!r}).optimizer).__name__)")
+    assert done.stdout.strip() == "RowWiseAdam", done.stderr[-500:]
+
+
+def test_other_backend_is_refused_in_one_line():
+    """Using one of our Keras names under another backend says which one is needed."""
+    done = run_python(
+        "import embkeras\ntry: embkeras.RowWiseAdam\nexcept ImportError as error: print(error)", KERAS_BACKEND="numpy"
+    )
+    assert done.stdout.strip() == "embkeras runs on Keras with the TensorFlow backend. Received: KERAS_BACKEND='numpy'."
+
+
+def test_other_backend_may_still_import_us():
+    """A program that runs Keras on another backend is left alone: nothing of ours is imported into it."""
+    code = """
+import sys, types
+keras = types.ModuleType("keras")
+keras.backend = types.SimpleNamespace(backend=lambda: "jax")
+sys.modules["keras"] = keras
+import embkeras
+print([name for name in sys.modules if name.startswith("embkeras.tables")])
+try: embkeras.RowWiseAdam
+except embkeras.errors.BackendError as error: print(error)
+"""
+    done = run_python(code)
+    expected = "[]\nembkeras runs on Keras with the TensorFlow backend. Received: KERAS_BACKEND='jax'."
+    assert done.stdout.strip() == expected, done.stderr[-500:]
+
+
+def test_every_module_with_classes_is_registered():
+    """A class that Keras is to find must be imported with Keras; a new module of that kind asks for a line there."""
+    package = Path(registration.__file__).parents[1]
+    holding = {
+        ".".join(("embkeras", *path.relative_to(package).with_suffix("").parts))
+        for path in package.rglob("*.py")
+        if "@keras.saving.register_keras_serializable" in path.read_text("utf-8")
+    }
+    assert set(registration._MODULES_WITH_CLASSES) == holding

@@ -1,0 +1,166 @@
+"""Finding layers by name, by path, or as objects."""
+
+import keras
+import pytest
+
+from embkeras.errors import ScheduleError, UnknownLayerError
+from embkeras.tables.addresses import as_refs, find_layers, match_layers, walk
+from tests import tiny
+
+
+def _two_towers():
+    ids = keras.Input((5,), dtype="int64")
+    towers = []
+    for name in ("left", "right"):
+        inner = keras.Input((5,), dtype="int64")
+        towers.append(keras.Model(inner, tiny.embedding()(inner), name=name)(ids))
+    return keras.Model(ids, keras.layers.Add(name="sum")(towers), name="towers")
+
+
+@pytest.mark.parametrize(("given", "expected"), [("a", ("a",)), (["a", "b"], ("a", "b")), ((), ())])
+def test_one_or_several_names(given, expected):
+    """A single name is not taken apart into letters."""
+    assert as_refs(given, "freeze") == expected
+
+
+def test_a_layer_is_a_reference():
+    """A layer object stands for itself."""
+    layer = keras.layers.Dense(1)
+    assert as_refs(layer, "freeze") == (layer,)
+
+
+@pytest.mark.parametrize(("given", "received"), [(3, "3"), (None, "None"), (["a", 3], "3"), ([None], "None")])
+def test_neither_name_nor_layer(given, received):
+    """A number is no layer, alone or in a list; the argument is named."""
+    with pytest.raises(ScheduleError, match=rf"freeze takes names of layers or layers\. Received: {received}"):
+        as_refs(given, "freeze")
+
+
+def test_walk_gives_paths_parents_first():
+    """Every layer at every depth, with the path that finds it."""
+    paths = [path for path, _ in walk(tiny.nested("sgd")) if "input" not in path]
+    assert paths[:2] == ["encoder", "encoder/embedding"] and paths[-1] == "head"
+
+
+def test_walk_goes_into_layers_that_hold_layers():
+    """A wrapper's layer is found as well as a model's."""
+    wrapper = keras.layers.Bidirectional(keras.layers.LSTM(2, name="lstm"), name="both")
+    paths = [path for path, _ in walk(keras.Sequential([keras.Input((None, 3)), wrapper]))]
+    assert "both/forward_lstm" in paths
+
+
+@pytest.mark.parametrize("ref", ["encoder/embedding", "embedding"])
+def test_by_path_and_by_bare_name(ref):
+    """A bare name may stand for a layer deeper inside."""
+    net = tiny.nested("sgd")
+    assert find_layers(net, [ref]) == [net.get_layer("encoder").get_layer("embedding")]
+
+
+def test_by_object():
+    """A layer object is found wherever it is."""
+    net = tiny.nested("sgd")
+    layer = net.get_layer("encoder").get_layer("embedding")
+    assert find_layers(net, [layer]) == [layer]
+
+
+def test_unknown_name_lists_the_names_that_exist():
+    """The model, the name and the paths that exist are in the message."""
+    expected = r"Model 'tiny' has no layer named 'embeding'\. Its layers: .*encoder, .*encoder/embedding, .*head\."
+    with pytest.raises(UnknownLayerError, match=expected):
+        find_layers(tiny.nested("sgd"), ["embeding"])
+
+
+def test_layer_of_another_model():
+    """A layer object that is not in the model is told from the model's own layer of that name."""
+    with pytest.raises(UnknownLayerError, match="'embedding' given is not part of model 'tiny', which has another"):
+        find_layers(tiny.model("sgd"), [tiny.embedding()])
+
+
+def test_several_layers_of_one_name():
+    """A bare name that two layers bear is refused, with both paths."""
+    with pytest.raises(UnknownLayerError, match=r"several layers named 'embedding'.*left/embedding.*right/embedding"):
+        find_layers(_two_towers(), ["embedding"])
+
+
+def test_a_path_tells_layers_of_one_name_apart():
+    """The path finds the one that is meant."""
+    net = _two_towers()
+    assert find_layers(net, ["right/embedding"]) == [net.get_layer("right").get_layer("embedding")]
+
+
+def test_a_layer_used_twice_is_one_layer():
+    """A shared layer that two parents hold is not ambiguous."""
+    shared, ids = tiny.embedding(), keras.Input((5,), dtype="int64")
+    towers = []
+    for name in ("left", "right"):
+        inner = keras.Input((5,), dtype="int64")
+        towers.append(keras.Model(inner, shared(inner), name=name)(ids))
+    assert find_layers(keras.Model(ids, keras.layers.Add()(towers)), ["embedding"]) == [shared]
+
+
+def _dense(name, *layers):
+    return keras.Sequential([keras.Input((4,)), *layers], name=name)
+
+
+def _blocks():
+    """Two blocks in an encoder, each a dense layer and a dropout; a third block and a head outside."""
+    blocks = [_dense(f"block_{i}", keras.layers.Dense(4, name="dense"), keras.layers.Dropout(0.1)) for i in (1, 2)]
+    outer = _dense("block_3", keras.layers.Dense(4, name="outer"))
+    return _dense("blocks", _dense("encoder", *blocks), outer, keras.layers.Dense(2, name="head"))
+
+
+@pytest.mark.parametrize(
+    ("glob", "expected"),
+    [
+        ("encoder/*", ["encoder/block_1", "encoder/block_2"]),
+        ("encoder/block_?", ["encoder/block_1", "encoder/block_2"]),
+        ("encoder/block_[2-9]", ["encoder/block_2"]),
+        ("*/dense", []),
+        ("*/*/dense", ["encoder/block_1/dense", "encoder/block_2/dense"]),
+        ("**/dense", ["encoder/block_1/dense", "encoder/block_2/dense"]),
+        (
+            "encoder/**",
+            ["encoder", "encoder/block_1", "encoder/block_1/dense", "encoder/block_2", "encoder/block_2/dense"],
+        ),
+        ("block_*", ["block_3"]),
+        ("den*", ["encoder/block_1/dense", "encoder/block_2/dense"]),
+        ("[!b]*", ["encoder", "head"]),
+    ],
+)
+def test_globs(glob, expected):
+    """`*` stays within a name, `**` crosses; a bare one looks outside first, then inside; only layers with weights."""
+    net = _blocks()
+    if not expected:
+        with pytest.raises(UnknownLayerError, match="no layer with weights that fits"):
+            match_layers(net, [glob])
+        return
+    paths = {id(layer): path for path, layer in walk(net)}
+    assert [paths[id(layer)] for layer in match_layers(net, [glob])] == expected
+
+
+def test_a_glob_that_fits_nothing_lists_the_paths():
+    """As for a name."""
+    expected = (
+        r"'blocks' has no layer with weights that fits 'blok_\*'\. Its layers: encoder, .*encoder/block_1/dense, .*head"
+    )
+    with pytest.raises(UnknownLayerError, match=expected):
+        match_layers(_blocks(), ["blok_*"])
+
+
+def test_an_exact_name_is_no_glob():
+    """A layer that is called like a glob is meant itself."""
+    net = _dense("odd", keras.layers.Dense(4, name="block_*"), keras.layers.Dense(4, name="block_1"))
+    assert match_layers(net, ["block_*"]) == [net.layers[0]]
+
+
+def test_several_references_to_one_layer_are_one():
+    """By name, by path, by glob and as an object."""
+    net = _blocks()
+    head = net.get_layer("head")
+    assert match_layers(net, ["head", "h*", head]) == [head]
+
+
+def test_a_glob_finds_layers_that_are_not_built_yet():
+    """Whether they will hold weights is not known, so they are taken."""
+    net = keras.Sequential([keras.layers.Dense(4, name="first"), keras.layers.Dense(4, name="second")])
+    assert match_layers(net, ["*"]) == net.layers

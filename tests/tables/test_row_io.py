@@ -1,0 +1,320 @@
+"""Tables in and out in blocks: the same files as Keras' own, in either direction, without a second table."""
+
+import subprocess
+import sys
+import textwrap
+import tracemalloc
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from embkeras.tables.builders import build_embedding
+from embkeras.tables.embedding import PretrainedEmbedding
+from embkeras.tables.row_io import copy_of_table, fill_table, load_table, row_blocks, save_table
+
+ROWS, WIDTH = 4_000, 250
+VALUES = np.random.default_rng(0).normal(size=(ROWS, WIDTH)).astype(np.float32)
+VALUES[0] = 0  # padding
+PLACE = "layers/pretrained_embedding/vars"  # where Keras puts the layer in a weights.h5 file: the name of its class
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Blocks of 52 rows, which do not divide the number of rows."""
+    monkeypatch.setattr("embkeras.tables.row_io.BLOCK", 52 * WIDTH)
+
+
+@pytest.fixture
+def keras_way(monkeypatch):
+    """A switch: after calling it, the layer is saved and loaded by Keras alone."""
+
+    def switch():
+        monkeypatch.setattr("embkeras.tables.embedding.save_table", lambda *_: False)
+        monkeypatch.setattr("embkeras.tables.embedding.load_table", lambda *_: False)
+
+    return switch
+
+
+@pytest.fixture
+def own_way_only(monkeypatch):
+    """Keras' saving and loading of an Embedding fail."""
+    for name in ("save_own_variables", "load_own_variables"):
+        monkeypatch.setattr(keras.layers.Embedding, name, lambda *_: pytest.fail("went Keras' way"))
+
+
+def _model(dtype=None, *, filled=True):
+    layer = PretrainedEmbedding(ROWS, WIDTH, mask_zero=False, name="embedding", dtype=dtype)
+    model = keras.Sequential([keras.Input((3,), dtype="int64"), layer, keras.layers.Flatten()])
+    if filled:
+        layer.assign_table(VALUES)
+        layer(np.array([[1]]))  # from here on TensorFlow copies the table in each whole read
+    return model
+
+
+def _table(model):
+    return model.get_layer("embedding").matrix()
+
+
+def _peak(work):
+    """NumPy's and Python's memory at its highest while `work` runs, in tables."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1] / VALUES.nbytes
+    finally:
+        tracemalloc.stop()
+
+
+def test_rows_come_in_blocks_and_in_order():
+    """Every row once, from the first to the last, and no more at once than a block."""
+    layer = _model().get_layer("embedding")
+    blocks = list(row_blocks(layer.variables[0]))
+    assert [start for start, _ in blocks] == list(range(0, ROWS, 52)) and max(len(rows) for _, rows in blocks) == 52
+    np.testing.assert_array_equal(np.concatenate([rows for _, rows in blocks]), VALUES)
+
+
+def test_fill_and_copy():
+    """What fill_table writes, copy_of_table gives back."""
+    variable = _model(filled=False).get_layer("embedding").variables[0]
+    fill_table(variable, VALUES)
+    np.testing.assert_array_equal(copy_of_table(variable), VALUES)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
+def test_round_trip_does_without_keras_way(tmp_path, own_way_only, name):
+    """Both kinds of file go in blocks; this fails when the private name of the store goes."""
+    _save(_model(), tmp_path / name)
+    np.testing.assert_array_equal(_table(_load(tmp_path / name)), VALUES)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
+def test_keras_reads_what_is_saved_here(tmp_path, keras_way, name):
+    """A file saved in blocks loads by Keras' own code."""
+    _save(_model(), tmp_path / name)
+    keras_way()
+    np.testing.assert_array_equal(_table(_load(tmp_path / name)), VALUES)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
+def test_what_keras_saved_is_read_here(tmp_path, keras_way, monkeypatch, name):
+    """A file from before tables went in blocks loads as it did."""
+    with monkeypatch.context() as patch:
+        patch.setattr("embkeras.tables.embedding.save_table", lambda *_: False)
+        _save(_model(), tmp_path / name)
+    np.testing.assert_array_equal(_table(_load(tmp_path / name)), VALUES)
+
+
+def test_file_is_laid_out_as_keras_does(tmp_path, keras_way):
+    """Same group, key, dtype, layout and size on disk."""
+    _save(_model(), tmp_path / "own.weights.h5")
+    keras_way()
+    _save(_model(), tmp_path / "stock.weights.h5")
+    with h5py.File(tmp_path / "own.weights.h5") as own, h5py.File(tmp_path / "stock.weights.h5") as stock:
+        for file in (own, stock):
+            assert list(file[PLACE]) == ["0"] and file[PLACE].attrs["name"] == "embedding"
+        ours, theirs = own[PLACE]["0"], stock[PLACE]["0"]
+        assert (ours.dtype, ours.shape, ours.chunks) == (theirs.dtype, theirs.shape, theirs.chunks)
+        assert ours.id.get_storage_size() == theirs.id.get_storage_size()
+
+
+def test_matrix_costs_one_table():
+    """matrix() makes the copy that it returns, and no other."""
+    layer = _model().get_layer("embedding")
+    assert _peak(layer.matrix) < 1.1
+
+
+def test_weights_files_cost_a_block(tmp_path):
+    """weights.h5 is written and read without a table in NumPy's memory."""
+    model, path = _model(), tmp_path / "model.weights.h5"
+    assert _peak(lambda: model.save_weights(path)) < 0.2
+    assert _peak(lambda: model.load_weights(path)) < 0.2
+
+
+def test_keras_files_cost_the_file(tmp_path):
+    """Keras holds a small .keras file in memory as a whole while it saves and loads; nothing is added to that."""
+    model, path = _model(), tmp_path / "model.keras"
+    assert 1 <= _peak(lambda: model.save(path)) < 1.4
+    assert 1 <= _peak(lambda: keras.saving.load_model(path)) < 1.4
+
+
+@pytest.mark.stock_keras
+def test_stock_files_cost_tables(tmp_path, keras_way):
+    """Keras' way holds one more table, or two, in NumPy's memory besides those in TensorFlow's."""
+    keras_way()
+    model, path = _model(), tmp_path / "model.weights.h5"
+    assert _peak(lambda: model.save_weights(path)) > 1.9
+    assert _peak(lambda: model.load_weights(path)) > 0.9
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "mixed_float16"])
+def test_other_dtypes(tmp_path, dtype):
+    """Tables of other dtypes come back as they were; bfloat16 goes Keras' way."""
+    model = _model(dtype)
+    _save(model, tmp_path / "model.keras")
+    loaded = _load(tmp_path / "model.keras")
+    assert loaded.get_layer("embedding").variables[0].dtype == model.get_layer("embedding").variables[0].dtype
+    np.testing.assert_array_equal(_table(loaded), _table(model))
+
+
+@pytest.mark.parametrize("before, after", [("float32", "float16"), ("float16", "float32"), ("bfloat16", "float32")])
+def test_weights_of_another_dtype(tmp_path, before, after):
+    """Weights are cast to the dtype of the layer that loads them."""
+    source, target = _model(before), _model(after, filled=False)
+    source.save_weights(tmp_path / "model.weights.h5")
+    target.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_allclose(_table(target), _table(source), rtol=1e-3, atol=1e-4)
+
+
+def test_sharded_files(tmp_path):
+    """Sharded weights files, which Keras counts itself, go its way to disk and come back in blocks."""
+    model = keras.Sequential([keras.Input((3,), dtype="int64"), _layer("embedding")])
+    model.save_weights(tmp_path / "model.weights.json", max_shard_size=0.1)
+    loaded = keras.models.clone_model(model)
+    loaded.load_weights(tmp_path / "model.weights.json")
+    np.testing.assert_array_equal(loaded.layers[0].matrix(), VALUES)
+
+
+def test_folder(tmp_path):
+    """`save(folder, zipped=False)` and back."""
+    (tmp_path / "model").mkdir()
+    _model().save(tmp_path / "model", zipped=False)
+    np.testing.assert_array_equal(_table(keras.saving.load_model(tmp_path / "model")), VALUES)
+
+
+def test_weights_out_of_a_keras_file(tmp_path):
+    """load_weights reads a .keras file too, as a stream inside the archive."""
+    _save(_model(), tmp_path / "model.keras")
+    model = _model(filled=False)
+    model.load_weights(tmp_path / "model.keras")
+    np.testing.assert_array_equal(_table(model), VALUES)
+
+
+def test_store_that_is_no_file():
+    """A dictionary, as Keras uses for .npz, goes Keras' way."""
+    layer, store = _layer("embedding"), {}
+    assert not save_table(store, "0", layer.variables[0])
+    layer.save_own_variables(store)
+    fresh = _layer("fresh", filled=False)
+    assert not load_table(store, "0", fresh.variables[0])
+    fresh.load_own_variables({key: np.asarray(value) for key, value in store.items()})
+    np.testing.assert_array_equal(fresh.matrix(), VALUES)
+
+
+def test_quantized_table_goes_keras_way(tmp_path):
+    """Table and scales are saved and come back."""
+    model = keras.Sequential([keras.Input((3,), dtype="int64"), _layer("embedding")])
+    model.layers[0].quantize("int8")
+    model.save(tmp_path / "model.keras")
+    loaded = _load(tmp_path / "model.keras").layers[0]
+    assert loaded.quantization_mode == "int8"
+    np.testing.assert_array_equal(loaded.matrix(), model.layers[0].matrix())
+
+
+def test_another_shape_is_refused_by_keras(tmp_path):
+    """The message is Keras' own."""
+    _model().save_weights(tmp_path / "model.weights.h5")
+    with h5py.File(tmp_path / "model.weights.h5", "a") as file:
+        del file[PLACE]["0"]
+        file[PLACE]["0"] = VALUES[1:]
+    with pytest.raises(ValueError, match=r"shape of the target variable and the shape of the target value"):
+        _model(filled=False).load_weights(tmp_path / "model.weights.h5")
+
+
+def test_another_number_of_variables_is_refused_by_keras(tmp_path):
+    """A file with a second variable for the layer is not half read."""
+    _model().save_weights(tmp_path / "model.weights.h5")
+    with h5py.File(tmp_path / "model.weights.h5", "a") as file:
+        file[PLACE]["1"] = VALUES
+    with pytest.raises(ValueError, match=r"'embedding' expected 1 variables, but received 2"):
+        _model(filled=False).load_weights(tmp_path / "model.weights.h5")
+
+
+@pytest.mark.parametrize("kind", ["link", "external", "virtual"])
+def test_table_outside_the_file_is_refused_by_keras(tmp_path, kind):
+    """A weights file cannot make us read another file: the dataset is left to Keras, which refuses it."""
+    path = tmp_path / "model.weights.h5"
+    _model().save_weights(path)
+    with h5py.File(path, "a") as file, h5py.File(tmp_path / "other.h5", "w") as other:
+        other["table"] = VALUES
+        del file[PLACE]["0"]
+        if kind == "link":
+            file[PLACE]["0"] = h5py.ExternalLink("other.h5", "/table")
+        elif kind == "external":
+            raw = [(str(tmp_path / "raw"), 0, VALUES.nbytes)]
+            file[PLACE].create_dataset("0", VALUES.shape, "float32", external=raw)
+        else:
+            layout = h5py.VirtualLayout(VALUES.shape, "float32")
+            layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "table", VALUES.shape)
+            file[PLACE].create_virtual_dataset("0", layout)
+    with pytest.raises(ValueError, match="Not allowed: H5 file with"):
+        _model(filled=False).load_weights(path)
+
+
+def test_compressed_file_is_read(tmp_path):
+    """A file that was written again with compression loads in blocks."""
+    path = tmp_path / "model.weights.h5"
+    _model().save_weights(path)
+    with h5py.File(path, "a") as file:
+        del file[PLACE]["0"]
+        file[PLACE].create_dataset("0", data=VALUES, chunks=(100, WIDTH), compression="gzip")
+    assert np.array_equal(_table(_load(path)), VALUES)
+
+
+def test_mark_for_optimizers(aligned, tmp_path):
+    """The table's variable says that it is read by rows: made new, from a config, and out of a file."""
+    layer = build_embedding(aligned)
+    model = keras.Sequential([keras.Input((3,), dtype="int64"), layer])
+    model.save(tmp_path / "model.keras")
+    for each in (layer, keras.models.clone_model(model).layers[0], _load(tmp_path / "model.keras").layers[0]):
+        assert each.variables[0].row_reads is True
+
+
+_MIRRORED = """
+    import numpy as np, tensorflow as tf, keras
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    from embkeras.tables.embedding import PretrainedEmbedding
+    values = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
+    values[0] = 0
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        layer = PretrainedEmbedding(6, 3)
+        model = keras.Sequential([keras.Input((2,), dtype="int64"), layer])
+    layer.assign_table(values)
+    model.save("PATH")
+    with strategy.scope():
+        loaded = keras.saving.load_model("PATH").layers[0]
+    for each in (layer, loaded):
+        replicas = strategy.experimental_local_results(each.variables[0].value)
+        assert len(replicas) == 2 and all(np.array_equal(replica.numpy(), values) for replica in replicas)
+        assert np.array_equal(each.matrix(), values)
+"""
+
+
+def test_under_mirrored_strategy(tmp_path):
+    """Filling, saving and loading reach the table of every replica."""
+    code = textwrap.dedent(_MIRRORED).replace("PATH", str(tmp_path / "model.keras"))
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+
+
+def _layer(name, *, filled=True):
+    layer = PretrainedEmbedding(ROWS, WIDTH, name=name)
+    layer.build()
+    if filled:
+        layer.assign_table(VALUES)
+    return layer
+
+
+def _save(model, path):
+    (model.save if path.suffix == ".keras" else model.save_weights)(path)
+
+
+def _load(path):
+    if path.suffix == ".keras":
+        return keras.saving.load_model(path)
+    model = _model(filled=False)
+    model.load_weights(path)
+    return model

@@ -1,0 +1,360 @@
+"""Vocabulary: which id stands for which token."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from keras.layers import StringLookup
+
+from embkeras import Tokenizer, Vocabulary
+from embkeras.errors import ArgumentError, OutputError, VocabularyError
+from embkeras.text.hashing import hash_bucket
+from embkeras.text.tokenizer import TWEETS
+from tests.properties import PROPERTY, TEXTS
+
+WHOLE = Tokenizer(lowercase=False)  # a split at white space alone
+
+
+@pytest.fixture
+def vocabulary():
+    """Padding, [UNK], and three words with counts."""
+    return Vocabulary.from_texts(["a cat", "a dog"])
+
+
+def test_from_texts_puts_the_most_frequent_first():
+    """Equal counts keep the order of first appearance."""
+    assert Vocabulary.from_texts(["b a c c", "a d c"]).tokens == ("", "[UNK]", "c", "a", "b", "d")
+
+
+def test_from_texts_counts_what_is_left_out_for_unk():
+    """max_tokens counts the special tokens, and the rest goes to [UNK]."""
+    vocabulary = Vocabulary.from_texts(["b a c c", "a d c"], max_tokens=4)
+    assert vocabulary.tokens == ("", "[UNK]", "c", "a")
+    assert vocabulary.counts.tolist() == [0, 2, 3, 2]
+
+
+def test_from_texts_leaves_out_rare_tokens():
+    """min_count is the number of occurrences a token needs."""
+    assert Vocabulary.from_texts(["b a c c", "a d c"], min_count=2).tokens == ("", "[UNK]", "c", "a")
+
+
+def test_from_texts_takes_unk_in_a_text_for_the_special_token():
+    """A text that says [UNK] gives no second token of that name."""
+    vocabulary = Vocabulary.from_texts(["[UNK] a [UNK]"], tokenizer=WHOLE)
+    assert (vocabulary.tokens, vocabulary.counts.tolist()) == (("", "[UNK]", "a"), [0, 2, 1])
+
+
+@pytest.mark.parametrize(("max_tokens", "min_count"), [(2, 1), (None, 0)])
+def test_from_texts_refuses_impossible_sizes(max_tokens, min_count):
+    """The message names both values received."""
+    with pytest.raises(VocabularyError, match=f"Received: max_tokens={max_tokens}, min_count={min_count}"):
+        Vocabulary.from_texts(["a"], max_tokens=max_tokens, min_count=min_count)
+
+
+def test_from_texts_refuses_a_single_string():
+    """A string is not read as a sequence of letters."""
+    with pytest.raises(VocabularyError, match="Received the string 'a cat'"):
+        Vocabulary.from_texts("a cat")
+
+
+def test_from_texts_refuses_texts_without_a_token():
+    """The message names how many tokens there were and the limit."""
+    with pytest.raises(VocabularyError, match="No token is left of 2 tokens with min_count=2"):
+        Vocabulary.from_texts(["a b", " "], min_count=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tokens": []}, "at least one token. Received none"),
+        ({"tokens": "abc"}, "Received the string 'abc'"),
+        ({"tokens": ["", "[UNK]", 3]}, "must be a str. Received 3 at id 2"),
+        ({"tokens": ["", "[UNK]", "a", "a"]}, "Token 'a' stands twice: at ids 2 and 3"),
+        ({"tokens": ["a"], "padding_id": 1}, r"padding_id must lie in \[0, 1\). Received: 1"),
+        ({"tokens": ["a", "b"], "padding_id": -1}, r"padding_id must lie in \[0, 2\). Received: -1"),
+        ({"tokens": ["a", "b"], "padding_id": True}, r"padding_id must lie in \[0, 2\). Received: True"),
+        ({"tokens": ["a", "b"], "oov_ids": (2,)}, r"oov_ids must lie in \[0, 2\). Received: 2"),
+        ({"tokens": ["a", "b"], "oov_ids": (0,)}, r"must differ. Received padding_id=0, oov_ids=\(0,\)"),
+        ({"tokens": ["a", "b", "c"], "oov_ids": (1, 1)}, r"must differ. Received .* oov_ids=\(1, 1\)"),
+        ({"tokens": ["", "[UNK]"], "counts": [1]}, r"2 integers >= 0, .* Received: shape \(1,\)"),
+        ({"tokens": ["", "[UNK]"], "counts": [0.5, 1]}, "2 integers >= 0, .* dtype float64"),
+        ({"tokens": ["", "[UNK]"], "counts": [-1, 1]}, "2 integers >= 0"),
+    ],
+)
+def test_contradictions_are_refused(arguments, message):
+    """Tokens, ids and counts that form no vocabulary; the message names the value and the place."""
+    with pytest.raises(VocabularyError, match=message):
+        Vocabulary(**arguments)
+
+
+def test_special_tokens_may_repeat():
+    """Several OOV buckets share one token, and a word may be spelt like a special token."""
+    vocabulary = Vocabulary(["", "[UNK]", "[UNK]", "a", "[UNK]"], oov_ids=(1, 2))
+    assert vocabulary.token_to_id == {"a": 3, "[UNK]": 4}
+
+
+def test_counts_may_be_a_mapping():
+    """Tokens that the mapping lacks get 0."""
+    assert Vocabulary(["", "[UNK]", "a", "b"], counts={"b": 2}).counts.tolist() == [0, 0, 0, 2]
+
+
+def test_counts_are_a_read_only_copy(vocabulary):
+    """What was checked cannot change afterwards."""
+    with pytest.raises(ValueError, match="read-only"):
+        vocabulary.counts[0] = 1
+
+
+def test_membership_is_of_ordinary_tokens(vocabulary):
+    """The special tokens stand for no word."""
+    assert "cat" in vocabulary
+    assert "" not in vocabulary
+    assert "[UNK]" not in vocabulary
+
+
+def test_repr_names_the_special_ids(vocabulary):
+    """The repr says how many tokens and which are special."""
+    assert repr(vocabulary) == "Vocabulary(5 tokens, padding_id=0, oov_ids=(1,))"
+
+
+def test_extended_keeps_the_ids(vocabulary):
+    """New tokens come behind, once each, with count 0."""
+    extended = vocabulary.extended(["bird", "cat", "bird"])
+    assert extended.tokens == (*vocabulary.tokens, "bird")
+    assert extended.counts.tolist() == [*vocabulary.counts.tolist(), 0]
+
+
+def test_extended_refuses_a_single_string(vocabulary):
+    """A string is not read as a sequence of letters."""
+    with pytest.raises(VocabularyError, match=r"tokens must be a sequence of tokens\. Received the string 'bird'"):
+        vocabulary.extended("bird")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Vocabulary(["", "[UNK]", "a"], tokenizer=str.split),
+        lambda: Vocabulary.from_texts(["a"], tokenizer=str.split),
+        lambda: Vocabulary.from_layer(StringLookup(vocabulary=["a"]), tokenizer=str.split),
+    ],
+    ids=["tokens", "texts", "layer"],
+)
+def test_another_function_for_a_tokenizer_is_refused(make):
+    """It would encode, and fail when the vocabulary is saved or exported after training; the message says what to give."""
+    with pytest.raises(
+        VocabularyError, match=r"must be a Tokenizer, .* Tokenizer\(\) cuts .* Received: <method 'split'"
+    ):
+        make()
+
+
+def test_extended_adds_no_special_token(vocabulary):
+    """Padding and [UNK] are there already."""
+    assert vocabulary.extended(["", "[UNK]"]).tokens == vocabulary.tokens
+
+
+def test_encode_gives_int64(vocabulary):
+    """Known tokens get their id, the others [UNK]'s."""
+    ids = vocabulary.encode("A bird, a dog")
+    assert (ids.tolist(), ids.dtype) == ([2, 1, 1, 2, 4], np.int64)
+
+
+def test_encode_of_an_empty_text(vocabulary):
+    """A text without tokens gives an empty array."""
+    assert vocabulary.encode(" ").shape == (0,)
+
+
+def test_encode_takes_unk_for_the_special_token():
+    """A text that says [UNK] gets the id of [UNK]."""
+    assert Vocabulary(["", "[UNK]", "a"], tokenizer=WHOLE).encode("a [UNK]").tolist() == [2, 1]
+
+
+def test_encode_needs_a_tokenizer():
+    """Without one, only tokens can be looked up."""
+    with pytest.raises(VocabularyError, match="has no tokenizer"):
+        Vocabulary(["", "[UNK]", "a"]).encode("a")
+
+
+def test_encode_refuses_a_token_without_an_id():
+    """Without an OOV id the message names the token."""
+    vocabulary = Vocabulary(["", "x", "y", "a"], oov_ids=(), tokenizer=WHOLE)
+    with pytest.raises(VocabularyError, match=r"Token 'bird' is out .* has 0 OOV ids: no id stands for it"):
+        vocabulary.encode("a bird")
+
+
+def test_encode_chooses_among_several_oov_ids():
+    """By the hash of the token, in the order in which the ids are named; [UNK] in a text is a token like another."""
+    vocabulary = Vocabulary(["", "x", "a", "y", "z"], oov_ids=(4, 1, 3), tokenizer=WHOLE)
+    words = ["bird", "oiseau", "\u9ce5", "[UNK]", *map(str, range(20))]
+    assert vocabulary.encode(" ".join(words)).tolist() == [(4, 1, 3)[hash_bucket(word, 3)] for word in words]
+    assert set(vocabulary.encode(" ".join(words)).tolist()) == {4, 1, 3}
+
+
+def test_several_oov_ids_are_kept(tmp_path):
+    """By a file, and by `extended`, whose new tokens leave the bucket for an id of their own."""
+    vocabulary = Vocabulary(["", "[UNK]", "[UNK]", "[UNK]", "a"], oov_ids=(1, 2, 3), tokenizer=WHOLE)
+    loaded = Vocabulary.load(vocabulary.save(tmp_path / "v.json"))
+    extended = vocabulary.extended(["bird", "[UNK]"])
+    assert (loaded.fingerprint, loaded.encode("a bird cow").tolist()) == (
+        vocabulary.fingerprint,
+        vocabulary.encode("a bird cow").tolist(),
+    )
+    assert (len(extended), extended.oov_ids) == (6, (1, 2, 3))
+    assert extended.encode("a bird cow").tolist() == [4, 5, vocabulary.encode("cow")[0]]
+    other = Vocabulary(vocabulary.tokens, oov_ids=(1, 3, 2), tokenizer=WHOLE)
+    assert other.fingerprint != vocabulary.fingerprint
+
+
+@PROPERTY
+@given(st.lists(TEXTS, max_size=5), st.one_of(st.none(), st.integers(1, 6)), st.sampled_from(["start", "end"]))
+def test_encode_batch_is_encode_row_by_row(texts, length, truncate):
+    """Each row is the text's ids, cut at the side asked for and filled up with the padding id."""
+    vocabulary = Vocabulary(["a", "b", "[UNK]", ""], padding_id=3, oov_ids=(2,), tokenizer=TWEETS)
+    batch = vocabulary.encode_batch(texts, length, truncate)
+    rows = [vocabulary.encode(text).tolist() for text in texts]
+    width = length or max([1, *map(len, rows)])
+    cut = [row[:width] if truncate == "end" else row[max(0, len(row) - width) :] for row in rows]
+    assert batch.dtype == np.int64
+    assert batch.shape == (len(texts), width)
+    assert batch.tolist() == [row + [3] * (width - len(row)) for row in cut]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"length": 0}, "length must be a whole number, at least 1. Received: 0"),
+        ({"length": 40.0}, "length must be a whole number, at least 1. Received: 40.0"),
+        ({"length": "40"}, "length must be a whole number, at least 1. Received: '40'"),
+        ({"truncate": "left"}, "Received: 'left'"),
+    ],
+)
+def test_encode_batch_refuses_arguments(vocabulary, arguments, message):
+    """The message names the value received."""
+    with pytest.raises(ArgumentError, match=message):
+        vocabulary.encode_batch(["a"], **arguments)
+
+
+def test_encode_batch_needs_a_padding_id():
+    """Short texts cannot be filled up without one; the message says where a lookup layer gets it from."""
+    with pytest.raises(VocabularyError, match=r'\(StringLookup: mask_token=""\)\. Received: padding_id=None'):
+        Vocabulary(["[UNK]", "a"], padding_id=None, oov_ids=(0,), tokenizer=WHOLE).encode_batch(["a"])
+
+
+def test_encode_batch_refuses_a_single_string(vocabulary):
+    """A string is not read as a sequence of letters."""
+    with pytest.raises(VocabularyError, match="Received the string 'a cat'"):
+        vocabulary.encode_batch("a cat")
+
+
+@PROPERTY
+@given(st.lists(st.text(max_size=6), unique=True, max_size=6), st.booleans())
+def test_save_and_load_are_inverse(tmp_path, words, counted):
+    """Tokens of any spelling, counts and tokenizer come back as they were."""
+    words = [word for word in words if word not in ("", "[UNK]")]
+    counts = list(range(len(words) + 2)) if counted else None
+    saved = Vocabulary(["", "[UNK]", *words], counts=counts, tokenizer=TWEETS)
+    loaded = Vocabulary.load(saved.save(tmp_path / "vocabulary.json"))
+    assert (loaded.tokens, loaded.tokenizer, loaded.fingerprint) == (saved.tokens, TWEETS, saved.fingerprint)
+    assert counts == (None if loaded.counts is None else loaded.counts.tolist())
+
+
+def test_save_and_load_keep_special_ids(tmp_path):
+    """No padding and several OOV ids come back."""
+    saved = Vocabulary(["a", "x", "y"], padding_id=None, oov_ids=(1, 2))
+    loaded = Vocabulary.load(saved.save(tmp_path / "v.json"))
+    assert (loaded.padding_id, loaded.oov_ids, loaded.tokenizer) == (None, (1, 2), None)
+
+
+def test_numpy_ids_are_plain_ids(tmp_path):
+    """Special ids may be NumPy integers, and mean the same."""
+    vocabulary = Vocabulary(["", "[UNK]", "a"], padding_id=np.int64(0), oov_ids=np.array([1]))
+    assert vocabulary.fingerprint == Vocabulary(["", "[UNK]", "a"]).fingerprint
+    assert Vocabulary.load(vocabulary.save(tmp_path / "v.json")).padding_id == 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Vocabulary(["", "[UNK]", "b", "a"]),
+        Vocabulary(["", "[UNK]", "a"]),
+        Vocabulary(["", "[UNK]", "a", "b"], padding_id=None),
+        Vocabulary(["", "[UNK]", "a", "b"], oov_ids=()),
+        Vocabulary(["", "[UNK]", "a b"]),
+    ],
+    ids=repr,
+)
+def test_fingerprint_differs_where_ids_do(other):
+    """Order, tokens and special ids count."""
+    assert other.fingerprint != Vocabulary(["", "[UNK]", "a", "b"]).fingerprint
+
+
+def test_fingerprint_leaves_counts_and_tokenizer_out():
+    """The ids mean the same with other counts."""
+    plain = Vocabulary(["", "[UNK]", "a"])
+    assert Vocabulary(plain.tokens, counts=[0, 1, 2], tokenizer=TWEETS).fingerprint == plain.fingerprint
+
+
+def saved_data(vocabulary, path):
+    """What save wrote, as data."""
+    return json.loads(vocabulary.save(path).read_text())
+
+
+def test_load_refuses_changed_tokens(tmp_path, vocabulary):
+    """The fingerprint tells."""
+    data = saved_data(vocabulary, tmp_path / "v.json")
+    data["tokens"][3] = "dot"
+    (tmp_path / "v.json").write_text(json.dumps(data))
+    with pytest.raises(VocabularyError, match=r"v\.json' is damaged"):
+        Vocabulary.load(tmp_path / "v.json")
+
+
+def test_load_refuses_a_later_version(tmp_path, vocabulary):
+    """The message names the version found and the one known."""
+    data = saved_data(vocabulary, tmp_path / "v.json") | {"version": 2}
+    (tmp_path / "v.json").write_text(json.dumps(data))
+    with pytest.raises(VocabularyError, match=r"v\.json' is embkeras\.vocabulary version 2, not 1"):
+        Vocabulary.load(tmp_path / "v.json")
+
+
+@pytest.mark.parametrize("contents", [b"", b"[]", b"{}", b"\xff\xfe", b"null", b'{"format": "embkeras.vocabulary"}'])
+def test_load_refuses_other_files(tmp_path, contents):
+    """The message names the file."""
+    (tmp_path / "v.json").write_bytes(contents)
+    with pytest.raises(VocabularyError, match=r"v\.json' is not a vocabulary saved by embkeras"):
+        Vocabulary.load(tmp_path / "v.json")
+
+
+def test_load_refuses_a_truncated_file(tmp_path, vocabulary):
+    """Cut anywhere, the file is refused."""
+    whole = vocabulary.save(tmp_path / "v.json").read_bytes()
+    for end in range(0, len(whole) - 1, 7):
+        (tmp_path / "v.json").write_bytes(whole[:end])
+        with pytest.raises(VocabularyError, match=r"v\.json'"):
+            Vocabulary.load(tmp_path / "v.json")
+
+
+def test_load_refuses_a_missing_file(tmp_path):
+    """The message names the file and the reason."""
+    with pytest.raises(VocabularyError, match=r"none\.json': No such file"):
+        Vocabulary.load(tmp_path / "none.json")
+
+
+def test_save_into_no_folder_is_refused(tmp_path, vocabulary):
+    """The message names the file."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"Cannot write '.*file/v\.json'"):
+        vocabulary.save(tmp_path / "file" / "v.json")
+
+
+@pytest.mark.parametrize(("words", "said"), [(["cat", "dog", "bird"], "Id 0 .* 'cat'"), (["", "dog"], "Id 1 .* 'dog'")])
+def test_plain_word_list_is_refused(words, said):
+    """Its first two words would be taken for padding and [UNK], and lose their vectors."""
+    with pytest.raises(VocabularyError, match=rf"{said} looks like a word\. .*padding_id=None, oov_ids=\(\)"):
+        Vocabulary(words)
+
+
+def test_text_with_half_a_surrogate_is_refused():
+    """It cannot be encoded, printed or served; the message says where it stands."""
+    vocabulary = Vocabulary.from_texts(["good day"])
+    with pytest.raises(VocabularyError, match=r"valid Unicode\. Received '\\ud83d' at character 5"):
+        vocabulary.encode("good \ud83d")

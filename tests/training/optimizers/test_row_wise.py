@@ -1,0 +1,352 @@
+"""What the row-wise family does around its rules: sums, clipping, decay, anchors, catching up, warming up."""
+
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import optimizers
+
+from embkeras.errors import EmbkerasWarning, OptimizerError
+from embkeras.training.optimizers import row_wise
+from embkeras.training.optimizers.row_wise import sum_by_row
+from embkeras.training.optimizers.rules import RowWiseAdagrad, RowWiseAdam, RowWiseAdamW, RowWiseSGD
+from embkeras.training.schedule.callback import TrainabilitySchedule
+from embkeras.training.schedule.phases import Phase
+from tests import tiny
+
+
+def _layer():
+    """A table that is known as one, and the variable itself."""
+    layer = tiny.embedding(trainable=True)
+    return layer, layer.trainable_variables
+
+
+def test_sum_by_row():
+    """Each row once, with the sum of its occurrences."""
+    rows, summed = sum_by_row(tiny.slices([4, 2, 4, 4], [[1, 0], [5, 5], [10, 0], [100, 1]]))
+    assert dict(zip(rows.numpy().tolist(), summed.numpy().tolist(), strict=True)) == {4: [111, 1], 2: [5, 5]}
+
+
+def test_weight_decay_reaches_the_rows_of_the_batch():
+    """A row of the batch shrinks by rate times decay, once, however often it occurs; the others stand."""
+    layer, variables = _layer()
+    RowWiseSGD(0.1, weight_decay=0.5).apply([tiny.slices([3, 3], np.zeros((2, 4)))], variables)
+    np.testing.assert_allclose(layer.matrix()[3], tiny.TABLE[3] * 0.95, rtol=1e-6)
+    np.testing.assert_array_equal(np.delete(layer.matrix(), 3, 0), np.delete(tiny.TABLE, 3, 0))
+
+
+def test_variables_excluded_from_weight_decay():
+    """exclude_from_weight_decay() of Keras holds here too."""
+    layer, variables = _layer()
+    optimizer = RowWiseSGD(0.1, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["embeddings"])
+    optimizer.apply([tiny.slices([3], np.zeros((1, 4)))], variables)
+    np.testing.assert_array_equal(layer.matrix(), tiny.TABLE)
+
+
+@pytest.mark.parametrize("clip", [{"clipnorm": 0.5}, {"global_clipnorm": 0.5}, {"clipvalue": 0.05}], ids=str)
+def test_clipping_equals_that_of_the_dense_gradient(clip):
+    """Norms and values are those of the summed rows, and a gradient by rows stays one."""
+    layer, variables = _layer()
+    head_of_ours, head_of_theirs = keras.Variable(np.zeros((1, 4))), keras.Variable(np.zeros((1, 4)))
+    table = tiny.variable()
+    ours, theirs = RowWiseSGD(0.1, **clip), optimizers.SGD(0.1, **clip)
+    for rows, values in tiny.random_slices():
+        dense = np.zeros((10, 4), np.float32)
+        np.add.at(dense, rows, values)
+        ours.apply([tiny.slices(rows, values), tf.ones((1, 4))], [*variables, head_of_ours])
+        theirs.apply([tf.constant(dense), tf.ones((1, 4))], [table, head_of_theirs])
+    assert np.abs(layer.matrix() - np.array(table)).max() <= 1e-6
+    assert np.abs(np.array(head_of_ours) - np.array(head_of_theirs)).max() <= 1e-6
+    np.testing.assert_array_equal(layer.matrix()[tiny.UNSEEN], tiny.TABLE[tiny.UNSEEN])
+
+
+@pytest.mark.stock_keras
+def test_stock_clipnorm_counts_each_occurrence():
+    """Three occurrences that cancel have no norm to clip, but Keras clips them, so what does not cancel is lost."""
+    moves = []
+    for optimizer in (RowWiseSGD(1.0, clipnorm=1.0), optimizers.SGD(1.0, clipnorm=1.0)):
+        layer, variables = _layer()
+        optimizer.apply([tiny.slices([3, 3, 3], [[9, 0, 0, 0], [-9, 0, 0, 0], [0, 1, 0, 0]])], variables)
+        moves.append(float(tiny.TABLE[3, 1] - layer.matrix()[3, 1]))
+    assert moves[0] == pytest.approx(1.0, abs=1e-6) and moves[1] < 0.1
+
+
+def test_catch_up_gives_the_moments_of_dense_adam():
+    """After a pause of any length, a row's moments are those that dense Adam has for it at that step."""
+    layer, variables = _layer()
+    table = tiny.variable()
+    ours, theirs = RowWiseAdam(0.01, catch_up=True), optimizers.Adam(0.01)
+    for rows, values in [*tiny.random_slices(30), (np.arange(10), np.ones((10, 4), np.float32))]:
+        dense = np.zeros((10, 4), np.float32)
+        np.add.at(dense, rows, values)
+        ours.apply([tiny.slices(rows, values)], variables)
+        theirs.apply([tf.constant(dense)], [table])
+        for mine, its in ((ours._momentums, theirs._momentums), (ours._velocities, theirs._velocities)):
+            assert np.abs(np.array(mine[0])[rows] - np.array(its[0])[rows]).max() <= 1e-6
+    assert np.abs(layer.matrix() - np.array(table)).max() > 1e-3  # lazy all the same: missed steps move nothing
+
+
+def test_without_catch_up_the_moments_stand_still():
+    """The default is lazy Adam: the moments differ from those of dense Adam."""
+    _, variables = _layer()
+    lazy = RowWiseAdam(0.01)
+    for rows in ([3], [5], [5], [5], [3]):
+        lazy.apply([tiny.slices(rows, np.ones((1, 4)))], variables)
+    assert float(np.array(lazy._momentums[0])[3, 0]) == pytest.approx(1 - 0.9**2, rel=1e-5)
+
+
+def test_catch_up_of_momentum():
+    """The momentum of SGD decays by the steps that a row missed."""
+    _, variables = _layer()
+    optimizer = RowWiseSGD(1.0, momentum=0.5, catch_up=True)
+    for rows in ([3], [5], [5], [3]):
+        optimizer.apply([tiny.slices(rows, np.ones((1, 4)))], variables)
+    assert float(np.array(optimizer.momentums[0])[3, 0]) == pytest.approx(-(0.5**3 + 1))
+
+
+def test_row_warmup():
+    """The n-th update of a row is at n/row_warmup of the rate, whatever other rows do, and whole from there on."""
+    layer, variables = _layer()
+    optimizer, moved = RowWiseSGD(1.0, row_warmup=4), []
+    for _ in range(6):
+        optimizer.apply([tiny.slices([5, 5], np.zeros((2, 4)))], variables)
+        before = layer.matrix()[3, 0]
+        optimizer.apply([tiny.slices([3], np.ones((1, 4)))], variables)
+        moved.append(float(before - layer.matrix()[3, 0]))
+    np.testing.assert_allclose(moved, [0.25, 0.5, 0.75, 1, 1, 1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [-1, 2.5, True])
+def test_row_warmup_is_a_number_of_updates(value):
+    """Anything but an integer of at least 0 is refused."""
+    with pytest.raises(OptimizerError, match=rf"row_warmup must be .* an integer >= 0\. Received: {value}"):
+        RowWiseAdam(row_warmup=value)
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan"), "much"])
+def test_anchor_decay_is_a_factor(value):
+    """Anything but a finite number of at least 0 is refused."""
+    with pytest.raises(OptimizerError, match=r"anchor_decay must be a finite number >= 0\. Received: "):
+        RowWiseAdam(anchor_decay=value)
+
+
+def test_anchor_decay_pulls_rows_of_the_batch_back():
+    """A row of the batch goes rate * decay of the way back to where it joined; the others stand."""
+    layer, variables = _layer()
+    optimizer = RowWiseSGD(0.1, anchor_decay=2.0)
+    optimizer.build(variables)
+    layer.assign_table(tiny.TABLE + 1)
+    optimizer.apply([tiny.slices([3, 3], np.zeros((2, 4)))], variables)
+    np.testing.assert_allclose(layer.matrix()[3] - tiny.TABLE[3], 0.8, rtol=1e-5)
+    others = [1, 2, *range(4, 10)]
+    np.testing.assert_array_equal(layer.matrix()[others], tiny.TABLE[others] + 1)
+
+
+def test_anchor_decay_keeps_a_table_nearer_in_fit():
+    """Trained for the same epochs, the anchored table ends nearer to the pre-trained one."""
+    far, near = (tiny.model(RowWiseAdam(0.05, anchor_decay=decay), trainable=True) for decay in (0.0, 5.0))
+    for net in (far, near):
+        tiny.fit(net, epochs=10)
+    distances = [np.linalg.norm(tiny.table_of(net) - tiny.TABLE) for net in (far, near)]
+    assert 0.05 < distances[1] < 0.8 * distances[0]
+
+
+def test_only_tables_are_anchored():
+    """One more slot for the table, none for the layers behind it."""
+    plain, anchored = (tiny.model(RowWiseAdam(0.01, anchor_decay=decay), trainable=True) for decay in (0.0, 1.0))
+    for net in (plain, anchored):
+        tiny.fit(net, epochs=1)
+    assert len(anchored.optimizer.variables) == len(plain.optimizer.variables) + 1
+    assert tuple(anchored.optimizer.variables[-1].shape) == (10, 4)
+
+
+def test_anchor_is_the_table_as_it_joined():
+    """Unfrozen by a schedule, the table is anchored where it stood."""
+    net = tiny.model(RowWiseAdam(0.01, anchor_decay=1.0))
+    tiny.fit(net, callbacks=[TrainabilitySchedule([Phase(0, freeze="embedding"), Phase(2)])])
+    np.testing.assert_array_equal(np.array(net.optimizer.variables[-1]), tiny.TABLE)
+    assert (tiny.table_of(net) != tiny.TABLE).any()
+
+
+def test_joining_with_a_tuned_table_warns():
+    """After unfreezing, freezing and unfreezing, the anchor is no longer the pre-trained table."""
+    net = tiny.model(RowWiseAdam(0.01, anchor_decay=1.0), trainable=True)
+    phases = [Phase(0), Phase(1, freeze="embedding"), Phase(2)]
+    with pytest.warns(EmbkerasWarning, match=r"embedding/embeddings joins again after it was trained"):
+        tiny.fit(net, callbacks=[TrainabilitySchedule(phases)])
+
+
+@pytest.mark.parametrize("setting", [{"anchor_decay": 1.0}, {"catch_up": True}, {"row_warmup": 3}], ids=str)
+def test_what_is_kept_by_rows_needs_a_table(setting):
+    """A variable of another name that gets a gradient by rows has no such slots: refused, not ignored."""
+    with pytest.raises(OptimizerError, match=rf"{next(iter(setting))} is for embedding tables.* for 'table'"):
+        RowWiseAdam(0.01, **setting).apply([tiny.slices([3], np.ones((1, 4)))], [tiny.variable()])
+
+
+def _stock_model(optimizer):
+    keras.utils.set_random_seed(0)
+    table = keras.layers.Embedding(10, 4, name="words", weights=[tiny.TABLE])
+    layers = [table, keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(3, activation="softmax")]
+    net = keras.Sequential([keras.Input((5,), dtype="int64"), *layers])
+    net.compile(optimizer, loss="sparse_categorical_crossentropy")
+    return net
+
+
+def test_a_stock_embedding_is_right_and_warns_once():
+    """The table trains as that of our layer does; one warning says what it costs."""
+    net = _stock_model(RowWiseAdam(0.01))
+    with pytest.warns(
+        EmbkerasWarning, match="words/embeddings belongs to a stock Embedding layer, which copies"
+    ) as seen:
+        tiny.fit(net, epochs=2)
+        net.optimizer.built = False
+        net.optimizer.build(net.trainable_variables)
+    assert len([each for each in seen if each.category is EmbkerasWarning]) == 1
+    ours = tiny.model(RowWiseAdam(0.01), trainable=True)
+    ours.layers[-1].set_weights(_stock_model("sgd").layers[-1].get_weights())
+    tiny.fit(ours, epochs=2)
+    assert np.abs(tiny.table_of(ours) - np.array(net.layers[0].embeddings)).max() <= 1e-6
+
+
+def test_a_dense_gradient_of_a_table_warns():
+    """A regularizer on the table makes its gradient dense, and each step costs the whole table."""
+    keras.utils.set_random_seed(0)
+    net = tiny.model(RowWiseAdam(0.01), trainable=True)
+    net.get_layer("embedding").embeddings_regularizer = keras.regularizers.L2(0.1)
+    net.get_layer("embedding")._embeddings.regularizer = keras.regularizers.L2(0.1)
+    with pytest.warns(EmbkerasWarning, match="embedding/embeddings gets a dense gradient, so each step costs"):
+        tiny.fit(net, epochs=1)
+
+
+def test_a_constraint_on_a_table_warns():
+    """Keras applies it to every row, also to those that no batch names."""
+    net = tiny.model(RowWiseAdam(0.01), trainable=True)
+    net.get_layer("embedding")._embeddings.constraint = keras.constraints.MaxNorm(0.5)
+    with pytest.warns(
+        EmbkerasWarning, match="embedding/embeddings has a constraint, which Keras applies to all its rows"
+    ):
+        tiny.fit(net, epochs=1)
+    assert (tiny.table_of(net)[tiny.UNSEEN] != tiny.TABLE[tiny.UNSEEN]).any()
+
+
+def test_a_table_that_is_a_variable_of_tensorflow():
+    """Known by its name too, which ends in ":0"."""
+    table = tf.Variable(np.ones((10, 4), np.float32), name="embeddings")
+    optimizer = RowWiseSGD(0.1, row_warmup=4, catch_up=True, anchor_decay=1.0)
+    with pytest.warns(EmbkerasWarning, match="embeddings belongs to a stock Embedding layer"):
+        optimizer.apply([tiny.slices([3], np.ones((1, 4)))], [table])
+    np.testing.assert_allclose(table.numpy()[3], 1 - 0.1 / 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 3}])
+def test_all_of_it_in_every_mode_of_fit(arguments):
+    """Decay, anchor, clipping, catching up and warming up together: the same weights in each mode."""
+
+    def train(**mode):
+        make = RowWiseAdamW(
+            0.01, weight_decay=0.1, anchor_decay=0.2, catch_up=True, row_warmup=3, global_clipnorm=0.1,
+            learning_rate_multipliers={"embedding/.*": 0.5},
+        )  # fmt: skip
+        net = tiny.model(make, trainable=True, **mode)
+        tiny.fit(net, epochs=2)
+        return net
+
+    assert tiny.apart(train(**arguments), train(jit_compile=False)) <= 1e-6
+
+
+class Distinct(keras.Model):
+    """Looks up each distinct id of the batch once, so that the number of ids depends on the data."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = tiny.embedding(trainable=True), keras.layers.Dense(3, activation="softmax")
+
+    def call(self, ids):
+        """Scores."""
+        distinct, place = tf.unique(tf.reshape(ids, [-1]))
+        return self.head(tf.reduce_mean(tf.reshape(tf.gather(self.table(distinct), place), (-1, 5, 4)), 1))
+
+
+def test_a_number_of_ids_that_depends_on_the_data_under_xla():
+    """XLA pads what has no fixed size: the padding is no row."""
+    settings, trained = {"anchor_decay": 0.2, "catch_up": True, "row_warmup": 3, "global_clipnorm": 0.1}, []
+    for compiled in (False, True):
+        keras.utils.set_random_seed(0)
+        net = Distinct()
+        net.compile(RowWiseAdam(0.01, **settings), "sparse_categorical_crossentropy", jit_compile=compiled)
+        tiny.fit(net, epochs=2)
+        trained.append(net)
+    assert tiny.apart(*trained) <= 1e-6
+
+
+def test_gradients_by_rows_in_half_precision():
+    """Under mixed_float16 with its loss scaling the unseen row stands still and the others move."""
+    optimizer = optimizers.LossScaleOptimizer(RowWiseAdagrad(0.05), initial_scale=128)
+    net = tiny.model(optimizer, trainable=True, dtype="mixed_float16")
+    tiny.fit(net, epochs=2)
+    moved = np.abs(tiny.table_of(net) - tiny.TABLE).max(axis=1)
+    assert moved[tiny.UNSEEN] == 0 and (moved[np.unique(tiny.IDS)] > 1e-4).all()
+
+
+_MIRRORED = """
+    import numpy as np, tensorflow as tf
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    from embkeras.training.schedule.callback import unfreeze_at
+    from embkeras.training.optimizers.rules import RowWiseAdamW, RowWiseSGD
+    from tests import tiny
+
+    def train(make):
+        net = tiny.model(make())
+        tiny.fit(net, callbacks=[unfreeze_at(2, "embedding")])
+        return net
+
+    full = dict(weight_decay=0.1, anchor_decay=0.2, catch_up=True, row_warmup=3)
+    for make in (lambda: RowWiseAdamW(0.01, learning_rate_multipliers={"embedding/.*": 0.5}, **full),
+                 lambda: RowWiseSGD(0.1, momentum=0.9)):
+        alone = train(make)
+        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+            both = train(make)
+        assert (tiny.table_of(both)[tiny.UNSEEN] == tiny.TABLE[tiny.UNSEEN]).all()
+        assert np.abs(tiny.table_of(both) - tiny.TABLE).max() > 1e-3
+        print(tiny.apart(alone, both))
+"""
+
+
+def test_under_mirrored_strategy():
+    """On two replicas the weights are those of one, with every setting, and rows that are not seen stand still."""
+    script = textwrap.dedent(_MIRRORED)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    apart = [float(line) for line in done.stdout.split()]
+    assert len(apart) == 2 and max(apart) <= 1e-6
+
+
+def test_private_names_of_keras_are_there():
+    """The names that row_wise.py leans on; Keras may rename them."""
+    base = optimizers.Adam()
+    base.build([tiny.variable()])
+    names = ["_get_variable_index", "_var_key", "_trainable_variables", "_use_weight_decay", "_distribution_strategy"]
+    assert [name for name in [*names, "_clip_gradients", "_apply_weight_decay"] if not hasattr(base, name)] == []
+
+
+@pytest.mark.parametrize("name", ["save_table", "load_table"])
+def test_slots_of_tables_go_in_blocks(name, monkeypatch, tmp_path):
+    """Two moments and an anchor of the table, two moments of the kernel: none is held a second time as a whole."""
+    in_blocks, done = getattr(row_wise, name), []
+
+    def noted(store, key, variable):
+        done.append((tuple(variable.shape), in_blocks(store, key, variable)))
+        return done[-1][1]
+
+    monkeypatch.setattr(row_wise, name, noted)
+    net = tiny.model(RowWiseAdam(0.01, anchor_decay=0.1), trainable=True)
+    tiny.fit(net, epochs=1)
+    net.save(tmp_path / "model.keras")
+    keras.saving.load_model(tmp_path / "model.keras")
+    assert sorted(done) == [((4, 3), True)] * 2 + [((10, 4), True)] * 3

@@ -1,0 +1,120 @@
+"""The file of a state: whole or not at all, equal to the bit, checked before use."""
+
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from embkeras.errors import OutputError, ResumeError
+from embkeras.training.resume import state_file
+from embkeras.training.resume.state_file import open_state, write_state
+from tests import tiny
+
+DTYPES = ["float32", "float16", "bfloat16", "float64", "int8", "int64", "uint32", "bool"]
+
+
+def _variable(dtype, shape=(3, 4)):
+    values = np.random.default_rng(0).integers(0, 2, shape)
+    return keras.Variable(values.astype(tf.as_dtype(dtype).as_numpy_dtype), dtype=dtype, trainable=False)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A state of one variable and a description."""
+    write_state(tmp_path / "state.npz", {"epoch": 3, "best": [np.arange(4.0)]}, {"model/0": _variable("float32")})
+    return tmp_path / "state.npz"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(3, 4), (), (0, 2)], ids=str)
+def test_variables_come_back(tmp_path, dtype, shape):
+    """Every dtype, numbers and empty ones."""
+    variable = _variable(dtype, shape)
+    write_state(tmp_path / "s.npz", {}, {"it": variable})
+    back = keras.Variable(keras.ops.zeros(shape, dtype), dtype=dtype, trainable=False)
+    with open_state(tmp_path / "s.npz") as state:
+        state.fill("it", back)
+    assert keras.ops.convert_to_numpy(back).tobytes() == keras.ops.convert_to_numpy(variable).tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_table_comes_back_in_blocks(tmp_path, monkeypatch, dtype):
+    """A table that is read by rows is never read whole, and comes back equal."""
+    monkeypatch.setattr("embkeras.tables.row_io.BLOCK", 12)  # three rows
+    table, back = (tiny.embedding(dtype=dtype) for _ in range(2))
+    back.assign_table(np.ones((10, 4), np.float32))
+    monkeypatch.setattr(state_file, "_value_of", None)
+    write_state(tmp_path / "s.npz", {}, {"it": table.embeddings})
+    with open_state(tmp_path / "s.npz") as state:
+        state.fill("it", back.embeddings)
+    np.testing.assert_array_equal(back.matrix(), table.matrix())
+
+
+def test_description_comes_back(path):
+    """With its arrays, bfloat16 included."""
+    half = keras.ops.convert_to_numpy(_variable("bfloat16"))
+    write_state(path, {"epoch": 3, "best": [np.arange(4.0), half]}, {})
+    with open_state(path) as state:
+        assert state.content["epoch"] == 3
+        np.testing.assert_array_equal(state.content["best"][0], np.arange(4.0))
+        assert state.content["best"][1].dtype == half.dtype and np.array_equal(state.content["best"][1], half)
+
+
+def test_numpy_reads_it(path):
+    """The file is an .npz, for whoever wants to look."""
+    with np.load(path) as loaded:
+        assert loaded["model/0"].shape == (3, 4)
+
+
+def test_state_before_survives_a_failed_write(path):
+    """Something that cannot be saved leaves the file as it was, and no stray beside it."""
+    with pytest.raises(ResumeError, match="epoch cannot be saved"):
+        write_state(path, {"epoch": print}, {})
+    with open_state(path) as state:
+        assert state.content["epoch"] == 3
+    assert [each.name for each in path.parent.iterdir()] == ["state.npz"]
+
+
+def test_folder_that_is_a_file(path):
+    """The system's refusal is an OutputError."""
+    with pytest.raises(OutputError, match="Cannot write"):
+        write_state(path / "state.npz", {}, {})
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99])
+def test_cut_off_file_is_refused(path, share):
+    """However much of it is there."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ResumeError, match=r"state\.npz' is damaged.*delete its folder to begin anew"), open_state(path):
+        pass
+
+
+def test_changed_byte_is_refused_before_anything_is_used(path):
+    """Checksums of all entries are looked at when the file is opened."""
+    content = bytearray(path.read_bytes())
+    place = content.index(np.arange(4.0).tobytes()) + 9
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ResumeError, match="is damaged"), open_state(path):
+        pass
+
+
+def test_entry_that_is_not_there(path):
+    """A variable that the file does not hold."""
+    with open_state(path) as state, pytest.raises(ResumeError, match="is damaged"):
+        state.fill("model/1", _variable("float32"))
+
+
+def test_another_version_is_refused(path):
+    """The number of the format is in the message."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("description.json", json.dumps({"format": 99}))
+    with (
+        pytest.raises(ResumeError, match=r"another version of embkeras.*Received: format 99, and this version reads 1"),
+        open_state(path),
+    ):
+        pass

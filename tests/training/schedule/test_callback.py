@@ -1,0 +1,588 @@
+"""TrainabilitySchedule, unfreeze_at and gradual_unfreeze."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import optimizers
+
+from embkeras.errors import EmbkerasWarning, ScheduleError, UnknownLayerError
+from embkeras.training.schedule.callback import TrainabilitySchedule, gradual_unfreeze, unfreeze_at
+from embkeras.training.schedule.phases import Phase
+from tests import tiny
+
+
+class _Flags(keras.callbacks.Callback):
+    """Keeps the names of the layers that train, and the learning rate, of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.training, self.rates = {}, {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Note them."""
+        paths = [variable.path.split("/")[-2] for variable in self.model.trainable_variables]
+        self.training[epoch] = sorted(set(paths))
+        self.rates[epoch] = round(float(self.model.optimizer.learning_rate), 6)
+
+
+def _blocks():
+    """Embedding, and a block of a Dense that trains and a BatchNormalization that its author froze."""
+    keras.utils.set_random_seed(0)
+    norm = keras.layers.BatchNormalization(name="norm", trainable=False)
+    block = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="dense"), norm], name="block")
+    ids = keras.Input((5,), dtype="int64")
+    features = block(keras.layers.GlobalAveragePooling1D()(tiny.embedding()(ids)))
+    net = keras.Model(ids, keras.layers.Dense(3, activation="softmax", name="head")(features), name="blocks")
+    net.compile("sgd", loss="sparse_categorical_crossentropy")
+    return net
+
+
+def _stock(*inputs):
+    """A Sequential around a keras Embedding, built only if it is given an Input."""
+    layers = [keras.layers.Embedding(10, 4, name="words"), keras.layers.GlobalAveragePooling1D()]
+    net = keras.Sequential([*inputs, *layers, keras.layers.Dense(3, activation="softmax", name="head")], name="stock")
+    net.compile(optimizers.SGD(0.5), loss="sparse_categorical_crossentropy")
+    return net
+
+
+@pytest.mark.parametrize("epoch", [-1, True, 2.0, None])
+def test_unfreeze_at_needs_an_epoch(epoch):
+    """A negative number, a bool or a float is refused where it is given."""
+    with pytest.raises(ScheduleError, match=rf"epoch must be an epoch: an integer >= 0\. Received: {epoch!r}"):
+        unfreeze_at(epoch, "embedding")
+
+
+def test_unfreeze_at_needs_layers():
+    """An empty list would do nothing."""
+    with pytest.raises(ScheduleError, match=r"unfreeze_at needs at least one layer\. Received none"):
+        unfreeze_at(2, [])
+
+
+def test_unfreeze_at_takes_names_or_layers():
+    """None is no layer."""
+    with pytest.raises(ScheduleError, match=r"unfreeze_at takes names of layers or layers\. Received: None"):
+        unfreeze_at(2, None)
+
+
+def test_unfreeze_at_checks_the_rate():
+    """A rate of zero is refused where it is given."""
+    with pytest.raises(ScheduleError, match=r"learning_rate must be a positive number\. Received: 0"):
+        unfreeze_at(2, "embedding", learning_rate=0)
+
+
+def test_unknown_layer_is_refused_when_training_begins():
+    """The names that exist are listed before the first step."""
+    net = tiny.model("sgd")
+    with pytest.raises(
+        UnknownLayerError, match=r"'tiny' has no layer named 'embeding'\. Its layers: .*embedding.*head"
+    ):
+        tiny.fit(net, callbacks=[unfreeze_at(3, "embeding")])
+    assert int(net.optimizer.iterations) == 0
+
+
+def test_apply_needs_a_compiled_model():
+    """Without an optimizer there is nothing to rebuild; the model is named."""
+    net = tiny.model("sgd")
+    bare = keras.Model(net.inputs, net.outputs, name="bare")
+    with pytest.raises(ScheduleError, match="Model 'bare' has no optimizer: compile it"):
+        unfreeze_at(0, "embedding").apply(bare, 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (
+            lambda: optimizers.Adam(lambda: 0.1),
+            "Adam 'adam.*'.*it is worked out by a function. Received: <function",
+        ),
+        (
+            lambda: optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(0.1))),
+            "MultiOptimizer '.*'.*cannot be accessed on a MultiOptimizer",
+        ),
+    ],
+    ids=["function", "multi"],
+)
+def test_a_rate_that_cannot_be_set_is_refused_when_training_begins(make, reason):
+    """Not at epoch 3, when hours have gone."""
+    net = tiny.model(make())
+    with pytest.raises(ScheduleError, match=f"sets learning_rate, which {reason}"):
+        tiny.fit(net, callbacks=[unfreeze_at(3, "embedding", learning_rate=0.01)])
+    assert int(net.optimizer.iterations) == 0
+
+
+def test_learning_rate_of_a_loss_scale_optimizer():
+    """The rate of the optimizer inside is set."""
+    net = tiny.model(optimizers.LossScaleOptimizer(optimizers.SGD(0.1)))
+    tiny.fit(net, epochs=2, callbacks=[unfreeze_at(1, "embedding", learning_rate=0.02)])
+    assert float(net.optimizer.inner_optimizer.learning_rate) == pytest.approx(0.02)
+
+
+def test_learning_rate_changes_with_the_phase():
+    """Each phase's rate stands from its epoch on; a phase without one leaves it."""
+    phases = [Phase(0, freeze="embedding"), Phase(1, learning_rate=0.05), Phase(2), Phase(3, learning_rate=0.01)]
+    flags = _Flags()
+    tiny.fit(tiny.model(optimizers.SGD(0.1)), callbacks=[TrainabilitySchedule(phases), flags])
+    assert flags.rates == {0: 0.1, 1: 0.05, 2: 0.05, 3: 0.01}
+
+
+@pytest.mark.parametrize(("begin", "rate"), [(0, 0.1), (1, 0.05), (2, 0.05), (3, 0.01)])
+def test_learning_rate_of_a_run_that_begins_late(begin, rate):
+    """Beginning at any epoch gives the rate that an uninterrupted run has there."""
+    phases = [Phase(0, freeze="embedding"), Phase(1, learning_rate=0.05), Phase(2), Phase(3, learning_rate=0.01)]
+    flags = _Flags()
+    net = tiny.model(optimizers.SGD(0.1))
+    tiny.fit(net, initial_epoch=begin, callbacks=[TrainabilitySchedule(phases), flags])
+    assert flags.rates[begin] == rate
+
+
+@pytest.mark.parametrize(("begin", "rate"), [(0, 0.1), (1, 0.05), (2, 0.05), (3, 0.01)])
+def test_a_second_fit_with_the_same_schedule_begins_anew(begin, rate):
+    """Going back to an earlier epoch brings back its flags and its rate, the compiled one before the first."""
+    phases = [Phase(0, freeze="embedding"), Phase(1, learning_rate=0.05), Phase(2), Phase(3, learning_rate=0.01)]
+    net, schedule, flags = tiny.model(optimizers.SGD(0.1)), TrainabilitySchedule(phases), _Flags()
+    tiny.fit(net, callbacks=[schedule])
+    tiny.fit(net, initial_epoch=begin, callbacks=[schedule, flags])
+    assert flags.rates[begin] == rate
+    assert flags.training[begin] == (["head"] if begin == 0 else ["embedding", "head"])
+
+
+def test_a_rate_lowered_in_between_stays():
+    """A phase without a rate does not undo what another callback did to it."""
+
+    class Halve(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.optimizer.learning_rate = float(self.model.optimizer.learning_rate) / 2
+
+    phases, flags = [Phase(0, freeze="embedding", learning_rate=0.4), Phase(2)], _Flags()
+    tiny.fit(tiny.model(optimizers.SGD(0.1)), callbacks=[TrainabilitySchedule(phases), flags, Halve()])
+    assert flags.rates == {0: 0.4, 1: 0.2, 2: 0.1, 3: 0.05}
+
+
+def test_phases_freeze_and_thaw():
+    """Layers that a phase freezes stand still, others that the schedule governs train, the rest is left alone."""
+    phases = [
+        Phase(0, freeze=["embedding", "block"]),
+        Phase(1, freeze="embedding"),
+        Phase(2, train="embedding"),
+        Phase(3),
+    ]
+    flags = _Flags()
+    tiny.fit(_blocks(), callbacks=[TrainabilitySchedule(phases), flags])
+    expected = {0: ["head"], 1: ["dense", "head"], 2: ["embedding"], 3: ["dense", "embedding", "head"]}
+    assert flags.training == expected
+
+
+def test_nothing_happens_before_the_first_phase():
+    """Epochs before the first phase are left as the model came, and have no phase in their logs."""
+    flags = _Flags()
+    net = tiny.model("sgd", trainable=True)
+    history = tiny.fit(net, callbacks=[TrainabilitySchedule([Phase(2, freeze="embedding")]), flags])
+    assert flags.training[1] == ["embedding", "head"] and flags.training[2] == ["head"]
+    assert history.history["phase"] == [1, 1]
+
+
+def test_unfreeze_at_zero():
+    """Epoch 0 is the beginning: one phase, and the table moves from the first step."""
+    net, schedule = tiny.model(optimizers.SGD(0.5)), unfreeze_at(0, "embedding")
+    history = tiny.fit(net, epochs=1, callbacks=[schedule])
+    assert history.history["phase"] == [1] and (tiny.table_of(net) != tiny.TABLE).any()
+
+
+def test_unfreeze_at_freezes_a_table_that_came_thawed():
+    """Before the epoch the layer stands still, whatever its flag was."""
+    net, tables = tiny.model(optimizers.SGD(0.5), trainable=True), tiny.Tables()
+    tiny.fit(net, callbacks=[unfreeze_at(2, "embedding"), tables])
+    np.testing.assert_array_equal(tables.kept[1], tiny.TABLE)
+    assert (tables.kept[2] != tiny.TABLE).any()
+
+
+def test_several_layers_thaw_at_once():
+    """Names and layer objects in one list."""
+    net, flags = _blocks(), _Flags()
+    tiny.fit(net, epochs=2, callbacks=[unfreeze_at(1, ["embedding", net.get_layer("block")]), flags])
+    assert flags.training == {0: ["head"], 1: ["dense", "embedding", "head"]}
+
+
+def test_a_child_frozen_by_its_author_stays_frozen():
+    """Thawing a parent sets the flag of every child in Keras; here the normalisation stays as it was."""
+    net, flags = _blocks(), _Flags()
+    tiny.fit(net, epochs=2, callbacks=[unfreeze_at(1, "block"), flags])
+    assert flags.training == {0: ["head"], 1: ["dense", "head"]}
+    dense, norm = net.get_layer("block").layers
+    assert (dense.trainable, norm.trainable) == (True, False)
+
+
+@pytest.mark.stock_keras
+def test_stock_thawing_a_parent_thaws_its_children():
+    """Keras forgets what the author froze inside."""
+    block = _blocks().get_layer("block")
+    block.trainable = False
+    block.trainable = True
+    assert block.layers[1].trainable
+
+
+@pytest.mark.parametrize("order", [["encoder", "encoder/embedding"], ["encoder/embedding", "encoder"]], ids=str)
+def test_parent_and_child_may_both_be_named(order):
+    """A child that is named itself thaws with its parent, in whichever order they are given."""
+    net, tables = tiny.nested(optimizers.SGD(0.5)), tiny.Tables("encoder/embedding")
+    tiny.fit(net, callbacks=[unfreeze_at(2, order), tables])
+    np.testing.assert_array_equal(tables.kept[1], tiny.TABLE)
+    assert (tables.kept[2] != tiny.TABLE).any()
+
+
+def test_a_frozen_model_around_a_thawed_layer_is_refused_when_training_begins():
+    """In a frozen model nothing trains; layer, epoch and reason are named before the first step."""
+    net = tiny.model("sgd")
+    net.trainable = False
+    with pytest.raises(
+        ScheduleError, match=r"Layer 'embedding' cannot train from epoch 3 on: a layer around it is frozen"
+    ):
+        tiny.fit(net, callbacks=[unfreeze_at(3, "embedding")])
+    assert int(net.optimizer.iterations) == 0
+
+
+def test_a_frozen_model_in_between_does_not_hold_a_thawed_layer():
+    """Keras asks the outermost model and the variables themselves, so the layer does train."""
+    net, tables = tiny.nested(optimizers.SGD(0.5)), tiny.Tables("encoder/embedding")
+    net.get_layer("encoder").trainable = False
+    tiny.fit(net, callbacks=[unfreeze_at(2, "encoder/embedding"), tables])
+    np.testing.assert_array_equal(tables.kept[1], tiny.TABLE)
+    assert (tables.kept[2] != tiny.TABLE).any()
+
+
+def test_a_phase_that_freezes_the_parent_of_what_it_trains_is_refused():
+    """The contradiction lies in the phases themselves, and is found when training begins."""
+    phases = [Phase(0, freeze=["encoder", "encoder/embedding"]), Phase(2, freeze="encoder")]
+    net = tiny.nested("sgd", embedding_trainable=True)
+    with pytest.raises(
+        ScheduleError, match="Layer 'embedding' cannot train from epoch 2 on: a layer around it is frozen"
+    ):
+        tiny.fit(net, callbacks=[TrainabilitySchedule(phases)])
+    assert int(net.optimizer.iterations) == 0
+
+
+def test_a_layer_without_weights_is_refused_when_training_begins():
+    """Thawing a pooling layer would be an empty promise."""
+    net = tiny.model("sgd")
+    with pytest.raises(
+        ScheduleError, match=r"Layer 'global.*' cannot train from epoch 2 on: it has no trainable variables"
+    ):
+        tiny.fit(net, callbacks=[unfreeze_at(2, net.layers[2])])
+    assert int(net.optimizer.iterations) == 0
+
+
+def test_refusing_leaves_the_flags_as_they_were():
+    """Looking ahead at all phases does not change the model."""
+    net = tiny.nested("sgd")
+    pooling = next(layer for layer in net.layers if isinstance(layer, keras.layers.GlobalAveragePooling1D))
+    schedule = TrainabilitySchedule([Phase(0, freeze="head"), Phase(1, freeze="head"), Phase(3, freeze=pooling)])
+    with pytest.raises(
+        ScheduleError, match=r"Layer 'global.*' cannot train from epoch 0 on: it has no trainable variables"
+    ):
+        tiny.fit(net, callbacks=[schedule])
+    assert net.get_layer("head").trainable
+
+
+def test_phase_is_in_the_history():
+    """Counted from 1, one an epoch."""
+    history = tiny.fit(tiny.model("sgd"), callbacks=[unfreeze_at(2, "embedding")])
+    assert history.history["phase"] == [1, 1, 2, 2]
+
+
+def test_announcement_with_verbose(capsys):
+    """Each phase is announced with its epoch, layers, parameters and rate."""
+    net = tiny.model(optimizers.SGD(0.1))
+    net.fit(tiny.IDS, tiny.LABELS, epochs=2, verbose=2, callbacks=[unfreeze_at(1, "embedding", learning_rate=0.01)])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Phase")]
+    assert lines == [
+        "Phase 1 of 2 begins (epoch 0, counted from 0): frozen: embedding; 15 trainable parameters; learning rate 0.1",
+        "Phase 2 of 2 begins (epoch 1, counted from 0): unfrozen: embedding; 55 trainable parameters; learning rate 0.01",
+    ]
+
+
+def test_silent_without_verbose(capsys):
+    """verbose=0 prints nothing."""
+    tiny.fit(tiny.model("sgd"), callbacks=[unfreeze_at(1, "embedding")])
+    assert capsys.readouterr().out == ""
+
+
+def test_announcement_under_a_multi_optimizer(capsys):
+    """An optimizer with several rates is announced without one."""
+    net = tiny.model(optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(0.1))))
+    net.fit(tiny.IDS, tiny.LABELS, verbose=2, callbacks=[unfreeze_at(0, "embedding")])
+    assert "unfrozen: embedding; 55 trainable parameters\n" in capsys.readouterr().out
+
+
+def test_one_schedule_for_two_models():
+    """A schedule that is used again for another model begins anew."""
+    schedule = unfreeze_at(1, "embedding", learning_rate=0.05)
+    for _ in range(2):
+        net, flags = tiny.model(optimizers.SGD(0.1)), _Flags()
+        tiny.fit(net, epochs=2, callbacks=[schedule, flags])
+        assert flags.training == {0: ["head"], 1: ["embedding", "head"]} and flags.rates == {0: 0.1, 1: 0.05}
+
+
+@pytest.mark.parametrize("epoch", [-1, 1.0])
+def test_apply_needs_an_epoch(epoch):
+    """As in a phase."""
+    with pytest.raises(ScheduleError, match=rf"epoch must be an epoch: .* Received: {epoch}"):
+        unfreeze_at(1, "embedding").apply(tiny.model("sgd"), epoch)
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_unfreeze_in_a_model_that_fit_builds(epoch):
+    """A Sequential without an Input has no variables when training begins; it is unfrozen all the same."""
+    net, flags = _stock(), _Flags()
+    tiny.fit(net, callbacks=[unfreeze_at(epoch, "words"), flags])
+    assert flags.training == {each: ["head", "words"] if each >= epoch else ["head"] for each in range(4)}
+
+
+def test_parameters_of_a_model_that_fit_builds(capsys):
+    """They are counted when they are there, and not announced as 0."""
+    schedule = unfreeze_at(1, "words")
+    net = _stock()
+    net.fit(tiny.IDS, tiny.LABELS, epochs=2, verbose=2, callbacks=[schedule])
+    head = net.layers[-1].count_params()
+    assert schedule.history["trainable_parameters"].tolist() == [head, net.count_params()]
+    assert "frozen: words; learning rate" in capsys.readouterr().out
+
+
+def test_phase_beyond_the_last_epoch_warns():
+    """An unfreezing that this fit cannot reach is said when it begins."""
+    net = tiny.model("sgd")
+    with pytest.warns(EmbkerasWarning, match=r"ends before epoch 3 .* begins at epoch 3 is not reached"):
+        tiny.fit(net, epochs=3, callbacks=[unfreeze_at(3, "embedding")])
+
+
+def test_schedule_on_a_recompiled_model_takes_the_new_rate():
+    """The rate that stood in another optimizer is not written into this one."""
+    schedule = unfreeze_at(1, "embedding", learning_rate=1e-4)
+    net = tiny.model(optimizers.SGD(1e-3))
+    tiny.fit(net, epochs=2, callbacks=[schedule])
+    net.compile(optimizers.SGD(5e-2), "sparse_categorical_crossentropy")
+    rates = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: rates.append(float(net.optimizer.learning_rate))
+    )
+    tiny.fit(net, epochs=2, callbacks=[schedule, watch])
+    assert rates == pytest.approx([5e-2, 1e-4])
+
+
+def test_one_phase_may_be_given_by_itself():
+    """A Phase without a list around it is a schedule of one."""
+    assert TrainabilitySchedule(Phase(0)).phases == (Phase(0),)
+
+
+def _deep():
+    """embedding -> dense "low" -> dense "top" -> head."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dense(4, activation="tanh", name=name) for name in ("low", "top")]
+    head = keras.layers.Dense(3, activation="softmax", name="head")
+    mean = keras.layers.GlobalAveragePooling1D()
+    net = keras.Sequential([keras.Input((5,), dtype="int64"), tiny.embedding(), mean, *layers, head], name="deep")
+    net.compile(optimizers.SGD(0.26), loss="sparse_categorical_crossentropy")
+    return net
+
+
+def test_gradual_unfreeze():
+    """From the top down, one group every two epochs, at rates that fall by 2.6."""
+    flags = _Flags()
+    schedule = gradual_unfreeze(["embedding", ["low", "top"]], start=1, every=2)
+    tiny.fit(_deep(), callbacks=[schedule, flags])
+    assert flags.training == {
+        0: ["head"],
+        1: ["head", "low", "top"],
+        2: ["head", "low", "top"],
+        3: ["embedding", "head", "low", "top"],
+    }
+    assert list(flags.rates.values()) == pytest.approx([0.26, 0.1, 0.1, 0.1 / 2.6], abs=1e-6)
+
+
+def test_gradual_unfreeze_from_the_first_epoch():
+    """The top group trains at once, at the rate that stands; groups may be globs and layers."""
+    flags, net = _Flags(), _deep()
+    tiny.fit(net, epochs=2, callbacks=[gradual_unfreeze(["emb*", net.get_layer("top")], start=0, decay=2), flags])
+    assert flags.training == {0: ["head", "low", "top"], 1: ["embedding", "head", "low", "top"]}
+    assert flags.rates == {0: 0.26, 1: 0.13}
+
+
+def test_gradual_unfreeze_of_one_group():
+    """One name is one group; it is no string of letters."""
+    assert gradual_unfreeze("embedding", start=0).also == ("embedding",)
+
+
+def test_gradual_unfreeze_needs_groups():
+    """An empty list would do nothing."""
+    with pytest.raises(ScheduleError, match=r"gradual_unfreeze needs groups of at least one layer\. Received: \[\]"):
+        gradual_unfreeze([])
+
+
+def test_history():
+    """One row a phase that ran, with what it began with and why it ended."""
+    net = tiny.model(optimizers.SGD(0.1))
+    schedule = unfreeze_at(3, "embedding", learning_rate=0.05)
+    tiny.fit(net, callbacks=[schedule])
+    rows = schedule.history.drop(columns="best").to_dict("records")
+    assert [list(row.values()) for row in rows] == [
+        [1, 0, 2, 15, pytest.approx(0.1), "next phase"],
+        [2, 3, 3, 55, pytest.approx(0.05), "training ended"],
+    ]
+    assert schedule.history["best"].isna().all()
+
+
+def test_history_under_a_multi_optimizer():
+    """Several rates are no one rate."""
+    net = tiny.model(optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(0.1))))
+    schedule = unfreeze_at(2, "embedding")
+    tiny.fit(net, callbacks=[schedule])
+    assert schedule.history["learning_rate"].isna().all()
+
+
+def test_history_of_a_custom_loop():
+    """apply() notes its epochs."""
+    net, schedule = tiny.model("sgd"), unfreeze_at(2, "embedding")
+    for epoch in range(4):
+        schedule.apply(net, epoch)
+    assert schedule.history[["first_epoch", "last_epoch"]].to_numpy().tolist() == [[0, 1], [2, 3]]
+
+
+@pytest.mark.filterwarnings("ignore:This fit ends before")
+def test_a_second_fit_that_goes_on_keeps_the_history():
+    """Where initial_epoch is the epoch after the last one; from another epoch the table begins anew."""
+    net, schedule = tiny.model("sgd"), unfreeze_at(3, "embedding")
+    tiny.fit(net, epochs=2, callbacks=[schedule])
+    tiny.fit(net, epochs=4, initial_epoch=2, callbacks=[schedule])
+    assert schedule.history["first_epoch"].tolist() == [0, 3]
+    tiny.fit(net, epochs=4, callbacks=[schedule], initial_epoch=1)
+    assert schedule.history["first_epoch"].tolist() == [1, 3]
+
+
+class _Score(keras.callbacks.Callback):
+    """Puts these into the logs as "score"; ends the fit at an epoch."""
+
+    VALUES = (5, 4, 4.5, 4.6, 3, 2, 2.5, 1, 1.1, 1.2)
+
+    def __init__(self, last=99):
+        super().__init__()
+        self.last = last
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Behind which the schedule stands."""
+        logs["score"] = self.VALUES[epoch]
+        self.model.stop_training = epoch == self.last
+
+
+def _patient():
+    decay = optimizers.schedules.CosineDecay(0.1, 20)
+    phases = [
+        Phase(0, freeze="embedding", patience=2),
+        Phase(6, rate_factor=0.5, patience=1),
+        Phase(9, learning_rate=decay, patience=2),
+    ]
+    return TrainabilitySchedule(phases, monitor="score", mode="min")
+
+
+def _patient_run(last=99):
+    net, schedule = tiny.model(optimizers.Adam(0.02)), _patient()
+    tiny.fit(net, epochs=10, callbacks=[_Score(last), schedule])
+    return net, schedule
+
+
+@pytest.mark.parametrize("last", [0, 2, 3, 4, 6, 7, 8])
+@pytest.mark.parametrize("order", ["before", "behind"])
+def test_restore_goes_on_as_one_run(last, order):
+    """In any epoch, before or behind the schedule's own on_train_begin: flags, slots, kind of rate, best and wait."""
+    whole, expected = _patient_run()
+    first, schedule = _patient_run(last)
+    state = schedule.state()
+    plain = {key: value for key, value in state.items() if not isinstance(value, np.ndarray)}
+    state.update(json.loads(json.dumps(plain)))
+    second, again = tiny.model(optimizers.Adam(0.02)), _patient()
+
+    class Restore(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            again.restore(second, state)
+            second.set_weights(first.get_weights())
+            for after, before in zip(second.optimizer.variables, first.optimizer.variables, strict=True):
+                after.assign(before)
+
+    pair = [Restore(), again] if order == "before" else [again, Restore()]
+    tiny.fit(second, epochs=10, initial_epoch=last + 1, callbacks=[_Score(), *pair])
+    assert tiny.apart(whole, second) == 0
+    assert again.history.equals(expected.history)
+
+
+def test_state_says_that_patience_has_stopped_the_training():
+    """Going on would train too long."""
+    assert [_patient_run()[1].state()["stopped"], _patient_run(3)[1].state()["stopped"]] == [True, False]
+
+
+def test_what_was_restored_is_for_one_fit():
+    """The next fit from epoch 0 begins with the first phase."""
+    _, schedule = _patient_run(6)
+    net, again, flags = tiny.model(optimizers.Adam(0.02)), _patient(), _Flags()
+    again.restore(net, schedule.state())
+    tiny.fit(net, epochs=8, initial_epoch=7, callbacks=[_Score(), again])
+    tiny.fit(net, epochs=1, callbacks=[_Score(), again, flags])
+    assert flags.training == {0: ["head"]} and flags.rates == {0: 0.02}
+
+
+def test_state_before_training_can_be_restored():
+    """Nothing has begun, nor has anything after restoring."""
+    net, schedule = tiny.model("sgd"), unfreeze_at(2, "embedding")
+    schedule.restore(net, unfreeze_at(2, "embedding").state())
+    history = tiny.fit(net, callbacks=[schedule])
+    assert history.history["phase"] == [1, 1, 2, 2]
+
+
+def test_state_of_other_phases_is_refused():
+    """The script has changed."""
+    state = unfreeze_at(2, "embedding").state()
+    with pytest.raises(ScheduleError, match=r"that of phases from \[0, 2\]\. Received: \[0, 3\]"):
+        unfreeze_at(3, "embedding").restore(tiny.model("sgd"), state)
+
+
+def test_train_in_a_phase_is_announced(capsys):
+    """Everything else stands, whatever it is called."""
+    net = tiny.model(optimizers.SGD(0.1))
+    net.fit(tiny.IDS, tiny.LABELS, verbose=2, callbacks=[TrainabilitySchedule(Phase(0, train="embedding"))])
+    assert "frozen: everything else; unfrozen: embedding; 40 trainable parameters" in capsys.readouterr().out
+
+
+def test_a_shared_embedding():
+    """One table for two inputs: it stands still, then moves by the gradients of both."""
+    keras.utils.set_random_seed(0)
+    shared, inputs = tiny.embedding(), [keras.Input((5,), dtype="int64") for _ in range(2)]
+    means = [keras.layers.GlobalAveragePooling1D()(shared(ids)) for ids in inputs]
+    out = keras.layers.Dense(3, activation="softmax", name="head")(keras.layers.Concatenate()(means))
+    net, tables = keras.Model(inputs, out), tiny.Tables()
+    net.compile(optimizers.SGD(0.5), loss="sparse_categorical_crossentropy")
+    ids = [np.full((4, 5), 1), np.full((4, 5), 2)]
+    net.fit(ids, tiny.LABELS[:4], epochs=2, verbose=0, callbacks=[unfreeze_at(1, "embedding"), tables])
+    np.testing.assert_array_equal(tables.kept[0], tiny.TABLE)
+    assert sorted(set(np.nonzero(tables.kept[1] != tiny.TABLE)[0])) == [1, 2]
+
+
+def test_a_subclassed_model_with_train():
+    """Layers that are attributes, and a weight of its own: only the embedding moves."""
+
+    class Small(keras.Model):
+        def __init__(self):
+            super().__init__(name="small")
+            self.embedding, self.head = tiny.embedding(), keras.layers.Dense(3, activation="softmax", name="head")
+            self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+
+        def call(self, ids):
+            return self.head(keras.ops.mean(self.embedding(ids), axis=1) * self.scale)
+
+    keras.utils.set_random_seed(0)
+    net = Small()
+    net.compile(optimizers.SGD(0.5), loss="sparse_categorical_crossentropy")
+    net(tiny.IDS)
+    before = [np.array(each) for each in (net.scale, *net.head.weights)]
+    tiny.fit(net, epochs=1, callbacks=[TrainabilitySchedule(Phase(0, train="embedding"))])
+    assert (net.embedding.matrix() != tiny.TABLE).any()
+    for after, value in zip((net.scale, *net.head.weights), before, strict=True):
+        np.testing.assert_array_equal(np.array(after), value)

@@ -1,0 +1,265 @@
+"""Which layers train: freeze, train, children, authors, shared layers."""
+
+import keras
+import numpy as np
+import pytest
+
+from embkeras.errors import ScheduleError
+from embkeras.tables.addresses import walk
+from embkeras.training.schedule.flags import Flags, own_weights, trainable_parameters, weights_that_may_move
+from embkeras.training.schedule.phases import Phase
+from tests import tiny
+
+
+def _dense(name, **arguments):
+    return keras.layers.Dense(4, name=name, **arguments)
+
+
+def _encoder():
+    """encoder/(low, block/(inner, norm, top)), head: the author froze `norm` and `fixed`."""
+    norm = keras.layers.BatchNormalization(name="norm", trainable=False)
+    block = keras.Sequential([keras.Input((4,)), _dense("inner"), norm, _dense("top")], name="block")
+    encoder = keras.Sequential([keras.Input((4,)), _dense("low"), block], name="encoder")
+    fixed = _dense("fixed", trainable=False)
+    return keras.Sequential([keras.Input((4,)), encoder, fixed, _dense("head")], name="net")
+
+
+def _training(net):
+    """Bare names of the layers whose variables train."""
+    return sorted({variable.path.split("/")[-2] for variable in net.trainable_variables})
+
+
+def _flags(net, *phases, also=()):
+    return Flags(net, phases, also)
+
+
+def _each(net, *phases, also=()):
+    flags, training = _flags(net, *phases, also=also), []
+    for phase in phases:
+        flags.apply(phase)
+        training.append(_training(net))
+    return training
+
+
+def test_layers_no_phase_names_are_never_written():
+    """Not even with the flag that they have."""
+    written = []
+
+    class Noted(keras.layers.Dense):
+        @property
+        def trainable(self):
+            return super().trainable
+
+        @trainable.setter
+        def trainable(self, value):
+            written.append(value)
+            keras.layers.Dense.trainable.fset(self, value)
+
+    net = keras.Sequential([keras.Input((4,)), _dense("named"), Noted(4, name="other")])
+    written.clear()
+    _each(net, Phase(0, freeze="named"), Phase(1))
+    assert written == []
+
+
+def test_train_means_only_these():
+    """Layers that no phase names stand still too, and go back to what their author set in phases without `train`."""
+    phases = [Phase(0, train="head"), Phase(1, train=["low", "head"]), Phase(2)]
+    assert _each(_encoder(), *phases) == [["head"], ["head", "low"], ["head", "inner", "low", "top"]]
+
+
+def test_train_a_child_of_a_layer_that_is_governed_too():
+    """The parent that another phase freezes stands still around it."""
+    phases = [Phase(0, freeze="encoder"), Phase(1, train="encoder/low"), Phase(2, freeze="encoder"), Phase(3)]
+    all_but_held = ["head", "inner", "low", "top"]
+    assert _each(_encoder(), *phases) == [["head"], ["low"], ["head"], all_but_held]
+
+
+def test_train_a_parent_and_freeze_a_child_elsewhere():
+    """`train` of a parent trains what is inside it, less what its author froze."""
+    phases = [Phase(0, freeze="block/inner"), Phase(1, train="block")]
+    with pytest.raises(Exception, match="no layer named 'block/inner'"):
+        _flags(_encoder(), *phases)
+    phases = [Phase(0, freeze="inner"), Phase(1, train="block")]
+    assert _each(_encoder(), *phases) == [["head", "low", "top"], ["inner", "top"]]
+
+
+def test_a_child_that_freeze_names_stays_frozen_inside_a_thawed_parent():
+    """Keras would thaw it with the parent."""
+    phases = [Phase(0, freeze="encoder"), Phase(1, freeze="encoder/block/inner"), Phase(2)]
+    assert _each(_encoder(), *phases) == [["head"], ["head", "low", "top"], ["head", "inner", "low", "top"]]
+
+
+def test_what_the_author_froze_stays_frozen():
+    """Inside a governed layer and outside of all."""
+    assert _each(_encoder(), Phase(0, train="encoder"), Phase(1)) == [
+        ["inner", "low", "top"],
+        ["head", "inner", "low", "top"],
+    ]
+
+
+@pytest.mark.parametrize("name", ["norm", "fixed"])
+def test_what_the_author_froze_trains_if_it_is_named(name):
+    """With `also`, in a phase that does not freeze it."""
+    (before, after) = _each(_encoder(), Phase(0, freeze=[name, "encoder"]), Phase(1), also=(name,))
+    assert name not in before and name in after
+
+
+def test_another_schedule_still_knows_the_author():
+    """What the first one left frozen is not taken for the author's wish; `norm` and `fixed` are."""
+    net = _encoder()
+    _each(net, Phase(0, train="head"))
+    assert _each(net, Phase(0, train="low"), Phase(1)) == [["low"], ["head", "inner", "low", "top"]]
+
+
+def test_a_flag_set_by_hand_in_between_is_the_authors():
+    """Between two fits the user may change his mind."""
+    net = _encoder()
+    flags, phases = None, (Phase(0, train="head"), Phase(1))
+    flags = _flags(net, *phases)
+    flags.apply(phases[1])
+    net.get_layer("encoder").get_layer("low").trainable = False
+    flags.apply(phases[0])
+    flags.apply(phases[1])
+    assert _training(net) == ["head", "inner", "top"]
+
+
+def test_inside_a_layer_frozen_by_its_author_all_thaws():
+    """Whether he froze the children one by one as well cannot be told."""
+    net = _encoder()
+    net.get_layer("encoder").trainable = False
+    assert _each(net, Phase(0, freeze="encoder"), Phase(1), also=("encoder",))[1] == [
+        "head",
+        "inner",
+        "low",
+        "norm",
+        "top",
+    ]
+
+
+def test_try_all_leaves_every_flag_as_it_was():
+    """Also of children whose parent's flag was set."""
+    net = _encoder()
+    before = [(path, layer.trainable) for path, layer in walk(net)]
+    _flags(net, Phase(0, train="top"), Phase(1), Phase(2, freeze="encoder")).try_all()
+    assert [(path, layer.trainable) for path, layer in walk(net)] == before
+
+
+def test_a_frozen_normalisation_keeps_its_statistics():
+    """Its flag is False, not only its variables': Keras then runs it in inference."""
+    net = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(name="norm"), _dense("head")])
+    _flags(net, Phase(0, train="head")).apply(Phase(0, train="head"))
+    before = [np.array(weight) for weight in net.layers[0].weights]
+    net(np.ones((3, 4), np.float32), training=True)
+    for weight, value in zip(net.layers[0].weights, before, strict=True):
+        np.testing.assert_array_equal(np.array(weight), value)
+
+
+class _Own(keras.Model):
+    """A model with a weight of its own, outside every layer."""
+
+    def __init__(self):
+        super().__init__(name="own")
+        self.head = _dense("head")
+        self.scale = self.add_weight(shape=(1,), name="scale")
+
+    def call(self, inputs):
+        return self.head(inputs) * self.scale
+
+
+def test_train_reaches_weights_outside_every_layer():
+    """They stand still with everything else, and train again afterwards, also for another schedule."""
+    net = _Own()
+    net(np.ones((1, 4), np.float32))
+    for _ in range(2):
+        flags, phases = None, (Phase(0, train="head"), Phase(1))
+        flags = _flags(net, *phases)
+        counts = []
+        for phase in phases:
+            flags.apply(phase)
+            counts.append(len(net.trainable_variables))
+        assert counts == [2, 3]
+        flags.apply(phases[0])
+
+
+def _two_towers():
+    shared, ids = tiny.embedding(trainable=True), keras.Input((5,), dtype="int64")
+    towers = []
+    for name in ("left", "right"):
+        inner = keras.Input((5,), dtype="int64")
+        out = keras.layers.Dense(4, name=f"{name}_dense")(shared(inner))
+        towers.append(keras.Model(inner, out, name=name)(ids))
+    return keras.Model(ids, keras.layers.Add()(towers), name="towers")
+
+
+def test_a_layer_that_two_parents_hold():
+    """One parent that freezes it is enough; one parent that is to train is enough."""
+    phases = [Phase(0, freeze="left"), Phase(1, train="right"), Phase(2)]
+    assert _each(_two_towers(), *phases) == [
+        ["right_dense"],
+        ["embedding", "right_dense"],
+        ["embedding", "left_dense", "right_dense"],
+    ]
+
+
+class _Rows(keras.layers.Layer):
+    """A frozen base and a small table that trains, as in a partly trainable embedding."""
+
+    def build(self, shape):
+        self.base = self.add_weight(shape=(9, 4), name="base", trainable=False)
+        self.rows = self.add_weight(shape=(2, 4), name="rows")
+
+    def call(self, inputs):
+        return inputs + keras.ops.sum(self.base) + keras.ops.sum(self.rows)
+
+
+@pytest.mark.parametrize(
+    "phases", [(Phase(0, freeze="part"), Phase(1)), (Phase(0, train="head"), Phase(1, train="part"))]
+)
+def test_a_weight_that_never_trains_stays_so(phases):
+    """Thawing a layer thaws its trainable weights only."""
+    net = keras.Sequential([keras.Input((4,)), _Rows(name="part"), _dense("head")])
+    flags = _flags(net, *phases)
+    for phase in phases:
+        flags.apply(phase)
+    part = net.get_layer("part")
+    assert [part.base.trainable, part.rows.trainable] == [False, True]
+
+
+def test_globs_freeze_and_thaw():
+    """As the names they stand for: a layer that a glob fits is named."""
+    assert _each(_encoder(), Phase(0, freeze="encoder/block/*"), Phase(1, train="*")) == [
+        ["fixed", "head", "low"],
+        ["fixed", "head", "inner", "low", "norm", "top"],
+    ]
+
+
+def test_a_layer_that_cannot_train_is_refused():
+    """With the epoch and the reason."""
+    phases = (Phase(0, freeze=["encoder", "low"]), Phase(2, freeze="encoder"))
+    with pytest.raises(ScheduleError, match="Layer 'low' cannot train from epoch 2 on: a layer around it is frozen"):
+        _flags(_encoder(), *phases).try_all()
+
+
+def test_own_weights_leave_out_the_layers_inside():
+    """A model of layers has none of its own."""
+    net = _Own()
+    net(np.ones((1, 4), np.float32))
+    assert [weight.name for weight in own_weights(net)] == ["scale"] and own_weights(_encoder()) == []
+
+
+def test_weights_that_may_move():
+    """Statistics of a layer that trains may, whatever its variables' flags; those of a frozen layer cannot."""
+    net = _encoder()
+    _flags(net, Phase(0, train="block"), also=("norm",)).apply(Phase(0, train="block"))
+    assert sorted({weight.path.split("/")[-2] for weight in weights_that_may_move(net)}) == ["inner", "norm", "top"]
+
+
+def test_describe_names_what_stands_and_what_trains():
+    """With the number of parameters."""
+    net = _encoder()
+    flags = _flags(net, Phase(0, freeze="encoder"), Phase(1, train="head"))
+    flags.apply(Phase(0, freeze="encoder"))
+    assert flags.describe(Phase(0, freeze="encoder")) == "frozen: encoder; unfrozen: head; 20 trainable parameters"
+    flags.apply(Phase(1, train="head"))
+    assert flags.describe(Phase(1, train="head")).startswith("frozen: everything else; unfrozen: head; 20 ")
+    assert trainable_parameters(net) == 20

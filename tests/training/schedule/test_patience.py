@@ -1,0 +1,226 @@
+"""Patience: each phase's best value, its weights, and when it hands over."""
+
+import keras
+import numpy as np
+import pytest
+from keras import optimizers
+
+from embkeras.errors import ScheduleError
+from embkeras.training.schedule.callback import TrainabilitySchedule
+from embkeras.training.schedule.patience import Monitor, Watch
+from embkeras.training.schedule.phases import Phase
+from tests import tiny
+
+
+class _Say(keras.callbacks.Callback):
+    """Puts given values into the logs as "score", and keeps the weights of each epoch."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values, self.weights = values, {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Before the schedule, which stands behind it in the list."""
+        logs["score"] = self.values[epoch]
+        self.weights[epoch] = self.model.get_weights()
+
+
+def _run(values, phases, net=None, **arguments):
+    net = net or tiny.model(optimizers.Adam(0.02))
+    say, schedule = _Say(values), TrainabilitySchedule(phases, monitor="score", mode="min")
+    history = tiny.fit(net, epochs=len(values), callbacks=[say, schedule], **arguments)
+    return net, schedule, say.weights, history
+
+
+def _equal(net, weights):
+    return all(np.array_equal(a, b) for a, b in zip(net.get_weights(), weights, strict=True))
+
+
+def test_a_phase_that_stops_improving_hands_over():
+    """The next begins with the next epoch; the last ends training; each has a best value of its own."""
+    phases = [Phase(0, freeze="embedding", patience=2), Phase(6, patience=1)]
+    net, schedule, _, history = _run([5, 4, 4.5, 4.6, 9, 8, 8.5, 1, 1], phases)
+    assert history.history["phase"] == [1, 1, 1, 1, 2, 2, 2]
+    table = schedule.history
+    assert table[["first_epoch", "last_epoch", "best"]].to_numpy().tolist() == [[0, 3, 4], [4, 6, 8]]
+    assert table["ended"].tolist() == ["patience", "patience"]
+    assert table["trainable_parameters"].tolist() == [15, 55]
+    assert net.stop_training
+
+
+def test_the_best_weights_of_the_phase_come_back():
+    """Before the next phase begins, and at the end."""
+    began = []
+    phases = [Phase(0, freeze="embedding", patience=2), Phase(6, patience=1)]
+    net = tiny.model(optimizers.Adam(0.02))
+    watch = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: began.append(net.get_weights()))
+    say = _Say([5, 4, 4.5, 4.6, 9, 8, 8.5])
+    schedule = TrainabilitySchedule(phases, monitor="score", mode="min")
+    tiny.fit(net, epochs=7, callbacks=[say, schedule, watch])
+    assert all(np.array_equal(a, b) for a, b in zip(began[4], say.weights[1], strict=True))
+    assert not _equal(net, say.weights[6]) and _equal(net, say.weights[5])
+
+
+def test_start_is_the_latest_epoch():
+    """A phase that goes on improving ends at the next one's start, with the weights as they stand."""
+    phases = [Phase(0, freeze="embedding", patience=2), Phase(2, patience=3)]
+    net, schedule, weights, _ = _run([5, 6, 3, 4], phases)
+    assert schedule.history["ended"].tolist() == ["next phase", "training ended"]
+    assert schedule.history["best"].tolist() == [5, 3]
+    assert _equal(net, weights[3])
+
+
+def test_a_phase_without_patience_waits_for_its_successor():
+    """Only the phases that have patience are watched."""
+    phases = [Phase(0, freeze="embedding"), Phase(3, patience=1)]
+    _, schedule, _, history = _run([1, 2, 3, 4, 5, 6], phases)
+    assert history.history["phase"] == [1, 1, 1, 2, 2]
+    assert schedule.history["best"].isna().tolist() == [True, False]
+
+
+def test_three_phases_by_patience_and_by_start():
+    """After a hand-over, a later phase still begins at its own start at the latest."""
+    phases = [Phase(0, patience=1), Phase(4, patience=9), Phase(5, freeze="embedding")]
+    _, _, _, history = _run([1, 2, 1, 1, 1, 1, 1], phases)
+    assert history.history["phase"] == [1, 1, 2, 2, 2, 3, 3]
+
+
+def test_nan_is_no_improvement():
+    """Neither first nor later; where no epoch gave a number the weights stay as they stand."""
+    phases = [Phase(0, freeze="embedding", patience=2), Phase(6, patience=2)]
+    net, schedule, weights, history = _run([float("nan")] * 3 + [1, float("nan")] + [float("nan")] * 2, phases)
+    assert history.history["phase"] == [1, 1, 2, 2, 2, 2]
+    assert schedule.history["best"].isna().tolist() == [True, False]
+    assert _equal(net, weights[3])
+
+
+def test_min_delta():
+    """A smaller change counts as none."""
+    net = tiny.model(optimizers.SGD(0.1))
+    schedule = TrainabilitySchedule(Phase(0, patience=2), monitor="score", mode="max", min_delta=0.5)
+    history = tiny.fit(net, epochs=6, callbacks=[_Say([1, 1.4, 1.5, 1, 1, 1]), schedule])
+    assert len(history.history["phase"]) == 3
+
+
+def test_best_weights_leave_out_what_stands_still():
+    """A frozen table is not copied; statistics of a normalisation that trains are."""
+    net = tiny.model("sgd")
+    watch = Watch()
+    watch.see(1.0, 0, Monitor(mode="min"), net)
+    assert [weight.shape for weight in watch.weights] == [(4, 3), (3,)]
+
+
+def test_batch_normalisation_comes_back_whole():
+    """Its statistics are no trainable weights, and belong to the best epoch all the same."""
+    keras.utils.set_random_seed(0)
+    norm = keras.layers.BatchNormalization(name="norm", momentum=0.5)
+    mean = keras.layers.GlobalAveragePooling1D()
+    head = keras.layers.Dense(3, activation="softmax", name="head")
+    net = keras.Sequential([keras.Input((5,), dtype="int64"), tiny.embedding(), mean, norm, head])
+    net.compile(optimizers.SGD(0.1), loss="sparse_categorical_crossentropy")
+    net, _, weights, _ = _run([1, 2], [Phase(0, freeze="embedding", patience=1)], net)
+    assert _equal(net, weights[0]) and not all(
+        np.array_equal(a, b) for a, b in zip(weights[0], weights[1], strict=True)
+    )
+
+
+def test_the_best_weights_outlast_the_moving_averages():
+    """Keras writes the averages over the weights when training ends, after the last epoch."""
+    net = tiny.model(optimizers.SGD(0.1, use_ema=True))
+    net, _, weights, _ = _run([1, 2, 3], [Phase(0, freeze="embedding", patience=1)], net)
+    assert _equal(net, weights[0])
+
+
+def test_a_monitor_that_is_missing_is_refused():
+    """When the first epoch ends, with the values that exist, whichever phase has the patience."""
+    phases = [Phase(0, freeze="embedding"), Phase(2, patience=1)]
+    with pytest.raises(ScheduleError, match=r"'val_loss', which the logs of epoch 0 do not hold .* Received: loss\."):
+        tiny.fit(tiny.model("sgd"), callbacks=[TrainabilitySchedule(phases)])
+
+
+def test_without_patience_no_monitor_is_asked_for():
+    """The default monitor needs no validation data then."""
+    tiny.fit(tiny.model("sgd"), epochs=1, callbacks=[TrainabilitySchedule(Phase(0))])
+
+
+def test_a_direction_that_cannot_be_told_is_refused():
+    """Not guessed from a name."""
+    schedule = TrainabilitySchedule(Phase(0, patience=1), monitor="score")
+    with pytest.raises(ScheduleError, match=r"'score' is to rise or to fall cannot be told.* Received: mode='auto'"):
+        tiny.fit(tiny.model("sgd"), callbacks=[_Say([1, 2, 3, 4]), schedule])
+
+
+@pytest.mark.parametrize(
+    ("metrics", "monitor", "up"),
+    [
+        (["accuracy"], "val_accuracy", True),
+        ([keras.metrics.SparseCategoricalAccuracy(name="hits")], "hits", True),
+        ([keras.metrics.SparseCategoricalCrossentropy(name="nats")], "val_nats", False),
+        (["accuracy"], "val_loss", False),
+        (["accuracy"], "head_loss", False),
+        (["accuracy"], "val_head_accuracy", True),
+    ],
+    ids=str,
+)
+def test_the_direction_of_compiled_metrics(metrics, monitor, up):
+    """As Keras' EarlyStopping takes it from the metric; a loss falls."""
+    net = tiny.model("sgd", metrics=metrics)
+    tiny.fit(net, epochs=1)
+    assert Monitor(monitor).improves(2.0, 1.0, net) is up
+
+
+@pytest.mark.parametrize(("mode", "up"), [("max", True), ("min", False)])
+def test_the_direction_may_be_given(mode, up):
+    """Then no metric is asked."""
+    assert Monitor("score", mode).improves(2.0, 1.0, tiny.model("sgd")) is up
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"monitor": ""}, r"monitor must be the name of a value in the logs\. Received: ''"),
+        ({"monitor": None}, r"monitor must be the name .* Received: None"),
+        ({"mode": "up"}, r"mode must be one of auto, min, max\. Received: 'up'"),
+        ({"min_delta": -1}, r"min_delta must be a number >= 0\. Received: -1"),
+        ({"min_delta": float("nan")}, r"min_delta must be a number >= 0\. Received: nan"),
+        ({"min_delta": True}, r"min_delta must be a number >= 0\. Received: True"),
+    ],
+    ids=str,
+)
+def test_the_monitor_is_checked(arguments, message):
+    """Where it is given."""
+    with pytest.raises(ScheduleError, match=message):
+        TrainabilitySchedule(Phase(0), **arguments)
+
+
+def test_announcement_of_a_hand_over(capsys):
+    """One line with the best value and its epoch, before the line of the next phase."""
+    phases = [Phase(0, freeze="embedding", patience=1), Phase(6)]
+    net, say = tiny.model(optimizers.SGD(0.1)), _Say([0.5, 1, 1])
+    schedule = TrainabilitySchedule(phases, monitor="score", mode="min")
+    net.fit(tiny.IDS, tiny.LABELS, epochs=3, verbose=2, callbacks=[say, schedule])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Phase")]
+    assert lines[1] == (
+        "Phase 1 of 2 ends with epoch 1: score did not improve on 0.5 of epoch 0, whose weights are restored"
+    )
+    assert lines[2].startswith("Phase 2 of 2 begins (epoch 2, counted from 0): unfrozen: embedding; 55 ")
+
+
+def test_why_a_phase_without_a_number_ends():
+    """There is no best epoch to name."""
+    assert Watch(wait=2).says(Monitor("score")) == "score was no number in 2 epochs"
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "behind"])
+def test_early_stopping_beside_it(first):
+    """It still stops training; its best value is that of the whole run."""
+    stop = keras.callbacks.EarlyStopping("score", mode="min", patience=2)
+    schedule = TrainabilitySchedule([Phase(0, patience=1), Phase(5)], monitor="score", mode="min")
+    pair = [stop, schedule] if first else [schedule, stop]
+    history = tiny.fit(tiny.model("sgd"), epochs=9, callbacks=[_Say([1, 2, 3, 4, 5, 6, 7, 8, 9]), *pair])
+    assert history.history["phase"] == [1, 1, 2]
+
+
+def test_the_direction_of_a_metric_is_a_private_name_of_keras():
+    """`_direction` is what EarlyStopping reads."""
+    assert keras.metrics.Accuracy()._direction == "up" and keras.metrics.MeanSquaredError()._direction == "down"

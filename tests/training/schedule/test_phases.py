@@ -1,0 +1,197 @@
+"""Phases as plain data."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from embkeras.errors import ScheduleError
+from embkeras.training.schedule.phases import (
+    Phase,
+    as_groups,
+    check_epoch,
+    check_phases,
+    phase_at,
+    top_down_phases,
+)
+
+
+@pytest.mark.parametrize("start", [-1, True, 1.0, "1", None])
+def test_start_must_be_an_epoch(start):
+    """A negative number, a bool, a float or a text is no epoch."""
+    with pytest.raises(ScheduleError, match=rf"start must be an epoch: an integer >= 0\. Received: {start!r}"):
+        Phase(start)
+
+
+def test_check_epoch_names_its_argument():
+    """The caller's word for the epoch is in the message."""
+    with pytest.raises(ScheduleError, match=r"resume_at must be an epoch: .* Received: 2\.5"):
+        check_epoch(2.5, "resume_at")
+
+
+@pytest.mark.parametrize("rate", [0, -0.1, float("inf"), float("nan"), "0.1", True])
+def test_learning_rate_must_be_positive(rate):
+    """No rate, a negative or boundless one, and what is no number."""
+    with pytest.raises(ScheduleError, match=rf"learning_rate must be a positive number\. Received: {rate!r}"):
+        Phase(0, learning_rate=rate)
+
+
+@pytest.mark.parametrize("rate", [1, 0.1, np.float64(0.1), np.float32(0.1)])
+def test_learning_rate_of_any_real_type(rate):
+    """Python's numbers and NumPy's scalars."""
+    assert Phase(0, learning_rate=rate).learning_rate == rate
+
+
+def test_freeze_and_train_exclude_each_other():
+    """A phase says one of the two, and shows what it was given."""
+    with pytest.raises(ScheduleError, match=r"freeze or train, not both\. Received: Phase\(start=2, freeze=\('a',\)"):
+        Phase(2, freeze="a", train="b")
+
+
+@pytest.mark.parametrize("field", ["freeze", "train"])
+def test_a_phase_takes_names_or_layers(field):
+    """Something else is refused under the name of the field."""
+    with pytest.raises(ScheduleError, match=rf"{field} takes names of layers or layers\. Received: 3"):
+        Phase(0, **{field: 3})
+
+
+def test_named_gathers_what_a_phase_names():
+    """From freeze or from train."""
+    assert (Phase(0, freeze="a").named, Phase(0, train=["b", "c"]).named, Phase(0).named) == (("a",), ("b", "c"), ())
+
+
+@pytest.mark.parametrize("phases", [[], ["a"], [Phase(0), 3]])
+def test_a_schedule_needs_phases(phases):
+    """None at all, or something else among them."""
+    with pytest.raises(ScheduleError, match=r"at least one Phase\. Received: \("):
+        check_phases(phases)
+
+
+@pytest.mark.parametrize("starts", [(0, 3, 3), (0, 3, 2)])
+def test_phases_begin_one_after_the_other(starts):
+    """Two in one epoch, or in the wrong order, are refused with both epochs."""
+    with pytest.raises(ScheduleError, match=rf"Received: epoch {starts[2]} after epoch 3"):
+        check_phases([Phase(start) for start in starts])
+
+
+@pytest.mark.parametrize(("epoch", "index"), [(0, None), (1, 0), (3, 0), (4, 1), (99, 1)])
+def test_phase_of_an_epoch(epoch, index):
+    """None before the first; the last has no end."""
+    assert phase_at([Phase(1), Phase(4)], epoch) == index
+
+
+def test_train_needs_layers():
+    """A phase in which nothing trains would train nothing."""
+    with pytest.raises(ScheduleError, match=r"train needs at least one layer: .* Received none"):
+        Phase(0, train=[])
+
+
+def test_learning_rate_may_be_a_schedule():
+    """Keras' own, or one's own."""
+    rate = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    assert Phase(0, learning_rate=rate).learning_rate is rate
+
+
+@pytest.mark.parametrize("factor", [0, -1, float("nan"), "2", True])
+def test_rate_factor_must_be_positive(factor):
+    """As a rate."""
+    with pytest.raises(ScheduleError, match=rf"rate_factor must be a positive number\. Received: {factor!r}"):
+        Phase(0, rate_factor=factor)
+
+
+def test_learning_rate_and_rate_factor_exclude_each_other():
+    """A phase says one of the two."""
+    with pytest.raises(ScheduleError, match=r"learning_rate or rate_factor, not both\. Received: Phase\(start=2"):
+        Phase(2, learning_rate=0.1, rate_factor=0.5)
+
+
+@pytest.mark.parametrize("patience", [0, -1, 1.0, True, "1"])
+def test_patience_is_a_number_of_epochs(patience):
+    """At least one."""
+    with pytest.raises(ScheduleError, match=rf"patience must be a number of epochs: .* Received: {patience!r}"):
+        Phase(0, patience=patience)
+
+
+@pytest.mark.parametrize(
+    ("phase", "sets"), [(Phase(0), False), (Phase(0, learning_rate=1), True), (Phase(0, rate_factor=1), True)]
+)
+def test_sets_rate(phase, sets):
+    """Whether a phase has a word on the rate."""
+    assert phase.sets_rate is sets
+
+
+@pytest.mark.parametrize(
+    ("given", "groups"),
+    [("a", [("a",)]), (["a", "b"], [("a",), ("b",)]), (["a", ["b", "c"]], [("a",), ("b", "c")])],
+)
+def test_groups(given, groups):
+    """Each element is a group of its own."""
+    assert as_groups(given, "groups") == groups
+
+
+@pytest.mark.parametrize("given", [[], ["a", []], [()]])
+def test_groups_are_not_empty(given):
+    """A group of nothing would be a phase of nothing."""
+    with pytest.raises(ScheduleError, match="groups needs groups of at least one layer"):
+        as_groups(given, "groups")
+
+
+def test_groups_hold_layers():
+    """A number is none."""
+    with pytest.raises(ScheduleError, match=r"groups takes names of layers or layers\. Received: 3"):
+        as_groups(3, "groups")
+
+
+def test_top_down_phases():
+    """All frozen, then the last group, then the one before it; each thaw divides the rate."""
+    phases = top_down_phases([("a",), ("b", "c"), ("d",)], 2, 3, 2.0)
+    assert [(phase.start, phase.freeze, phase.rate_factor) for phase in phases] == [
+        (0, ("a", "b", "c", "d"), None),
+        (2, ("a", "b", "c"), 0.5),
+        (5, ("a",), 0.5),
+        (8, (), 0.5),
+    ]
+
+
+def test_top_down_from_the_first_epoch():
+    """The top group trains from epoch 0 on at the rate that stands."""
+    phases = top_down_phases([("a",), ("b",)], 0, 1, 2.0)
+    assert [(phase.start, phase.freeze, phase.rate_factor) for phase in phases] == [(0, ("a",), None), (1, (), 0.5)]
+
+
+def test_decay_of_one_leaves_the_rate():
+    """No factor, so that any optimizer will do."""
+    assert not any(phase.sets_rate for phase in top_down_phases([("a",), ("b",)], 1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((-1, 1, 2.6), r"start must be an epoch: .* Received: -1"),
+        ((1, 0, 2.6), r"every must be a number of epochs: an integer >= 1\. Received: 0"),
+        ((1, True, 2.6), r"every must be .* Received: True"),
+        ((1, 1, 0), r"decay must be a positive number\. Received: 0"),
+        ((1, 1, None), r"decay must be a positive number; 1 leaves the rate\. Received: None"),
+    ],
+    ids=str,
+)
+def test_top_down_checks_its_numbers(arguments, message):
+    """Each names its rule."""
+    with pytest.raises(ScheduleError, match=message):
+        top_down_phases([("a",)], *arguments)
+
+
+def test_integers_of_numpy_are_taken_as_such():
+    """The state of a schedule is written as JSON, which knows Python's alone."""
+    phase = Phase(np.int64(3), patience=np.int64(2))
+    assert json.dumps([phase.start, phase.patience]) == "[3, 2]"
+
+
+@pytest.mark.parametrize("layers", [["a", ["b", "a"]], [["a", "a"]]])
+def test_a_layer_belongs_to_one_group(layers):
+    """It would thaw with the group that is thawed last, and the phase of the other would do nothing."""
+    with pytest.raises(
+        ScheduleError, match=r"gradual_unfreeze takes each layer once, in one group\. Received 'a' twice"
+    ):
+        as_groups(layers, "gradual_unfreeze")

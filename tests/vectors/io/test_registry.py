@@ -1,0 +1,231 @@
+"""load_vectors and save_vectors: arguments, detection of the format, writing whole or not at all."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from embkeras import KeyedVectors, Vocabulary, load_vectors, save_vectors
+from embkeras.app import material as datasets
+from embkeras.errors import ArgumentError, EmbkerasWarning, MissingDependencyError, OutputError, VectorFileError
+from embkeras.vectors.subwords import Subwords
+
+VECTORS = KeyedVectors(["the", "Cat", "dog"], np.array([[0.5, 1], [2, 0.25], [3, -1]], "float32"))
+
+
+@pytest.fixture(params=["v.txt", "v.vec", "v.npy"])
+def saved(request, tmp_path):
+    """Three words in each of the formats."""
+    return save_vectors(VECTORS, tmp_path / request.param)
+
+
+def test_format_is_found_by_the_content(saved, tmp_path):
+    """The name's ending does not matter for reading."""
+    words_file = tmp_path / "v.json" if saved.suffix == ".npy" else None
+    loaded = load_vectors(saved.rename(tmp_path / "other.dat"), words_file=words_file)
+    assert loaded.words == VECTORS.words
+    np.testing.assert_array_equal(loaded.matrix, VECTORS.matrix)
+
+
+def test_provenance_names_file_and_rows(saved):
+    """Where the vectors come from, and what the reading met."""
+    provenance = load_vectors(saved).provenance
+    name = {".txt": "glove", ".vec": "word2vec", ".npy": "npy"}[saved.suffix]
+    assert (provenance.path, provenance.format, provenance.rows) == (str(saved), name, 3)
+    assert (provenance.duplicates, provenance.undecodable, provenance.wanted) == (0, 0, None)
+
+
+def test_words_select_rows_in_file_order(saved):
+    """Words and their spellings by the fallbacks are kept, in the order of the file."""
+    loaded = load_vectors(saved, words=["dog", "THE", "bird"])
+    assert loaded.words == ["the", "dog"]
+    np.testing.assert_array_equal(loaded.matrix, VECTORS.matrix[[0, 2]])
+    assert loaded.provenance.wanted == {"dog", "THE", "the", "bird"}
+
+
+def test_words_may_be_a_vocabulary(saved):
+    """Its special tokens are not looked for."""
+    loaded = load_vectors(saved, words=Vocabulary(["the", "[UNK]", "Cat"], oov_ids=(1,)), fallbacks=())
+    assert loaded.words == ["Cat"]
+
+
+def test_words_that_are_not_there_give_no_rows(saved):
+    """An empty store of the right width; align says what that means."""
+    loaded = load_vectors(saved, words=["bird"])
+    assert (len(loaded), loaded.vector_size) == (0, 2)
+
+
+def test_limit_reads_the_head(saved):
+    """Only the first rows are read, and recorded."""
+    loaded = load_vectors(saved, limit=2)
+    assert (loaded.words, loaded.provenance.rows, loaded.provenance.limit) == (["the", "Cat"], 2, 2)
+
+
+def test_limit_beyond_the_file_reads_all(saved):
+    """A limit larger than the file does no harm."""
+    assert len(load_vectors(saved, limit=99)) == 3
+
+
+def test_dtype_float16(saved):
+    """Half the memory, each value rounded once."""
+    loaded = load_vectors(saved, dtype="float16")
+    assert loaded.matrix.dtype == np.float16
+    np.testing.assert_array_equal(loaded.matrix, VECTORS.matrix.astype("float16"))
+
+
+@pytest.mark.parametrize("name", ["v.txt", "v.vec", "v.npy"])
+def test_value_that_float16_cannot_hold_is_refused(tmp_path, name, recwarn):
+    """Overflow is not read as infinity; the message names the type and the place, and NumPy adds no warning."""
+    path = save_vectors(KeyedVectors(["a", "b"], np.array([[1, 2], [3, 7e4]], "float32")), tmp_path / name)
+    with pytest.raises(VectorFileError, match=r"float16.*(b'70000'|row 1 \(word 'b'\))"):
+        load_vectors(path, dtype="float16")
+    assert not list(recwarn)
+
+
+def test_repeated_words_are_warned_of(tmp_path):
+    """The first row is kept, the others are counted, and the warning points at the caller."""
+    path = tmp_path / "v.txt"
+    path.write_text("a 1 2\nb 3 4\na 5 6\na 7 8\n")
+    with pytest.warns(EmbkerasWarning, match=r"v\.txt' holds 2 rows whose word had come before") as warned:
+        loaded = load_vectors(path)
+    assert loaded["a"].tolist() == [1, 2]
+    assert loaded.provenance.duplicates == 2
+    assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"errors": "ignore"}, "Received: 'ignore'"),
+        ({"dtype": "float64"}, "Received: 'float64'"),
+        ({"limit": 0}, "at least 1. Received: 0"),
+        ({"format": "bin"}, "npy, .*word2vec, glove. Received: 'bin'"),
+        ({"fallbacks": ("stem",)}, "Received: 'stem'"),
+        ({"words": "the"}, "Received the string 'the'"),
+    ],
+)
+def test_arguments_are_checked(saved, arguments, message):
+    """The message names the value received."""
+    with pytest.raises(ArgumentError, match=message):
+        load_vectors(saved, **arguments)
+
+
+def test_missing_file_is_refused(tmp_path):
+    """The message names the path."""
+    with pytest.raises(VectorFileError, match=r"none\.txt': there is no such file"):
+        load_vectors(tmp_path / "none.txt")
+
+
+def test_folder_is_refused(tmp_path):
+    """The message says that it is one."""
+    with pytest.raises(VectorFileError, match="it is a folder"):
+        load_vectors(tmp_path)
+
+
+def test_save_needs_a_known_ending(tmp_path):
+    """The message names the formats and the file's name."""
+    with pytest.raises(ArgumentError, match=r"one of .*npy, .*word2vec, glove for a name such as 'v\.dat'"):
+        save_vectors(VECTORS, tmp_path / "v.dat")
+
+
+def test_save_refuses_an_unknown_format(tmp_path):
+    """The message names the value received."""
+    with pytest.raises(ArgumentError, match="Received: 'bin'"):
+        save_vectors(VECTORS, tmp_path / "v.txt", format="bin")
+
+
+@pytest.mark.parametrize("name", ["v.txt", "v.vec", "v.npy"])
+def test_save_below_a_file_is_refused(tmp_path, name):
+    """The message names the target."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=rf"Cannot write '.*file/{name}'"):
+        save_vectors(VECTORS, tmp_path / "file" / name)
+
+
+@pytest.mark.parametrize("before", [None, b"before"])
+@pytest.mark.parametrize("name", ["v.txt", "v.vec", "v.npy"])
+def test_killed_process_leaves_the_file_as_it_was(tmp_path, name, before):
+    """kill -9 in the middle of the rows: the old files stay, or none is there."""
+    paths = [tmp_path / name, tmp_path / "v.json"]
+    if before:
+        for path in paths:
+            path.write_bytes(before)
+    code = """
+        import os, signal, sys
+        import numpy as np
+        from embkeras import KeyedVectors, save_vectors
+        def die(*arguments, **keywords):
+            os.kill(os.getpid(), signal.SIGKILL)
+        class Deadly(np.ndarray):
+            def __iter__(self):
+                yield np.ones(2)
+                die()
+        vectors = KeyedVectors(["a", "b"], np.ones((2, 2), "float32"))
+        vectors.matrix = vectors.matrix.view(Deadly)
+        np.save = die
+        save_vectors(vectors, sys.argv[1])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), paths[0]], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [path.read_bytes() if path.exists() else None for path in paths] == [before, before]
+
+
+def test_failed_save_leaves_nothing_behind(tmp_path, monkeypatch):
+    """A full disk while the matrix is written leaves the words as they were, too."""
+    save_vectors(VECTORS, tmp_path / "v.npy")
+
+    def fail(*arguments, **keywords):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", fail)
+    with pytest.raises(OutputError, match=r"Cannot write '.*v\.npy': No space left"):
+        save_vectors(KeyedVectors(["x", "y", "z"], VECTORS.matrix), tmp_path / "v.npy")
+    monkeypatch.undo()
+    assert sorted(os.listdir(tmp_path)) == ["v.json", "v.npy"]
+    assert load_vectors(tmp_path / "v.npy").words == VECTORS.words
+
+
+@pytest.fixture(scope="module")
+def glove():
+    """The real GloVe 6B 50d, whole, and its two paths."""
+    pytest.importorskip("pyarrow", reason="reading the words of GloVe needs pyarrow")
+    try:
+        matrix, words = datasets.glove_paths()
+    except MissingDependencyError:
+        pytest.skip("the package with the GloVe vectors is not installed")
+    return load_vectors(matrix, words_file=words), matrix, words
+
+
+def test_real_glove_is_whole(glove):
+    """400,000 words of width 50, none lost."""
+    vectors, _, _ = glove
+    assert (len(vectors), vectors.vector_size, vectors.words[0]) == (400_000, 50, "the")
+    assert {"nan", "null", '"', "#", "unk"} <= set(vectors.words)
+
+
+def test_real_glove_selected_equals_whole(glove):
+    """words= gives the rows that a full load and a selection give."""
+    vectors, matrix, words = glove
+    some = load_vectors(matrix, words_file=words, words=["sandberger", "the", "NaN", "nosuchword", "television"])
+    assert some.words == sorted(["sandberger", "the", "nan", "television"], key=vectors.key_to_index.get)
+    for word in some:
+        assert some[word].tobytes() == vectors[word].tobytes()
+
+
+def test_unknown_encoding(tmp_path):
+    """One that Python does not know."""
+    (tmp_path / "v.txt").write_text("a 1.5\n")
+    with pytest.raises(ArgumentError, match=r"encoding must be the name of one\. Received: 'latin-99'"):
+        load_vectors(tmp_path / "v.txt", encoding="latin-99")
+
+
+def test_subwords_left_behind_are_warned_of(tmp_path):
+    """No format that is written holds n-grams."""
+    subwords = Subwords(np.ones((4, VECTORS.vector_size), "float32"), min_n=2, max_n=3, buckets=4)
+    vectors = KeyedVectors(VECTORS.words, VECTORS.matrix, subwords=subwords)
+    with pytest.warns(EmbkerasWarning, match=r"v\.txt' holds the \d words and not the 4 rows of n-grams"):
+        save_vectors(vectors, tmp_path / "v.txt")
