@@ -1,0 +1,177 @@
+"""Checks of arguments that every room shares: whole numbers, numbers, choices, flags, paths.
+
+Each returns the value in the one form that the caller works with, or raises an error that names the argument, the rule
+and the value received.
+"""
+
+import math
+import numbers
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embkeras.errors import ArgumentError, EmbkerasError
+
+_SHOWN = 200  # characters of a wrong value that a message quotes
+
+
+def shown(value: Any) -> str:
+    """`repr(value)`, cut where it would fill the screen."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def is_whole(value: Any) -> bool:
+    """Whether `value` is an integer, NumPy's included; a bool is none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
+
+
+def whole_number(
+    value: Any,
+    name: str,
+    *,
+    least: int | None = None,
+    most: int | None = None,
+    where: str = "",
+    error: type[EmbkerasError] = ArgumentError,
+) -> int:
+    """The value as an `int`.
+
+    Args:
+        value: what the caller passed.
+        name: name of the argument.
+        least: smallest value allowed.
+        most: largest value allowed.
+        where: added behind the value received, such as "(layer 'embedding')".
+        error: class of the error raised.
+
+    Raises:
+        EmbkerasError: not an integer, or outside [least, most].
+
+    Example:
+        >>> whole_number(True, "epochs", least=1)
+        Traceback (most recent call last):
+        embkeras.errors.ArgumentError: epochs must be an integer >= 1. Received: True.
+    """
+    whole = is_whole(value)
+    if not whole or (least is not None and value < least) or (most is not None and value > most):
+        received = f"Received: {shown(value)}{f' {where}' if where else ''}."
+        raise error(f"{name} must be an integer{_bounds(least, most)}. {received}")
+    return int(value)
+
+
+def number(
+    value: Any,
+    name: str,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+    where: str = "",
+    error: type[EmbkerasError] = ArgumentError,
+) -> float:
+    """The value as a finite `float`.
+
+    Args:
+        value: what the caller passed.
+        name: name of the argument.
+        least: smallest value allowed.
+        above: the value must be greater than this.
+        below: the value must be less than this.
+        most: largest value allowed.
+        where: added behind the value received, such as "(layer 'embedding')".
+        error: class of the error raised.
+
+    Raises:
+        EmbkerasError: not a finite number, or outside the bounds.
+
+    Example:
+        >>> number(0, "decay", above=0)
+        Traceback (most recent call last):
+        embkeras.errors.ArgumentError: decay must be a number > 0. Received: 0.
+    """
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_) and math.isfinite(value)
+    if (
+        not real
+        or (least is not None and value < least)
+        or (above is not None and value <= above)
+        or (below is not None and value >= below)
+        or (most is not None and value > most)
+    ):
+        limits = [(">=", least), (">", above), ("<", below), ("<=", most)]
+        rule = " and".join(f" {sign} {limit:g}" for sign, limit in limits if limit is not None)
+        received = f"Received: {shown(value)}{f' {where}' if where else ''}."
+        raise error(f"{name} must be a number{rule}. {received}")
+    return float(value)
+
+
+def one_of(value: Any, name: str, choices: Collection[str], *, error: type[EmbkerasError] = ArgumentError) -> Any:
+    """The value, if it is among the choices.
+
+    Raises:
+        EmbkerasError: it is not.
+
+    Example:
+        >>> one_of("int4", "dtype", ("float32", "int8"))
+        Traceback (most recent call last):
+        embkeras.errors.ArgumentError: dtype must be one of float32, int8. Received: 'int4'.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise error(f"{name} must be one of {', '.join(choices)}. Received: {shown(value)}.")
+    return value
+
+
+def flag(value: Any, name: str, *, error: type[EmbkerasError] = ArgumentError) -> bool:
+    """The value as a `bool`.
+
+    Raises:
+        EmbkerasError: neither True nor False.
+
+    Example:
+        >>> flag("no", "overwrite")
+        Traceback (most recent call last):
+        embkeras.errors.ArgumentError: overwrite must be True or False. Received: 'no'.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise error(f"{name} must be True or False. Received: {shown(value)}.")
+    return bool(value)
+
+
+def path(value: Any, name: str, *, error: type[EmbkerasError] = ArgumentError) -> Path:
+    """The value as a `Path`.
+
+    Raises:
+        EmbkerasError: not a string or path object, empty, with a null character, or longer than a file system takes.
+
+    Example:
+        >>> path(None, "path")
+        Traceback (most recent call last):
+        embkeras.errors.ArgumentError: path must be a path: a string or a pathlib.Path. Received: None.
+    """
+    if isinstance(value, bytes) or not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
+        raise error(f"{name} must be a path: a string or a pathlib.Path. Received: {shown(value)}.")
+    text = os.fspath(value)
+    if not text or "\0" in text:
+        raise error(f"{name} must be a path. Received: {shown(text)}.")
+    try:
+        too_long = len(os.fsencode(text)) > 4095 or any(len(os.fsencode(part)) > 255 for part in Path(text).parts)
+    except UnicodeEncodeError:
+        raise error(f"{name} must be a path that the file system can hold. Received: {shown(text)}.") from None
+    if too_long:
+        raise error(
+            f"{name} must be a path of at most 4,095 bytes, with at most 255 in one name. "
+            f"Received: {len(text):,} characters, {shown(text)}."
+        )
+    return Path(text)
+
+
+def _bounds(least: float | None, most: float | None) -> str:
+    if least is not None and most is not None:
+        return f" from {least} to {most}"
+    if least is not None:
+        return f" >= {least}"
+    return "" if most is None else f" <= {most}"
