@@ -46,7 +46,7 @@ def drift_lines(report: DriftReport) -> Iterator[str]:
     for row in report.most_moved(_SHOWN, min_count=5)[["token", "cosine_distance"]].itertuples(index=False):
         before, after = report.neighbours(row.token, 4)
         yield f"  {row.token:<14} {row.cosine_distance:.3f}  {', '.join(before)}  ->  {', '.join(after)}"
-    pairs = report.parted_pairs(_SHOWN)
+    pairs = report.diverged_synonyms(_SHOWN)
     if len(pairs):
         yield "Near-synonyms that parted, one seen in training and one not (cosine similarity before -> after):"
         for row in pairs.itertuples(index=False):

@@ -78,7 +78,7 @@ class DriftReport:
             found.append([tokens[row] for row in rows[0] if row != ids[0] and tokens[row]][:topn])
         return found[0], found[1]
 
-    def parted_pairs(self, topn: int = 10, *, min_similarity: float = 0.7) -> pd.DataFrame:
+    def diverged_synonyms(self, topn: int = 10, *, min_similarity: float = 0.7) -> pd.DataFrame:
         """Near-synonyms of which training saw one and not the other, and which parted; tokens of letters only.
 
         Fine-tuning moves the words of the training text and leaves their synonyms behind, so that a test text with
@@ -159,15 +159,19 @@ def drift_report(before: Any, after: Any, tokens: Sequence[str], *, counts: Any 
         if counts.shape != (len(before),):
             raise ArgumentError(f"counts must have the shape ({len(before)},). Received: {counts.shape}.")
         columns["count"] = counts
-    distance, length, relative = row_drift(before, after)
-    columns |= {"cosine_distance": distance, "l2": length, "relative_l2": relative}
-    return DriftReport(pd.DataFrame(columns).rename_axis("id"), before, after)
+    table = pd.concat([pd.DataFrame(columns), row_drift(before, after)], axis=1)
+    return DriftReport(table.rename_axis("id"), before, after)
 
 
-def row_drift(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cosine distance, L2 length of the step and that length over the norm before, each of shape (V,).
+def row_drift(before: np.ndarray, after: np.ndarray) -> pd.DataFrame:
+    """How far each row moved; works block by block in float64, so both tables may be memory-mapped.
 
-    Works block by block in float64, so both tables may be memory-mapped.
+    Args:
+        before: floats of shape (V, D).
+        after: floats of shape (V, D).
+
+    Returns:
+        V rows with the columns `cosine_distance`, `l2` and `relative_l2`, as in `DriftReport.table`.
     """
     distance, length, relative = (np.empty(len(before)) for _ in range(3))
     step = max(1, BLOCK // before.shape[1])
@@ -181,4 +185,5 @@ def row_drift(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.nda
             relative[rows] = length[rows] / norm_a
         nothing = (norm_a == 0) | (norm_b == 0)  # a zero row has no direction
         distance[rows] = np.where(length[rows] == 0, 0.0, np.where(nothing, 1.0, 1 - cosine))
-    return np.clip(distance, 0, 2), length, np.where(np.isfinite(relative), relative, np.nan)
+    relative = np.where(np.isfinite(relative), relative, np.nan)
+    return pd.DataFrame({"cosine_distance": np.clip(distance, 0, 2), "l2": length, "relative_l2": relative})

@@ -181,6 +181,11 @@ class Vocabulary:
         )
 
     @property
+    def oov_id(self) -> int | None:
+        """The first OOV id, or None if there is none."""
+        return self.oov_ids[0] if self.oov_ids else None
+
+    @property
     def special_ids(self) -> frozenset[int]:
         """Ids of padding and OOV, which stand for no word."""
         return frozenset(self.oov_ids) | ({self.padding_id} if self.padding_id is not None else set())

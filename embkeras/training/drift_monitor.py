@@ -60,7 +60,8 @@ class DriftMonitor(keras.callbacks.Callback):
         """Measure, if it is time."""
         if (epoch + 1) % self.every:
             return
-        distance, length, _ = row_drift(self.before, _matrix_of(self._layer))
+        drift = row_drift(self.before, _matrix_of(self._layer))
+        distance, length = drift["cosine_distance"].to_numpy(), drift["l2"].to_numpy()
         moved = length != 0  # NaN, after a training that diverged, shows as NaN in every column
         some = bool(moved.any())
         row = {

@@ -35,7 +35,7 @@ def test_spread_is_shown_for_several_seeds_only():
     assert lines[2].split() == ["frozen", "80.0", "40.0", "1", "4"]
 
 
-def test_drift_shows_moved_words_and_parted_pairs():
+def test_drift_shows_moved_words_and_diverged_synonyms():
     """A seen word that left its unseen synonym is named with both similarities."""
     rng = np.random.default_rng(0)
     before = rng.normal(size=(8, 4)).astype(np.float32)

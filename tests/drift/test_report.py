@@ -5,6 +5,7 @@ import pytest
 
 from embkeras import drift_report
 from embkeras.drift import report as module
+from embkeras.drift.report import row_drift
 from embkeras.errors import ArgumentError, UnknownWordError
 
 BEFORE = np.array([[0, 0], [1, 0], [0, 2], [3, 4], [1, 1]], "float32")
@@ -94,21 +95,21 @@ def test_neighbours_of_an_unknown_token(report):
         report.neighbours("bird")
 
 
-def test_parted_pairs_finds_the_synonym_left_behind():
+def test_diverged_synonyms_finds_the_synonym_left_behind():
     """TV was trained, television was not: they part. The others stay or were never near."""
     before = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]], "float32")
     after = before.copy()
     after[0] = [0.2, 1]
     after[2] = [0, 1.5]
     report = drift_report(before, after, ["TV", "television", "dog", "hound"], counts=[5, 0, 5, 0])
-    pairs = report.parted_pairs()
+    pairs = report.diverged_synonyms()
     assert pairs[["seen", "unseen"]].to_numpy().tolist() == [["TV", "television"]]
     assert pairs["similarity_before"][0] > 0.99 > pairs["similarity_after"][0]
 
 
-def test_parted_pairs_where_all_were_seen():
+def test_diverged_synonyms_where_all_were_seen():
     """An empty table with the same columns."""
-    pairs = drift_report(BEFORE[1:], AFTER[1:] + 1, TOKENS[1:]).parted_pairs()
+    pairs = drift_report(BEFORE[1:], AFTER[1:] + 1, TOKENS[1:]).diverged_synonyms()
     assert pairs.empty
     assert list(pairs) == ["seen", "unseen", "similarity_before", "similarity_after"]
 
@@ -142,3 +143,10 @@ def test_table_that_is_not_finite_is_refused(value):
     after[2, 1] = value
     with pytest.raises(ArgumentError, match=r"after must be finite. .* row 2 \(token 'turned'\)"):
         drift_report(BEFORE, after, TOKENS)
+
+
+def test_row_drift_is_a_table_of_the_same_columns(report):
+    """DriftMonitor reads it by name."""
+    table = row_drift(BEFORE, AFTER)
+    assert list(table) == ["cosine_distance", "l2", "relative_l2"]
+    np.testing.assert_array_equal(table, report.table[list(table)])
