@@ -1,6 +1,11 @@
-"""Finding layers in a model by name, by path, by glob, or as objects.
+"""One way to name layers and variables: names, paths, globs, or the objects themselves.
 
-Private name used: `Layer._layers`, since Keras lists the layers of a model publicly, but not those of a layer.
+A layer's path is made of layer names: "q/embedding" is the layer `embedding` inside `q`. A variable's path is that of
+its layer and its own name: "q/embedding/embeddings". Keras' own `variable.path` is "embedding/embeddings" in every
+tower, so it can't tell two towers apart.
+
+In a glob, `*`, `?` and `[...]` match within one name ("encoder/block_*"), and `**` matches any number of names
+("encoder/**" is everything inside, "**/bias" every bias).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,7 +13,9 @@ from fnmatch import fnmatchcase
 
 import keras
 
+from embkeras._checks import shown
 from embkeras.errors import ScheduleError, UnknownLayerError
+from embkeras.keras_compat.layers import children
 
 LayerRef = str | keras.layers.Layer
 
@@ -17,51 +24,125 @@ def as_refs(layers: LayerRef | Sequence[LayerRef], what: str) -> tuple[LayerRef,
     """One or several names or layers as a tuple.
 
     Raises:
-        ScheduleError: something that is neither a name nor a layer.
+        ScheduleError: something that is neither a string nor a layer, or an empty string.
     """
-    one = isinstance(layers, str | keras.layers.Layer) or not isinstance(layers, Iterable)
-    refs = (layers,) if one else tuple(layers)
+    single = isinstance(layers, str | keras.layers.Layer) or not isinstance(layers, Iterable)
+    refs = (layers,) if single else tuple(layers)
     for ref in refs:
-        if not isinstance(ref, str | keras.layers.Layer):
-            raise ScheduleError(f"{what} takes names of layers or layers. Received: {ref!r}.")
+        if not isinstance(ref, str | keras.layers.Layer) or ref == "":
+            raise ScheduleError(
+                f"{what} must name layers: names, paths, globs or layer objects. Received: {shown(ref)}."
+            )
     return refs
 
 
 def walk(layer: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
     """Every layer inside `layer` with its path, such as ("encoder/block_3", layer), parents first."""
-    children = layer.layers if isinstance(layer, keras.Model) else layer._layers
-    for child in children:
+    for child in children(layer):
         path = f"{prefix}{child.name}"
         yield path, child
         yield from walk(child, f"{path}/")
 
 
-def match_layers(model: keras.Model, refs: Sequence[LayerRef]) -> list[keras.layers.Layer]:
-    """The layers that names, paths, layer objects or globs stand for, each once.
+def own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The weights of a layer that belong to none of the layers inside it."""
+    inside = {id(weight) for child in children(layer) for weight in child.weights}
+    return [weight for weight in layer.weights if id(weight) not in inside]
 
-    A name that a layer bears exactly is never read as a glob. In a glob, `*`, `?` and `[...]` stay within one name of
-    a path ("encoder/block_*"), and `**` stands for any number of names ("encoder/**": all that is inside). A glob
-    without "/" means layers of the outermost model or, if none matches, layers deeper inside. It stands for those
-    layers that hold weights, or are not built yet.
+
+def walk_variables(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
+    """Every weight of a model with its path, such as ("q/embedding/embeddings", variable).
+
+    A weight of a shared layer comes once for each path of the layer.
+    """
+    for path, layer in [("", model), *walk(model)]:
+        for weight in own_weights(layer):
+            yield f"{path}/{weight.name}".removeprefix("/"), weight
+
+
+def layer_path(model: keras.Model, layer: keras.layers.Layer) -> str:
+    """The path of a layer inside a model; of a shared layer, the first one.
 
     Raises:
-        UnknownLayerError: there is no such layer, with the paths that exist, or there are several of one name.
+        UnknownLayerError: the layer is not part of the model.
     """
-    paths = list(walk(model))
-    found = [layer for ref in refs for layer in _match(model, ref, paths)]
-    return list({id(layer): layer for layer in found}.values())
+    for path, each in walk(model):
+        if each is layer:
+            return path
+    raise UnknownLayerError(f"The layer {layer.name!r} is not part of model {model.name!r}.")
 
 
 def find_layers(model: keras.Model, refs: Sequence[LayerRef]) -> list[keras.layers.Layer]:
-    """The layers that names, paths ("encoder/block_3") or layer objects stand for.
+    """The layers with these names or paths ("encoder/block_3"), or the layers themselves, one for each reference.
 
-    A bare name may also stand for one layer deeper inside, if it is the only one of that name.
+    A bare name also finds a layer deeper inside, if it is the only one of that name.
 
     Raises:
-        UnknownLayerError: there is no such layer, with the paths that exist, or there are several.
+        UnknownLayerError: no such layer, or several, with the paths that exist.
     """
     paths = list(walk(model))
     return [_find_layer(model, ref, paths) for ref in refs]
+
+
+def match_layers(model: keras.Model, refs: Sequence[LayerRef]) -> list[keras.layers.Layer]:
+    """The layers that names, paths, globs or layer objects refer to, each once.
+
+    A name that a layer has exactly is never read as a glob. A glob matches layers that hold weights or are not built
+    yet. Without "/", it matches layers of the outermost model or, if there are none, layers deeper inside.
+
+    Raises:
+        UnknownLayerError: no such layer, or several for a name that is not a glob, with the paths that exist.
+    """
+    paths = list(walk(model))
+    found = [layer for ref in refs for layer in _match_layer(model, ref, paths)]
+    return list({id(layer): layer for layer in found}.values())
+
+
+def match_variables(model: keras.Model, address: LayerRef) -> list[tuple[str, keras.Variable]]:
+    """The weights that an address refers to, each once, with the first of its paths that matches.
+
+    An address is the path of a variable ("q/embedding/embeddings"), a glob ("**/bias"), or whatever names a layer,
+    which means all weights inside it.
+
+    Raises:
+        UnknownLayerError: no such layer or variable, or several layers of that name, with the paths that exist.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="hidden"), keras.layers.Dense(1)])
+        >>> [path for path, _ in match_variables(model, "hidden")]
+        ['hidden/kernel', 'hidden/bias']
+    """
+    variables, layers = list(walk_variables(model)), list(walk(model))
+    if not isinstance(address, str) or any(address in (path, layer.name) for path, layer in layers):
+        inside = {id(weight) for weight in _find_layer(model, address, layers).weights}
+        return _each_once((path, variable) for path, variable in variables if id(variable) in inside)
+    found = [(path, variable) for path, variable in variables if path_matches(path, address)]
+    if not found and is_glob(address) and "/" not in address:
+        found = [pair for pair in variables if any(fnmatchcase(name, address) for name in pair[0].split("/"))]
+    if not found:
+        raise UnknownLayerError(
+            f"Model {model.name!r} has no layer or variable {address!r}. "
+            f"Its variables: {', '.join(path for path, _ in variables)}."
+        )
+    return _each_once(found)
+
+
+def path_matches(path: str, address: str) -> bool:
+    """Whether an address refers to the variable or layer of this path, or to a layer around it.
+
+    Example:
+        >>> [path_matches("encoder/block_1/dense/bias", each) for each in ("encoder", "**/bias", "encoder/*", "bias")]
+        [True, True, True, False]
+    """
+    if path == address or path.startswith(f"{address}/"):
+        return True
+    names, patterns = path.split("/"), address.split("/")
+    return is_glob(address) and any(_fits(names[:length], patterns) for length in range(1, len(names) + 1))
+
+
+def is_glob(address: str) -> bool:
+    """Whether an address has wildcards."""
+    return not set("*?[").isdisjoint(address)
 
 
 def _find_layer(model: keras.Model, ref: LayerRef, paths: list[tuple[str, keras.layers.Layer]]) -> keras.layers.Layer:
@@ -69,40 +150,52 @@ def _find_layer(model: keras.Model, ref: LayerRef, paths: list[tuple[str, keras.
         found = [layer for path, layer in paths if path == ref] or [layer for _, layer in paths if layer.name == ref]
     else:
         found = [layer for _, layer in paths if layer is ref]
-    distinct = {id(layer): layer for layer in found}
+    distinct = {id(layer) for layer in found}
     if len(distinct) == 1:
         return found[0]
+    if distinct:
+        several = ", ".join(path for path, layer in paths if id(layer) in distinct)
+        raise UnknownLayerError(
+            f"Model {model.name!r} has several layers named {ref!r}: {several}. Give the path of the one you mean."
+        )
     name = ref if isinstance(ref, str) else ref.name
     if not isinstance(ref, str) and any(layer.name == name for _, layer in paths):
         raise UnknownLayerError(
-            f"The layer {name!r} given is not part of model {model.name!r}, which has another of that name."
+            f"The layer {name!r} given is not part of model {model.name!r}, which has another layer of that name."
         )
-    problem = "several layers" if distinct else "no layer"
     raise UnknownLayerError(
-        f"Model {model.name!r} has {problem} named {name!r}. Its layers: {', '.join(path for path, _ in paths)}."
+        f"Model {model.name!r} has no layer named {name!r}. Its layers: {', '.join(path for path, _ in paths)}."
     )
 
 
-def _match(model: keras.Model, ref: LayerRef, paths: list[tuple[str, keras.layers.Layer]]) -> list[keras.layers.Layer]:
-    exact = not isinstance(ref, str) or any(ref in (path, layer.name) for path, layer in paths)
-    if exact or not set(ref) & set("*?["):
+def _match_layer(
+    model: keras.Model, ref: LayerRef, paths: list[tuple[str, keras.layers.Layer]]
+) -> list[keras.layers.Layer]:
+    if not isinstance(ref, str) or not is_glob(ref) or any(ref in (path, layer.name) for path, layer in paths):
         return [_find_layer(model, ref, paths)]
     holding = [(path, layer) for path, layer in paths if layer.weights or not layer.built]
     found = [layer for path, layer in holding if _fits(path.split("/"), ref.split("/"))]
     if not found and "/" not in ref:
-        found = [layer for path, layer in holding if fnmatchcase(path.rsplit("/", 1)[-1], ref)]
+        found = [layer for _, layer in holding if fnmatchcase(layer.name, ref)]
     if not found:
         raise UnknownLayerError(
-            f"Model {model.name!r} has no layer with weights that fits {ref!r}. "
+            f"Model {model.name!r} has no layer with weights that matches {ref!r}. "
             f"Its layers: {', '.join(path for path, _ in paths)}."
         )
     return found
 
 
 def _fits(names: list[str], patterns: list[str]) -> bool:
-    """Whether the names of a path fit the patterns, of which "**" takes any number of names."""
+    """Whether the names of a path match the patterns, of which "**" takes any number of names."""
     if not patterns:
         return not names
     if patterns[0] == "**":
         return any(_fits(names[taken:], patterns[1:]) for taken in range(len(names) + 1))
     return bool(names) and fnmatchcase(names[0], patterns[0]) and _fits(names[1:], patterns[1:])
+
+
+def _each_once(found: Iterable[tuple[str, keras.Variable]]) -> list[tuple[str, keras.Variable]]:
+    first: dict[int, tuple[str, keras.Variable]] = {}
+    for path, variable in found:
+        first.setdefault(id(variable), (path, variable))
+    return list(first.values())

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import keras
 
 from embkeras.errors import ScheduleError
-from embkeras.tables.addresses import LayerRef, match_layers, walk
+from embkeras.tables.addresses import LayerRef, match_layers, own_weights, walk
 from embkeras.training.schedule.phases import Phase
 
 # layer -> (what its author had set, what a schedule wrote last). It outlives a schedule, so that another one for the
@@ -165,12 +165,6 @@ class _Place:
 def trainable_parameters(model: keras.Model) -> int:
     """How many numbers the optimizer moves."""
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
-
-
-def own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """The weights that a layer holds itself, outside the layers inside it."""
-    inside = {id(weight) for _, child in walk(layer) for weight in child.weights}
-    return [weight for weight in layer.weights if id(weight) not in inside]
 
 
 def weights_that_may_move(model: keras.Model) -> list[keras.Variable]:

@@ -62,7 +62,7 @@ def test_unfreeze_at_needs_layers():
 
 def test_unfreeze_at_takes_names_or_layers():
     """None is no layer."""
-    with pytest.raises(ScheduleError, match=r"unfreeze_at takes names of layers or layers\. Received: None"):
+    with pytest.raises(ScheduleError, match=r"unfreeze_at .*Received: None"):
         unfreeze_at(2, None)
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from embkeras.errors import ScheduleError
-from embkeras.tables.addresses import walk
-from embkeras.training.schedule.flags import Flags, own_weights, trainable_parameters, weights_that_may_move
+from embkeras.tables.addresses import own_weights, walk
+from embkeras.training.schedule.flags import Flags, trainable_parameters, weights_that_may_move
 from embkeras.training.schedule.phases import Phase
 from tests import tiny
 

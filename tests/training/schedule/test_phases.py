@@ -52,7 +52,7 @@ def test_freeze_and_train_exclude_each_other():
 @pytest.mark.parametrize("field", ["freeze", "train"])
 def test_a_phase_takes_names_or_layers(field):
     """Something else is refused under the name of the field."""
-    with pytest.raises(ScheduleError, match=rf"{field} takes names of layers or layers\. Received: 3"):
+    with pytest.raises(ScheduleError, match=rf"{field} .*Received: 3"):
         Phase(0, **{field: 3})
 
 
@@ -139,7 +139,7 @@ def test_groups_are_not_empty(given):
 
 def test_groups_hold_layers():
     """A number is none."""
-    with pytest.raises(ScheduleError, match=r"groups takes names of layers or layers\. Received: 3"):
+    with pytest.raises(ScheduleError, match=r"groups .*Received: 3"):
         as_groups(3, "groups")
 
 

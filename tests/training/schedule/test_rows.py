@@ -156,7 +156,7 @@ def test_saved_and_loaded(tmp_path):
             {"vocabulary": Vocabulary(["", "[UNK]", "a"])},
             r"needs a Vocabulary with counts\. Received: Vocabulary\(3 tokens",
         ),
-        ({"layer": 3}, "layer takes names of layers or layers. Received: 3"),
+        ({"layer": 3}, "layer must name layers: names, paths, globs or layer objects. Received: 3"),
     ],
 )
 def test_arguments_are_checked(arguments, message):
