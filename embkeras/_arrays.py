@@ -1,25 +1,26 @@
-"""Numerical helpers that several wings share: checks of matrices, and cosine neighbours."""
+"""Matrices of word vectors: checks, work in blocks of rows, unit rows, nearest rows by cosine."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from embkeras.errors import ArgumentError
 
-BLOCK = 1 << 22  # numbers worked on at once: 16 MB of float32
+BLOCK = 1 << 22  # numbers per block: 16 MB of float32
 _SMALL, _LARGE = 1e-15, 1e15  # between these norms the squares are well inside float32
 
 
 def check_matrix(matrix: Any, what: str, *, rows: int | None = None) -> np.ndarray:
-    """Return `matrix` as a 2-D array of floats (no copy where it is one), or say what is wrong with it.
+    """`matrix` as a 2-D array of floats; it is not copied if it already is one.
 
     Args:
         matrix: array of shape (rows, width).
-        what: what the message calls it.
+        what: its name in error messages.
         rows: the number of rows it must have.
 
     Raises:
-        ArgumentError: not two-dimensional, no columns, not floats, or another number of rows.
+        ArgumentError: not two-dimensional, no columns, not floats, or the wrong number of rows.
     """
     array = np.asanyarray(matrix)
     if array.ndim != 2 or array.shape[1] == 0:
@@ -31,24 +32,40 @@ def check_matrix(matrix: Any, what: str, *, rows: int | None = None) -> np.ndarr
     return array
 
 
+def row_slices(shape: tuple[int, ...], numbers: int | None = None) -> Iterator[slice]:
+    """Slices that cover a matrix of this shape from top to bottom, each of at least one row.
+
+    Args:
+        shape: (rows, width).
+        numbers: largest size of a block, in numbers; 4 million by default.
+
+    Example:
+        >>> list(row_slices((5, 2), numbers=4))
+        [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    rows, width = shape
+    step = max(1, (numbers or BLOCK) // max(1, width))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
 def first_nonfinite_row(matrix: np.ndarray) -> int | None:
-    """The first row of `matrix` (rows, width) that holds NaN or infinity, or None. Works block by block."""
-    step = max(1, BLOCK // matrix.shape[1])
-    for start in range(0, len(matrix), step):
-        bad = ~np.isfinite(matrix[start : start + step]).all(axis=1)
+    """The first row of `matrix` (rows, width) that contains NaN or infinity, or None. Works block by block."""
+    for part in row_slices(matrix.shape):
+        bad = ~np.isfinite(matrix[part]).all(axis=1)
         if bad.any():
-            return start + int(bad.argmax())
+            return part.start + int(bad.argmax())
     return None
 
 
 def unit_rows(matrix: np.ndarray) -> np.ndarray:
     """The rows of `matrix` (rows, width) scaled to L2 norm 1, as float32; zero rows stay zero.
 
-    Rows of any norm: those whose squares could leave the float type are scaled by their largest number first.
+    Works for rows of any norm: rows whose squares could overflow or underflow are first divided by their largest number.
     """
     matrix = np.asarray(matrix)
     matrix = matrix.astype(np.result_type(matrix, np.float32), copy=False)
-    with np.errstate(over="ignore", under="ignore"):  # such rows are done again
+    with np.errstate(over="ignore", under="ignore"):  # such rows are computed again below
         unit, norms = _over_norm(matrix)
     extreme = ~((norms > _SMALL) & (norms < _LARGE))
     if extreme.any():
@@ -59,7 +76,7 @@ def unit_rows(matrix: np.ndarray) -> np.ndarray:
 
 
 def _over_norm(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each row over its L2 norm, as float32, and the norms (rows,); a row whose norm comes out as 0 stays as it is."""
+    """Each row divided by its L2 norm, as float32, and the norms (rows,); rows of norm 0 stay unchanged."""
     norms = np.linalg.norm(matrix, axis=1)
     return (matrix / np.where(norms > 0, norms, 1)[:, None]).astype(np.float32, copy=False), norms
 
@@ -70,19 +87,18 @@ def nearest_rows(matrix: np.ndarray, queries: np.ndarray, count: int) -> tuple[n
     Args:
         matrix: (rows, width); read block by block, so it may be memory-mapped.
         queries: (queries, width).
-        count: neighbours wanted; at most `rows` come back.
+        count: number of neighbours; if `matrix` has fewer rows, all of them are returned.
 
     Returns:
-        rows of shape (queries, count) int64 and similarities of shape (queries, count) float32.
+        Rows, int64 of shape (queries, count), and similarities, float32 of the same shape.
     """
     wanted = unit_rows(queries)
     best_rows = np.empty((len(wanted), 0), np.int64)
     best = np.empty((len(wanted), 0), np.float32)
-    step = max(1, BLOCK // max(matrix.shape[1], len(wanted)))
-    for start in range(0, len(matrix), step):
-        similarity = wanted @ unit_rows(matrix[start : start + step]).T
-        rows = np.broadcast_to(np.arange(start, start + similarity.shape[1]), similarity.shape)
-        if count < similarity.shape[1]:  # sort only the few that can be among the nearest
+    for part in row_slices((len(matrix), max(matrix.shape[1], len(wanted)))):
+        similarity = wanted @ unit_rows(matrix[part]).T
+        rows = np.broadcast_to(np.arange(part.start, part.stop), similarity.shape)
+        if count < similarity.shape[1]:  # sort only the few candidates
             few = np.sort(np.argpartition(-similarity, count - 1, axis=1)[:, :count], axis=1)
             similarity, rows = np.take_along_axis(similarity, few, 1), np.take_along_axis(rows, few, 1)
         best, best_rows = np.hstack([best, similarity]), np.hstack([best_rows, rows])

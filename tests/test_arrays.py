@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embkeras import _arrays as arrays
-from embkeras._arrays import check_matrix, first_nonfinite_row, nearest_rows, unit_rows
+from embkeras._arrays import check_matrix, first_nonfinite_row, nearest_rows, row_slices, unit_rows
 from embkeras.errors import ArgumentError
 from tests.properties import PROPERTY, finite_bits
 
@@ -50,6 +50,13 @@ def test_first_nonfinite_row_of_a_finite_matrix():
     """None where there is none, in an empty matrix too."""
     assert first_nonfinite_row(np.ones((3, 2))) is None
     assert first_nonfinite_row(np.ones((0, 2))) is None
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (5, 0), (7, 3), (3, 100)])
+def test_row_slices_cover_every_row_once(monkeypatch, shape):
+    """Also an empty matrix, one without columns, and rows wider than a block."""
+    monkeypatch.setattr(arrays, "BLOCK", 6)
+    assert [row for part in row_slices(shape) for row in range(part.start, part.stop)] == list(range(shape[0]))
 
 
 def test_unit_rows_keeps_zero_rows():

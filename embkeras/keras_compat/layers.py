@@ -1,11 +1,48 @@
-"""The layers inside a layer.
+"""Layers: the layers inside a layer, and a layer whose variables are replaced.
 
-Private name: `Layer._layers`. Keras lists the layers of a model publicly, but not those that a layer holds.
+Private names used here, because Keras has no public way: `_layers` (Keras lists the layers of a model publicly, but not
+those of a layer), `_tracker`, `_track_variable`, `_untrack_variable` and `_trainable_variables` of layers.
 """
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import keras
 
 
 def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """The layers that a model or layer holds directly, such as the LSTM inside a Bidirectional."""
+    """The layers directly inside a layer or model."""
     return list(layer.layers if isinstance(layer, keras.Model) else layer._layers)
+
+
+def may_train(layer: keras.layers.Layer, variable: keras.Variable) -> bool:
+    """Whether a variable of the layer trains while the layer is trainable."""
+    return any(each is variable for each in layer._trainable_variables)
+
+
+def replace_variables(
+    layer: keras.layers.Layer, before: Iterable[keras.Variable], after: Iterable[tuple[keras.Variable, bool]]
+) -> None:
+    """Make a built layer track other variables.
+
+    Args:
+        layer: the layer; it must be trainable, so that Keras files each variable under the right list.
+        before: variables that the layer no longer tracks.
+        after: variables that it tracks from now on, and whether each may train.
+    """
+    with unlocked(layer):
+        for variable in before:
+            layer._untrack_variable(variable)
+        for variable, trains in after:
+            variable.trainable = trains  # Keras files one that is frozen now among those that never train
+            layer._track_variable(variable)
+
+
+@contextmanager
+def unlocked(layer: keras.layers.Layer) -> Iterator[None]:
+    """Within this context a built layer takes new variables and layers."""
+    layer._tracker.unlock()
+    try:
+        yield
+    finally:
+        layer._tracker.lock()

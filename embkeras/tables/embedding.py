@@ -13,12 +13,12 @@ import tensorflow as tf
 
 from embkeras._arrays import check_matrix, first_nonfinite_row
 from embkeras.errors import ArgumentError, EmbkerasWarning
+from embkeras.keras_compat.variables import read_by_rows
 from embkeras.tables.low_rank import LowRank
 from embkeras.tables.row_io import (
     copy_of_table,
     fill_table,
     load_table,
-    read_by_rows,
     save_table,
     table_of_calls,
     write_rows,

@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from embkeras.errors import ArgumentError
-from embkeras.tables.row_io import blocks, read_by_rows, read_rows, write_rows
+from embkeras.keras_compat.variables import read_by_rows
+from embkeras.tables.row_io import blocks, read_rows, write_rows
 
 
 class LowRank:
@@ -64,8 +65,8 @@ class LowRank:
                 )
         alpha = self.lora_alpha if lora_alpha is None and rank == self.lora_rank else lora_alpha  # Keras forgets it
         super().enable_lora(int(rank), alpha, a_initializer, b_initializer)
-        read_by_rows(self.lora_embeddings_a)
-        read_by_rows(self.lora_embeddings_b)
+        read_by_rows(self.lora_embeddings_a, table=False)
+        read_by_rows(self.lora_embeddings_b, table=False)
         if self.padding_id is not None:
             write_rows(self.lora_embeddings_a, np.array([self.padding_id]), np.zeros((1, rank)))
 

@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from embkeras.errors import ArgumentError
+from embkeras.keras_compat.variables import read_by_rows
 from embkeras.tables.embedding import PretrainedEmbedding
-from embkeras.tables.row_io import blocks, load_table, read_by_rows, read_rows, save_table, write_rows
+from embkeras.tables.row_io import blocks, load_table, read_rows, save_table, write_rows
 from embkeras.tables.storage import BaseTable, StoredAccuracy, check_stored, stored_accuracy
 from embkeras.tables.takeover import fresh_like, take_over
 

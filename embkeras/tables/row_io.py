@@ -2,11 +2,6 @@
 
 A whole read of a variable that was ever read or written by rows copies it, and TensorFlow keeps the memory of the copy;
 NumPy and Keras then copy once or twice more. A block costs 4 MB whatever the table's size.
-
-Private names used here: `_h5_entry_group`, the HDF5 group that Keras' weight store is at; publicly it hands out and takes
-whole arrays only. Without it, and for every store and dataset that is not the plain case, `save_table` and `load_table`
-say False and the caller goes Keras' way. And `_autocast` of variables, which cannot be set after they were made.
-`tests/layers/test_table_io.py` fails when one of the names goes.
 """
 
 from collections.abc import Iterator
@@ -17,19 +12,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from embkeras.keras_compat.variables import replicas
+from embkeras.keras_compat.weight_files import hdf5_group
+
 BLOCK = 1 << 20  # numbers moved at once; more is no faster, and TensorFlow keeps the memory of several
 # What HDF5 stores as it is; bfloat16 needs a mark beside it, which is Keras' business.
 _PLAIN_DTYPES = ("float16", "float32", "float64")
-
-
-def read_by_rows(variable: keras.Variable) -> None:
-    """Mark a table: optimizers know by `row_reads` that no whole copy follows, and Keras is not to cast it as a whole.
-
-    (With a policy such as "mixed_float16" of the layer alone, Keras casts every variable that is read, whatever the
-    layer's `autocast` says: the whole table in every step, and its gradient is dense.)
-    """
-    variable.row_reads = True
-    variable._autocast = False
 
 
 def fill_table(variable: keras.Variable, source: Any) -> None:
@@ -46,14 +34,14 @@ def fill_table(variable: keras.Variable, source: Any) -> None:
 def write_rows(variable: keras.Variable, rows: np.ndarray, values: Any) -> None:
     """Write `values` into some rows of a variable, on every replica."""
     values = tf.cast(values, variable.dtype)
-    for replica in _replicas(variable):
+    for replica in replicas(variable):
         # `variable[a:b].assign` copies the whole variable, and a raw slice assignment takes 4 times as long.
         replica.scatter_update(tf.IndexedSlices(values, tf.convert_to_tensor(rows)))
 
 
 def read_rows(variable: keras.Variable, rows: np.ndarray) -> np.ndarray:
     """Some rows of a variable; on several replicas those of the first."""
-    return tf.nn.embedding_lookup(_replicas(variable)[0], rows).numpy()
+    return tf.nn.embedding_lookup(replicas(variable)[0], rows).numpy()
 
 
 def row_blocks(variable: keras.Variable) -> Iterator[tuple[int, np.ndarray]]:
@@ -90,9 +78,9 @@ def save_table(store: Any, key: str, variable: keras.Variable) -> bool:
         False, and nothing is written, where the store takes whole arrays only: sharded files, which count what they
         are given, `.npz`, dictionaries; and for bfloat16.
     """
-    group = getattr(store, "_h5_entry_group", None)
-    dtype = keras.backend.standardize_dtype(_replicas(variable)[0].dtype)
-    if not isinstance(group, h5py.Group) or hasattr(store, "max_shard_size") or dtype not in _PLAIN_DTYPES:
+    group = hdf5_group(store)
+    dtype = keras.backend.standardize_dtype(replicas(variable)[0].dtype)
+    if group is None or hasattr(store, "max_shard_size") or dtype not in _PLAIN_DTYPES:
         return False
     dataset = group.create_dataset(key, tuple(variable.shape), dtype)
     for start, rows in row_blocks(variable):
@@ -112,8 +100,8 @@ def load_table(store: Any, key: str, variable: keras.Variable) -> bool:
         False, and nothing is read, where the store is not an HDF5 file, or its dataset has another shape, is bfloat16,
         or lies outside the file; Keras then reads it, or refuses it with its own message.
     """
-    group = getattr(store, "_h5_entry_group", None)
-    if not isinstance(group, h5py.Group) or not isinstance(group.get(key, getlink=True), h5py.HardLink):
+    group = hdf5_group(store)
+    if group is None or not isinstance(group.get(key, getlink=True), h5py.HardLink):
         return False
     dataset = group[key]
     if not _is_plain(dataset) or dataset.shape != tuple(variable.shape):
@@ -138,8 +126,3 @@ def blocks(shape: tuple[int, int]) -> Iterator[tuple[int, int]]:
     step = max(1, BLOCK // width)
     for start in range(0, rows, step):
         yield start, min(start + step, rows)
-
-
-def _replicas(variable: keras.Variable) -> tuple[Any, ...]:
-    """The TensorFlow variables behind a Keras one: a MirroredVariable holds one a device."""
-    return tuple(getattr(variable.value, "values", (variable.value,)))

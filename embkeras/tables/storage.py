@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from embkeras._arrays import BLOCK, unit_rows
 from embkeras.errors import ArgumentError
-from embkeras.tables.row_io import blocks, read_by_rows, read_rows, write_rows
+from embkeras.keras_compat.variables import read_by_rows
+from embkeras.tables.row_io import blocks, read_rows, write_rows
 
 STORED = ("float32", "float16", "int8")
 _LARGEST = 127

@@ -1,14 +1,38 @@
-"""The layers inside a layer."""
+"""Layers inside layers, and layers with other variables."""
 
 import keras
+import pytest
 
-from embkeras.keras_compat.layers import children
+from embkeras.keras_compat import layers
+from tests import tiny
+
+
+def test_private_names_of_keras_are_there():
+    """When Keras renames one, keras_compat/layers.py must be looked at again."""
+    names = ("_layers", "_tracker", "_track_variable", "_untrack_variable", "_trainable_variables")
+    assert [name for name in names if not hasattr(tiny.embedding(), name)] == []
 
 
 def test_children_of_models_and_of_layers():
-    """A model's layers, a wrapper's layer, and nothing in a plain layer. Fails when `Layer._layers` goes."""
+    """A model's layers, a wrapper's layer, and nothing in a plain layer."""
     wrapper = keras.layers.Bidirectional(keras.layers.LSTM(2, name="lstm"))
-    model = keras.Sequential([keras.Input((None, 3)), wrapper])
-    assert children(model) == [wrapper]
-    assert [layer.name for layer in children(wrapper)] == ["forward_lstm", "backward_lstm"]
-    assert children(keras.layers.Dense(1)) == []
+    assert layers.children(keras.Sequential([keras.Input((None, 3)), wrapper])) == [wrapper]
+    assert [layer.name for layer in layers.children(wrapper)] == ["forward_lstm", "backward_lstm"]
+    assert layers.children(keras.layers.Dense(1)) == []
+
+
+def test_replaced_variables():
+    """The new variable trains while its layer does, and the old one is gone."""
+    layer, other = tiny.embedding(trainable=True), tiny.embedding(trainable=True)
+    assert layers.may_train(other, other.variables[0]) and not layers.may_train(layer, other.variables[0])
+    layers.replace_variables(layer, list(layer.variables), [(other.variables[0], True)])
+    assert layer.trainable_variables[0] is other.variables[0] and len(layer.variables) == 1
+
+
+def test_a_layer_is_locked_again():
+    """A built layer refuses new weights, also after an error inside the context."""
+    layer = tiny.embedding()
+    with pytest.raises(ZeroDivisionError), layers.unlocked(layer):
+        raise ZeroDivisionError
+    with pytest.raises(ValueError, match="cannot add new"):
+        layer.extra = keras.layers.Dense(1)

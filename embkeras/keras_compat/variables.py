@@ -1,0 +1,68 @@
+"""Variables: which of them are embedding tables, and the TensorFlow variables behind those of Keras.
+
+A table is known by a mark on its variable. Layers of embkeras mark their own tables; `mark_stock_tables` marks those of
+stock Embedding layers, which hold no mark until somebody sees the model.
+
+Private names used here, because Keras and TensorFlow have no public way: `Embedding._embeddings` (the public `embeddings`
+adds LoRA's whole product to the table), `Variable._autocast` (can only be set before the variable is made), and
+`DistributedValues._get` (the part of a variable that belongs to the current replica).
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def read_by_rows(variable: keras.Variable, *, table: bool = True) -> None:
+    """Mark a variable whose layer reads single rows of it, and stop Keras from casting it as a whole.
+
+    With a dtype policy such as "mixed_float16" on the layer alone, Keras casts every variable that is read, whatever the
+    layer's `autocast` is: the whole table in every step, and its gradient is dense.
+
+    Args:
+        variable: variable of shape (rows, width).
+        table: whether it is an embedding table, one row a token id.
+    """
+    variable.row_reads, variable.embkeras_table = True, table
+    variable._autocast = False
+
+
+def mark_stock_tables(layers: Iterable[keras.layers.Layer]) -> None:
+    """Mark the tables of the stock Embedding layers among `layers` that are built."""
+    for layer in layers:
+        if isinstance(layer, keras.layers.Embedding) and layer.built:
+            stock_table(layer).embkeras_table = True
+
+
+def is_table(variable: Any) -> bool:
+    """Whether a variable is marked as an embedding table, one row a token id."""
+    return getattr(variable, "embkeras_table", False)
+
+
+def reads_rows(variable: Any) -> bool:
+    """Whether the layer of a table reads the rows of a batch and never the whole table."""
+    return getattr(variable, "row_reads", False)
+
+
+def stock_table(layer: keras.layers.Embedding) -> keras.Variable:
+    """The table of a built Embedding layer, without LoRA's product."""
+    return layer._embeddings
+
+
+def native(variable: Any) -> Any:
+    """The TensorFlow variable behind a Keras one; any other variable unchanged."""
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def replicas(variable: Any) -> tuple[Any, ...]:
+    """The TensorFlow variables behind a Keras one, one a device: a MirroredVariable holds several."""
+    variable = native(variable)
+    return tuple(getattr(variable, "values", (variable,)))
+
+
+def local(variable: Any) -> Any:
+    """The current replica's part of a variable, which is a container under a distribution strategy."""
+    variable = native(variable)
+    return variable._get() if isinstance(variable, tf.distribute.DistributedValues) else variable

@@ -1,0 +1,67 @@
+"""Marks of tables, and the TensorFlow variables behind those of Keras."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from embkeras.keras_compat.variables import (
+    is_table,
+    local,
+    mark_stock_tables,
+    native,
+    read_by_rows,
+    reads_rows,
+    replicas,
+    stock_table,
+)
+from tests import tiny
+
+
+def _stock():
+    layer = keras.layers.Embedding(4, 2)
+    layer.build()
+    return layer
+
+
+def test_private_names_are_there():
+    """When Keras or TensorFlow renames one, keras_compat/variables.py must be looked at again."""
+    assert hasattr(_stock(), "_embeddings") and hasattr(_stock().embeddings, "_autocast")
+    assert hasattr(_mirrored(), "_get")
+
+
+def _mirrored():
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        return tf.Variable(0.0)
+
+
+def test_tables_are_known_by_their_mark():
+    """Not by their name: our layers set the mark, and one call sets that of stock layers."""
+    stock, dense = _stock(), keras.layers.Dense(2, name="embeddings")
+    dense.build((None, 2))
+    assert is_table(stock_table(tiny.embedding())) and reads_rows(stock_table(tiny.embedding()))
+    assert not is_table(stock_table(stock))
+    mark_stock_tables([stock, dense, keras.layers.Embedding(4, 2)])
+    assert is_table(stock_table(stock)) and not reads_rows(stock_table(stock))
+    assert not any(is_table(each) for each in dense.variables)
+    assert not is_table(tf.Variable(np.eye(2)))
+
+
+def test_a_variable_that_is_read_by_rows_and_no_table():
+    """The factors of LoRA: Keras must not cast them, and they are no tables."""
+    variable = keras.Variable(np.eye(2), autocast=True)
+    read_by_rows(variable, table=False)
+    assert reads_rows(variable) and not is_table(variable)
+    assert variable._autocast is False
+
+
+def test_variables_of_tensorflow():
+    """One replica without a strategy, and what is no Keras variable passes through."""
+    variable, plain = keras.Variable(np.eye(2)), tf.Variable(np.eye(2))
+    assert native(variable) is variable.value and native(plain) is plain
+    assert replicas(variable) == (variable.value,) and local(plain) is plain
+
+
+def test_the_part_of_a_replica():
+    """Under a strategy the container is opened."""
+    mirrored = _mirrored()
+    assert len(replicas(mirrored)) == 1 and isinstance(local(mirrored), tf.Variable)
