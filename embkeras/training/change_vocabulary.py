@@ -1,8 +1,4 @@
-"""change_vocabulary: tokens added to a trained model, or dropped, and everything else kept.
-
-Private name used here, because Keras offers no public way: `_var_key` of optimizers. `tests/training/test_rebuild.py` fails
-when it goes.
-"""
+"""change_vocabulary: tokens added to a trained model, or dropped, and everything else kept."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,6 +8,7 @@ import keras
 import numpy as np
 
 from embkeras.errors import ArgumentError
+from embkeras.keras_compat.optimizers import parts, slots_of
 from embkeras.tables.addresses import LayerRef, find_layers, walk
 from embkeras.tables.combined import CombinedEmbedding
 from embkeras.tables.embedding import PretrainedEmbedding
@@ -19,7 +16,7 @@ from embkeras.tables.resizing import Resized, resized
 from embkeras.tables.row_io import blocks, read_rows, write_rows
 from embkeras.tables.takeover import replace_map, take_over
 from embkeras.text.vocabulary import Vocabulary
-from embkeras.training.rebuild import parts, rebuild_training, slots_of
+from embkeras.training.rebuild import rebuild_training
 from embkeras.vectors.align import AlignedMatrix
 
 
@@ -119,7 +116,7 @@ def swap_rows(model: keras.Model, layer: PretrainedEmbedding, fresh: Resized) ->
     if optimizer is not None:
         rebuild_training(model)
         for part, name, before, (_, variable, sources) in held:
-            slot = slots_of(part).get(name, {}).get(part._var_key(variable))
+            slot = slots_of(part, variable).get(name)
             if slot is not None:
                 _carry(before, slot, sources)
     # Each was traced with the variables that are gone, and is made again when it is asked for.
@@ -129,11 +126,9 @@ def swap_rows(model: keras.Model, layer: PretrainedEmbedding, fresh: Resized) ->
 def _slots(optimizer: Any, fresh: Resized) -> Iterator[tuple[Any, str, keras.Variable, Any]]:
     """Every slot of the variables that go, with the optimizer that holds it."""
     for part in parts(optimizer):
-        for name, slots in slots_of(part).items():
-            for move in fresh.moves:
-                slot = slots.get(part._var_key(move[0]))
-                if slot is not None:
-                    yield part, name, slot, move
+        for move in fresh.moves:
+            for name, slot in slots_of(part, move[0]).items():
+                yield part, name, slot, move
 
 
 def _carry(before: keras.Variable, after: keras.Variable, sources: np.ndarray) -> None:

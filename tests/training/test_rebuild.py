@@ -374,24 +374,6 @@ def test_slots_that_are_gone_are_let_go(tmp_path):
     assert len(net.optimizer.variables) == 2 + 4  # step and rate, and two moments of the head's kernel and bias
 
 
-def test_private_names_of_keras_are_there():
-    """The names that rebuild.py leans on; Keras may rename them."""
-    net = tiny.model(optimizers.Adam(0.01, use_ema=True))
-    tiny.fit(net, epochs=1)
-    names = [
-        "_variables",
-        "_trainable_variables",
-        "_trainable_variables_indices",
-        "_var_key",
-        "_track_variable",
-        "_tracker",
-    ]
-    names += ["_untrack_variable", "_iterations", "_learning_rate", "_model_variables_moving_average"]
-    assert [name for name in names if not hasattr(net.optimizer, name)] == []
-    assert any(each is net.optimizer._learning_rate for each in net.optimizer._variables)  # set_rate replaces it
-    assert hasattr(_multi(), "optimizers") and hasattr(net.get_layer("head"), "_layers")
-
-
 @pytest.mark.stock_keras
 def test_stock_schedule_free_adamw_depends_on_when_it_is_built():
     """fit builds it while tracing, which goes wrong: 0.9 apart after two epochs. So build it before fit."""

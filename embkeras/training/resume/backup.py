@@ -20,7 +20,7 @@ from embkeras._files import check_writable
 from embkeras.errors import ArgumentError, EmbkerasWarning, ResumeError
 from embkeras.keras_compat.fit import FitContext, fit_context
 from embkeras.keras_compat.generators import random_states, set_random_states
-from embkeras.training.rebuild import steps_of
+from embkeras.keras_compat.optimizers import steps_of
 from embkeras.training.resume.callbacks import check_states, restore_states, states_of, unsaved
 from embkeras.training.resume.data_order import EpochOrder, doubts
 from embkeras.training.resume.model import (

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from embkeras.errors import ResumeError
-from embkeras.training.rebuild import parts
+from embkeras.keras_compat.optimizers import parts
 
 _NUMBERED = re.compile(r"(.*?)(?:_(\d+))?")
 

@@ -8,8 +8,9 @@ import keras
 import pandas as pd
 
 from embkeras.errors import ScheduleError
+from embkeras.keras_compat.optimizers import parts
 from embkeras.tables.addresses import LayerRef, as_refs
-from embkeras.training.rebuild import build_optimizer, knows_other_variables, parts, rebuild_training
+from embkeras.training.rebuild import build_optimizer, knows_other_variables, rebuild_training
 from embkeras.training.schedule.checks import check_distribution, check_multipliers, warn_of_phases_not_reached
 from embkeras.training.schedule.flags import Flags, trainable_parameters
 from embkeras.training.schedule.patience import Monitor, Watch

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 
 from embkeras.errors import EmbkerasWarning, ScheduleError
-from embkeras.training.rebuild import is_built, parts
+from embkeras.keras_compat.optimizers import parts
+from embkeras.training.rebuild import is_built
 from embkeras.training.schedule.phases import Phase
 
 

@@ -7,7 +7,7 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from embkeras.errors import ScheduleError
-from embkeras.training.rebuild import rate_of, set_rate, steps_of
+from embkeras.keras_compat.optimizers import rate_of, set_rate, steps_of
 from embkeras.training.schedule.phases import Phase
 
 Rate = float | LearningRateSchedule

@@ -7,7 +7,7 @@ from keras import optimizers
 from keras.optimizers import schedules
 
 from embkeras.errors import ScheduleError
-from embkeras.training.rebuild import rate_of
+from embkeras.keras_compat.optimizers import rate_of
 from embkeras.training.schedule.callback import TrainabilitySchedule, unfreeze_at
 from embkeras.training.schedule.phases import Phase
 from embkeras.training.schedule.rates import CountedFrom, Rates, Scaled
