@@ -1,43 +1,110 @@
-"""Writing without ever leaving half a file or half a folder: write beside the target, then rename."""
+"""Writing without ever leaving half a file or half a folder: write beside the target, then rename.
+
+Everything is written into a folder `.writing-embkeras-*` beside the target. The process holds a lock on that folder while
+it writes, and the system releases the lock when the process ends. So a folder without a lock was left by a process that
+was killed, and the next write beside it removes it. On a system without such locks, nothing is removed.
+"""
 
 import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from embkeras import _checks
 from embkeras.errors import EmbkerasError, OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_PREFIX = ".writing-embkeras-"
 
 
 @contextlib.contextmanager
-def written_beside(target: str | os.PathLike, *, overwrite: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside `target`; rename it to `target` when the block ends well, else remove it.
+def written_beside(
+    target: str | os.PathLike, *, sidecars: Sequence[Path] = (), overwrite: bool = True
+) -> Iterator[Path]:
+    """Yield a temporary path of the same name as `target`; rename it to `target` if the block succeeds, else remove it.
 
     The block may create a file or a folder there. A process killed inside the block leaves `target` as it was.
 
+    Args:
+        target: the file or folder to create.
+        sidecars: files beside `target` that belong to it. Those that the block creates, next to the temporary path and
+            under the same names, are renamed just before `target` is. A process killed between two of these renames
+            leaves files that don't match, so one of them must hold a checksum of the other.
+        overwrite: whether to replace the target and its sidecars where they exist.
+
     Raises:
-        OutputError: the folder cannot be written, or `target` exists and `overwrite` is false.
+        ArgumentError: `target` is not a path.
+        OutputError: the folder can't be written, or a file exists and `overwrite` is false.
     """
-    target = Path(target)
+    target = _checks.path(target, "path")
     with _as_output_error(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        nest = Path(tempfile.mkdtemp(prefix=".writing-", dir=target.parent))
+        remove_abandoned(target.parent)
+        nest, lock = _locked_nest(target.parent)
     try:
         beside = nest / target.name
         with _as_output_error(target):
             yield beside
-            if not overwrite and target.exists():
-                raise FileExistsError(17, "it exists already")
+            finished = [path for path in sidecars if (nest / path.name).exists()]
+            for path in () if overwrite else (*finished, target):
+                if os.path.lexists(path):
+                    raise OutputError(f"Cannot write {str(path)!r}: it already exists.")
+            for path in finished:
+                os.replace(nest / path.name, path)
             _replace(beside, target, nest / "replaced")
     finally:
         shutil.rmtree(nest, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked_nest(folder: Path) -> tuple[Path, int | None]:
+    """A new folder inside `folder`, and the open descriptor that holds its lock, or None where locks don't work."""
+    while True:
+        nest = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
+        if fcntl is None:
+            return nest, None
+        descriptor = None
+        try:
+            descriptor = os.open(nest, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:  # this file system has no locks, or another process removed the folder
+            if nest.exists():
+                if descriptor is not None:
+                    os.close(descriptor)
+                return nest, None
+        else:
+            if nest.exists():
+                return nest, descriptor
+        # Another process took the folder for an abandoned one, before it was locked.
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes left in `folder`: the temporary folders on which no process holds a lock."""
+    if fcntl is None:
+        return
+    for nest in folder.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(nest, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(nest, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def _replace(beside: Path, target: Path, aside: Path) -> None:
-    """Rename `beside` to `target`; a folder in its place goes `aside`, and comes back if anything goes wrong."""
+    """Rename `beside` to `target`; a folder in its place moves `aside`, and comes back if anything goes wrong."""
     try:
-        if target.is_dir() and beside.is_dir():  # no system replaces a folder that holds something
+        if target.is_dir() and beside.is_dir():  # no system replaces a folder that is not empty
             os.replace(target, aside)
         os.replace(beside, target)
     except BaseException:
@@ -48,7 +115,7 @@ def _replace(beside: Path, target: Path, aside: Path) -> None:
 
 @contextlib.contextmanager
 def _as_output_error(target: Path) -> Iterator[None]:
-    """Turn the system's refusal to write into an error that names the target."""
+    """Turn an OSError of the system into an error that names the target."""
     try:
         yield
     except OSError as error:
@@ -61,9 +128,10 @@ def check_writable(folder: str | os.PathLike) -> None:
     """Make sure, before long work begins, that its result can be written into `folder`; leaves nothing behind.
 
     Raises:
-        OutputError: it cannot.
+        ArgumentError: `folder` is not a path.
+        OutputError: the folder can't be written.
     """
-    folder = Path(folder)
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    with _as_output_error(folder), tempfile.TemporaryFile(dir=there):
+    folder = _checks.path(folder, "folder")
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    with _as_output_error(folder), tempfile.TemporaryFile(dir=existing):
         pass

@@ -1,11 +1,25 @@
 """Files appear whole or not at all."""
 
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from embkeras._files import check_writable, written_beside
-from embkeras.errors import DataError, OutputError
+from embkeras.errors import ArgumentError, DataError, OutputError
+
+WRITER = """
+import os, signal, sys
+from embkeras._files import written_beside
+with written_beside(sys.argv[1]) as beside:
+    beside.write_text("from the other process")
+    if sys.argv[2] == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("writing", flush=True)
+    sys.stdin.readline()
+"""
 
 
 def test_file_is_renamed_when_the_block_ends(tmp_path):
@@ -57,7 +71,7 @@ def test_existing_target_is_kept_without_overwrite(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("before")
     with (
-        pytest.raises(OutputError, match=r"a\.txt': it exists already"),
+        pytest.raises(OutputError, match=r"a\.txt': it already exists"),
         written_beside(target, overwrite=False) as beside,
     ):
         beside.write_text("after")
@@ -110,3 +124,123 @@ def test_replaced_folder_comes_back_if_the_rename_fails(tmp_path, monkeypatch, e
         beside.mkdir()
         (beside / "part").write_text("new")
     assert (target / "part").read_text() == "old" and os.listdir(tmp_path) == ["model"]
+
+
+def test_sidecars_are_renamed_with_the_target(tmp_path):
+    """Those that the block creates; the others stay as they were."""
+    sidecars = [tmp_path / "a.json", tmp_path / "a.words"]
+    for path in sidecars:
+        path.write_text("before")
+    with written_beside(tmp_path / "a.npy", sidecars=sidecars) as beside:
+        beside.write_text("matrix")
+        beside.with_name("a.json").write_text("after")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "a.npy": "matrix",
+        "a.json": "after",
+        "a.words": "before",
+    }
+
+
+def test_existing_sidecar_is_kept_without_overwrite(tmp_path):
+    """Neither file is replaced."""
+    (tmp_path / "a.json").write_text("before")
+    with (
+        pytest.raises(OutputError, match=r"a\.json': it already exists"),
+        written_beside(tmp_path / "a.npy", sidecars=[tmp_path / "a.json"], overwrite=False) as beside,
+    ):
+        beside.write_text("matrix")
+        beside.with_name("a.json").write_text("after")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.json": "before"}
+
+
+@pytest.mark.parametrize("path", [None, b"a.txt", 3, "", "a\0b", "a" * 5000])
+def test_other_values_than_paths_are_refused(path):
+    """Neither function raises an error of Python's."""
+    with pytest.raises(ArgumentError, match="Received"), written_beside(path):
+        pytest.fail("the block ran")
+    with pytest.raises(ArgumentError, match="Received"):
+        check_writable(path)
+
+
+def _writer(target, what):
+    command = [sys.executable, "-c", WRITER, target, what]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_folder_of_a_killed_process_is_removed_by_the_next_write(tmp_path):
+    """The target stays as it was, and what the process left is gone after the next write of any file there."""
+    (tmp_path / "a.txt").write_text("before")
+    assert _writer(tmp_path / "a.txt", "die").wait(60) == -signal.SIGKILL
+    left = [path.name for path in tmp_path.iterdir() if path.name != "a.txt"]
+    assert len(left) == 1 and left[0].startswith(".writing-")
+    assert (tmp_path / "a.txt").read_text() == "before"
+    with written_beside(tmp_path / "b.txt") as beside:
+        beside.write_text("x")
+        assert left[0] not in os.listdir(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "b.txt"]
+
+
+def test_folder_of_a_live_process_is_left_alone(tmp_path):
+    """Another process that is still writing in the same folder finishes its file."""
+    with _writer(tmp_path / "a.txt", "wait") as other:
+        try:
+            assert other.stdout.readline() == "writing\n"
+            for _ in range(3):
+                with written_beside(tmp_path / "b.txt") as beside:
+                    beside.write_text("x")
+            other.communicate("go on\n", timeout=60)
+        finally:
+            other.kill()
+    assert (tmp_path / "a.txt").read_text() == "from the other process"
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "b.txt"]
+
+
+def test_own_write_is_left_alone(tmp_path):
+    """Two writes of one process, one inside the other."""
+    with written_beside(tmp_path / "a.txt") as outer:
+        with written_beside(tmp_path / "b.txt") as inner:
+            inner.write_text("b")
+        outer.write_text("a")
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "b.txt"]
+
+
+def test_what_is_not_ours_is_left_alone(tmp_path):
+    """Other folders, and files or links under such a name."""
+    (tmp_path / ".writing-notes").mkdir()
+    (tmp_path / ".writing-embkeras-file").write_text("x")
+    (tmp_path / ".writing-embkeras-link").symlink_to(tmp_path / ".writing-notes", target_is_directory=True)
+    before = sorted(os.listdir(tmp_path))
+    with written_beside(tmp_path / "a.txt") as beside:
+        beside.write_text("x")
+    assert sorted(os.listdir(tmp_path)) == sorted([*before, "a.txt"])
+
+
+def test_folder_swept_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
+    """Between making the folder and locking it, another process may take it for an abandoned one."""
+    fcntl = pytest.importorskip("fcntl", reason="locks of files are POSIX's")
+    real, swept = fcntl.flock, []
+
+    def flock(descriptor, operation):
+        if operation == fcntl.LOCK_EX and not swept:
+            swept.extend(tmp_path.glob(".writing-*"))
+            swept[0].rmdir()
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with written_beside(tmp_path / "a.txt") as beside:
+        beside.write_text("x")
+    assert len(swept) == 1 and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_file_system_without_locks(tmp_path, monkeypatch):
+    """Files are still written; nothing is removed, since no one can tell whether it is in use."""
+    fcntl = pytest.importorskip("fcntl", reason="locks of files are POSIX's")
+
+    def flock(descriptor, operation):
+        raise OSError(95, "Operation not supported")
+
+    (tmp_path / ".writing-embkeras-old").mkdir()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with written_beside(tmp_path / "a.txt") as beside:
+        beside.write_text("x")
+    assert sorted(os.listdir(tmp_path)) == [".writing-embkeras-old", "a.txt"]

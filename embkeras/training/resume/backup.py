@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from embkeras._files import check_writable
+from embkeras._files import check_writable, remove_abandoned
 from embkeras.errors import ArgumentError, EmbkerasWarning, ResumeError
 from embkeras.keras_compat.fit import FitContext, fit_context
 from embkeras.keras_compat.generators import random_states, set_random_states
@@ -132,7 +132,7 @@ class ResumableBackup(keras.callbacks.Callback):
         context = fit_context()
         _check_fit(self.model, context.callbacks)
         check_writable(self.folder)
-        self._remove_strays()
+        remove_abandoned(self.folder)
         self._warn(context)
         # Only after all others' on_train_begin are their counters reset, and only after all others' on_epoch_end is
         # an epoch's state whole. Appended while Keras goes through the list, it has its turn in this round already.
@@ -165,13 +165,6 @@ class ResumableBackup(keras.callbacks.Callback):
                 EmbkerasWarning,
                 stacklevel=2,
             )
-
-    def _remove_strays(self) -> None:
-        """Remove what a process left that was killed while it wrote."""
-        for nest in self.folder.glob(".writing-*"):
-            with contextlib.suppress(OSError):  # another's, if there is anything else in it
-                (nest / _FILE).unlink(missing_ok=True)
-                nest.rmdir()
 
     def _remove(self) -> None:
         self._file.unlink(missing_ok=True)

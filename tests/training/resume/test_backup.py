@@ -500,7 +500,7 @@ def test_damaged_state_is_refused(state):
 
 def test_strays_of_a_killed_write_are_removed(tmp_path):
     """Ours only."""
-    for nest, name in [(".writing-ours", "state.npz"), (".writing-theirs", "vectors.npy")]:
+    for nest, name in [(".writing-embkeras-x", "state.npz"), (".writing-theirs", "vectors.npy")]:
         (tmp_path / nest).mkdir()
         (tmp_path / nest / name).write_text("half")
     process(tmp_path, _adam, epochs=1)
