@@ -9,8 +9,8 @@ import numpy as np
 from embkeras._arrays import check_matrix, nearest_rows
 from embkeras.errors import ArgumentError, UnknownWordError
 from embkeras.vectors.from_gensim import read_gensim
-from embkeras.vectors.packed_words import PackedWords, WordIndex
 from embkeras.vectors.subwords import Subwords
+from embkeras.vectors.words import PackedWords, WordIndex
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ import numpy as np
 
 from embkeras._arrays import first_nonfinite_row
 from embkeras.errors import VectorFileError
-from embkeras.vectors.gathered_words import Words
 from embkeras.vectors.io.cursor import Cursor
 from embkeras.vectors.io.request import Request
 from embkeras.vectors.io.selection import GrowingTable, Selection
@@ -30,6 +29,7 @@ from embkeras.vectors.io.source import Source
 from embkeras.vectors.ngrams import END_OF_SENTENCE, gathered, mean_rows, ngram_rows
 from embkeras.vectors.store import KeyedVectors
 from embkeras.vectors.subwords import Subwords
+from embkeras.vectors.words import Words
 
 FORMAT = "fasttext-binary"
 _MAGIC = struct.pack("<i", 793712314)

@@ -42,8 +42,8 @@ from embkeras.vectors.io.kept_rows import Kept, blocks_of, rows_at_once, take
 from embkeras.vectors.io.request import Request, keyed_vectors
 from embkeras.vectors.io.source import Source
 from embkeras.vectors.io.words_file import check_utf8
-from embkeras.vectors.packed_words import PackedWords, WordIndex, index_of_hashes
 from embkeras.vectors.store import KeyedVectors
+from embkeras.vectors.words import PackedWords, WordIndex, index_of_hashes
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 FORMAT, VERSION = "embkeras.store", 1

@@ -11,10 +11,10 @@ import numpy as np
 
 from embkeras._arrays import BLOCK, first_nonfinite_row
 from embkeras.errors import VectorFileError
-from embkeras.vectors.gathered_words import Words
 from embkeras.vectors.io.request import Request
 from embkeras.vectors.io.selection import Selection
 from embkeras.vectors.io.source import Source
+from embkeras.vectors.words import Words
 
 MOST_DEFLATED = 1032  # times smaller than it was: deflate cannot do better
 _BYTES = 1 << 22  # of words, looked at together

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from embkeras.vectors.gathered_words import Words, hash_filter
 from embkeras.vectors.io.request import Request, keyed_vectors
 from embkeras.vectors.io.source import Source
 from embkeras.vectors.io.table import without_rows
 from embkeras.vectors.store import KeyedVectors
+from embkeras.vectors.words import Words, hash_filter
 
 
 class Selection:

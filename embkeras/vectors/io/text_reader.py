@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from embkeras.errors import VectorFileError
-from embkeras.vectors.gathered_words import Words, hash_filter
 from embkeras.vectors.io.blocks import Block, Fields
 from embkeras.vectors.io.lines import Lines
 from embkeras.vectors.io.request import Request, keyed_vectors
@@ -17,6 +16,7 @@ from embkeras.vectors.io.source import Source, Stream
 from embkeras.vectors.io.table import Table, without_rows
 from embkeras.vectors.io.text_shape import NUMBER, VALUE_AT_END, other_count, shape_of, unexpected
 from embkeras.vectors.store import KeyedVectors
+from embkeras.vectors.words import Words, hash_filter
 
 _NUMERALS = b"0123456789+-.eE"  # float() reads more than these: underscores, white space around a number
 BLOCK = 5 << 17  # bytes: one thread would be quicker with less, but two wait for each other at each step of a block

@@ -15,11 +15,11 @@ import numpy as np
 
 from embkeras._arrays import BLOCK
 from embkeras.errors import VectorFileError
-from embkeras.vectors.gathered_words import Words
 from embkeras.vectors.io.request import Request
 from embkeras.vectors.io.selection import GrowingTable, Selection
 from embkeras.vectors.io.source import HEAD, Source, Stream
 from embkeras.vectors.store import KeyedVectors
+from embkeras.vectors.words import Words
 
 FORMAT = "word2vec-binary"
 _HEADER = re.compile(rb"([0-9]{1,18})[ \t]+([0-9]{1,18})[ \t]*\r?\n")

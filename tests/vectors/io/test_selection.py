@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from embkeras.errors import ArgumentError, VectorFileError
-from embkeras.vectors.gathered_words import Words
 from embkeras.vectors.io.request import Request
 from embkeras.vectors.io.selection import GrowingTable, Selection
+from embkeras.vectors.words import Words
 
 
 def keep(selection, raws):
