@@ -338,7 +338,7 @@ class Words:
 
 
 def hash_filter(words: Collection[str]) -> Callable[[np.ndarray], np.ndarray]:
-    """A function that says for hashes (uint64) whether they may belong to one of `words`: True for all that do, and few others."""
+    """A function that says which hashes (uint64) may belong to one of `words`: True for all that do, and for few others."""
     bits = max(10, (_SPARSE * len(words)).bit_length())
     shift = np.uint64(64 - bits)
     places = np.zeros(1 << bits, bool)

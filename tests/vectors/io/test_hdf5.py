@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from embkeras import KeyedVectors, Vocabulary, align, load_vectors, save_vectors
 from embkeras.errors import ArgumentError, VectorFileError
-from embkeras.vectors import packed_words
+from embkeras.vectors import words as words_module
 from embkeras.vectors.io import hdf5
 from embkeras.vectors.io.hdf5 import check_store
 from tests.properties import PROPERTY, TEXTS, comes_back, finite_bits
@@ -104,7 +104,7 @@ def test_words_and_limit_copy_rows(path):
 
 def test_equal_hashes_are_told_apart(tmp_path, monkeypatch):
     """Words of one hash are found by their bytes, and a word that is not there is not found."""
-    monkeypatch.setattr(packed_words, "stored_hash", lambda raw: len(raw) % 2 * (2**64 - 1))
+    monkeypatch.setattr(words_module, "stored_hash", lambda raw: len(raw) % 2 * (2**64 - 1))
     loaded = load_vectors(save_vectors(KeyedVectors(WORDS, MATRIX), tmp_path / "v.h5"))
     assert loaded.rows_of([*WORDS, "wörd 51", "x"]).tolist() == [*range(50), -1, -1]
     assert [loaded.key_to_index[word] for word in WORDS] == list(range(50))
