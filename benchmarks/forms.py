@@ -25,14 +25,14 @@ from machine import machine_line
 from train_step import compiled_step
 
 import embkeras as ek
-from embkeras.app import material as datasets
+from embkeras.app import material
 
 BATCH, TIME, TURN, UNCOUNTED = 32, 50, 10, 2
 
 
 def aligned_glove() -> ek.AlignedMatrix:
     """GloVe behind padding and [UNK]; every 20th word counts as not found, so that "oov" has rows to train."""
-    matrix, words = datasets.glove_paths()
+    matrix, words = material.glove_paths()
     vectors = ek.load_vectors(matrix, words_file=words)
     vocabulary = ek.Vocabulary(["", "[UNK]", *vectors.words])
     values = np.concatenate([np.zeros((2, vectors.vector_size), np.float32), vectors.matrix])

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from machine import machine_line
 
-from embkeras.app import material as datasets
+from embkeras.app import material
 
 BUCKETS = 500_000
 STEP = 7919  # rows between those that stand side by side; prime, so that no two rows are alike
@@ -45,7 +45,7 @@ def glove() -> tuple[list[str], np.ndarray]:
     """The real words and values."""
     import pyarrow.parquet
 
-    matrix, words = datasets.glove_paths()
+    matrix, words = material.glove_paths()
     table = pyarrow.parquet.read_table(words)
     strings = next(i for i, kind in enumerate(table.schema.types) if "string" in str(kind))
     return table.column(strings).to_pylist(), np.load(matrix, mmap_mode="r")
@@ -366,7 +366,7 @@ def compare(task: str, path: Path, label: str, rounds: int, words_file: Path) ->
 def main() -> None:
     """Make the files, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=datasets.cache_folder() / "load_vectors", help="for the files")
+    parser.add_argument("--folder", type=Path, default=material.cache_folder() / "load_vectors", help="for the files")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one file of 40,000 x 100 a task")
     parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS), help="tasks")

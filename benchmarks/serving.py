@@ -302,13 +302,13 @@ def precision(epochs: int, seeds: int) -> None:
     import keras
 
     import embkeras as ek
-    from embkeras.app import material as datasets
-    from embkeras.app.preparation import Settings, prepare
+    from embkeras.app import material
+    from embkeras.app.pipeline import Settings, prepare
     from embkeras.text.labelled import labelled, split
 
     try:
-        matrix, words = datasets.glove_paths()
-        rated = datasets.tweets()
+        matrix, words = material.glove_paths()
+        rated = material.tweets()
     except ek.errors.EmbkerasError as error:
         print(f"\nfloat16 and int8 are left out: {error}")
         return

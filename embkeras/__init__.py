@@ -1,8 +1,8 @@
-"""embkeras: pre-trained word vectors in Keras, from the vector file to a SavedModel that is asked in integer ids.
+"""embkeras: pre-trained word vectors in Keras, from the vector file to a SavedModel that takes token ids.
 
-    vector file -> aligned matrix -> Embedding layer -> schedule of trainability -> drift measured -> SavedModel
+    vector file -> aligned matrix -> embedding layer -> training schedule -> drift report -> SavedModel
 
-TensorFlow is loaded by the first name that needs it, not by `import embkeras`.
+`import embkeras` does not import TensorFlow; the first name that needs it does.
 """
 
 import importlib
@@ -12,7 +12,7 @@ from embkeras import errors
 
 __version__ = "0.1.0"
 
-# public name -> the module that holds it
+# public name -> the module that defines it
 _WITHOUT_KERAS = {
     "AlignedMatrix": "vectors.align",
     "DriftReport": "drift.report",
@@ -56,7 +56,7 @@ _WITH_KERAS = {
 }
 __all__ = sorted(["errors", *_WITHOUT_KERAS, *_WITH_KERAS])
 
-if TYPE_CHECKING:  # so that editors see what __getattr__ gives
+if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ imports on demand
     from embkeras.drift.plots import plot_comparison, plot_coverage, plot_drift, plot_training
     from embkeras.drift.report import DriftReport, drift_report
     from embkeras.experiments.runs import compare_strategies

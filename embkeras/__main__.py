@@ -1,4 +1,4 @@
-"""`python -m embkeras` is the command `embkeras`."""
+"""`python -m embkeras` runs the command `embkeras`."""
 
 import sys
 

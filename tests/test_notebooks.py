@@ -5,22 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from embkeras.app import material as datasets
+from embkeras.app import material
 from embkeras.errors import MissingDependencyError
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
-def material_is_there() -> bool:
+def material_is_available() -> bool:
     """Whether vectors and tweets can be read without a network."""
     try:
-        datasets.glove_paths()
+        material.glove_paths()
     except MissingDependencyError:
         return False
-    return datasets.tweets_are_cached()
+    return material.tweets_are_cached()
 
 
-@pytest.mark.skipif(not material_is_there(), reason="vectors or tweets are not here: run `embkeras demo --quick` once")
+@pytest.mark.skipif(not material_is_available(), reason="no vectors or tweets: run `embkeras demo --quick` once")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path):
     """The cells run in order, in one namespace."""

@@ -1,1 +1,1 @@
-"""The commands: parse, run the pipeline, print."""
+"""The command line: commands, pipeline, demo data, and what is printed."""

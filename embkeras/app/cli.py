@@ -1,30 +1,44 @@
-"""The commands: parse, call, print."""
+"""The commands: parse the arguments, call the library, print the result.
+
+Nothing heavy is imported at the top: `embkeras --help` and the commands on vector files start without TensorFlow.
+"""
 
 import argparse
 import importlib
 import os
+import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from embkeras import __version__
-from embkeras.errors import ArgumentError, EmbkerasError
+from embkeras.errors import ArgumentError, EmbkerasError, VectorFileError
 from embkeras.keras_compat.registration import check_backend
+
+if TYPE_CHECKING:
+    from embkeras.app.pipeline import Settings
 
 ARCHITECTURES = ("lstm", "cnn", "mean")
 
+Run = Callable[[argparse.Namespace], None]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 when it went well, 2 with one line on standard error for bad input, 130 when interrupted."""
+    """Run a command.
+
+    Returns:
+        0 on success, 2 for bad input (with one line on standard error), 130 when interrupted, 141 when the reader of
+        the output has gone.
+    """
     options = _parser().parse_args(arguments)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows "?"
-    usual, warnings.formatwarning = warnings.formatwarning, partial(_one_line, options.command)
+    original_format = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"embkeras {options.command}: warning: {message}\n"
     try:
         if options.tensorflow:
             if options.command != "predict":
@@ -33,38 +47,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
         sys.stdout.flush()
     except EmbkerasError as error:
-        print(f"embkeras {options.command}: {error}", file=sys.stderr)
+        print(f"embkeras {options.command}: {_with_flags(str(error), options)}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # whoever read our output has gone: `embkeras predict ... | head -1`
+    except BrokenPipeError:  # the reader has gone: `embkeras predict ... | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:  # such as standard output on a full disk
+    except OSError as error:  # for example: standard output is on a full disk
         print(f"embkeras {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"embkeras {options.command}: interrupted", file=sys.stderr)
         return 130
     finally:
-        warnings.formatwarning = usual
+        warnings.formatwarning = original_format
     return 0
 
 
-def _one_line(command: str, message: Warning | str, *_: Any, **__: Any) -> str:
-    return f"embkeras {command}: warning: {message}\n"
+def _with_flags(message: str, options: argparse.Namespace) -> str:
+    """The library's message with this command's flags for Python arguments: `--overwrite` for `overwrite=True`."""
+
+    def as_flag(match: re.Match[str]) -> str:
+        name, value, rest = match.groups()
+        if name not in vars(options):
+            return match[0]
+        return f"--{'no-' if value == 'False' else ''}{name.replace('_', '-')}{' ' if rest else ''}"
+
+    return re.sub(r"(?<![^\s(])([a-z_]+)=(True|False)?(?=(\w|['\"])?)", as_flag, message)
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as all of ours are."""
+    """A parser whose errors are one line, like all errors of the commands."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong and where to read on."""
+        """Print what is wrong and how to get help, and exit."""
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="embkeras",
-        description="Pre-trained word vectors in Keras: freeze, unfreeze, measure the drift, serve integer ids.",
+        description="Pre-trained word vectors in Keras: freeze, unfreeze, measure the drift, serve token ids.",
         epilog="Example: embkeras demo",
     )
     parser.add_argument("--version", action="version", version=f"embkeras {__version__}")
@@ -75,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_command(
-    commands: Any, name: str, run: Any, summary: str, example: str, *, tensorflow: bool = True
+    commands: Any, name: str, run: Run, summary: str, example: str, *, tensorflow: bool = True
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(
         name,
@@ -89,131 +111,120 @@ def _add_command(
 
 
 def _add_training(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--architecture", choices=ARCHITECTURES, default="lstm", help="what reads the vectors (lstm)")
-    command.add_argument("--epochs", type=int, help="epochs of training (8)")
-    command.add_argument(
-        "--unfreeze-at", type=int, metavar="EPOCH", help="first epoch, counted from 0, in which the table moves (3)"
-    )
-    command.add_argument("--seeds", type=int, metavar="N", help="trainings of each strategy in the comparison (3)")
-    command.add_argument(
-        "--with-config", action="store_true", help="write settings for TensorFlow Serving beside the model"
-    )
+    add = command.add_argument
+    add("--architecture", choices=ARCHITECTURES, default="lstm", help="layers after the embedding (lstm)")
+    add("--epochs", type=int, help="epochs of training (8)")
+    add("--unfreeze-at", type=int, metavar="EPOCH", help="first epoch, from 0, in which the table trains (3)")
+    add("--seeds", type=int, metavar="N", help="trainings per strategy in the comparison (3)")
+    add("--with-config", action="store_true", help="write settings for TensorFlow Serving next to the model")
 
 
 def _add_demo(commands: Any) -> None:
-    command = _add_command(
-        commands, "demo", _demo, "The whole way on GloVe vectors and tweets rated by people.", "embkeras demo --seeds 5"
-    )
+    summary = "Run the whole pipeline on GloVe vectors and tweets rated by people."
+    command = _add_command(commands, "demo", _demo, summary, "embkeras demo --seeds 5")
     _add_training(command)
-    command.add_argument("--quick", action="store_true", help="a smaller run of the same: fewer tweets, epochs, words")
+    command.add_argument("--quick", action="store_true", help="a smaller run: fewer tweets, epochs and words")
     command.add_argument(
-        "--out", type=_folder, default=Path("saved_models", "tweets"), help="folder of the model (saved_models/tweets)"
+        "--out", type=_folder, default=Path("saved_models", "tweets"), help="model folder (saved_models/tweets)"
     )
 
 
 def _add_train(commands: Any) -> None:
-    command = _add_command(
-        commands,
-        "train",
-        _train,
-        "The whole way on your own labelled texts and vectors.",
+    summary = "Run the whole pipeline on your own labelled texts and vectors."
+    example = (
         "embkeras train reviews.csv --text review --label stars --vectors glove.6B.50d.txt --unfreeze-at 3 "
-        "--out saved_models/reviews",
+        "--out saved_models/reviews"
     )
-    command.add_argument("file", type=Path, help="CSV, TSV, JSON Lines, or Sentiment140's CSV")
-    command.add_argument("--text", metavar="COLUMN", help="column with the text; needed but for Sentiment140")
-    command.add_argument("--label", metavar="COLUMN", help="column with the label; needed but for Sentiment140")
-    command.add_argument(
-        "--vectors", type=Path, required=True, metavar="PATH", help="GloVe or word2vec text, .vec, .npy"
-    )
-    command.add_argument("--words-file", type=Path, metavar="PATH", help="for .npy vectors: the list of words")
-    command.add_argument("--encoding", help="of FILE (utf-8; latin-1 for Sentiment140)")
-    command.add_argument("--skip-empty", action="store_true", help="leave out rows with an empty text or label")
-    command.add_argument("--no-quotes", action="store_true", help='take " in FILE for an ordinary mark')
-    command.add_argument("--compare", action="store_true", help="also train frozen, fine-tuned and random, and compare")
-    command.add_argument("--out", type=_folder, required=True, metavar="FOLDER", help="folder of the model")
+    command = _add_command(commands, "train", _train, summary, example)
+    add = command.add_argument
+    add("file", type=Path, help="CSV, TSV, JSON Lines, or Sentiment140's CSV")
+    add("--text", metavar="COLUMN", help="column with the text (not needed for Sentiment140)")
+    add("--label", metavar="COLUMN", help="column with the label (not needed for Sentiment140)")
+    add("--vectors", type=Path, required=True, metavar="PATH", help="vectors in any format that load_vectors reads")
+    add("--words-file", type=Path, metavar="PATH", help="list of words for .npy vectors")
+    add("--encoding", help="text encoding of FILE (utf-8; latin-1 for Sentiment140)")
+    add("--skip-empty", action="store_true", help="skip rows with an empty text or label")
+    add("--no-quotes", dest="quotes", action="store_false", help='treat " in FILE as an ordinary character')
+    add("--compare", action="store_true", help="also train frozen, fine-tuned and random vectors, and compare")
+    add("--out", type=_folder, required=True, metavar="FOLDER", help="model folder")
     _add_training(command)
 
 
 def _add_predict(commands: Any) -> None:
-    command = _add_command(
-        commands,
-        "predict",
-        _predict,
-        "Label texts with an exported model.",
-        'embkeras predict saved_models/tweets "what a lovely day" "this is awful"',
-    )
-    command.add_argument("path", type=Path, help="folder of the model")
+    example = 'embkeras predict saved_models/tweets "what a lovely day" "this is awful"'
+    command = _add_command(commands, "predict", _predict, "Classify texts with an exported model.", example)
+    command.add_argument("path", type=Path, help="model folder")
     command.add_argument("texts", nargs="+", metavar="TEXT", help="a text")
 
 
 def _add_check(commands: Any) -> None:
-    summary = "Ask an exported model in many ways whether it answers as it should: padding, batches, bad ids, texts."
+    summary = "Check the answers of an exported model: padding, batches, ids outside the table, texts."
     command = _add_command(commands, "check", _check, summary, "embkeras check saved_models/tweets")
-    command.add_argument("path", type=Path, help="the model's folder, or that of one version")
+    command.add_argument("path", type=Path, help="model folder, or the folder of one version")
 
 
 def _add_vectors(command: argparse.ArgumentParser) -> None:
-    """What says how a file of vectors is read."""
-    command.add_argument("file", type=Path, help="vectors in any format that load_vectors reads")
-    command.add_argument("--format", metavar="NAME", help="of FILE (found by its content)")
-    command.add_argument("--words-file", type=Path, metavar="PATH", help="for .npy and .keras: the list of words")
-    command.add_argument("--member", metavar="NAME", help="of a .zip of several files, or the layer of a .keras model")
-    command.add_argument("--encoding", default="utf-8", help="of the words in FILE (utf-8)")
+    """How to read a vector file."""
+    add = command.add_argument
+    add("file", type=Path, help="vectors in any format that load_vectors reads")
+    add("--format", metavar="NAME", help="format of FILE (detected from its contents)")
+    add("--words-file", type=Path, metavar="PATH", help="list of words for .npy and .keras files")
+    add("--member", metavar="NAME", help="file in a .zip with several, or layer of a .keras model")
+    add("--encoding", default="utf-8", help="text encoding of the words in FILE (utf-8)")
 
 
 def _add_convert(commands: Any) -> None:
-    summary = "Write a file of vectors in another format: .txt, .vec, .npy and others, by the name's ending."
+    summary = "Convert a vector file to another format, chosen by the file name: .txt, .vec, .npy and others."
     example = "embkeras convert glove.6B.100d.txt glove.6B.100d.npy"
-    command = _add_command(commands, "convert", partial(_files, "convert"), summary, example, tensorflow=False)
+    command = _add_command(commands, "convert", _convert, summary, example, tensorflow=False)
     _add_vectors(command)
-    command.add_argument("out", type=Path, help="the file to write")
-    command.add_argument("--to", metavar="NAME", help="format of OUT, if its name does not tell it")
-    command.add_argument("--errors", choices=("strict", "replace", "skip"), default="strict", help="(strict)")
-    command.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the values (float32)")
-    command.add_argument("--limit", type=int, metavar="N", help="only the first N rows")
-    command.add_argument("--overwrite", action="store_true", help="replace OUT where it exists")
+    add = command.add_argument
+    add("out", type=Path, help="the file to write")
+    add("--to", metavar="NAME", help="format of OUT, where its name does not show it")
+    add("--errors", choices=("strict", "replace", "skip"), default="strict", help="for words that can't be decoded")
+    add("--dtype", choices=("float32", "float16"), default="float32", help="type of the values (float32)")
+    add("--limit", type=int, metavar="N", help="only the first N rows")
+    add("--overwrite", action="store_true", help="replace OUT if it exists")
 
 
 def _add_inspect(commands: Any) -> None:
-    summary = "What a file of vectors holds: format, rows, width, whether its header is true, odd words, norms."
-    example = "embkeras inspect wiki.en.vec"
-    _add_vectors(_add_command(commands, "inspect", partial(_files, "inspect"), summary, example, tensorflow=False))
+    summary = "Report what a vector file contains: format, rows, width, header, unusual words, norms."
+    command = _add_command(commands, "inspect", _inspect, summary, "embkeras inspect wiki.en.vec", tensorflow=False)
+    _add_vectors(command)
 
 
 def _add_coverage(commands: Any) -> None:
-    summary = "How much of a text the words of a file of vectors cover, and what is missing."
+    summary = "Report how much of a text the words of a vector file cover, and which words are missing."
     example = "embkeras coverage glove.6B.50d.txt --text reviews.csv --column review"
-    command = _add_command(commands, "coverage", partial(_files, "coverage"), summary, example, tensorflow=False)
+    command = _add_command(commands, "coverage", _coverage, summary, example, tensorflow=False)
     _add_vectors(command)
-    command.add_argument(
-        "--text", type=Path, required=True, metavar="CORPUS", help="CSV, TSV, JSON Lines, or any file, read by lines"
-    )
-    command.add_argument("--column", metavar="NAME", help="column with the text; needed but for files read by lines")
-    command.add_argument("--text-encoding", metavar="ENCODING", help="of CORPUS (utf-8)")
-    command.add_argument("--split", choices=("text", "spaces"), default="text", help="cut as train does, or at spaces")
+    add = command.add_argument
+    add("--text", type=Path, required=True, metavar="CORPUS", help="CSV, TSV, JSON Lines, or any file, line by line")
+    add("--column", metavar="NAME", help="column with the text (not needed for a file read line by line)")
+    add("--text-encoding", metavar="ENCODING", help="text encoding of CORPUS (utf-8)")
+    add("--split", choices=("text", "spaces"), default="text", help="tokenize as train does, or at spaces only (text)")
 
 
 def _start_tensorflow() -> None:
-    """Import TensorFlow without its start-up notes, which no setting silences; if it fails, they are shown."""
+    """Import TensorFlow without its start-up messages, which no setting silences; they are shown if the import fails."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as notes:
-        os.dup2(notes.fileno(), 2)
+    standard_error = os.dup(2)
+    with tempfile.TemporaryFile() as messages:
+        os.dup2(messages.fileno(), 2)
         try:
             check_backend()
             tensorflow = importlib.import_module("tensorflow")
         except EmbkerasError:
             raise
         except Exception:
-            notes.seek(0)
-            os.write(kept, notes.read())
+            messages.seek(0)
+            os.write(standard_error, messages.read())
             raise
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-    tensorflow.get_logger().setLevel("ERROR")  # it warns of the compiling that several trainings in a row need
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
+    tensorflow.get_logger().setLevel("ERROR")  # it warns about retracing, which several trainings in a row need
 
 
 def _folder(text: str) -> Path:
@@ -226,8 +237,8 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _settings(options: argparse.Namespace) -> Any:
-    from embkeras.app.preparation import QUICK, Settings
+def _settings(options: argparse.Namespace) -> "Settings":
+    from embkeras.app.pipeline import QUICK, Settings
 
     base = QUICK if getattr(options, "quick", False) else Settings()
     names = ("architecture", "epochs", "unfreeze_at", "seeds", "with_config")
@@ -237,45 +248,34 @@ def _settings(options: argparse.Namespace) -> Any:
     return replace(base, **given)
 
 
-def _demo(options: argparse.Namespace) -> None:
-    from embkeras.app import pipeline as workflow
+def _arguments(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in names}
 
-    workflow.demo(options.out, _settings(options), _say, quick=options.quick)
+
+_READING = ("format", "words_file", "member", "encoding")  # arguments of load_vectors
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from embkeras.app import pipeline
+
+    pipeline.demo(options.out, _settings(options), _say, quick=options.quick)
 
 
 def _train(options: argparse.Namespace) -> None:
-    from embkeras.app import pipeline as workflow
+    from embkeras.app import pipeline
 
     if options.seeds is not None and not options.compare:
-        raise ArgumentError("--seeds counts the trainings of a comparison: add --compare.")
-    workflow.train(
-        options.file,
-        options.vectors,
-        options.out,
-        _settings(options),
-        _say,
-        text=options.text,
-        label=options.label,
-        encoding=options.encoding,
-        skip_empty=options.skip_empty,
-        quotes=not options.no_quotes,
-        words_file=options.words_file,
-        compare=options.compare,
-    )
+        raise ArgumentError("--seeds is the number of trainings in the comparison: add --compare.")
+    names = ("text", "label", "encoding", "skip_empty", "quotes", "words_file", "compare")
+    pipeline.train(options.file, options.vectors, options.out, _settings(options), _say, **_arguments(options, *names))
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from embkeras.app import pipeline as workflow
-    from embkeras.app import printed as presentation
+    from embkeras.app.printed import predictions_text
+    from embkeras.serving.local import ExportedModel
 
-    table = workflow.predict(options.path, options.texts)
-    _say(presentation.predictions_text(table["text"], table["label"], table["probability"]))
-
-
-def _files(name: str, options: argparse.Namespace) -> None:
-    from embkeras.app import file_commands
-
-    getattr(file_commands, name)(options, _say)
+    table = ExportedModel(options.path).predict(options.texts)
+    _say(predictions_text(table["text"], table["label"], table["probability"]))
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -284,4 +284,39 @@ def _check(options: argparse.Namespace) -> None:
 
     check_saved_model(options.path)
     export = ExportedModel(options.path)
-    _say(f"{options.path}: answers as it should; {len(export.vocabulary):,} tokens, bad ids: {export.card['bad_ids']}")
+    size, policy = len(export.vocabulary), export.card["bad_ids"]
+    _say(f"{options.path}: all checks passed; {size:,} tokens, ids outside the table: {policy}")
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from embkeras.vectors.conversion import convert
+
+    more = _arguments(options, *_READING, "to", "overwrite", "errors", "dtype", "limit")
+    vectors = convert(options.file, options.out, **more)
+    source = vectors.provenance.format if vectors.provenance else "unknown"
+    _say(f"{options.out}: {len(vectors):,} words, width {vectors.vector_size}, from {source}")
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from embkeras.vectors.inspection import inspect_vectors
+
+    report = inspect_vectors(options.file, **_arguments(options, *_READING))
+    for line in report.lines():
+        _say(line)
+    if report.fault is not None:
+        raise VectorFileError(report.fault)
+
+
+def _coverage(options: argparse.Namespace) -> None:
+    from embkeras.app.printed import coverage_lines
+    from embkeras.text.labelled import read_texts
+    from embkeras.text.tokenizer import TWEETS, Tokenizer
+    from embkeras.vectors.fallbacks import FOR_TEXTS
+    from embkeras.vectors.inspection import text_coverage
+
+    texts = read_texts(options.text, options.column, encoding=options.text_encoding)
+    tokenizer = TWEETS if options.split == "text" else Tokenizer(lowercase=False)
+    reading = _arguments(options, *_READING)
+    covered = text_coverage(options.file, texts, tokenizer=tokenizer, fallbacks=FOR_TEXTS, **reading)
+    for line in coverage_lines(covered, "the text"):
+        _say(line)

