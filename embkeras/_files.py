@@ -21,6 +21,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _PREFIX = ".writing-embkeras-"
+_REPLACED = "replaced"  # inside the temporary folder: where a folder waits while another takes its name
 
 
 @contextlib.contextmanager
@@ -57,7 +58,7 @@ def written_beside(
                     raise OutputError(f"Cannot write {str(path)!r}: it already exists.")
             for path in finished:
                 os.replace(nest / path.name, path)
-            _replace(beside, target, nest / "replaced")
+            _replace(beside, target, nest / _REPLACED / target.name)
     finally:
         shutil.rmtree(nest, ignore_errors=True)
         if lock is not None:
@@ -88,7 +89,10 @@ def _locked_nest(folder: Path) -> tuple[Path, int | None]:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what killed processes left in `folder`: the temporary folders on which no process holds a lock."""
+    """Remove what killed processes left in `folder`: the temporary folders on which no process holds a lock.
+
+    A folder that such a process had moved aside, and not yet replaced, gets its name back first.
+    """
     if fcntl is None:
         return
     for nest in folder.glob(f"{_PREFIX}*"):
@@ -96,6 +100,9 @@ def remove_abandoned(folder: Path) -> None:
             descriptor = os.open(nest, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for replaced in (nest / _REPLACED).glob("*"):
+                    if not os.path.lexists(folder / replaced.name):
+                        os.replace(replaced, folder / replaced.name)
                 shutil.rmtree(nest, ignore_errors=True)
             finally:
                 os.close(descriptor)
@@ -105,6 +112,7 @@ def _replace(beside: Path, target: Path, aside: Path) -> None:
     """Rename `beside` to `target`; a folder in its place moves `aside`, and comes back if anything goes wrong."""
     try:
         if target.is_dir() and beside.is_dir():  # no system replaces a folder that is not empty
+            aside.parent.mkdir()
             os.replace(target, aside)
         os.replace(beside, target)
     except BaseException:

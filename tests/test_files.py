@@ -180,6 +180,21 @@ def test_folder_of_a_killed_process_is_removed_by_the_next_write(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["a.txt", "b.txt"]
 
 
+def test_replaced_folder_of_a_killed_process_comes_back(tmp_path):
+    """Killed between its two renames, a process leaves no folder of that name: the next write gives the old one back."""
+    code = "import os, sys; from embkeras._files import written_beside\nreal = os.replace\n"
+    code += "def replace(source, target):\n    real(source, target)\n    os._exit(9)\n"
+    code += "os.replace = replace\nwith written_beside(sys.argv[1]) as beside: beside.mkdir()"
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "part").write_text("old")
+    killed = subprocess.run([sys.executable, "-c", code, tmp_path / "model"], timeout=60)
+    assert killed.returncode == 9 and not (tmp_path / "model").exists()
+    with written_beside(tmp_path / "other") as beside:
+        beside.write_text("new")
+    assert (tmp_path / "model" / "part").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["model", "other"]
+
+
 def test_folder_of_a_live_process_is_left_alone(tmp_path):
     """Another process that is still writing in the same folder finishes its file."""
     with _writer(tmp_path / "a.txt", "wait") as other:
