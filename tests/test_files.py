@@ -115,7 +115,7 @@ def test_replaced_folder_comes_back_if_the_rename_fails(tmp_path, monkeypatch, e
     real = os.replace
 
     def replace(source, destination):
-        if destination == target and source.name == "model":
+        if destination == target and source.parent.name != "replaced":
             raise error
         real(source, destination)
 
