@@ -2,13 +2,13 @@
 
 import ast
 import functools
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import pytest
 
 import embkeras
+from tests.processes import run_python
 
 PACKAGE = Path(embkeras.__file__).parent
 FLOORS = {  # a wing, or a module at the top -> its floor
@@ -136,6 +136,14 @@ def test_unknown_name_is_an_attribute_error():
 def test_import_and_help_load_no_tensorflow(statement):
     """`import embkeras` and `--help` stay light: measured by what is loaded, not by time."""
     code = f"import sys; {statement}; print(sorted({HEAVY!r} & set(sys.modules)))"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert run_python("-c", code).stdout.strip() == "[]"
+
+
+def test_tests_start_processes_in_one_place():
+    """A process without a time limit hangs the suite; a forked one may, once TensorFlow has been imported."""
+    bare = re.compile(
+        r"\bsubprocess\.(run|Popen|call|check_\w+)\(|\bos\.(fork|posix_spawn|system)|\bpreexec[_]fn|import[ ]multiprocessing"
     )
+    tests = Path(__file__).parent
+    found = {path.relative_to(tests).as_posix() for path in tests.rglob("*.py") if bare.search(path.read_text("utf-8"))}
+    assert found == {"processes.py", "test_processes.py"}

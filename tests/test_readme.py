@@ -1,10 +1,9 @@
 """The code in the README runs as it stands there."""
 
 import re
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
+
+from tests.processes import run_python
 
 README = Path(__file__).parents[1] / "README.md"
 # What the reader has: a vector file, labelled texts, and ids of three kinds of them.
@@ -40,9 +39,6 @@ def test_the_python_blocks_run(tmp_path):
         + AFTER
         + fourth
     )
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_python("-c", script, cwd=tmp_path)
     assert (tmp_path / "saved_models" / "tweets" / "1" / "saved_model.pb").exists()
     assert not (tmp_path / "backup").exists()

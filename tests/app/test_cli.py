@@ -6,7 +6,6 @@ import json
 import os
 import random
 import re
-import subprocess
 import sys
 from argparse import Namespace
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ import pytest
 import embkeras as ek
 from embkeras.app import cli
 from embkeras.experiments.runs import Comparison
+from tests.processes import run_python
 
 GOOD, BAD = ["great", "lovely", "fine", "sweet"], ["awful", "poor", "bad", "sour"]
 NEUTRAL = ["film", "tea", "day", "song", "the", "a"]
@@ -51,13 +51,7 @@ def train(files, out, *more, text="review", label="stars", file="reviews.csv", v
 def trained(files, tmp_path_factory):
     """`embkeras train` run once in its own process, as by a user: its output and the model folder."""
     out = tmp_path_factory.mktemp("out") / "reviews"
-    done = subprocess.run(
-        [sys.executable, "-m", "embkeras", *train(files, out, "--compare", "--with-config")],
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_python("-m", "embkeras", *train(files, out, "--compare", "--with-config"), timeout=280)
     return done.stdout, done.stderr, out
 
 
@@ -244,29 +238,20 @@ def test_characters_missing_from_the_terminal(trained, monkeypatch):
 
 def test_other_backend_is_one_line(files, tmp_path):
     """Another Keras backend is refused before any work."""
-    done = subprocess.run(
-        [sys.executable, "-m", "embkeras", *train(files, tmp_path / "out")],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "KERAS_BACKEND": "jax"},
-        timeout=120,
-    )
-    assert done.returncode == 2
+    command = ("-m", "embkeras", *train(files, tmp_path / "out"))
+    done = run_python(*command, env={"KERAS_BACKEND": "jax"}, returncode=2)
     assert done.stderr.startswith("embkeras train: ") and done.stderr.count("\n") == 1
     assert "TensorFlow" in done.stderr and "KERAS_BACKEND='jax'" in done.stderr
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="file size limits are Unix")
+@pytest.mark.skipif(os.name != "posix", reason="file size limits are Unix")
 def test_full_disk_during_export_is_one_line(files, tmp_path):
     """TensorFlow's error for a full disk becomes one line, and no partial version is left."""
     code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)); import signal; "
     code += (
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from embkeras.app import cli; sys.exit(cli.main(sys.argv[1:]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *train(files, tmp_path / "out")], capture_output=True, text=True, timeout=280
-    )
-    assert done.returncode == 2, done.stderr
+    done = run_python("-c", code, *train(files, tmp_path / "out"), returncode=2, timeout=280)
     assert done.stderr.startswith("embkeras train: Cannot write") and done.stderr.count("\n") == 1
     assert not list((tmp_path / "out").iterdir())
 

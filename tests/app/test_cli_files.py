@@ -1,13 +1,12 @@
 """The commands on vector files: convert, inspect, coverage. They don't import TensorFlow."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 
 from embkeras import load_vectors
 from embkeras.app import cli
+from tests.processes import run_python
 
 VECTORS = "cat 3 4\ndog 0 0\nnew york 1 1\n"
 
@@ -153,10 +152,8 @@ def test_they_start_without_tensorflow(files, arguments):
     """Neither TensorFlow nor Keras is loaded or mentioned."""
     code = "import sys; from embkeras.app import cli; code = cli.main(sys.argv[1:]); "
     code += "print(sorted({'tensorflow', 'keras', 'matplotlib'} & set(sys.modules))); sys.exit(code)"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=files, timeout=120
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    done = run_python("-c", code, *arguments, cwd=files)
+    assert done.stderr == ""
     assert done.stdout.endswith("\n[]\n") and "TensorFlow" not in done.stdout
 
 
@@ -164,7 +161,5 @@ def test_repeated_words_are_one_line(files, capsys):
     """A warning is one line too."""
     (files / "twice.txt").write_text("a 1 2\na 3 4\n")
     code = "import sys; from embkeras.app import cli; sys.exit(cli.main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "convert", "twice.txt", "out.vec"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=files, timeout=120)
-    assert done.returncode == 0
+    done = run_python("-c", code, "convert", "twice.txt", "out.vec", cwd=files)
     assert done.stderr.startswith("embkeras convert: warning: 'twice.txt'") and done.stderr.count("\n") == 1

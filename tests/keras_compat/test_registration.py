@@ -1,8 +1,5 @@
 """Keras finds our classes in either import order, and other backends are refused."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +8,7 @@ import pytest
 import embkeras as ek
 from embkeras.keras_compat import registration
 from embkeras.text.vocabulary import Vocabulary
-
-
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run code in a new process."""
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
-    )
+from tests.processes import run_python
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +29,14 @@ def saved(tmp_path_factory):
 )
 def test_load_model_finds_our_classes(saved, imports):
     """Nothing but the two imports is needed before `load_model`."""
-    done = run_python(f"{imports}; print(type(keras.saving.load_model({str(saved)!r}).optimizer).__name__)")
+    done = run_python("-c", f"{imports}; print(type(keras.saving.load_model({str(saved)!r}).optimizer).__name__)")
     assert done.stdout.strip() == "RowWiseAdam", done.stderr[-500:]
 
 
 def test_other_backend_is_refused_in_one_line():
     """Using one of our Keras names under another backend says which one is needed."""
-    done = run_python(
-        "import embkeras\ntry: embkeras.RowWiseAdam\nexcept ImportError as error: print(error)", KERAS_BACKEND="numpy"
-    )
+    code = "import embkeras\ntry: embkeras.RowWiseAdam\nexcept ImportError as error: print(error)"
+    done = run_python("-c", code, env={"KERAS_BACKEND": "numpy"})
     assert done.stdout.strip() == "embkeras runs on Keras with the TensorFlow backend. Received: KERAS_BACKEND='numpy'."
 
 
@@ -62,7 +52,7 @@ print([name for name in sys.modules if name.startswith("embkeras.tables")])
 try: embkeras.RowWiseAdam
 except embkeras.errors.BackendError as error: print(error)
 """
-    done = run_python(code)
+    done = run_python("-c", code)
     expected = "[]\nembkeras runs on Keras with the TensorFlow backend. Received: KERAS_BACKEND='jax'."
     assert done.stdout.strip() == expected, done.stderr[-500:]
 

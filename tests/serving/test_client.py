@@ -21,6 +21,7 @@ from embkeras.errors import (
 )
 from embkeras.serving.client import ServingClient
 from embkeras.serving.text_encoder import Encoder
+from tests.processes import run_python, started
 from tests.serving.servers import (
     InTensorFlow,
     Model,
@@ -637,7 +638,7 @@ def test_rest_client_loads_no_tensorflow(folder, rest, runner):
         "print(ServingClient(sys.argv[1], encoder=sys.argv[2]).predict(['good day'])['label'][0])\n"
         "print(sorted({'tensorflow', 'keras', 'grpc'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code, rest, folder], capture_output=True, text=True, check=True)
+    done = run_python("-c", code, rest, folder)
     best = ["no", "so", "yes"][_wanted(runner, ["good day"])[0].argmax()]
     assert done.stdout.split("\n")[:2] == [best, "[]"]
 
@@ -645,12 +646,9 @@ def test_rest_client_loads_no_tensorflow(folder, rest, runner):
 def test_runtime_without_python_gives_the_same_scores(folder, encoder, runner):
     """TensorFlow's C API behind gRPC, in a process of its own: the runtime that TensorFlow Serving wraps."""
     pytest.importorskip("tensorflow_serving")
-    command = [sys.executable, "-m", "tests.serving.c_api_server", folder, "mood"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        try:
-            url = f"grpc://127.0.0.1:{int(process.stdout.readline())}"
-            with ServingClient(url, encoder=encoder, batch_size=2) as client:
-                table = client.predict(TEXTS)
-        finally:
-            process.kill()
+    command = (sys.executable, "-m", "tests.serving.c_api_server", folder, "mood")
+    with started(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        url = f"grpc://127.0.0.1:{int(process.stdout.readline())}"
+        with ServingClient(url, encoder=encoder, batch_size=2) as client:
+            table = client.predict(TEXTS)
     np.testing.assert_allclose(table["probability"], _wanted(runner).max(axis=1), atol=1e-5)

@@ -1,8 +1,6 @@
 """export_saved_model: ids in, named scores out, one copy of the table."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -14,6 +12,7 @@ import embkeras as ek
 from embkeras import serving
 from embkeras.errors import ArgumentError, OutputError, SavedModelError
 from embkeras.serving import export
+from tests.processes import run_python
 
 V, D = 40, 6
 
@@ -405,6 +404,6 @@ def test_server_config_needs_a_plain_name(model, vocabulary, tmp_path):
 def test_clients_come_from_the_package():
     """`from embkeras.serving import Encoder`, without TensorFlow."""
     code = "import sys; from embkeras.serving import Encoder, ServingClient; assert 'tensorflow' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    run_python("-c", code)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         serving.nothing  # noqa: B018

@@ -1,13 +1,12 @@
 """What an export does with requests that are wrong: an error or the answer of "[UNK]", never a crash."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-from tests.serving.make_golden import FOLDER, ROOT
+from tests.processes import run_python
+from tests.serving.make_golden import FOLDER
 from tests.serving.malformed import Judge, Malformed
 
 COUNT = 10_000
@@ -17,10 +16,7 @@ SIGNATURE = {"outside", "wrong_type", "wrong_rank", "empty", "long"}
 
 def test_ten_thousand_malformed_requests():
     """Through the C API and the signature, in one process; the last requests are answered as the first were."""
-    command = [sys.executable, "-m", "tests.serving.malformed", str(FOLDER / "1"), str(COUNT), "6"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert not done.returncode, done.stderr[-2000:]
-    counts = json.loads(done.stdout)
+    counts = json.loads(run_python("-m", "tests.serving.malformed", FOLDER / "1", COUNT, "6").stdout)
     assert sum(counts["c_api"].values()) + sum(counts["tensorflow"].values()) == COUNT
     for runtime, kinds in (("c_api", C_API), ("tensorflow", SIGNATURE)):
         assert {name.split(":")[0] for name in counts[runtime]} == kinds

@@ -20,8 +20,9 @@ import embkeras as ek
 from embkeras.serving import ask
 from embkeras.serving.check import check_saved_model
 from embkeras.serving.client import ServingClient
+from tests.processes import run_python, started
 from tests.serving.c_api import CApiError, Session
-from tests.serving.make_golden import EXPECTED, FOLDER, ROOT, TEXTS, golden_model
+from tests.serving.make_golden import EXPECTED, FOLDER, TEXTS, golden_model
 
 MODEL_SERVER = shutil.which("tensorflow_model_server")
 ARCHITECTURES = ("mean", "cnn", "lstm")
@@ -79,9 +80,7 @@ def refusing(aligned, vocabulary, tmp_path_factory):
 
 def run(module, *arguments, stdin=""):
     """The lines that a program of the tests prints."""
-    command = [sys.executable, "-m", f"tests.serving.{module}", *map(str, arguments)]
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert not done.returncode, done.stderr[-2000:]
+    done = run_python("-m", f"tests.serving.{module}", *arguments, stdin=stdin)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -189,11 +188,8 @@ def test_openvino_says_nan_where_it_drops_the_refusal(refusing):
 @contextmanager
 def server(*command, ready):
     """A server in a process of its own; `ready` gets the process and gives what there is to ask."""
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        try:
-            yield ready(process)
-        finally:
-            process.terminate()
+    with started(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        yield ready(process)
 
 
 def predict(stub, signature, **inputs):
@@ -317,9 +313,8 @@ def test_golden_export_answers_as_ever_with_tensorflow_alone(golden):
     """Neither Keras nor embkeras is needed where it is asked: in this process neither can be imported."""
     # TensorFlow imports Keras by itself where it finds it.
     alone = "import runpy, sys; sys.modules.update(keras=None, embkeras=None); runpy.run_path(sys.argv.pop(1), None, '__main__')"
-    command = [sys.executable, "-P", "-c", alone, ask.__file__, str(FOLDER / "1")]
     lines = "".join(f"{ids}\n" for ids in golden["token_ids"])
-    done = subprocess.run(command, input=lines, capture_output=True, text=True, check=True)
+    done = run_python("-P", "-c", alone, ask.__file__, FOLDER / "1", stdin=lines)
     scores = [json.loads(line) for line in done.stdout.splitlines()[:-1]]
     np.testing.assert_allclose(scores, golden["scores"], rtol=0, atol=1e-6)
 

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ import pytest
 import embkeras as ek
 from embkeras.errors import ArgumentError, SavedModelError, VocabularyError
 from embkeras.serving.text_encoder import Encoder, labelled
+from tests.processes import run_python
 
 VOCABULARY = ek.Vocabulary.from_texts(["good day", "bad day", "so so"])
 TEXTS = ["a good day", "bad", ""]
@@ -69,7 +68,7 @@ def test_neither_tensorflow_nor_keras_is_loaded(assets):
         "print(Encoder(sys.argv[1]).encode(['good day']).tolist(), ServingClient('http://h', model='m').model)\n"
         "print(sorted({'tensorflow', 'keras', 'grpc', 'tensorflow_serving'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code, assets], capture_output=True, text=True, check=True)
+    done = run_python("-c", code, assets)
     assert done.stdout.splitlines() == [f"{VOCABULARY.encode_batch(['good day']).tolist()} m", "[]"]
 
 

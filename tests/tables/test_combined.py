@@ -1,9 +1,5 @@
 """Several tables as one embedding layer."""
 
-import subprocess
-import sys
-import textwrap
-
 import keras
 import numpy as np
 import pytest
@@ -21,6 +17,7 @@ from embkeras.training.schedule.callback import TrainabilitySchedule, unfreeze_a
 from embkeras.training.schedule.phases import Phase
 from embkeras.vectors.align import AlignedMatrix
 from tests import tiny
+from tests.processes import run_python
 
 VOCABULARY = Vocabulary(["", "[UNK]", *(f"w{place}" for place in range(8))])
 IDS = np.arange(10)
@@ -327,9 +324,7 @@ _MIRRORED = """
 
 def test_under_mirrored_strategy(tmp_path):
     """Two replicas train to the weights of one, and a saved model comes back."""
-    code = textwrap.dedent(_MIRRORED).replace("PATH", str(tmp_path / "model.keras"))
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
-    assert ran.returncode == 0, ran.stderr[-2000:]
+    run_python("-c", _MIRRORED.replace("PATH", str(tmp_path / "model.keras")))
 
 
 # ---------------------------------------------------------------------------------------------------- files and exports

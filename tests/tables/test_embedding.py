@@ -1,9 +1,6 @@
 """PretrainedEmbedding: what it reads, what it writes down, and what it refuses."""
 
 import json
-import subprocess
-import sys
-import textwrap
 import warnings
 
 import h5py
@@ -18,6 +15,7 @@ from embkeras.tables.embedding import PretrainedEmbedding
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.optimizers.rules import RowWiseAdam
 from embkeras.vectors.align import AlignedMatrix
+from tests.processes import run_python
 
 IDS = np.array([[2, 3, 3, 0], [9, 1, 2, 2]])
 
@@ -486,10 +484,7 @@ _MIRRORED = """
 
 def test_under_mirrored_strategy():
     """On two replicas every copy of the table is filled, and training equals that on one."""
-    code = textwrap.dedent(_MIRRORED)
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    words = ran.stdout.split()
+    words = run_python("-c", _MIRRORED).stdout.split()
     numbers = dict(zip(words[::2], map(float, words[1::2]), strict=True))
     assert numbers["moved"] > 0.1 and numbers["apart"] < 1e-6 and numbers["unseen"] == 0
 

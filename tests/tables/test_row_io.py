@@ -1,8 +1,5 @@
 """Tables in and out in blocks: the same files as Keras' own, in either direction, without a second table."""
 
-import subprocess
-import sys
-import textwrap
 import tracemalloc
 
 import h5py
@@ -13,6 +10,7 @@ import pytest
 from embkeras.tables.builders import build_embedding
 from embkeras.tables.embedding import PretrainedEmbedding
 from embkeras.tables.row_io import copy_of_table, fill_table, load_table, row_blocks, save_table
+from tests.processes import run_python
 
 ROWS, WIDTH = 4_000, 250
 VALUES = np.random.default_rng(0).normal(size=(ROWS, WIDTH)).astype(np.float32)
@@ -295,9 +293,7 @@ _MIRRORED = """
 
 def test_under_mirrored_strategy(tmp_path):
     """Filling, saving and loading reach the table of every replica."""
-    code = textwrap.dedent(_MIRRORED).replace("PATH", str(tmp_path / "model.keras"))
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert ran.returncode == 0, ran.stderr[-2000:]
+    run_python("-c", _MIRRORED.replace("PATH", str(tmp_path / "model.keras")))
 
 
 def _layer(name, *, filled=True):

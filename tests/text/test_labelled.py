@@ -1,8 +1,6 @@
 """Labelled text: CSV, TSV, JSON Lines, Sentiment140, and the split."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
@@ -12,6 +10,7 @@ from hypothesis import strategies as st
 
 from embkeras.errors import DataError
 from embkeras.text.labelled import LabelledTexts, labelled, read_labelled, read_texts, split
+from tests.processes import run_python
 from tests.properties import PROPERTY
 
 
@@ -217,12 +216,7 @@ def test_order_of_classes_does_not_hang_on_the_hash_seed():
     """A label "nan" has its place, too, whatever order a set gives."""
     names = ["3", "nan", "1", "x", "NaN", "2"]
     code = f"from embkeras.text.labelled import labelled; print(labelled(['t'] * 12, {names * 2}).class_names)"
-    run = [
-        subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
-        )
-        for seed in "123"
-    ]
+    run = [run_python("-c", code, env={"PYTHONHASHSEED": seed}) for seed in "123"]
     assert {done.stdout.strip() for done in run} == {"('1', '2', '3', 'NaN', 'nan', 'x')"}
 
 

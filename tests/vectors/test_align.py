@@ -2,9 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 from functools import partial
 
 import numpy as np
@@ -16,6 +13,7 @@ from embkeras import AlignedMatrix, KeyedVectors, Vocabulary, align, load_vector
 from embkeras.errors import AlignmentError, ArgumentError, OutputError
 from embkeras.vectors import align as alignment
 from embkeras.vectors.postprocess import centre, reduce_width, unit_norm, weight_by_frequency
+from tests.processes import run_python
 from tests.properties import PROPERTY
 
 WORDS = ["cat", "dog", "car", "the"]
@@ -235,8 +233,7 @@ def test_killed_process_leaves_out_as_it_was(tmp_path, before):
         alignment.fill_oov = lambda *arguments, **more: os.kill(os.getpid(), signal.SIGKILL)
         align(KeyedVectors(["a"], np.ones((1, 2), "float32")), Vocabulary(["", "[UNK]", "a"]), out=sys.argv[1])
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), path], check=False)
-    assert done.returncode == -signal.SIGKILL
+    run_python("-c", code, path, returncode=-signal.SIGKILL)
     assert (path.read_bytes() if path.exists() else None) == before
 
 

@@ -1,9 +1,8 @@
 """gensim's vectors: in memory, and its saved files, which are not opened."""
 
 import re
+import shlex
 import shutil
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from embkeras import KeyedVectors, load_vectors
 from embkeras.errors import ArgumentError, VectorFileError
 from embkeras.vectors.from_gensim import read_gensim
+from tests.processes import run_python
 
 TEXTS = [["cat", "sat", "mat", "naïve"], ["the", "cat", "ran"]] * 20
 
@@ -57,8 +57,7 @@ def test_subwords_compose_as_gensim_does(models, word):
 def test_only_the_attributes_count():
     """gensim itself is not imported."""
     code = "import sys, embkeras.vectors.from_gensim; print('gensim' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    assert run_python("-c", code).stdout == "False\n"
     read = read_gensim(SimpleNamespace(index_to_key=("a",), vectors=np.ones((1, 2), "float32")))
     assert (read.words, read.matrix.tolist(), read.subwords) == (["a"], [[1, 1]], None)
 
@@ -110,7 +109,7 @@ def test_saved_file_is_refused_with_a_conversion_that_works(models, tmp_path, wh
     ) as error:
         load_vectors(path)
     command = command_of(error).replace("FILE", str(path))
-    subprocess.run(f"{sys.executable} {command}", shell=True, check=True, capture_output=True)
+    run_python(*shlex.split(command))
     loaded = load_vectors(f"{path}.vec")
     assert loaded.words == vectors.index_to_key
     np.testing.assert_array_equal(loaded.matrix, vectors.vectors)

@@ -1,9 +1,5 @@
 """What the row-wise family does around its rules: sums, clipping, decay, anchors, catching up, warming up."""
 
-import subprocess
-import sys
-import textwrap
-
 import keras
 import numpy as np
 import pytest
@@ -17,6 +13,7 @@ from embkeras.training.optimizers.rules import RowWiseAdagrad, RowWiseAdam, RowW
 from embkeras.training.schedule.callback import TrainabilitySchedule
 from embkeras.training.schedule.phases import Phase
 from tests import tiny
+from tests.processes import run_python
 
 
 def _layer():
@@ -320,10 +317,7 @@ _MIRRORED = """
 
 def test_under_mirrored_strategy():
     """On two replicas the weights are those of one, with every setting, and rows that are not seen stand still."""
-    script = textwrap.dedent(_MIRRORED)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    apart = [float(line) for line in done.stdout.split()]
+    apart = [float(line) for line in run_python("-c", _MIRRORED).stdout.split()]
     assert len(apart) == 2 and max(apart) <= 1e-6
 
 

@@ -1,8 +1,7 @@
-"""Trainings that are really killed: `python -m tests.training.resume.killed FOLDER` runs each of SCENARIOS to its end.
+"""A training that is really killed: `python -m tests.training.resume.killed FOLDER NUMBER` runs one of its processes.
 
-Every part of a scenario is a process of its own, which SIGKILL ends at the place that the scenario names; the last one
-is left to finish, and writes what it trained to FOLDER/<scenario>.npz. The processes are forked from one that has
-imported TensorFlow and run nothing, so that TensorFlow starts once.
+SIGKILL ends process NUMBER at the place that PLACES names. The last process runs to the end, writes what it trained to
+FOLDER/killed.npz, then trains without a backup to resume from, and writes that to FOLDER/never.npz.
 """
 
 import json
@@ -22,14 +21,15 @@ from embkeras.training.schedule.callback import unfreeze_at
 from tests import tiny
 
 STEPS, UNFREEZE, EPOCHS = 3, 2, 5
-# A place is (what happens, number): a step of the whole training that ended, an epoch that begins, or a save, all from 0.
-SCENARIOS = {
-    "never": [],
-    "before the toggle": [("step", 4)],
-    "right after the toggle": [("epoch", UNFREEZE), ("step", UNFREEZE * STEPS)],
-    "while the state is written": [("save", 0), ("save", 2)],
-    "again and again": [("step", 2), ("epoch", 1), ("step", 5), ("save", 1), ("step", 13)],
-}
+# A place is (event, number), all from 0: a step of the whole training that ended, an epoch that begins, or a save of this
+# process that is half done.
+PLACES = [
+    ("save", 0),  # no state to resume from
+    ("step", 4),  # in the epoch before the table thaws
+    ("epoch", UNFREEZE),  # right at the toggle
+    ("step", UNFREEZE * STEPS),  # right after it
+    ("save", 1),  # over the state before
+]
 
 
 class Killer(keras.callbacks.Callback):
@@ -63,7 +63,7 @@ def kill():
 
 
 def kill_in_save(number):
-    """Let the process die when some variables of its save `number` are written, and others not."""
+    """Let the process die when some variables of its save `number` are written, and others are not."""
     write, entries = state_file._write_variable, []
 
     def dying(entry, variable):
@@ -76,7 +76,7 @@ def kill_in_save(number):
     state_file._write_variable = dying
 
 
-def train(folder, what=None, number=None):
+def train(folder, place=(None, None)):
     """The script: Dropout, a table that thaws at a smaller rate, RowWiseAdam, data shuffled in each epoch."""
     keras.utils.set_random_seed(0)
     tf.config.experimental.enable_op_determinism()
@@ -85,8 +85,8 @@ def train(folder, what=None, number=None):
     net = keras.Model(ids, keras.layers.Dense(3, name="head", activation="softmax")(features), name="tiny")
     net.compile(RowWiseAdam(0.01), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     backup = ResumableBackup(folder)
-    if what == "save":
-        kill_in_save(number)
+    if place[0] == "save":
+        kill_in_save(place[1])
     schedule = unfreeze_at(UNFREEZE, "embedding", learning_rate=0.003)
     return net, net.fit(
         backup.batches((tiny.IDS, tiny.LABELS), 4),
@@ -94,39 +94,19 @@ def train(folder, what=None, number=None):
         verbose=0,
         shuffle=False,
         validation_data=(tiny.IDS, tiny.LABELS),
-        callbacks=[backup, schedule, Killer(what, number)],
+        callbacks=[backup, schedule, Killer(*place)],
     )
 
 
 def write(net, history, path):
-    """All that must be equal, and the process's other traces."""
+    """Every variable and the History."""
     variables = [*net.variables, *net.optimizer.variables]
     arrays = {f"{place} {each.path}": keras.ops.convert_to_numpy(each) for place, each in enumerate(variables)}
     np.savez(path, history=json.dumps([history.epoch, history.history]), **arrays)
 
 
-def in_a_child(work):
-    """Run a function in a process of its own; return how it ended, as `os.waitstatus_to_exitcode` has it."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-            os._exit(0)
-        finally:
-            sys.stderr.flush()
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def main(folder):
-    """All scenarios; how each of their processes ended goes to FOLDER/ends.json."""
-    ends = {}
-    for name, places in SCENARIOS.items():
-        state = folder / "states" / name
-        ends[name] = [in_a_child(lambda place=place, state=state: train(state, *place)) for place in places]
-        ends[name].append(in_a_child(lambda state=state, name=name: write(*train(state), folder / f"{name}.npz")))
-    (folder / "ends.json").write_text(json.dumps(ends), "utf-8")
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    folder, number = Path(sys.argv[1]), int(sys.argv[2])
+    write(*train(folder / "state", *PLACES[number : number + 1]), folder / "killed.npz")
+    keras.backend.clear_session()
+    write(*train(folder / "other state"), folder / "never.npz")

@@ -5,11 +5,8 @@ generators seeded anew, everything made again, in a fit that an exception ended.
 """
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
+import signal
 
 import keras
 import numpy as np
@@ -25,7 +22,8 @@ from embkeras.training.resume.backup import ResumableBackup
 from embkeras.training.schedule.callback import TrainabilitySchedule, unfreeze_at
 from embkeras.training.schedule.phases import Phase
 from tests import tiny
-from tests.training.resume.killed import SCENARIOS
+from tests.processes import run_python
+from tests.training.resume.killed import PLACES
 
 _EPOCHS = 5
 
@@ -99,26 +97,17 @@ def assert_equal_runs(run, other):
 # ---------------------------------------------------------------------------------------------- processes that are killed
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """What the scenarios of killed.py trained, and how their processes ended."""
-    folder = tmp_path_factory.mktemp("killed")
-    command = [sys.executable, "-m", "tests.training.resume.killed", str(folder)]
-    root = Path(__file__).parents[3]
-    subprocess.run(command, cwd=root, check=True, capture_output=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
-    return folder
-
-
-@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name != "never"])
-def test_killed_and_run_again_equals_never_killed(trained, scenario):
-    """SIGKILL where the scenario says; all variables and the History are equal bit for bit, and no file is left."""
-    ends = json.loads((trained / "ends.json").read_text("utf-8"))[scenario]
-    assert ends == [-9] * len(SCENARIOS[scenario]) + [0]
-    with np.load(trained / "never.npz") as whole, np.load(trained / f"{scenario}.npz") as again:
+def test_killed_and_run_again_equals_never_killed(tmp_path):
+    """SIGKILL five times in one training; all variables and the History are equal bit for bit, and no file is left."""
+    for number in range(len(PLACES)):
+        run_python("-m", "tests.training.resume.killed", tmp_path, number, returncode=-signal.SIGKILL)
+        assert (tmp_path / "state" / "state.npz").exists() == (number > 0)
+    run_python("-m", "tests.training.resume.killed", tmp_path, len(PLACES))
+    with np.load(tmp_path / "never.npz") as whole, np.load(tmp_path / "killed.npz") as again:
         assert again.files == whole.files
         for name in whole.files:
             assert again[name].tobytes() == whole[name].tobytes(), name
-    assert not (trained / "states" / scenario).exists()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["killed.npz", "never.npz"]
 
 
 # ------------------------------------------------------------------------------------------------------ settings of training

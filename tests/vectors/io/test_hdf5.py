@@ -2,9 +2,6 @@
 
 import pickle
 import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import h5py
@@ -18,6 +15,7 @@ from embkeras.errors import ArgumentError, VectorFileError
 from embkeras.vectors import words as words_module
 from embkeras.vectors.io import hdf5
 from embkeras.vectors.io.hdf5 import check_store
+from tests.processes import run_python
 from tests.properties import PROPERTY, TEXTS, comes_back, finite_bits
 
 GOLDEN = Path(__file__).parent / "golden" / "store_v1.h5"
@@ -179,8 +177,7 @@ def test_killed_in_the_middle_of_the_matrix(tmp_path, before):
         hdf5.first_nonfinite_row = die_later
         save_vectors(KeyedVectors([str(i) for i in range(20)], np.ones((20, 2), "float32")), sys.argv[1])
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), path], check=False)
-    assert done.returncode == -signal.SIGKILL
+    run_python("-c", code, path, returncode=-signal.SIGKILL)
     assert (path.read_bytes() if path.exists() else None) == before
 
 

@@ -2,9 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -13,6 +10,7 @@ from embkeras import KeyedVectors, Vocabulary, load_vectors, save_vectors
 from embkeras.app import material
 from embkeras.errors import ArgumentError, EmbkerasWarning, MissingDependencyError, OutputError, VectorFileError
 from embkeras.vectors.subwords import Subwords
+from tests.processes import run_python
 
 VECTORS = KeyedVectors(["the", "Cat", "dog"], np.array([[0.5, 1], [2, 0.25], [3, -1]], "float32"))
 
@@ -169,8 +167,7 @@ def test_killed_process_leaves_the_file_as_it_was(tmp_path, name, before):
         np.save = die
         save_vectors(vectors, sys.argv[1])
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), paths[0]], check=False)
-    assert done.returncode == -signal.SIGKILL
+    run_python("-c", code, paths[0], returncode=-signal.SIGKILL)
     assert [path.read_bytes() if path.exists() else None for path in paths] == [before, before]
 
 
