@@ -9,6 +9,7 @@ import pytest
 
 from embkeras._files import check_writable, written_beside
 from embkeras.errors import ArgumentError, DataError, OutputError
+from tests.processes import run_python, started
 
 WRITER = """
 import os, signal, sys
@@ -162,15 +163,10 @@ def test_other_values_than_paths_are_refused(path):
         check_writable(path)
 
 
-def _writer(target, what):
-    command = [sys.executable, "-c", WRITER, target, what]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
 def test_folder_of_a_killed_process_is_removed_by_the_next_write(tmp_path):
     """The target stays as it was, and what the process left is gone after the next write of any file there."""
     (tmp_path / "a.txt").write_text("before")
-    assert _writer(tmp_path / "a.txt", "die").wait(60) == -signal.SIGKILL
+    run_python("-c", WRITER, tmp_path / "a.txt", "die", returncode=-signal.SIGKILL)
     left = [path.name for path in tmp_path.iterdir() if path.name != "a.txt"]
     assert len(left) == 1 and left[0].startswith(".writing-")
     assert (tmp_path / "a.txt").read_text() == "before"
@@ -197,15 +193,13 @@ def test_replaced_folder_of_a_killed_process_comes_back(tmp_path):
 
 def test_folder_of_a_live_process_is_left_alone(tmp_path):
     """Another process that is still writing in the same folder finishes its file."""
-    with _writer(tmp_path / "a.txt", "wait") as other:
-        try:
-            assert other.stdout.readline() == "writing\n"
-            for _ in range(3):
-                with written_beside(tmp_path / "b.txt") as beside:
-                    beside.write_text("x")
-            other.communicate("go on\n", timeout=60)
-        finally:
-            other.kill()
+    command = (sys.executable, "-c", WRITER, tmp_path / "a.txt", "wait")
+    with started(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == "writing\n"
+        for _ in range(3):
+            with written_beside(tmp_path / "b.txt") as beside:
+                beside.write_text("x")
+        other.communicate("go on\n", timeout=60)
     assert (tmp_path / "a.txt").read_text() == "from the other process"
     assert sorted(os.listdir(tmp_path)) == ["a.txt", "b.txt"]
 
