@@ -183,8 +183,8 @@ def test_replaced_folder_of_a_killed_process_comes_back(tmp_path):
     code += "os.replace = replace\nwith written_beside(sys.argv[1]) as beside: beside.mkdir()"
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "part").write_text("old")
-    killed = subprocess.run([sys.executable, "-c", code, tmp_path / "model"], timeout=60)
-    assert killed.returncode == 9 and not (tmp_path / "model").exists()
+    run_python("-c", code, tmp_path / "model", returncode=9)
+    assert not (tmp_path / "model").exists()
     with written_beside(tmp_path / "other") as beside:
         beside.write_text("new")
     assert (tmp_path / "model" / "part").read_text() == "old"
