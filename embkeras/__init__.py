@@ -41,6 +41,7 @@ _WITH_KERAS = {
     "RowWiseAdam": "training.optimizers.rules",
     "RowWiseAdamW": "training.optimizers.rules",
     "RowWiseSGD": "training.optimizers.rules",
+    "Strategy": "experiments.strategies",
     "TrainabilitySchedule": "training.schedule.callback",
     "WordDropout": "tables.word_dropout",
     "build_classifier": "tables.builders",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.drift.plots import plot_comparison, plot_coverage, plot_drift, plot_training
     from embkeras.drift.report import DriftReport, drift_report
     from embkeras.experiments.runs import compare_strategies
+    from embkeras.experiments.strategies import Strategy
     from embkeras.serving.check import check_saved_model
     from embkeras.serving.client import ServingClient
     from embkeras.serving.export import export_saved_model

@@ -39,6 +39,7 @@ BESIDES = {"DriftReport", "ExportedModel", "PretrainedEmbedding", "Tokenizer", "
 BESIDES |= {
     "Encoder",
     "ServingClient",
+    "Strategy",
     "WordDropout",
     "change_vocabulary",
     "combine_embeddings",

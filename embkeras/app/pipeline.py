@@ -16,7 +16,8 @@ from embkeras.app import material, printed
 from embkeras.drift.plots import new_figure, plot_drift, plot_training
 from embkeras.drift.report import DriftReport, drift_report
 from embkeras.errors import AlignmentError, ArgumentError, MissingDependencyError
-from embkeras.experiments.runs import Data, Run, Strategy, compare_strategies, default_strategies, run_strategy
+from embkeras.experiments.runs import Data, Run, compare_strategies, recommendation, run_strategy
+from embkeras.experiments.strategies import Strategy, default_strategies
 from embkeras.serving.export import export_saved_model
 from embkeras.serving.local import ask_in_new_process, request_bytes
 from embkeras.tables.builders import build_classifier
@@ -164,11 +165,9 @@ def _run_pipeline(
     run = run_strategy(
         _builder(prepared, settings),
         prepared.data,
-        "phased",
         strategies["phased"],
         epochs=settings.epochs,
         batch_size=settings.batch_size,
-        layer=LAYER,
         callbacks=[monitor],
         verbose=1 if sys.stdout.isatty() else 2,
     )
@@ -232,24 +231,16 @@ def _builder(prepared: Prepared, settings: Settings) -> Callable[[Strategy], ker
 
     def build(strategy: Strategy) -> keras.Model:
         model = build_classifier(
-            prepared.aligned if strategy.pretrained else _random_vectors(prepared),
+            strategy.build_embedding(prepared.aligned),
             len(prepared.class_names),
             architecture=settings.architecture,
             units=settings.units,
             dropout=settings.dropout,
-            trainable=strategy.trainable,
         )
         model.compile(RowWiseAdam(settings.learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
         return model
 
     return build
-
-
-def _random_vectors(prepared: Prepared) -> AlignedMatrix:
-    """The start of a Keras Embedding without vectors, redrawn for each seed."""
-    random = np.array(keras.initializers.RandomUniform()(prepared.aligned.values.shape), np.float32)
-    random[prepared.vocabulary.padding_id] = 0
-    return AlignedMatrix(random, prepared.vocabulary)
 
 
 def _show_result(
@@ -258,8 +249,9 @@ def _show_result(
     labels = prepared.data.test[1]
     majority = f"always predicting the largest class: {np.bincount(labels).max() / len(labels):.1%}"
     if not compare:
+        scores = ", ".join(f"{name} {value:.1%}" for name, value in _scores(run).items())
         say(
-            f"\nResult on {len(labels):,} test texts: accuracy {run.accuracy:.1%}, F1 {run.f1:.1%} ({majority}); "
+            f"\nResult on {len(labels):,} test texts: {scores} ({majority}); "
             f"add --compare to compare with frozen, fine-tuned and random vectors"
         )
         return
@@ -267,17 +259,24 @@ def _show_result(
     comparison = compare_strategies(
         _builder(prepared, settings),
         prepared.data,
-        strategies=strategies,
+        strategies=strategies.values(),
         seeds=settings.seeds,
         done=[run],
         on_start=lambda name, seed: [_ProgressLine(f"{name}, seed {seed}")],
         epochs=settings.epochs,
         batch_size=settings.batch_size,
-        layer=LAYER,
     )
     say(f"\nResult on {len(labels):,} test texts ({majority})")
     say(printed.comparison_text(comparison.table))
-    say(comparison.recommendation)
+    say(recommendation(comparison))
+
+
+def _scores(run: Run) -> dict[str, float]:
+    """Accuracy, and F1 where scikit-learn is installed."""
+    try:
+        return {"accuracy": run.accuracy, "F1 (mean over classes)": run.f1}
+    except MissingDependencyError:
+        return {"accuracy": run.accuracy}
 
 
 class _ProgressLine(keras.callbacks.Callback):
@@ -310,7 +309,7 @@ def _metadata(prepared: Prepared, run: Run, report: DriftReport, settings: Setti
         f"table was frozen and from epoch {settings.unfreeze_at} (counted from 0) trained with learning rate "
         f"{settings.unfrozen_learning_rate:g}.",
         "Schedule of the table": run.phases,
-        "Result on the test texts": {"accuracy": f"{run.accuracy:.3f}", "F1 (mean over classes)": f"{run.f1:.3f}"},
+        "Result on the test texts": {name: f"{value:.3f}" for name, value in _scores(run).items()},
         "Drift of the table": {name: f"{value:.4g}" for name, value in report.summary().items()},
     }
 

@@ -1,160 +1,179 @@
-"""compare_strategies: frozen, fine-tuned or phased is a question for the data, answered with seeds and intervals."""
+"""compare_strategies: whether frozen, fine-tuned or phased is best on your data, answered with seeds and intervals."""
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 
+from embkeras._checks import is_whole, shown, whole_number
 from embkeras.errors import ArgumentError
-from embkeras.training.schedule.callback import TrainabilitySchedule, unfreeze_at
+from embkeras.experiments.statistics import macro_f1, paired_difference, require
+from embkeras.experiments.strategies import Strategy, default_strategies
+from embkeras.training.schedule.callback import TrainabilitySchedule
 
-# Two-sided 95% quantiles of Student's t for 1, 2, ... degrees of freedom, and of the normal distribution.
-_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-_Z95 = 1.96
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """One way to treat an embedding table.
-
-    Args:
-        pretrained: start from the vectors; False starts from random ones, as a control.
-        trainable: whether the table moves from the first epoch on.
-        unfreeze_at: epoch, counted from 0, from which on a frozen table moves.
-        learning_rate: of all variables from `unfreeze_at` on.
-    """
-
-    pretrained: bool = True
-    trainable: bool = False
-    unfreeze_at: int | None = None
-    learning_rate: float | None = None
-
-    def callbacks(self, layer: str) -> list[TrainabilitySchedule]:
-        """What `fit` needs to follow the strategy."""
-        if self.unfreeze_at is None:
-            return []
-        return [unfreeze_at(self.unfreeze_at, layer, learning_rate=self.learning_rate)]
+_BATCH = 256  # test texts scored at once
+_LARGEST_SEED = 2**32 - 1  # of NumPy
 
 
-def default_strategies(unfreeze_epoch: int = 3, learning_rate: float | None = None) -> dict[str, Strategy]:
-    """Phased, frozen, fine-tuned from the start, and random vectors as the control."""
-    return {
-        "phased": Strategy(unfreeze_at=unfreeze_epoch, learning_rate=learning_rate),
-        "frozen": Strategy(),
-        "fine-tuned": Strategy(trainable=True),
-        "random": Strategy(pretrained=False, trainable=True),
-    }
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Data:
-    """Encoded texts: each part is (ids of shape (texts, time), labels of shape (texts,))."""
+    """Encoded texts: each part is (ids of shape (texts, time), labels of shape (texts,)).
+
+    Raises:
+        ArgumentError: a part that is not a pair, or test labels that are not one class number per text.
+    """
 
     train: tuple[np.ndarray, np.ndarray]
     validation: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
 
+    def __post_init__(self):
+        for name, part in vars(self).items():
+            if not isinstance(part, tuple | list) or len(part) != 2:
+                raise ArgumentError(f"data.{name} must be a pair (ids, labels). Received: {shown(part)}.")
+        ids, labels = self.test
+        labels = np.asarray(labels)
+        whole = labels.dtype.kind in "iuf" and not (labels % 1).any()
+        if labels.shape != (len(ids),) or not len(ids) or not whole:
+            raise ArgumentError(
+                f"The test part needs at least one text, and one class number per text. "
+                f"Received: {len(ids)} texts, labels of shape {labels.shape} and dtype {labels.dtype}."
+            )
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Run:
-    """One training: what was trained, and how it did on the test part.
+    """One training, and its answers on the test part.
 
     Attributes:
-        strategy, seed: what was trained.
-        correct: bool array, one a test text.
-        accuracy: share of test texts classified right, 0 to 1.
-        f1: mean of the classes' F1, 0 to 1.
-        seconds: of training.
+        strategy: name of the strategy.
+        seed: the random seed.
+        labels: the true classes, int array of shape (texts,).
+        predicted: the classes with the highest scores, int array of shape (texts,).
+        seconds: duration of the training.
         history: Keras' `History.history`.
         model: the trained model, or None where it was not kept.
-        phases: what the schedule did, one row a phase as in `TrainabilitySchedule.history`; None without a schedule.
+        phases: `TrainabilitySchedule.history`, one row per phase; None without a schedule.
     """
 
     strategy: str
     seed: int
-    correct: np.ndarray = field(repr=False)
-    accuracy: float
-    f1: float
+    labels: np.ndarray = field(repr=False)
+    predicted: np.ndarray = field(repr=False)
     seconds: float
     history: dict[str, list[float]] = field(repr=False)
-    model: keras.Model | None = field(repr=False)
+    model: keras.Model | None = field(default=None, repr=False)
     phases: pd.DataFrame | None = field(default=None, repr=False)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Bool array, one value per test text."""
+        return self.predicted == self.labels
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the test texts that were classified correctly, 0 to 1."""
+        return float(self.correct.mean())
+
+    @cached_property
+    def f1(self) -> float:
+        """Mean of the classes' F1, 0 to 1; needs scikit-learn."""
+        return macro_f1(self.labels, self.predicted)
 
 
 def run_strategy(
     build_model: Callable[[Strategy], keras.Model],
     data: Data,
-    name: str,
     strategy: Strategy,
     *,
     seed: int = 0,
     epochs: int = 8,
     batch_size: int = 32,
-    layer: str = "embedding",
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 0,
 ) -> Run:
-    """Train one model under one strategy from one seed, and test it."""
-    keras.utils.set_random_seed(seed)
+    """Train one model under one strategy from one seed, and test it.
+
+    Args:
+        build_model: called as `build_model(strategy)`, returns a compiled model.
+        data: the encoded texts.
+        strategy: how to treat the table.
+        seed: the random seed.
+        epochs: as in Keras.
+        batch_size: as in Keras.
+        callbacks: further callbacks for `fit`.
+        verbose: as in Keras.
+
+    Raises:
+        ArgumentError: not a Strategy, a model that is not compiled or has a single score, or an optimizer whose
+            learning rate can't be set as the strategy requires.
+    """
+    if not isinstance(strategy, Strategy):
+        raise ArgumentError(f"run_strategy takes a Strategy. Received: {shown(strategy)}.")
+    keras.utils.set_random_seed(whole_number(seed, "seed", least=0, most=_LARGEST_SEED))
     model = build_model(strategy)
-    schedule = strategy.callbacks(layer)
+    if not isinstance(model, keras.Model) or not model.compiled:
+        raise ArgumentError(f"build_model must return a compiled Keras model. Received: {shown(model)}.")
+    _set_learning_rate(model, strategy)
+    own = strategy.callbacks()
     begin = time.perf_counter()
     history = model.fit(
         *data.train,
         validation_data=data.validation,
         epochs=epochs,
         batch_size=batch_size,
-        callbacks=[*schedule, *callbacks],
+        callbacks=[*own, *callbacks],
         verbose=verbose,
     )
     seconds = time.perf_counter() - begin
     ids, labels = data.test
-    scores = np.concatenate([model(ids[i : i + 256], training=False).numpy() for i in range(0, len(ids), 256)])
-    if scores.shape[-1] < 2:
+    scores = np.concatenate([model(ids[i : i + _BATCH], training=False).numpy() for i in range(0, len(ids), _BATCH)])
+    if scores.ndim != 2 or scores.shape[1] < 2:
         raise ArgumentError(
-            f"A comparison needs one score a class (a softmax over at least 2). Received: scores of shape {scores.shape}."
+            f"A comparison needs one score per class (a softmax over at least 2). "
+            f"Received: scores of shape {scores.shape}."
         )
+    schedules = [callback for callback in own if isinstance(callback, TrainabilitySchedule)]
+    phases = schedules[0].history if schedules else None
     predicted = scores.argmax(axis=1)
-    correct = predicted == labels
-    accuracy, f1 = float(correct.mean()), macro_f1(labels, predicted)
-    phases = schedule[0].history if schedule else None
-    return Run(name, seed, correct, accuracy, f1, seconds, history.history, model, phases)
+    return Run(strategy.name, seed, np.asarray(labels), predicted, seconds, history.history, model, phases)
 
 
-def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """Mean over the classes of F1, the harmonic mean of precision and recall; 0 to 1.
-
-    Example:
-        >>> macro_f1(np.array([0, 0, 1]), np.array([0, 0, 0]))
-        0.4
-    """
-    scores = []
-    for label in np.union1d(labels, predicted):
-        right = np.sum((labels == label) & (predicted == label))
-        scores.append(2 * right / (np.sum(labels == label) + np.sum(predicted == label)))
-    return float(np.mean(scores))
+def _set_learning_rate(model: keras.Model, strategy: Strategy) -> None:
+    if strategy.learning_rate is None:
+        return
+    try:
+        model.optimizer.learning_rate = strategy.learning_rate
+    except (AttributeError, TypeError, ValueError):
+        raise ArgumentError(
+            f"Strategy {strategy.name!r} sets learning_rate={strategy.learning_rate:g}, which the optimizer does not "
+            f"allow: compile the model with a number as its learning rate. Received: {model.optimizer!r}."
+        ) from None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
-    """Runs of several strategies on the same data from the same seeds; printed, it shows `table` and `recommendation`."""
+    """Runs of several strategies on the same data from the same seeds.
+
+    `print(comparison)` shows `table` and the `recommendation`.
+    """
 
     runs: tuple[Run, ...]
 
     def __str__(self) -> str:
-        return f"{self.table.round(3).to_string()}\n{self.recommendation}"
+        return f"{self.table.round(3).to_string()}\n{recommendation(self)}"
 
-    @property
+    @cached_property
     def table(self) -> pd.DataFrame:
-        """One row a strategy, the best mean accuracy first.
+        """One row per strategy, the best mean accuracy first.
 
         Columns: `accuracy`, `accuracy_sd`, `f1`, `f1_sd` (0 to 1; standard deviation over seeds, NaN for one),
-        `seconds` (mean of a training), `seeds`.
+        `seconds` (mean duration of a training), `seeds`.
         """
         runs = pd.DataFrame([(run.strategy, run.accuracy, run.f1, run.seconds) for run in self.runs])
         grouped = runs.set_axis(["strategy", "accuracy", "f1", "seconds"], axis=1).groupby("strategy", sort=False)
@@ -167,99 +186,126 @@ class Comparison:
     def difference(self, first: str, second: str) -> tuple[float, float]:
         """Accuracy of `first` minus that of `second`, and half the width of its 95% interval.
 
-        The interval adds up, as squares, the noise of training (Student's t over the paired seeds) and that of the
-        test set (the standard error of the paired differences, text by text). With one seed or one text one of the
-        two is unknown and the half width infinite.
+        See `embkeras.experiments.statistics.paired_difference`; only seeds that both strategies have count.
+
+        Raises:
+            ArgumentError: the two have no seed in common.
         """
-        pairs = [
+        by_seed = [
             a.correct.astype(float) - b.correct.astype(float)
             for a in self.runs
             for b in self.runs
             if (a.strategy, b.strategy) == (first, second) and a.seed == b.seed
         ]
-        if not pairs:
+        if not by_seed:
             raise ArgumentError(f"No seed was run with both {first!r} and {second!r}.")
-        differences = np.stack(pairs)
-        by_seed, by_text = differences.mean(axis=1), differences.mean(axis=0)
-        freedom = len(by_seed) - 1
-        if not freedom or len(by_text) < 2:
-            return float(by_seed.mean()), math.inf
-        training = _t95(freedom) * by_seed.std(ddof=1) / math.sqrt(len(by_seed))
-        testing = _Z95 * by_text.std(ddof=1) / math.sqrt(len(by_text))
-        return float(by_seed.mean()), math.hypot(training, testing)
+        return paired_difference(np.stack(by_seed))
 
     @property
-    def recommendation(self) -> str:
-        """The best strategy where the data tell it from all others, else which ones it cannot be told from."""
-        table = self.table
-        best, others = table.index[0], list(table.index[1:])
-        if not others:
-            return f"Only {best} was run: there is nothing to compare it with."
-        if table["seeds"].min() < 2:
-            return "One seed shows no spread, so no strategy is called the best. Run more seeds."
-        alike = []
-        for other in others:
-            difference, half = self.difference(best, other)
-            if difference <= half:
-                alike.append(other)
-        if not alike:
-            return f"{best} is the best: its lead over each of the others is larger than the noise."
-        return f"{best} is ahead, but not beyond the noise: it cannot be told from {', '.join(alike)}."
+    def leads(self) -> pd.DataFrame:
+        """The lead of the best strategy over each of the others.
+
+        One row per other strategy, with `difference` and `half_width` as `difference` returns them, and `significant`:
+        whether the lead is larger than the half width.
+        """
+        best, *others = self.table.index
+        rows = [self.difference(best, other) for other in others]
+        leads = pd.DataFrame(rows, index=pd.Index(others, name="strategy"), columns=["difference", "half_width"])
+        leads["significant"] = leads["difference"] > leads["half_width"]
+        return leads
 
 
-def _t95(freedom: int) -> float:
-    """The quantile of Student's t; beyond the table by its expansion in 1/freedom (Abramowitz & Stegun 26.7.5)."""
-    if freedom <= len(_T95):
-        return _T95[freedom - 1]
-    z = _Z95
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+def recommendation(comparison: Comparison) -> str:
+    """One sentence: the best strategy if its lead is significant, otherwise what it can't be told apart from."""
+    table = comparison.table
+    best = table.index[0]
+    if len(table) == 1:
+        return f"Only {best} was run: there is nothing to compare it with."
+    if table["seeds"].min() < 2:
+        return "With one seed the noise is unknown, so no strategy is called the best. Run more seeds."
+    leads = comparison.leads
+    alike = leads.index[~leads["significant"]]
+    if not len(alike):
+        return f"{best} is the best: its lead over each of the others is larger than the noise."
+    return f"{best} is ahead, but not beyond the noise: it can't be told apart from {', '.join(alike)}."
 
 
 def compare_strategies(
     build_model: Callable[[Strategy], keras.Model],
     data: Data | Sequence[tuple[np.ndarray, np.ndarray]],
     *,
-    strategies: Mapping[str, Strategy] | None = None,
+    strategies: Iterable[Strategy | str] | None = None,
     seeds: int | Iterable[int] = 5,
     done: Sequence[Run] = (),
     on_start: Callable[[str, int], Sequence[keras.callbacks.Callback]] | None = None,
+    layer: str = "embedding",
     **fit_arguments: Any,
 ) -> Comparison:
-    """Train every strategy from every seed on the same data, and say what can be told apart.
+    """Train every strategy from every seed on the same data, and measure what can be told apart.
 
     Args:
-        build_model: called as `build_model(strategy)`, makes a compiled model: `strategy.pretrained` says whether the
-            table starts from the vectors or from random numbers, `strategy.trainable` whether it moves from the start.
+        build_model: called as `build_model(strategy)`, returns a compiled model around
+            `strategy.build_embedding(aligned)`.
         data: the encoded texts, as `Data` or as three pairs (ids, labels): training, validation, test.
-        strategies: by name; `default_strategies()` if not given.
+        strategies: strategies, or names from `default_strategies()`; by default all of those.
         seeds: how many (0, 1, ...), or which.
         done: runs that need not be repeated.
-        on_start: called before each run with its strategy and seed; returns further callbacks for `fit`.
-        **fit_arguments: `epochs`, `batch_size`, `layer`, `verbose`, as for `run_strategy`.
+        on_start: called before each run with its strategy's name and seed; returns further callbacks for `fit`.
+        layer: name or path of the embedding layer, for strategies that are given by name.
+        **fit_arguments: `epochs`, `batch_size` and `verbose`, as for `run_strategy`.
 
     Raises:
-        ArgumentError: no seeds, a seed twice, no strategies, other data, or a model with one score only.
+        ArgumentError: no seeds, a seed or strategy twice, no strategies, invalid data, or a model with a single score.
+        MissingDependencyError: scipy or scikit-learn is not installed.
     """
-    strategies = dict(strategies) if strategies is not None else default_strategies()
-    seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    for module in ("scipy.stats", "sklearn.metrics"):
+        require(module)
+    chosen, numbers = _strategies(strategies, layer), _seeds(seeds)
+    if not numbers or not chosen:
+        names = [strategy.name for strategy in chosen]
+        raise ArgumentError(f"A comparison needs strategies and seeds. Received: {names}, {numbers}.")
     if not isinstance(data, Data):
-        parts = list(data)
-        if len(parts) != 3 or not all(isinstance(part, tuple | list) and len(part) == 2 for part in parts):
+        if not isinstance(data, Sequence) or len(data) != 3:
             raise ArgumentError(
-                f"data must be three pairs (ids, labels): training, validation and test. Received: {len(parts)} parts."
+                f"data must be three pairs (ids, labels): training, validation and test. Received: {shown(data)}."
             )
-        data = Data(*parts)
-    if len(set(seeds)) != len(seeds):
-        raise ArgumentError(f"Each seed may be run once. Received: {seeds}.")
-    if not seeds or not strategies:
-        raise ArgumentError(f"A comparison needs strategies and seeds. Received: {list(strategies)}, {seeds}.")
+        data = Data(*data)
     ready = {(run.strategy, run.seed): run for run in done}
     runs = []
-    for seed in seeds:
-        for name, strategy in strategies.items():
-            run = ready.get((name, seed))
+    for seed in numbers:
+        for strategy in chosen:
+            run = ready.get((strategy.name, seed))
             if run is None:
-                callbacks = on_start(name, seed) if on_start else ()
-                run = run_strategy(build_model, data, name, strategy, seed=seed, callbacks=callbacks, **fit_arguments)
-            runs.append(replace(run, model=None))  # a table a run would be kept otherwise
+                callbacks = on_start(strategy.name, seed) if on_start else ()
+                run = run_strategy(build_model, data, strategy, seed=seed, callbacks=callbacks, **fit_arguments)
+            runs.append(replace(run, model=None))  # otherwise a table per run would stay in memory
     return Comparison(tuple(runs))
+
+
+def _strategies(given: Iterable[Strategy | str] | None, layer: str) -> list[Strategy]:
+    known = default_strategies(layer=layer)
+    if given is None:
+        return list(known.values())
+    if isinstance(given, str | Mapping | Strategy) or not isinstance(given, Iterable):
+        raise ArgumentError(f"strategies must be a sequence of Strategy or names. Received: {shown(given)}.")
+    chosen = []
+    for each in given:
+        strategy = known.get(each) if isinstance(each, str) else each
+        if not isinstance(strategy, Strategy):
+            raise ArgumentError(f"A strategy must be a Strategy or one of {', '.join(known)}. Received: {shown(each)}.")
+        chosen.append(strategy)
+    names = [strategy.name for strategy in chosen]
+    if len(set(names)) != len(names):
+        raise ArgumentError(f"Each strategy needs a name of its own. Received: {names}.")
+    return chosen
+
+
+def _seeds(given: int | Iterable[int]) -> list[int]:
+    if is_whole(given):
+        return list(range(given))
+    if not isinstance(given, Iterable) or isinstance(given, str | bytes):
+        raise ArgumentError(f"seeds must be a number of seeds or a sequence of seeds. Received: {shown(given)}.")
+    seeds = [whole_number(seed, "seed", least=0, most=_LARGEST_SEED) for seed in given]
+    if len(set(seeds)) != len(seeds):
+        raise ArgumentError(f"Each seed may be run once. Received: {seeds}.")
+    return seeds

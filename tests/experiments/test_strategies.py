@@ -1,0 +1,184 @@
+"""Strategy: schedules, layers and tables as data."""
+
+import pickle
+from functools import partial
+
+import keras
+import numpy as np
+import pytest
+from keras import optimizers
+
+from embkeras import AlignedMatrix, Phase, Strategy, Vocabulary, gradual_unfreeze, unfreeze_at
+from embkeras.errors import ArgumentError
+from embkeras.experiments.runs import Data, run_strategy
+from embkeras.experiments.strategies import default_strategies
+from embkeras.vectors.postprocess import centre
+from tests import tiny
+
+ALIGNED = AlignedMatrix(tiny.TABLE, Vocabulary(["", "[UNK]", *"abcdefgh"]), found=np.arange(10) > 3)
+DATA = Data((tiny.IDS, tiny.LABELS), (tiny.IDS[:4], tiny.LABELS[:4]), (tiny.IDS[4:], tiny.LABELS[4:]))
+
+
+def build_model(strategy):
+    """Embedding, a hidden layer, and scores."""
+    ids = keras.Input((5,), dtype="int64")
+    mean = keras.layers.GlobalAveragePooling1D()(strategy.build_embedding(ALIGNED)(ids))
+    hidden = keras.layers.Dense(4, name="hidden")(mean)
+    model = keras.Model(ids, keras.layers.Dense(3, name="head", activation="softmax")(hidden))
+    model.compile(optimizers.SGD(0.5), loss="sparse_categorical_crossentropy")
+    return model
+
+
+def run(strategy, epochs=2):
+    """One short training."""
+    return run_strategy(build_model, DATA, strategy, epochs=epochs, batch_size=4)
+
+
+def moved_rows(result):
+    """Ids whose row differs from the table at the start."""
+    return np.flatnonzero((tiny.table_of(result.model) != tiny.TABLE).any(axis=1))
+
+
+def test_default_strategies():
+    """Phased, frozen, fine-tuned and the random control, with the epoch and the rate received."""
+    strategies = default_strategies(2, 0.01)
+    assert list(strategies) == ["phased", "frozen", "fine-tuned", "random"]
+    assert [name for name, each in strategies.items() if each.vectors == "random"] == ["random"]
+    assert [name for name, each in strategies.items() if each.embedding.get("trainable")] == ["fine-tuned", "random"]
+    phases = strategies["phased"].callbacks()[0].phases
+    assert [(phase.start, phase.learning_rate) for phase in phases] == [(0, None), (2, 0.01)]
+    assert not any(each.callbacks() for name, each in strategies.items() if name != "phased")
+
+
+def test_gradual_in_one_line():
+    """One more layer trains in each phase, the table last."""
+    phases = run(Strategy("gradual", schedule=gradual_unfreeze(["embedding", "hidden", "head"], start=0)), 3).phases
+    assert phases["trainable_parameters"].tolist() == [15, 15 + 20, 15 + 20 + 40]
+
+
+def test_phases_in_one_line():
+    """A schedule of one's own."""
+    result = run(Strategy("own", schedule=[Phase(0, freeze="embedding"), Phase(1, learning_rate=0.125)]))
+    assert result.phases["learning_rate"].tolist() == [0.5, 0.125] and len(moved_rows(result))
+
+
+def test_low_rank_in_one_line():
+    """The table itself stays, its LoRA trains."""
+    result = run(Strategy("LoRA", embedding={"trainable": True}, lora_rank=2))
+    layer = result.model.get_layer("embedding")
+    assert layer.lora_enabled and [tuple(each.shape) for each in layer.trainable_variables] == [(10, 2), (2, 4)]
+    assert tiny.UNSEEN not in moved_rows(result) and len(moved_rows(result)) > 1
+
+
+def test_int8_in_one_line():
+    """The layer stores int8, and doesn't move."""
+    layer = run(Strategy("int8", embedding={"stored": "int8"})).model.get_layer("embedding")
+    assert layer.stored == "int8" and not layer.trainable_variables
+    np.testing.assert_allclose(layer.matrix(), tiny.TABLE, atol=0.02)
+
+
+def test_oov_rows_in_one_line():
+    """Only rows without a vector move."""
+    assert moved_rows(run(Strategy("oov", embedding={"trainable": "oov"}))).tolist() == [1, 2, 3]
+
+
+def test_random_vectors_differ_from_seed_to_seed():
+    """They are drawn after the seed is set; padding stays zeros, and the rows found are the same."""
+    control = Strategy("random", vectors="random", embedding={"trainable": "oov"})
+    tables = []
+    for seed in (0, 0, 1):
+        keras.utils.set_random_seed(seed)
+        layer = control.build_embedding(ALIGNED)
+        tables.append(layer.matrix())
+    np.testing.assert_array_equal(tables[0], tables[1])
+    assert (tables[0][1:] != tables[2][1:]).all() and not tables[0][0].any() and layer.trainable_rows == 3
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_vectors_can_be_any_table(direct):
+    """A matrix, or a function of the aligned one."""
+    expected = ALIGNED.transformed(centre)
+    strategy = Strategy("centred", vectors=expected if direct else lambda aligned: aligned.transformed(centre))
+    np.testing.assert_array_equal(strategy.build_embedding(ALIGNED).matrix(), expected.values)
+
+
+def test_learning_rate_acts_from_the_start():
+    """With any form of the table, and in place of the one that the model was compiled with."""
+    runs = [run(Strategy("tuned", embedding={"trainable": True}, learning_rate=rate), 1) for rate in (0.125, None)]
+    assert [float(each.model.optimizer.learning_rate) for each in runs] == [0.125, 0.5]
+
+
+def test_learning_rate_that_cannot_be_set_is_refused():
+    """A rate schedule in the optimizer would win silently; the message names the strategy."""
+
+    def scheduled(strategy):
+        model = build_model(strategy)
+        rate = optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+        model.compile(optimizers.SGD(rate), loss="sparse_categorical_crossentropy")
+        return model
+
+    with pytest.raises(ArgumentError, match=r"Strategy 'a' sets learning_rate=0\.1"):
+        run_strategy(scheduled, DATA, Strategy("a", learning_rate=0.1), epochs=1)
+
+
+def test_each_run_gets_a_schedule_of_its_own():
+    """Runs of one strategy don't share the state of its callbacks."""
+    strategy = Strategy("phased", schedule=unfreeze_at(1, "embedding"))
+    first, second = strategy.callbacks(), strategy.callbacks()
+    assert first[0] is not second[0] and first[0] is not strategy.schedule[0]
+    histories = [run(strategy).phases for _ in range(2)]
+    assert histories[0].equals(histories[1]) and len(histories[0]) == 2
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        *default_strategies(1).values(),
+        Strategy("own", partial(AlignedMatrix.transformed), {"trainable": "oov"}, None, [Phase(1, "embedding")], 0.1),
+    ],
+    ids=lambda strategy: strategy.name,
+)
+def test_strategy_can_be_pickled(strategy):
+    """Another process trains the same model."""
+    copied = pickle.loads(pickle.dumps(strategy))
+    assert repr(copied.embedding) == repr(strategy.embedding) and copied.name == strategy.name
+    assert tiny.apart(run(copied).model, run(strategy).model) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": ""}, "needs a name. Received: ''"),
+        ({"name": None}, "needs a name. Received: None"),
+        ({"vectors": "glove"}, "pretrained, random, .* Received: 'glove' .*'a'"),
+        ({"vectors": np.ones((2, 2))}, "Received: array"),
+        ({"embedding": {"frozen": True}}, r"trainable, .* Received: \{'frozen': True\} .*'a'"),
+        ({"embedding": {"aligned": ALIGNED}}, "Received: .*'aligned'"),
+        ({"embedding": True}, "Received: True"),
+        ({"lora_rank": 0}, "lora_rank must be an integer >= 1. Received: 0 .*'a'"),
+        ({"lora_rank": True}, "Received: True"),
+        ({"learning_rate": 0}, "learning_rate must be a number > 0. Received: 0 .*'a'"),
+        ({"learning_rate": True}, "Received: True"),
+        ({"schedule": "gradual"}, "phases or callbacks. Received: 'gradual' .*'a'"),
+        ({"schedule": 3}, "phases or callbacks. Received: 3"),
+        ({"schedule": [Phase(1), unfreeze_at(1, "embedding")]}, "phases or callbacks"),
+    ],
+)
+def test_invalid_strategies_are_refused(arguments, message):
+    """The message shows the value and names the strategy."""
+    with pytest.raises(ArgumentError, match=message):
+        Strategy(**({"name": "a"} | arguments))
+
+
+def test_used_schedule_is_refused():
+    """Its copy would carry a model along."""
+    used = unfreeze_at(1, "embedding")
+    used.set_model(build_model(Strategy("frozen")))
+    with pytest.raises(ArgumentError, match=r"have not been used: .*TrainabilitySchedule .*model '.*' .*'a'"):
+        Strategy("a", schedule=used)
+
+
+def test_arguments_of_old_are_refused():
+    """`trainable` belongs to the embedding."""
+    with pytest.raises(TypeError, match="trainable"):
+        Strategy("a", trainable=True)
