@@ -89,7 +89,7 @@ def test_verdict_follows_the_runs(monkeypatch, frozen_correct, named):
 
     correct = {"phased": np.ones(64, bool), "frozen": np.arange(64) < frozen_correct}
     runs = tuple(
-        pipeline.Run(name, seed, right, right.mean(), right.mean(), 1.0, {}, None)
+        pipeline.Run(name, seed, np.ones(64, int), right.astype(int), 1.0, {})
         for seed in range(3)
         for name, right in correct.items()
     )
