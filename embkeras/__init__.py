@@ -12,88 +12,89 @@ from embkeras import errors
 
 __version__ = "0.1.0"
 
-# public name -> the module that defines it
+# module -> the public names that it defines
 _WITHOUT_KERAS = {
-    "AlignedMatrix": "vectors.align",
-    "DriftReport": "drift.report",
-    "Encoder": "serving.text_encoder",
-    "KeyedVectors": "vectors.store",
-    "ServingClient": "serving.client",
-    "Tokenizer": "text.tokenizer",
-    "Vocabulary": "text.vocabulary",
-    "align": "vectors.align",
-    "drift_report": "drift.report",
-    "load_vectors": "vectors.io.registry",
-    "plot_comparison": "drift.plots",
-    "plot_coverage": "drift.plots",
-    "plot_drift": "drift.plots",
-    "plot_training": "drift.plots",
-    "save_vectors": "vectors.io.registry",
-    "share_rows": "vectors.pruning",
+    "drift.plots": "plot_comparison plot_coverage plot_drift plot_training",
+    "drift.report": "DriftReport drift_report",
+    "serving.client": "ServingClient",
+    "serving.text_encoder": "Encoder",
+    "text.tokenizer": "Tokenizer",
+    "text.vocabulary": "Vocabulary",
+    "vectors.align": "AlignedMatrix align",
+    "vectors.io.registry": "load_vectors save_vectors",
+    "vectors.pruning": "share_rows",
+    "vectors.store": "KeyedVectors",
 }
 _WITH_KERAS = {
-    "DriftMonitor": "training.drift_monitor",
-    "ExportedModel": "serving.local",
-    "Phase": "training.schedule.phases",
-    "PretrainedEmbedding": "tables.embedding",
-    "ResumableBackup": "training.resume.backup",
-    "RowWiseAdagrad": "training.optimizers.rules",
-    "RowWiseAdam": "training.optimizers.rules",
-    "RowWiseAdamW": "training.optimizers.rules",
-    "RowWiseSGD": "training.optimizers.rules",
-    "Strategy": "experiments.strategies",
-    "TrainabilitySchedule": "training.schedule.callback",
-    "WordDropout": "tables.word_dropout",
-    "build_classifier": "tables.builders",
-    "build_embedding": "tables.builders",
-    "change_vocabulary": "training.change_vocabulary",
-    "check_saved_model": "serving.check",
-    "combine_embeddings": "tables.combined",
-    "compare_strategies": "experiments.runs",
-    "export_saved_model": "serving.export",
-    "gradual_unfreeze": "training.schedule.callback",
-    "unfreeze_at": "training.schedule.callback",
-    "unfreeze_rows": "training.schedule.rows",
+    "experiments.runs": "compare_strategies",
+    "experiments.strategies": "Strategy",
+    "serving.check": "check_saved_model",
+    "serving.export": "export_saved_model",
+    "serving.local": "ExportedModel",
+    "tables.builders": "build_classifier build_embedding",
+    "tables.combined": "combine_embeddings",
+    "tables.embedding": "PretrainedEmbedding",
+    "tables.word_dropout": "WordDropout",
+    "training.change_vocabulary": "change_vocabulary",
+    "training.drift_monitor": "DriftMonitor",
+    "training.optimizers.rules": "RowWiseAdagrad RowWiseAdam RowWiseAdamW RowWiseSGD",
+    "training.resume.backup": "ResumableBackup",
+    "training.schedule.callback": "TrainabilitySchedule gradual_unfreeze unfreeze_at",
+    "training.schedule.phases": "Phase",
+    "training.schedule.rows": "unfreeze_rows",
 }
-__all__ = sorted(["errors", *_WITHOUT_KERAS, *_WITH_KERAS])
+_MODULE_OF = {name: module for module, names in (_WITHOUT_KERAS | _WITH_KERAS).items() for name in names.split()}
+__all__ = sorted(["errors", *_MODULE_OF])
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ imports on demand
-    from embkeras.drift.plots import plot_comparison, plot_coverage, plot_drift, plot_training
-    from embkeras.drift.report import DriftReport, drift_report
-    from embkeras.experiments.runs import compare_strategies
-    from embkeras.experiments.strategies import Strategy
-    from embkeras.serving.check import check_saved_model
-    from embkeras.serving.client import ServingClient
-    from embkeras.serving.export import export_saved_model
-    from embkeras.serving.local import ExportedModel
-    from embkeras.serving.text_encoder import Encoder
-    from embkeras.tables.builders import build_classifier, build_embedding
-    from embkeras.tables.combined import combine_embeddings
-    from embkeras.tables.embedding import PretrainedEmbedding
-    from embkeras.tables.word_dropout import WordDropout
-    from embkeras.text.tokenizer import Tokenizer
-    from embkeras.text.vocabulary import Vocabulary
-    from embkeras.training.change_vocabulary import change_vocabulary
-    from embkeras.training.drift_monitor import DriftMonitor
-    from embkeras.training.optimizers.rules import RowWiseAdagrad, RowWiseAdam, RowWiseAdamW, RowWiseSGD
-    from embkeras.training.resume.backup import ResumableBackup
-    from embkeras.training.schedule.callback import TrainabilitySchedule, gradual_unfreeze, unfreeze_at
-    from embkeras.training.schedule.phases import Phase
-    from embkeras.training.schedule.rows import unfreeze_rows
-    from embkeras.vectors.align import AlignedMatrix, align
-    from embkeras.vectors.io.registry import load_vectors, save_vectors
-    from embkeras.vectors.pruning import share_rows
-    from embkeras.vectors.store import KeyedVectors
+    from embkeras.drift.plots import plot_comparison as plot_comparison
+    from embkeras.drift.plots import plot_coverage as plot_coverage
+    from embkeras.drift.plots import plot_drift as plot_drift
+    from embkeras.drift.plots import plot_training as plot_training
+    from embkeras.drift.report import DriftReport as DriftReport
+    from embkeras.drift.report import drift_report as drift_report
+    from embkeras.experiments.runs import compare_strategies as compare_strategies
+    from embkeras.experiments.strategies import Strategy as Strategy
+    from embkeras.serving.check import check_saved_model as check_saved_model
+    from embkeras.serving.client import ServingClient as ServingClient
+    from embkeras.serving.export import export_saved_model as export_saved_model
+    from embkeras.serving.local import ExportedModel as ExportedModel
+    from embkeras.serving.text_encoder import Encoder as Encoder
+    from embkeras.tables.builders import build_classifier as build_classifier
+    from embkeras.tables.builders import build_embedding as build_embedding
+    from embkeras.tables.combined import combine_embeddings as combine_embeddings
+    from embkeras.tables.embedding import PretrainedEmbedding as PretrainedEmbedding
+    from embkeras.tables.word_dropout import WordDropout as WordDropout
+    from embkeras.text.tokenizer import Tokenizer as Tokenizer
+    from embkeras.text.vocabulary import Vocabulary as Vocabulary
+    from embkeras.training.change_vocabulary import change_vocabulary as change_vocabulary
+    from embkeras.training.drift_monitor import DriftMonitor as DriftMonitor
+    from embkeras.training.optimizers.rules import RowWiseAdagrad as RowWiseAdagrad
+    from embkeras.training.optimizers.rules import RowWiseAdam as RowWiseAdam
+    from embkeras.training.optimizers.rules import RowWiseAdamW as RowWiseAdamW
+    from embkeras.training.optimizers.rules import RowWiseSGD as RowWiseSGD
+    from embkeras.training.resume.backup import ResumableBackup as ResumableBackup
+    from embkeras.training.schedule.callback import TrainabilitySchedule as TrainabilitySchedule
+    from embkeras.training.schedule.callback import gradual_unfreeze as gradual_unfreeze
+    from embkeras.training.schedule.callback import unfreeze_at as unfreeze_at
+    from embkeras.training.schedule.phases import Phase as Phase
+    from embkeras.training.schedule.rows import unfreeze_rows as unfreeze_rows
+    from embkeras.vectors.align import AlignedMatrix as AlignedMatrix
+    from embkeras.vectors.align import align as align
+    from embkeras.vectors.io.registry import load_vectors as load_vectors
+    from embkeras.vectors.io.registry import save_vectors as save_vectors
+    from embkeras.vectors.pruning import share_rows as share_rows
+    from embkeras.vectors.store import KeyedVectors as KeyedVectors
 
 
 def __getattr__(name: str) -> Any:
-    if name in _WITH_KERAS:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'embkeras' has no attribute {name!r}")
+    if module in _WITH_KERAS:
         from embkeras.keras_compat.registration import check_backend
 
         check_backend()
-    module = _WITH_KERAS.get(name) or _WITHOUT_KERAS.get(name)
-    if module is None:
-        raise AttributeError(f"module 'embkeras' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"embkeras.{module}"), name)
     globals()[name] = value
     return value

@@ -17,6 +17,7 @@ from embkeras.drift.plots import new_figure, plot_drift, plot_training
 from embkeras.drift.report import DriftReport, drift_report
 from embkeras.errors import AlignmentError, ArgumentError, MissingDependencyError
 from embkeras.experiments.runs import Data, Run, compare_strategies, recommendation, run_strategy
+from embkeras.experiments.statistics import check_statistics
 from embkeras.experiments.strategies import Strategy, default_strategies
 from embkeras.serving.export import export_saved_model
 from embkeras.serving.local import ask_in_new_process, request_bytes
@@ -155,6 +156,8 @@ def _run_pipeline(
     compare: bool,
     examples: Sequence[str],
 ) -> Path:
+    if compare:
+        check_statistics()  # before the training, not after it
     prepared = prepare(parts, vectors, words_file, settings, say)
     strategies = default_strategies(settings.unfreeze_at, settings.unfrozen_learning_rate)
     say(

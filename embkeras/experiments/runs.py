@@ -12,7 +12,7 @@ import pandas as pd
 
 from embkeras._checks import is_whole, shown, whole_number
 from embkeras.errors import ArgumentError
-from embkeras.experiments.statistics import macro_f1, paired_difference, require
+from embkeras.experiments.statistics import check_statistics, macro_f1, paired_difference
 from embkeras.experiments.strategies import Strategy, default_strategies
 from embkeras.training.schedule.callback import TrainabilitySchedule
 
@@ -67,7 +67,7 @@ class Run:
     predicted: np.ndarray = field(repr=False)
     seconds: float
     history: dict[str, list[float]] = field(repr=False)
-    model: keras.Model | None = field(default=None, repr=False)
+    model: Any = field(default=None, repr=False)
     phases: pd.DataFrame | None = field(default=None, repr=False)
 
     @property
@@ -258,8 +258,7 @@ def compare_strategies(
         ArgumentError: no seeds, a seed or strategy twice, no strategies, invalid data, or a model with a single score.
         MissingDependencyError: scipy or scikit-learn is not installed.
     """
-    for module in ("scipy.stats", "sklearn.metrics"):
-        require(module)
+    check_statistics()
     chosen, numbers = _strategies(strategies, layer), _seeds(seeds)
     if not numbers or not chosen:
         names = [strategy.name for strategy in chosen]

@@ -25,6 +25,16 @@ def require(module: str) -> Any:
         ) from None
 
 
+def check_statistics() -> None:
+    """Check, before long work begins, that SciPy and scikit-learn are installed.
+
+    Raises:
+        MissingDependencyError: one of them is not.
+    """
+    for module in ("scipy.stats", "sklearn.metrics"):
+        require(module)
+
+
 def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
     """Mean over the classes of F1, the harmonic mean of precision and recall; 0 to 1.
 

@@ -207,6 +207,15 @@ def test_seeds_without_a_comparison_are_refused(files, tmp_path, capsys):
     assert "add --compare" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("module", ["scipy.stats", "sklearn.metrics"])
+def test_comparison_without_its_extra_is_refused_before_training(files, tmp_path, capsys, monkeypatch, module):
+    """A missing package is reported at once, with the extra that installs it."""
+    monkeypatch.setitem(sys.modules, module, None)
+    assert cli.main(train(files, tmp_path / "out", "--compare")) == 2
+    printed = capsys.readouterr()
+    assert "embkeras[compare]" in printed.err and "Coverage" not in printed.out
+
+
 def test_bad_input_leaves_no_folder(files, tmp_path):
     """The model folder is created only when there is something to write."""
     assert cli.main(train(files, tmp_path / "out", vectors="absent.txt")) == 2
