@@ -5,10 +5,22 @@ from typing import Any
 
 import numpy as np
 
-from embkeras.errors import ArgumentError
+from embkeras.errors import ArgumentError, EmbkerasError
 
 BLOCK = 1 << 22  # numbers per block: 16 MB of float32
 _SMALL, _LARGE = 1e-15, 1e15  # between these norms the squares are well inside float32
+
+
+def as_array(values: Any, what: str, *, error: type[EmbkerasError] = ArgumentError) -> np.ndarray:
+    """`values` as an array; an array is not copied.
+
+    Raises:
+        EmbkerasError: NumPy can't make an array of them, such as of rows of different lengths.
+    """
+    try:
+        return np.asanyarray(values)
+    except (TypeError, ValueError) as reason:
+        raise error(f"{what} must be an array of numbers. Received: a {type(values).__name__}; {reason}") from None
 
 
 def check_matrix(matrix: Any, what: str, *, rows: int | None = None) -> np.ndarray:
@@ -22,7 +34,7 @@ def check_matrix(matrix: Any, what: str, *, rows: int | None = None) -> np.ndarr
     Raises:
         ArgumentError: not two-dimensional, no columns, not floats, or the wrong number of rows.
     """
-    array = np.asanyarray(matrix)
+    array = as_array(matrix, what)
     if array.ndim != 2 or array.shape[1] == 0:
         raise ArgumentError(f"{what} must have the shape (rows, width). Received: shape {array.shape}.")
     if array.dtype.kind != "f":

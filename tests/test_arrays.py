@@ -24,6 +24,12 @@ def test_check_matrix_refuses_other_shapes(shape):
         check_matrix(np.ones(shape), "before")
 
 
+def test_check_matrix_refuses_rows_of_different_lengths():
+    """With NumPy's own reason."""
+    with pytest.raises(ArgumentError, match=r"before must be an array .* Received: a list; .*inhomogeneous"):
+        check_matrix([[1.0], [1.0, 2.0]], "before")
+
+
 @pytest.mark.parametrize("dtype", ["int64", "bool", "complex64", "object"])
 def test_check_matrix_refuses_other_types(dtype):
     """The message names the type received."""

@@ -1,25 +1,26 @@
-"""drift_report: how far each row of a table moved, in which company it stood before and stands after."""
+"""drift_report: how far each row of a table moved, and its neighbours before and after."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from embkeras._arrays import BLOCK, check_matrix, first_nonfinite_row, nearest_rows, unit_rows
+from embkeras._arrays import as_array, check_matrix, first_nonfinite_row, nearest_rows, row_slices, unit_rows
+from embkeras._checks import number, shown, whole_number
 from embkeras.errors import ArgumentError, UnknownWordError
 
 _PAIR_COLUMNS = ("seen", "unseen", "similarity_before", "similarity_after")
 _SYNONYMS = 5  # how many nearest tokens count as near-synonyms
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DriftReport:
-    """What `drift_report` found.
+    """What `drift_report` measured. Two reports are equal only if they are the same object.
 
     Attributes:
-        table: one row a token id, with `token`, `count` (where known), `cosine_distance` (1 - cosine, 0 to 2, between
+        table: one row per token id, with `token`, `count` (where known), `cosine_distance` (1 - cosine, 0 to 2, between
             the row before and after; 0 where it did not move, 1 where one of the two is zero), `l2` (Euclidean length
             of the step) and `relative_l2` (`l2` over the L2 norm before; NaN where that is zero).
         before: the table before, shape (V, D).
@@ -32,7 +33,7 @@ class DriftReport:
 
     @property
     def moved(self) -> np.ndarray:
-        """Bool array of shape (V,): rows that differ in any bit that matters (`l2` > 0)."""
+        """Bool array of shape (V,): rows with any difference (`l2` > 0)."""
         return self.table["l2"].to_numpy() > 0
 
     @property
@@ -41,22 +42,29 @@ class DriftReport:
         return self.table["count"].to_numpy() > 0 if "count" in self.table else self.moved
 
     def summary(self) -> pd.Series:
-        """Rows, rows moved, and mean, median and largest drift of the rows that moved."""
+        """Rows, rows moved, and mean, median and largest drift of the rows that moved (0 where none moved)."""
         moved = self.table[self.moved]
-        return pd.Series(
-            {
-                "rows": len(self.table),
-                "moved": len(moved),
-                "mean_cosine_distance": moved["cosine_distance"].mean() if len(moved) else 0.0,
-                "median_cosine_distance": moved["cosine_distance"].median() if len(moved) else 0.0,
-                "max_cosine_distance": moved["cosine_distance"].max() if len(moved) else 0.0,
-                "mean_relative_l2": moved["relative_l2"].mean() if len(moved) else 0.0,
-            },
-            dtype=object,
-        )
+        distance = moved["cosine_distance"]
+        numbers = {
+            "mean_cosine_distance": distance.mean(),
+            "median_cosine_distance": distance.median(),
+            "max_cosine_distance": distance.max(),
+            "mean_relative_l2": moved["relative_l2"].mean(),
+        }
+        numbers = numbers if len(moved) else dict.fromkeys(numbers, 0.0)
+        return pd.Series({"rows": len(self.table), "moved": len(moved)} | numbers, dtype=object)
 
     def most_moved(self, topn: int = 10, *, min_count: int = 1) -> pd.DataFrame:
-        """The rows of `table` with the largest cosine distance, tokens seen at least `min_count` times."""
+        """The rows of `table` with the largest cosine distance.
+
+        Args:
+            topn: at most so many rows.
+            min_count: occurrences in training that a token needs, where counts are known.
+
+        Raises:
+            ArgumentError: `topn` is not an integer >= 1, or `min_count` not one >= 0.
+        """
+        topn, min_count = whole_number(topn, "topn", least=1), whole_number(min_count, "min_count", least=0)
         table = self.table[self.moved]
         if "count" in table:
             table = table[table["count"] >= min_count]
@@ -67,19 +75,21 @@ class DriftReport:
 
         Raises:
             UnknownWordError: `token` is not in the table.
+            ArgumentError: `topn` is not an integer >= 1.
         """
-        ids = np.flatnonzero((self.table["token"] == token).to_numpy())
-        if not len(ids):
-            raise UnknownWordError(f"No row for the token {token!r} among {len(self.table):,}.")
+        topn = whole_number(topn, "topn", least=1)
         tokens = self.table["token"].tolist()
+        if not isinstance(token, str) or token not in tokens:
+            raise UnknownWordError(f"No row for the token {shown(token)} among {len(tokens):,}.")
+        own = tokens.index(token)
         found = []
         for matrix in (self.before, self.after):
-            rows, _ = nearest_rows(matrix, matrix[ids[:1]], topn + 2)
-            found.append([tokens[row] for row in rows[0] if row != ids[0] and tokens[row]][:topn])
+            rows, _ = nearest_rows(matrix, matrix[own : own + 1], topn + 2)
+            found.append([tokens[row] for row in rows[0] if row != own and tokens[row]][:topn])
         return found[0], found[1]
 
     def diverged_synonyms(self, topn: int = 10, *, min_similarity: float = 0.7) -> pd.DataFrame:
-        """Near-synonyms of which training saw one and not the other, and which parted; tokens of letters only.
+        """Near-synonyms that diverged because training saw only one of the two; tokens of letters only.
 
         Fine-tuning moves the words of the training text and leaves their synonyms behind, so that a test text with
         the unseen one is misread: Yoav Goldberg's example is "TV" and "television" (A Primer on Neural Network
@@ -87,30 +97,32 @@ class DriftReport:
         nearest tokens before, the nearest that was not seen.
 
         Args:
-            topn: pairs wanted, those that parted furthest first.
-            min_similarity: cosine similarity before, below which two words are no near-synonyms.
+            topn: at most so many pairs, those that diverged most first.
+            min_similarity: cosine similarity before training from which on two words count as near-synonyms.
 
         Returns:
             columns `seen`, `unseen`, `similarity_before`, `similarity_after` (cosine).
+
+        Raises:
+            ArgumentError: `topn` is not an integer >= 1, or `min_similarity` not in [-1, 1].
         """
+        topn = whole_number(topn, "topn", least=1)
+        min_similarity = number(min_similarity, "min_similarity", least=-1, most=1)
         words = np.array([token.isalpha() for token in self.table["token"]], bool)
         unseen = words & ~self.seen & ~self.moved
         seen = np.flatnonzero(words & self.seen & self.moved)
-        step = max(1, BLOCK // len(self.before))
-        pairs = [self._nearest_unseen(seen[start : start + step], unseen) for start in range(0, len(seen), step)]
-        table = pd.concat(pairs) if pairs else self._nearest_unseen(seen, unseen)
-        table = table[
-            (table["similarity_before"] >= min_similarity) & (table["similarity_after"] < table["similarity_before"])
-        ]
-        order = (table["similarity_before"] - table["similarity_after"]).argsort()[::-1]
-        return table.iloc[order].head(topn).reset_index(drop=True)
+        pairs = [self._nearest_unseen(seen[part], unseen) for part in row_slices((len(seen), len(self.before)))]
+        table = pd.concat(pairs, ignore_index=True) if pairs else self._nearest_unseen(seen, unseen)
+        loss = table["similarity_before"] - table["similarity_after"]
+        table = table.assign(loss=loss)[(table["similarity_before"] >= min_similarity) & (loss > 0)]
+        table = table.sort_values("loss", ascending=False, kind="stable").drop(columns="loss")
+        return table.head(topn).reset_index(drop=True)
 
     def _nearest_unseen(self, seen: np.ndarray, unseen: np.ndarray) -> pd.DataFrame:
         """For each seen row its nearest unseen one, if it is among the nearest `_SYNONYMS` of all."""
         near, similarity = nearest_rows(self.before, self.before[seen], _SYNONYMS + 1)
         candidate = unseen[near]
-        first = candidate.argmax(axis=1)
-        has = candidate.any(axis=1)
+        has, first = candidate.any(axis=1), candidate.argmax(axis=1)
         one, other = seen[has], near[np.arange(len(seen)), first][has]
         before = similarity[np.arange(len(seen)), first][has]
         after = np.einsum("ij,ij->i", unit_rows(self.after[one]), unit_rows(self.after[other]))
@@ -118,17 +130,18 @@ class DriftReport:
         return pd.DataFrame(dict(zip(_PAIR_COLUMNS, (tokens[one], tokens[other], before, after), strict=True)))
 
 
-def drift_report(before: Any, after: Any, tokens: Sequence[str], *, counts: Any = None) -> DriftReport:
+def drift_report(before: Any, after: Any, tokens: Iterable[str], *, counts: Any = None) -> DriftReport:
     """Compare a table before and after training, row by row.
 
     Args:
         before: floats of shape (V, D), such as `aligned.values`.
         after: floats of shape (V, D), such as `embedding.matrix()`.
-        tokens: V tokens, row by row.
-        counts: occurrences of each token in training, int of shape (V,).
+        tokens: the V tokens, in the order of the rows, such as `vocabulary.tokens`.
+        counts: occurrences of each token in training, V numbers >= 0.
 
     Raises:
-        ArgumentError: shapes that do not agree, or NaN or infinity in a table.
+        ArgumentError: shapes that don't match, NaN or infinity in a table, tokens that are not strings, or invalid
+            counts.
 
     Example:
         >>> import numpy as np
@@ -140,31 +153,46 @@ def drift_report(before: Any, after: Any, tokens: Sequence[str], *, counts: Any 
     before = check_matrix(before, "before")
     after = check_matrix(after, "after", rows=len(before))
     if before.shape != after.shape:
-        raise ArgumentError(f"before and after must have one shape. Received: {before.shape} and {after.shape}.")
-    if isinstance(tokens, str) or not isinstance(tokens, Sequence | np.ndarray):
-        raise ArgumentError(
-            f"tokens must be a sequence of tokens, such as vocabulary.tokens. Received: {type(tokens).__name__}."
-        )
-    if len(tokens) != len(before):
-        raise ArgumentError(f"tokens must name {len(before)} rows. Received: {len(tokens)}.")
+        raise ArgumentError(f"before and after must have the same shape. Received: {before.shape} and {after.shape}.")
+    tokens = _checked_tokens(tokens, len(before))
     for name, table in (("before", before), ("after", after)):
         bad = first_nonfinite_row(table)
         if bad is not None:
             raise ArgumentError(
-                f"{name} must be finite. Received NaN or infinity in row {bad} (token {tokens[bad]!r})."
+                f"{name} must be finite. Received: NaN or infinity in row {bad} (token {tokens[bad]!r})."
             )
-    columns: dict[str, Any] = {"token": list(tokens)}
+    columns: dict[str, Any] = {"token": tokens}
     if counts is not None:
-        counts = np.asarray(counts)
-        if counts.shape != (len(before),):
-            raise ArgumentError(f"counts must have the shape ({len(before)},). Received: {counts.shape}.")
+        counts = as_array(counts, "counts")
+        valid = counts.shape == (len(before),) and counts.dtype.kind in "iuf" and (counts >= 0).all()
+        if not valid:
+            raise ArgumentError(
+                f"counts must be {len(before)} numbers >= 0, one per row. "
+                f"Received: shape {counts.shape}, dtype {counts.dtype}."
+            )
         columns["count"] = counts
     table = pd.concat([pd.DataFrame(columns), row_drift(before, after)], axis=1)
     return DriftReport(table.rename_axis("id"), before, after)
 
 
+def _checked_tokens(tokens: Any, rows: int) -> list[str]:
+    if isinstance(tokens, str | bytes) or not isinstance(tokens, Iterable):
+        raise ArgumentError(
+            f"tokens must be a sequence of strings, such as vocabulary.tokens. Received: {shown(tokens)}."
+        )
+    tokens = list(tokens)
+    if len(tokens) != rows:
+        raise ArgumentError(f"tokens must name {rows} rows. Received: {len(tokens)}.")
+    for row, token in enumerate(tokens):
+        if not isinstance(token, str):
+            raise ArgumentError(
+                f"tokens must be strings, such as those of vocabulary.tokens. Received: {shown(token)} for row {row}."
+            )
+    return tokens
+
+
 def row_drift(before: np.ndarray, after: np.ndarray) -> pd.DataFrame:
-    """How far each row moved; works block by block in float64, so both tables may be memory-mapped.
+    """How far each row moved. Works block by block in float64, so both tables may be memory-mapped.
 
     Args:
         before: floats of shape (V, D).
@@ -174,16 +202,14 @@ def row_drift(before: np.ndarray, after: np.ndarray) -> pd.DataFrame:
         V rows with the columns `cosine_distance`, `l2` and `relative_l2`, as in `DriftReport.table`.
     """
     distance, length, relative = (np.empty(len(before)) for _ in range(3))
-    step = max(1, BLOCK // before.shape[1])
-    for start in range(0, len(before), step):
-        rows = slice(start, start + step)
+    for rows in row_slices(before.shape):
         a, b = np.asarray(before[rows], np.float64), np.asarray(after[rows], np.float64)
         norm_a, norm_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
         length[rows] = np.linalg.norm(b - a, axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             cosine = np.einsum("ij,ij->i", a, b) / (norm_a * norm_b)
             relative[rows] = length[rows] / norm_a
-        nothing = (norm_a == 0) | (norm_b == 0)  # a zero row has no direction
-        distance[rows] = np.where(length[rows] == 0, 0.0, np.where(nothing, 1.0, 1 - cosine))
+        undirected = (norm_a == 0) | (norm_b == 0)
+        distance[rows] = np.where(length[rows] == 0, 0.0, np.where(undirected, 1.0, 1 - cosine))
     relative = np.where(np.isfinite(relative), relative, np.nan)
     return pd.DataFrame({"cosine_distance": np.clip(distance, 0, 2), "l2": length, "relative_l2": relative})

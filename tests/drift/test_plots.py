@@ -1,4 +1,4 @@
-"""Pictures: each function draws on the Axes that it returns."""
+"""Plots: each function draws on the Axes that it returns."""
 
 import io
 import sys
@@ -16,7 +16,7 @@ from embkeras.errors import ArgumentError, MissingDependencyError
 @pytest.fixture(autouse=True)
 def matplotlib():
     """Every test here draws."""
-    return pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    return pytest.importorskip("matplotlib", reason="plots need matplotlib")
 
 
 def drawn(ax):
@@ -113,3 +113,25 @@ def test_without_matplotlib_the_message_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingDependencyError, match=r"need matplotlib: .*embkeras\[plots\]"):
         plot_training(HISTORY)
+
+
+@pytest.mark.parametrize("value", [None, "text", b"bytes", 3, [0.5], {"table": 1}])
+@pytest.mark.parametrize("plot", [plot_training, plot_drift, plot_coverage, plot_comparison])
+def test_other_objects_are_refused(plot, value):
+    """The message names the function that returns what is needed, or the value."""
+    with pytest.raises(ArgumentError, match=r"Received: "):
+        plot(value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plot_training(HISTORY, unfrozen_at=True), "unfrozen_at must be an integer >= 0. Received: True"),
+        (lambda: plot_training(HISTORY, unfrozen_at="3"), "Received: '3'"),
+        (lambda: plot_drift(drift_report(np.eye(2), np.eye(2), ["a", "b"]), topn=0), "topn must .* Received: 0"),
+    ],
+)
+def test_invalid_numbers_are_refused(call, message):
+    """The message names the argument and the value."""
+    with pytest.raises(ArgumentError, match=message):
+        call()

@@ -1,10 +1,9 @@
-"""drift_report: how far each row moved, and in which company it stands."""
+"""drift_report: how far each row moved, and its neighbours before and after."""
 
 import numpy as np
 import pytest
 
-from embkeras import drift_report
-from embkeras.drift import report as module
+from embkeras import _arrays, drift_report
 from embkeras.drift.report import row_drift
 from embkeras.errors import ArgumentError, UnknownWordError
 
@@ -44,9 +43,9 @@ def test_rows_are_found_block_by_block(monkeypatch):
     """A block smaller than the table gives the same table."""
     rng = np.random.default_rng(0)
     before, after = rng.normal(size=(2, 11, 3))
-    whole = drift_report(before, after, range(11)).table
-    monkeypatch.setattr(module, "BLOCK", 6)
-    assert drift_report(before, after, range(11)).table.equals(whole)
+    whole = drift_report(before, after, list("abcdefghijk")).table
+    monkeypatch.setattr(_arrays, "BLOCK", 6)
+    assert drift_report(before, after, list("abcdefghijk")).table.equals(whole)
 
 
 def test_smallest_step_counts_as_moved():
@@ -57,11 +56,30 @@ def test_smallest_step_counts_as_moved():
 
 
 def test_summary_is_of_the_rows_that_moved(report):
-    """Counts, and the mean over the moved rows only."""
-    summary = report.summary()
-    assert (summary["rows"], summary["moved"]) == (5, 3)
-    assert summary["mean_cosine_distance"] == pytest.approx(2 / 3)
-    assert summary["max_cosine_distance"] == pytest.approx(1)
+    """Counts, and each statistic over the moved rows only; mean, median and largest differ."""
+    assert report.summary().to_dict() == pytest.approx(
+        {
+            "rows": 5,
+            "moved": 3,
+            "mean_cosine_distance": 2 / 3,
+            "median_cosine_distance": 1,
+            "max_cosine_distance": 1,
+            "mean_relative_l2": (2**0.5 + 1 + 1) / 3,
+        }
+    )
+
+
+def test_summary_of_distances_that_all_differ():
+    """Three rows turned by 90, 60 and 0 degrees (the last one became longer)."""
+    after = np.array([[0, 1], [0.5, 3**0.5 / 2], [3, 0]])
+    summary = drift_report(np.tile([1.0, 0], (3, 1)), after, ["a", "b", "c"]).summary()
+    distances = summary[["mean_cosine_distance", "median_cosine_distance", "max_cosine_distance"]]
+    assert distances.tolist() == pytest.approx([0.5, 0.5, 1])
+    after[2] = [0, 2]
+    summary = drift_report(np.tile([1.0, 0], (3, 1)), after, ["a", "b", "c"]).summary()
+    assert summary["mean_cosine_distance"] == pytest.approx(2.5 / 3)
+    assert summary["median_cosine_distance"] == pytest.approx(1)
+    assert summary["mean_relative_l2"] == pytest.approx((2**0.5 + 1 + 5**0.5) / 3)
 
 
 def test_summary_where_nothing_moved():
@@ -89,14 +107,48 @@ def test_neighbours_before_and_after(report):
     assert (before, after) == (["scaled"], ["same"])
 
 
+def test_neighbours_have_a_name():
+    """Padding is no neighbour, though its row is the nearest."""
+    tables = turned([1, 0, 5, 9])
+    assert drift_report(tables, tables, ["", "a", "b", "c"]).neighbours("a", 2) == (["b", "c"], ["b", "c"])
+
+
 def test_neighbours_of_an_unknown_token(report):
     """The message names the token and the number of rows."""
     with pytest.raises(UnknownWordError, match="No row for the token 'bird' among 5"):
         report.neighbours("bird")
 
 
+@pytest.fixture
+def pairs():
+    """Words of letters in pairs of near-synonyms, the first of each seen: angles in degrees before and after."""
+    before = {"TV": 0, "television": 5, "dog": 90, "hound": 100, "car": 180, "auto": 230}
+    after = before | {"TV": 20, "dog": 60, "car": 100}
+    tables = [np.deg2rad([angles[word] for word in before]) for angles in (before, after)]
+    tables = [np.stack([np.cos(angles), np.sin(angles)], axis=1) for angles in tables]
+    return drift_report(*tables, list(before), counts=[5, 0] * 3)
+
+
+def test_diverged_synonyms_come_in_order(pairs):
+    """Those that diverged most come first; a cosine below 0.7 before is no near-synonym."""
+    table = pairs.diverged_synonyms()
+    assert table[["seen", "unseen"]].to_numpy().tolist() == [["dog", "hound"], ["TV", "television"]]
+    np.testing.assert_allclose(table["similarity_before"], np.cos(np.deg2rad([10, 5])), rtol=1e-6)
+    np.testing.assert_allclose(table["similarity_after"], np.cos(np.deg2rad([40, 15])), rtol=1e-6)
+    assert pairs.diverged_synonyms(1)["seen"].tolist() == ["dog"]
+
+
+@pytest.mark.parametrize(
+    ("min_similarity", "seen"),
+    [(0.6, ["car", "dog", "TV"]), (0.99, ["TV"]), (0.98, ["dog", "TV"]), (0.999, [])],
+)
+def test_diverged_synonyms_by_similarity(pairs, min_similarity, seen):
+    """The cosine before decides, from 0.643 of the farthest pair to 0.996 of the nearest."""
+    assert pairs.diverged_synonyms(min_similarity=min_similarity)["seen"].tolist() == seen
+
+
 def test_diverged_synonyms_finds_the_synonym_left_behind():
-    """TV was trained, television was not: they part. The others stay or were never near."""
+    """TV was trained, television was not: they diverge. The others stay or were never near."""
     before = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]], "float32")
     after = before.copy()
     after[0] = [0.2, 1]
@@ -105,6 +157,41 @@ def test_diverged_synonyms_finds_the_synonym_left_behind():
     pairs = report.diverged_synonyms()
     assert pairs[["seen", "unseen"]].to_numpy().tolist() == [["TV", "television"]]
     assert pairs["similarity_before"][0] > 0.99 > pairs["similarity_after"][0]
+
+
+def turned(angles):
+    """Unit rows at these angles in degrees."""
+    return np.stack([np.cos(np.deg2rad(angles)), np.sin(np.deg2rad(angles))], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "after", "counts", "found"),
+    [
+        (["TV", "television"], [60, 5], [1, 0], 1),
+        (["TV", "television"], [60, 5], [1, 1], 0),
+        (["TV", "t-v"], [60, 5], [1, 0], 0),
+        (["T.V.", "television"], [60, 5], [1, 0], 0),
+        (["TV", "television"], [60, 1], [1, 0], 0),
+        (["TV", "television"], [60, 5], [0, 0], 0),
+        (["TV", "television"], [0, 5], [1, 0], 0),
+    ],
+    ids=["pair", "both seen", "marks", "marks seen", "both moved", "none seen", "none moved"],
+)
+def test_which_words_are_diverged_synonyms(tokens, after, counts, found):
+    """One seen and moved, the other neither, both of letters."""
+    report = drift_report(turned([0, 5]), turned(after), tokens, counts=counts)
+    assert len(report.diverged_synonyms()) == found
+
+
+@pytest.mark.parametrize(("between", "found"), [(4, 1), (5, 0)])
+def test_synonyms_are_among_the_five_nearest(between, found):
+    """The unseen word counts only if fewer than five others are nearer."""
+    angles = np.arange(between + 2)
+    after = np.where(angles == 0, 60, angles)
+    report = drift_report(
+        turned(angles), turned(after), list("abcdefghij"[: len(angles)]), counts=(angles <= between).astype(int)
+    )
+    assert len(report.diverged_synonyms()) == found
 
 
 def test_diverged_synonyms_where_all_were_seen():
@@ -118,9 +205,16 @@ def test_diverged_synonyms_where_all_were_seen():
     ("arguments", "message"),
     [
         ((BEFORE, AFTER[:4], TOKENS), r"after must have 5 rows. Received: shape \(4, 2\)"),
-        ((BEFORE, AFTER[:, :1], TOKENS), r"one shape. Received: \(5, 2\) and \(5, 1\)"),
+        ((BEFORE, AFTER[:, :1], TOKENS), r"the same shape. Received: \(5, 2\) and \(5, 1\)"),
         ((BEFORE, AFTER, TOKENS[:4]), "tokens must name 5 rows. Received: 4"),
-        ((BEFORE, AFTER, "abcde"), r"tokens must be a sequence of tokens, such as vocabulary\.tokens\. Received: str"),
+        ((BEFORE, AFTER, "abcde"), r"tokens must be a sequence of strings, .*vocabulary\.tokens\. Received: 'abcde'"),
+        ((BEFORE, AFTER, b"abcde"), r"tokens must be a sequence of strings, .* Received: b'abcde'"),
+        ((BEFORE, AFTER, None), r"tokens must be a sequence of strings, .* Received: None"),
+        ((BEFORE, AFTER, range(5)), "tokens must be strings, .* Received: 0 for row 0"),
+        ((BEFORE, AFTER, ["a", "b", "c", b"d", "e"]), "tokens must be strings, .* Received: b'd' for row 3"),
+        ((None, AFTER, TOKENS), r"before must have the shape .* Received: shape \(\)"),
+        ((BEFORE, "after", TOKENS), r"after must have the shape"),
+        (([[1.0], [1.0, 2.0]], AFTER, TOKENS), r"before must be an array of numbers. Received: a list"),
         ((BEFORE.astype(int), AFTER, TOKENS), "before must hold floats. Received: dtype int64"),
     ],
 )
@@ -130,10 +224,52 @@ def test_tables_that_do_not_fit_are_refused(arguments, message):
         drift_report(*arguments)
 
 
-def test_counts_of_another_shape_are_refused():
-    """The message names both shapes."""
-    with pytest.raises(ArgumentError, match=r"counts must have the shape \(5,\). Received: \(2,\)"):
-        drift_report(BEFORE, AFTER, TOKENS, counts=[1, 2])
+@pytest.mark.parametrize(
+    ("counts", "received"),
+    [
+        ([1, 2], r"shape \(2,\), dtype int64"),
+        ("many", r"shape \(\), dtype <U4"),
+        ([1, 2, 3, 4, -5], r"shape \(5,\), dtype int64"),
+        ([1, 2, 3, 4, np.nan], "dtype float64"),
+        (list("abcde"), "dtype <U1"),
+        ([[1], [1, 2]], "a list"),
+    ],
+)
+def test_invalid_counts_are_refused(counts, received):
+    """Of another shape, negative, or not numbers."""
+    with pytest.raises(ArgumentError, match=rf"counts must .* Received: .*{received}"):
+        drift_report(BEFORE, AFTER, TOKENS, counts=counts)
+
+
+def test_reports_compare_by_identity(report):
+    """`==` has an answer, and a report can be in a set."""
+    assert report == report and report != drift_report(BEFORE, AFTER, TOKENS) and len({report, report}) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda report: report.most_moved(0), "topn must be an integer >= 1. Received: 0"),
+        (lambda report: report.most_moved(True), "topn must .* Received: True"),
+        (lambda report: report.most_moved(min_count="2"), "min_count must .* Received: '2'"),
+        (lambda report: report.neighbours("turned", 1.5), "topn must .* Received: 1.5"),
+        (lambda report: report.neighbours("turned", None), "topn must .* Received: None"),
+        (lambda report: report.diverged_synonyms(-1), "topn must .* Received: -1"),
+        (lambda report: report.diverged_synonyms(min_similarity=2), "min_similarity must .* Received: 2"),
+        (lambda report: report.diverged_synonyms(min_similarity="high"), "min_similarity must .* Received: 'high'"),
+    ],
+)
+def test_invalid_arguments_are_refused(report, call, message):
+    """The message names the argument and the value."""
+    with pytest.raises(ArgumentError, match=message):
+        call(report)
+
+
+@pytest.mark.parametrize("token", [None, b"turned", 2, np.array(["turned"])])
+def test_neighbours_of_what_is_no_token(report, token):
+    """It is unknown, as any other."""
+    with pytest.raises(UnknownWordError, match="No row for the token"):
+        report.neighbours(token)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
