@@ -1,0 +1,157 @@
+"""Single-line faults in the core modules: does a test fail for each of them?
+
+Each fault is put into a copy of the package, and the tests that should notice it run. A fault that passes them is a
+survivor: a test is missing.
+
+python benchmarks/mutants.py --check            # only: can every fault still be applied?
+python benchmarks/mutants.py --workers 2        # all of them; writes benchmarks/results/mutants.md
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+from typing import NamedTuple
+
+from machine import machine_line
+
+ROOT = Path(__file__).parents[1]
+RESULT = Path(__file__).with_name("results") / "mutants.md"
+TIMEOUT = 400  # seconds for the tests of one fault; a fault that makes them hang counts as caught
+
+
+class Mutant(NamedTuple):
+    """One fault: in `file`, `old` (which occurs there once) becomes `new`; `tests` are arguments of pytest."""
+
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+# file -> (tests that cover it, faults)
+FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
+    "drift/report.py": (
+        "tests/drift/test_report.py",
+        [
+            ('moved["cosine_distance"].mean()', 'moved["cosine_distance"].median()'),
+            ('moved["relative_l2"].mean()', 'moved["relative_l2"].median()'),
+            (".argsort()[::-1]", ".argsort()"),
+            ('(table["similarity_before"] >= min_similarity)', '(table["similarity_before"] >= 0)'),
+            ('table["count"] >= min_count', 'table["count"] > min_count'),
+            ("& ~self.seen & ~self.moved", "& ~self.moved"),
+        ],
+    ),
+}
+
+
+def mutants(pattern: str = "") -> Iterator[Mutant]:
+    """The faults, for files whose path contains `pattern`."""
+    for file, (tests, faults) in FAULTS.items():
+        for old, new in faults:
+            if pattern in file:
+                yield Mutant(file, old, new, tests)
+
+
+def stale(mutant: Mutant) -> str | None:
+    """Why a fault can't be applied, or None."""
+    path = ROOT / "embkeras" / mutant.file
+    if not path.is_file():
+        return "no such file"
+    count = path.read_text("utf-8").count(mutant.old)
+    return None if count == 1 else f"the old text occurs {count} times"
+
+
+def outcome(mutant: Mutant, copy: Path) -> str:
+    """`caught`, `caught (timeout)`, `SURVIVED` or `INVALID` (the tests couldn't start)."""
+    path = copy / "embkeras" / mutant.file
+    original = path.read_text("utf-8")
+    path.write_text(original.replace(mutant.old, mutant.new), "utf-8")
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *mutant.tests.split()]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=copy,
+            env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return "caught (timeout)"
+    finally:
+        path.write_text(original, "utf-8")
+    return {0: "SURVIVED", 1: "caught"}.get(done.returncode, f"INVALID ({done.stdout[-200:]})")
+
+
+def run(chosen: list[Mutant], workers: int) -> list[tuple[Mutant, str, float]]:
+    """Outcome and seconds of each fault, in order."""
+    with tempfile.TemporaryDirectory() as folder:
+        copies: Queue[Path] = Queue()
+        for number in range(workers):
+            copy = Path(folder, str(number))
+            for name in ("embkeras", "tests"):
+                shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            for name in ("setup.cfg", "pyproject.toml", "README.md"):
+                shutil.copy(ROOT / name, copy / name)
+            copies.put(copy)
+
+        def one(mutant: Mutant) -> tuple[Mutant, str, float]:
+            copy, begin = copies.get(), time.perf_counter()
+            try:
+                result = outcome(mutant, copy)
+            finally:
+                copies.put(copy)
+            seconds = time.perf_counter() - begin
+            print(f"{result:9} {seconds:5.0f} s  {mutant.file}: {mutant.old} -> {mutant.new}", flush=True)
+            return mutant, result, seconds
+
+        with ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(one, chosen))
+
+
+def report(results: list[tuple[Mutant, str, float]]) -> str:
+    """The result file: survivors first, then every fault."""
+    survivors = [mutant for mutant, result, _ in results if not result.startswith("caught")]
+    lines = ["# Single-line faults in the core modules", ""]
+    lines += [f"`python benchmarks/mutants.py`: {machine_line('tensorflow', 'keras', 'numpy')}", ""]
+    lines += [f"{len(results) - len(survivors)} of {len(results)} caught. Survivors:", ""]
+    lines += [f"- `{mutant.file}`: `{mutant.old}` -> `{mutant.new}`" for mutant in survivors] or ["- none"]
+    lines += ["", "| file | old | new | result | s |", "|---|---|---|---|---|"]
+    for mutant, result, seconds in results:
+        old, new = (text.replace("|", "\\|").replace("\n", " ") for text in (mutant.old, mutant.new))
+        lines.append(f"| {mutant.file} | `{old}` | `{new}` | {result.split(' (')[0]} | {seconds:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Apply the faults and write the result; 1 if one survives or can't be applied."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only check that every fault can be applied")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="faults in files whose path contains TEXT; writes nothing"
+    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="faults tested at a time (1)")
+    options = parser.parse_args()
+    chosen = list(mutants(options.only))
+    problems = [f"{mutant.file}: {reason}: {mutant.old}" for mutant in chosen if (reason := stale(mutant))]
+    if problems or options.check:
+        print("\n".join(problems) or f"{len(chosen)} faults can be applied")
+        return int(bool(problems))
+    results = run(chosen, options.workers)
+    if not options.only:
+        RESULT.parent.mkdir(exist_ok=True)
+        RESULT.write_text(report(results), "utf-8")
+    return int(any(not result.startswith("caught") for _, result, _ in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
