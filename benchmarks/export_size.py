@@ -1,4 +1,4 @@
-"""Bytes on disk of an exported model: stock `model.export` beside `export_saved_model`.
+"""Size on disk of an exported model: stock `model.export` next to `export_saved_model`.
 
 python benchmarks/export_size.py --rows 100000 --width 100
 """

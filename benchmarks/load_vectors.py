@@ -1,14 +1,14 @@
-"""Reading vector files: embkeras beside the other loaders, each in a process of its own, in turns.
+"""Reading vector files: embkeras next to other loaders, each in its own process, in turns.
 
-Makes its files once, from the words and values of the real GloVe 6B 50d (wider rows are several of its rows side by
-side, written with 5 digits as GloVe is): 400,000 words of width 100 and 300, as text, gzipped text, word2vec binary,
-fastText .bin (v12, 500,000 buckets) and embkeras's own store. Each measurement is a fresh process that imports its loader,
-notes what it holds, loads and gives the time of that; the loaders of a task take turns, so that a slow minute of the
-machine meets all of them. Read the ratios. Files are in the page cache.
+Creates its files once, from the words and values of the real GloVe 6B 50d (wider rows are several of its rows side by
+side, written with 5 digits as in GloVe): 400,000 words of width 100 and 300, as text, gzipped text, word2vec binary,
+fastText .bin (v12, 500,000 buckets) and embkeras's own store. Each measurement is a new process that imports its
+loader, notes its memory, loads, and reports the time. The loaders of a task take turns, so that a slow minute of the
+machine affects all of them. Compare the ratios. Files are in the page cache.
 
-"peak" is the peak of the resident memory over what it was after the imports, "stays" the private memory that the result
-holds at the end; MB are 10**6 bytes. The peak counts the pages of a memory-mapped file that were touched, which the
-system can drop again. What is not installed, or cannot be read by this version, is left out with a line that says so.
+"peak" is the peak of the resident memory above its value after the imports, "stays" the private memory held by the
+result at the end; MB are 10**6 bytes. The peak includes the touched pages of a memory-mapped file, which the system can
+drop again. A loader that is not installed, or can't be read by this version, is skipped with a line that says so.
 
     python -m pip install -e ".[demo]" gensim fasttext polars
     python benchmarks/load_vectors.py --quick

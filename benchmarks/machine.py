@@ -1,4 +1,4 @@
-"""The line that says where and when a benchmark ran."""
+"""The line that records where and when a benchmark ran."""
 
 import datetime
 import os

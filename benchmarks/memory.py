@@ -1,21 +1,20 @@
-"""Peak memory of filling, reading, saving, loading and unfreezing a table: stock Keras beside embkeras.
+"""Peak memory of filling, reading, saving, loading and unfreezing a table: stock Keras next to embkeras.
 
-Each way runs in a process of its own. The process imports everything, prepares what the way starts from (a memory-mapped
-matrix, a model in use), and waits; what it holds then is its start, and is subtracted. Then the way runs, while the
-parent reads the process's memory every millisecond. The parent samples, since a thread inside would stand still
-whenever a library holds Python's lock; a peak cannot slip through, since a table takes far longer than a millisecond
-to be touched.
+Each case runs in its own process. The process imports everything, prepares the starting point (a memory-mapped matrix,
+a trained model) and waits; the memory it then holds is its baseline and is subtracted. Then the case runs, while the
+parent reads the process's memory every millisecond. The parent samples because a thread inside would stop whenever a
+library holds Python's lock; it can't miss a peak, because touching a table takes far longer than a millisecond.
 
-What is counted is anonymous and shared memory (`RssAnon` + `RssShmem` in /proc/PID/status). Pages of a memory-mapped
-file are not: they are the file's cache, which the system drops and reads again as it likes. VmHWM, the kernel's own
-peak, counts them and so would charge a mapped matrix to whoever reads it.
+Anonymous and shared memory is counted (`RssAnon` + `RssShmem` in /proc/PID/status). Pages of a memory-mapped file are
+not: they are file cache, which the system can drop and read again. VmHWM, the kernel's own peak, counts them and would
+charge a mapped matrix to the process that reads it.
 
-"stays" is what the process still holds above its start when the way has ended and its result is kept. TensorFlow keeps
-freed memory for its next tensors, so passing copies of a table stay.
+"stays" is the memory above the baseline when the case has ended and its result is kept. TensorFlow keeps freed memory
+for its next tensors, so temporary copies of a table stay.
 
-Keras saves and loads a `.keras` file in memory if it believes that the weights fill less than half of the available
-memory, else by way of a file on disk beside it. It asks psutil; without psutil it believes in 1 GB. The processes here
-find a stand-in for psutil, so that both are measured: "in memory" and "on disk".
+Keras saves and loads a `.keras` file in memory if it estimates that the weights fill less than half of the available
+memory, and otherwise through a file on disk. It asks psutil; without psutil it assumes 1 GB. The processes here see a
+stand-in for psutil, so that both ways are measured: "in memory" and "on disk".
 
     python benchmarks/memory.py --rows 1000000 --width 300 --only save load
 """

@@ -1,14 +1,14 @@
-"""What it costs to serve an export: bytes on the wire, latency, memory, cold start, throughput, and fewer bytes a row.
+"""The cost of serving an export: bytes on the wire, latency, memory, cold start, throughput, and smaller tables.
 
-Stock is Keras' `model.export` of the same model. What is loaded is loaded in a process of its own: by TensorFlow in
-Python, and by the TensorFlow C API without it, which is the runtime that TensorFlow Serving wraps. "loaded" is the memory
-that a process holds after the first answer above what it held before it loaded (`RssAnon` + `RssShmem`, the smallest of the
-rounds); "cold" is the time from starting the process to that answer, libraries and all. The gRPC server is that of
-the tests, on the C API; its clients are threads of another process with their requests made beforehand. With "bucketing"
-each client sorts its texts by length before it cuts them into batches, as `ServingClient` does.
+Stock is Keras' `model.export` of the same model. Each export is loaded in its own process: by TensorFlow in Python, and
+by the TensorFlow C API without Python, the runtime inside TensorFlow Serving. "loaded" is the memory of the process after
+the first answer minus its memory before loading (`RssAnon` + `RssShmem`, the smallest of the rounds); "cold" is the time
+from the start of the process to that answer, including loading the libraries. The gRPC server is the one in the tests,
+on the C API; its clients are threads of another process, with their requests prepared beforehand. With "bucketing" each
+client sorts its texts by length before cutting them into batches, as `ServingClient` does.
 
     python -m pip install -e ".[demo,serving]"
-    python benchmarks/serving.py            # --quick: a tenth of the table, less of all
+    python benchmarks/serving.py            # --quick: a tenth of the table, less of everything
 """
 
 import argparse

@@ -1,14 +1,14 @@
 """ms per train step by size of the table: stock Keras, embkeras, frozen, the floor, and PyTorch where it is installed.
 
-Every contender has the same work: a batch of 32 texts of 50 ids, drawn uniformly, through embedding -> mean -> dense,
-one step of its optimizer. "Plain TensorFlow gather" is the frozen step written by hand with `tf.gather`. "Floor" is what
-no row-wise Adam can go below: reading and writing the rows of the batch in three tables, without any arithmetic; it
+Every contender does the same work: a batch of 32 texts of 50 ids, drawn uniformly, through embedding -> mean -> dense,
+one step of its optimizer. "Plain TensorFlow gather" is the frozen step written by hand with `tf.gather`. "Floor" is the
+least that any row-wise Adam must do: read and write the rows of the batch in three tables, without any arithmetic. It
 works on the tables of the row-wise Adam above it.
 
-All contenders of one table are built first and then timed in turns, so that whatever else the machine does hits all of
-them alike. A turn is ten steps in a row, as in training, of which the first two are not counted: they find the caches
-filled by the contender before. (Contenders that take more than 50 ms a step get one counted step a turn.) The median is
-shown. Steps are called as compiled functions without `fit`, so that no Python around them is measured.
+All contenders for one table are built first and then timed in turns, so that other load on the machine affects all of
+them alike. A turn is ten steps in a row, as in training; the first two are not counted, because they find the caches
+filled by the previous contender. (Contenders that take more than 50 ms per step get one counted step per turn.) The
+table shows the median. Steps are called as compiled functions without `fit`, so the Python around them is not measured.
 
     python benchmarks/train_step.py
     python benchmarks/train_step.py --tables 10000x100 400000x100 --seconds 40
