@@ -5,7 +5,6 @@ import numpy as np
 import tensorflow as tf
 
 from embkeras.tables.embedding import PretrainedEmbedding
-from embkeras.training.rebuild import rebuild_training
 
 IDS = np.random.default_rng(1).integers(1, 9, (12, 5))  # id 9 never occurs
 LABELS = np.random.default_rng(2).integers(0, 3, 12)
@@ -128,19 +127,3 @@ def random_slices(count=20):
     rng = np.random.default_rng(5)
     for _ in range(count):
         yield rng.integers(0, 9, 12), rng.normal(size=(12, 4)).astype(np.float32)
-
-
-class Bare:
-    """What `rebuild_training` needs of a model: an optimizer, and the variables that train now."""
-
-    distribute_strategy = tf.distribute.get_strategy()
-
-    def __init__(self, optimizer, trainable_variables):
-        self.optimizer, self.trainable_variables = optimizer, trainable_variables
-
-    def make_train_function(self, force):
-        """Nothing is compiled."""
-
-    def rebuild(self):
-        """Let the optimizer know the variables."""
-        rebuild_training(self)

@@ -1,4 +1,4 @@
-"""The state of a Keras optimizer: its slots, its step count, its learning rate, and rebuilding it in place.
+"""The inside of a Keras optimizer: its slots, its step count, its learning rate, its hooks, and a rebuild in place.
 
 Keras builds an optimizer once, for a fixed list of variables. A variable that becomes trainable later is "unknown" to
 it, or the compiled train step silently leaves it out. A new optimizer would lose the moments, the step count and the
@@ -7,12 +7,16 @@ variable that stays, matched by attribute and variable, not by path (paths colli
 
 Private names used here, because Keras offers no public way: `_variables`, `_trainable_variables`,
 `_trainable_variables_indices`, `_var_key`, `_track_variable`, `_untrack_variable`, `_iterations`, `_learning_rate`,
-`_model_variables_moving_average`, `_tracker` of optimizers. `tests/keras_compat/test_optimizers.py` fails when one of
-them goes.
+`_model_variables_moving_average`, `_tracker`, `_get_variable_index`, `_use_weight_decay` of optimizers, their hooks
+`_clip_gradients` and `_apply_weight_decay`, and the slots `_momentums`, `_velocities`, `_velocity_hats` of Adam and
+`_accumulators` of Adagrad, the only ones that `.keras` files know. `tests/keras_compat/test_optimizers.py` fails when one
+of them goes.
 """
 
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, TypeAlias
 
 import keras
@@ -33,12 +37,75 @@ class _State:
     tracked: list[keras.Variable]
 
 
+class StepHooks(keras.optimizers.Optimizer):
+    """Base of optimizers that clip and decay in their own way, instead of on whole variables as Keras does."""
+
+    def clip_globally(self, gradients: Sequence[Any]) -> list[Any]:
+        """All gradients of a step, clipped by their global norm; anything else is up to `update_step`."""
+        return super()._clip_gradients(gradients)
+
+    def _clip_gradients(self, gradients: Sequence[Any]) -> list[Any]:
+        return self.clip_globally(gradients)
+
+    def _apply_weight_decay(self, variables: Any) -> None:
+        """Nothing here: Keras would decay every row of a table. `update_step` decays what it updates."""
+
+
 def parts(optimizer: Any) -> Iterator[Any]:
     """The optimizer and every optimizer inside it (LossScaleOptimizer, MultiOptimizer)."""
     yield optimizer
     inner = [optimizer.inner_optimizer] if hasattr(optimizer, "inner_optimizer") else []
     for part in [*inner, *getattr(optimizer, "optimizers", [])]:
         yield from parts(part)
+
+
+def model_of(optimizer: Any) -> keras.Model | None:
+    """The model that is calling the optimizer in its train step or while it is loaded; None in a custom loop.
+
+    Keras does not tell an optimizer which model it trains, so the model is looked for among the callers.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.Model) and any(
+            part is optimizer
+            for value in list(vars(caller).values())
+            if isinstance(value, keras.optimizers.Optimizer)
+            for part in parts(value)
+        ):
+            return caller
+        frame = frame.f_back
+    return None
+
+
+def key_of(optimizer: Any, variable: Any) -> str:
+    """What an optimizer knows a variable by, the same for all its replicas."""
+    return optimizer._var_key(variable)
+
+
+def index_of(optimizer: Any, variable: Any) -> int:
+    """The place of a variable among those that the optimizer was built for."""
+    return optimizer._get_variable_index(variable)
+
+
+def trained_variables(optimizer: Any) -> list[keras.Variable]:
+    """The variables that the optimizer was built for."""
+    return optimizer._trainable_variables
+
+
+def weight_decay_of(optimizer: Any, variable: Any) -> float | None:
+    """The weight decay of a variable; None without, and if `exclude_from_weight_decay` names it."""
+    return optimizer.weight_decay if optimizer._use_weight_decay(variable) else None
+
+
+def adam_slots(optimizer: keras.optimizers.Adam) -> list[list[keras.Variable]]:
+    """The slot lists of an Adam: both moments and, with amsgrad, the largest second moment."""
+    return [optimizer._momentums, optimizer._velocities] + ([optimizer._velocity_hats] if optimizer.amsgrad else [])
+
+
+def adagrad_slots(optimizer: keras.optimizers.Adagrad) -> list[list[keras.Variable]]:
+    """The slot list of an Adagrad: the sums of squared gradients."""
+    return [optimizer._accumulators]
 
 
 def slots_of(optimizer: Any, variable: Any) -> dict[str, keras.Variable]:

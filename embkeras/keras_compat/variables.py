@@ -33,7 +33,14 @@ def mark_stock_tables(layers: Iterable[keras.layers.Layer]) -> None:
     """Mark the tables of the stock Embedding layers among `layers` that are built."""
     for layer in layers:
         if isinstance(layer, keras.layers.Embedding) and layer.built:
-            stock_table(layer).embkeras_table = True
+            table = stock_table(layer)
+            table.embkeras_table, table.row_reads = True, reads_rows(table)
+
+
+def mark_table(variable: Any) -> None:
+    """Mark a variable as an embedding table, unless its layer has said that it isn't."""
+    if not hasattr(variable, "embkeras_table"):
+        variable.embkeras_table = True
 
 
 def is_table(variable: Any) -> bool:
@@ -44,6 +51,11 @@ def is_table(variable: Any) -> bool:
 def reads_rows(variable: Any) -> bool:
     """Whether the layer of a table reads the rows of a batch and never the whole table."""
     return getattr(variable, "row_reads", False)
+
+
+def reads_whole_table(variable: Any) -> bool:
+    """Whether a table belongs to a stock Embedding layer, which reads it as a whole."""
+    return getattr(variable, "row_reads", None) is False
 
 
 def stock_table(layer: keras.layers.Embedding) -> keras.Variable:

@@ -16,6 +16,7 @@ def rebuild_training(model: keras.Model) -> None:
     """
     optimizer = model.optimizer
     if optimizer is not None and optimizer.built:
+        introduce(model)
         with model.distribute_strategy.scope():
             rebuild(optimizer, model.trainable_variables)
     model.make_train_function(force=True)
@@ -44,8 +45,20 @@ def build_optimizer(model: keras.Model) -> None:
     optimizer, variables = model.optimizer, list(model.trainable_variables)
     if optimizer.built or not variables or not is_built(model):
         return
+    introduce(model)
     with model.distribute_strategy.scope():
         optimizer.build(variables)
+
+
+def introduce(model: keras.Model) -> None:
+    """Tell the row-wise optimizers of a compiled model which model they train.
+
+    Raises:
+        OptimizerError: a learning rate multiplier whose address matches no layer or variable of the model.
+    """
+    for part in parts(model.optimizer):
+        if hasattr(part, "set_model"):
+            part.set_model(model)
 
 
 def knows_other_variables(model: keras.Model) -> bool:

@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 from keras import optimizers
 
-from embkeras.keras_compat.optimizers import is_built_for, new_slots, parts, rate_of, rebuild, slots_of, steps_of
+from embkeras.keras_compat.optimizers import (
+    StepHooks,
+    adagrad_slots,
+    adam_slots,
+    is_built_for,
+    model_of,
+    new_slots,
+    parts,
+    rate_of,
+    rebuild,
+    slots_of,
+    steps_of,
+)
 from tests import tiny
 
 
@@ -23,9 +35,53 @@ def test_private_names_of_keras_are_there():
         "_learning_rate",
         "_model_variables_moving_average",
         "_tracker",
+        "_get_variable_index",
+        "_use_weight_decay",
+        "_clip_gradients",
+        "_apply_weight_decay",
     ]
     assert [name for name in names if not hasattr(net.optimizer, name)] == []
     assert any(each is net.optimizer._learning_rate for each in net.optimizer._variables)  # set_rate replaces it
+
+
+def test_the_slots_of_the_row_wise_rules_are_there():
+    """`.keras` files know these lists and no others."""
+    adam, adagrad = optimizers.Adam(amsgrad=True), optimizers.Adagrad()
+    for optimizer in (adam, adagrad):
+        optimizer.build([tiny.variable()])
+    assert [len(slots) for slots in adam_slots(adam)] == [1, 1, 1] and len(adagrad_slots(adagrad)[0]) == 1
+
+
+def test_keras_calls_the_hooks_of_a_step():
+    """Clipping and weight decay go through `StepHooks`: Keras' own decay of the whole table does not happen."""
+    clipped = []
+
+    class Noted(StepHooks, optimizers.SGD):
+        def clip_globally(self, gradients):
+            clipped.append(len(gradients))
+            return super().clip_globally(gradients)
+
+    table = tiny.variable()
+    Noted(0.1, weight_decay=0.5).apply([np.zeros((10, 4), np.float32)], [table])
+    assert clipped == [1]
+    np.testing.assert_array_equal(np.array(table), tiny.TABLE)
+
+
+def test_model_of():
+    """The model in whose step or loading the optimizer is built; none outside."""
+    found = []
+
+    class Asks(optimizers.SGD):
+        def build(self, variables):
+            found.append(model_of(self))
+            super().build(variables)
+
+    for wrap in (lambda inner: inner, optimizers.LossScaleOptimizer):
+        net = tiny.model(wrap(Asks(0.1)))
+        tiny.fit(net, epochs=1)
+        assert found.pop() is net
+    Asks(0.1).build([tiny.variable()])
+    assert found == [None]
 
 
 def test_parts():

@@ -105,31 +105,19 @@ def test_training_goes_on_as_if_nothing_had_happened(name):
 
 
 def test_slots_of_rows_follow_their_tokens():
-    """Moments, the anchor, and the counts of updates and steps; new rows have those of a new optimizer."""
-    optimizer = RowWiseAdam(0.01, anchor_decay=0.1, catch_up=True, row_warmup=3)
+    """Moments and the anchor; new rows have those of a new optimizer."""
+    optimizer = RowWiseAdam(0.01, anchor_decay=0.1)
     net = _trained(_layer("whole"), optimizer)
-    slots = (
-        optimizer._momentums,
-        optimizer._velocities,
-        optimizer._anchors,
-        optimizer._row_steps,
-        optimizer._row_counts,
-    )
-    before = [np.array(next(slot for slot in each if slot is not None)) for each in slots]
+
+    def slots():
+        return [np.array(each[0]) for each in (optimizer._momentums, optimizer._velocities, optimizer._anchors)]
+
+    before = slots()
     change_vocabulary(net, "embedding", before=BEFORE, after=_after(MORE))
     places = _translated(np.arange(10), BEFORE, MORE)
-    new = (np.zeros(4), np.zeros(4), TABLES[12][11], optimizer.iterations, 0)
-    slots = (
-        optimizer._momentums,
-        optimizer._velocities,
-        optimizer._anchors,
-        optimizer._row_steps,
-        optimizer._row_counts,
-    )
-    for was, each, fresh in zip(before, slots, new, strict=True):
-        now = np.array(next(slot for slot in each if slot is not None))
+    for was, now, new in zip(before, slots(), (np.zeros(4), np.zeros(4), TABLES[12][11]), strict=True):
         np.testing.assert_array_equal(now[places], was)
-        np.testing.assert_allclose(now[11], fresh, rtol=1e-6)
+        np.testing.assert_allclose(now[11], new, rtol=1e-6)
 
 
 def test_new_tokens_without_a_vector_train():
@@ -268,7 +256,7 @@ def test_slots_go_over_in_blocks(monkeypatch):
     tables = []
     for block in (1 << 20, 8):  # numbers: two rows
         monkeypatch.setattr(table_io, "BLOCK", block)
-        net = _trained(_layer("whole"), RowWiseAdam(0.05, catch_up=True, anchor_decay=0.1), run_eagerly=True)
+        net = _trained(_layer("whole"), RowWiseAdam(0.05, anchor_decay=0.1), run_eagerly=True)
         change_vocabulary(net, "embedding", before=BEFORE, after=_after(MORE))
         tiny.fit(net, epochs=1)
         tables.append(net.layers[0].matrix())

@@ -1,159 +1,168 @@
-"""RateMultipliers: learning rates of single variables, as factors by patterns of their paths.
+"""RateMultipliers: factors of the learning rate for single layers or variables, by their addresses.
 
-Scaling gradients does nothing under Adam, so it is the update that is scaled, and the decay with it.
+Scaling gradients does nothing under Adam, so the factor scales the update, and the decay with it.
 
-Private name used here: `DistributedValues._get`, since TensorFlow has no public way to reach a replica's own part inside
-an update. `tests/training/test_multipliers.py` fails when it goes.
+An optimizer gets variables and no model, and Keras' `variable.path` is the same in two towers that each hold a layer
+`embedding`. So addresses are resolved against the layer paths of a model: `build` looks for the model that is calling,
+and schedules pass theirs to `set_model`. Without a model (a custom loop), `variable.path` has to do.
 """
 
-import math
-import numbers
-import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from embkeras.errors import EmbkerasWarning, OptimizerError
+from embkeras._checks import number, shown
+from embkeras.errors import EmbkerasWarning, OptimizerError, UnknownLayerError
+from embkeras.keras_compat.optimizers import StepHooks, key_of, model_of
+from embkeras.keras_compat.variables import local
+from embkeras.tables.addresses import match_variables, path_matches
+from embkeras.training.rebuild import is_built
 
-_RULE = "learning_rate_multipliers maps regular expressions for variable paths to factors."
 
-
-class RateMultipliers:
-    """Mixin before a Keras optimizer that gives variables a factor of the learning rate."""
+class RateMultipliers(StepHooks):
+    """Base of optimizers that multiply the learning rate of some variables by a factor."""
 
     def __init__(self, *args: Any, learning_rate_multipliers: Mapping[str, float] | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        factors = _factors(learning_rate_multipliers)
-        self._patterns = tuple(re.compile(_pattern(pattern)) for pattern in factors)
-        values = [check_factor(value, f"The multiplier of {pattern!r}") for pattern, value in factors.items()]
+        factors = _checked(learning_rate_multipliers)
+        self._addresses = tuple(factors)
         # One variable for all factors: they change between epochs without a retrace, and are saved with the model.
-        self._multipliers = None
-        if values:
+        self._multipliers: Any = None
+        if factors:
             self._multipliers = self.add_variable(
-                (len(values),), initializer=lambda shape, dtype: tf.constant(values, dtype), name="multipliers"
+                (len(factors),),
+                initializer=lambda shape, dtype: tf.constant(list(factors.values()), dtype),
+                name="multipliers",
             )
-        self._patterns_known = False
+        self._address_of: dict[str, int | None] = {}  # the place of its address, for each variable of a known model
+        self._matched: set[int] = set()  # places of addresses that match something
         self._warned: set[str] = set()
 
+    def set_model(self, model: keras.Model) -> None:
+        """Tell the optimizer which model it trains, so that `learning_rate_multipliers` follow its layer paths.
+
+        `fit`, `train_on_batch`, loading and schedules do this themselves. In a custom loop over a model with two layers
+        of one name, call it before the first step.
+
+        Raises:
+            OptimizerError: an address that matches no layer or variable, with those that exist. Not before all layers
+                of the model are built.
+        """
+        places: dict[str, int | None] = {key_of(self, variable): None for variable in model.weights}
+        for place, address in enumerate(self._addresses):
+            problem, found = "The layer has no weights.", []
+            try:
+                found = match_variables(model, address)
+            except UnknownLayerError as error:
+                problem = str(error)
+            if found:
+                self._matched.add(place)
+            elif is_built(model):
+                raise OptimizerError(
+                    f"learning_rate_multipliers can't use {address!r}. {problem} An address is the path of a layer "
+                    f'("q/embedding"), a glob ("encoder/**") or the path of a variable ("**/bias").'
+                )
+            for _, variable in found:
+                key = key_of(self, variable)
+                if places.get(key) is None:  # the first address that matches counts
+                    places[key] = place
+        self._address_of = {**self._address_of, **places}
+
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Note which pattern each of the variables goes by."""
+        """Find the multiplier of each variable."""
+        model = model_of(self)
+        if model is not None:
+            self.set_model(model)
         super().build(variables)
         self._paths = [path_of(variable) for variable in variables]
-        self._pattern_of = [self._first_pattern(path) for path in self._paths]
+        self._places = [self._place_of(variable) for variable in variables]
+        self._matched.update(place for place in self._places if place is not None)
 
-    def _multiplied(self, index: int, rate: Any) -> Any:
-        """The rate of the variable of this index."""
-        self._warn_of_unmatched()
-        if self._pattern_of[index] is None:
-            return rate
-        return rate * tf.cast(read(self._multipliers, None)[self._pattern_of[index]], rate.dtype)
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """Update the variables by their gradients, as in Keras; warn once of addresses that match none of them."""
+        super().apply(grads, trainable_variables)
+        # Not in build(): without a model, layers that are frozen now and join later are unknown.
+        for place, address in enumerate(self._addresses):
+            if place not in self._matched:
+                self._warn_once(
+                    f"learning_rate_multipliers: {address!r} matches no variable that trains now. Variables: "
+                    f"{', '.join(self._paths)}. Call set_model(model) first, so that it is looked up by layer paths."
+                )
 
     @property
     def learning_rate_multipliers(self) -> dict[str, float]:
-        """The factor of each pattern, as it stands now."""
+        """The current factor of each address."""
         if self._multipliers is None:
             return {}
         values = keras.ops.convert_to_numpy(self._multipliers)
-        return {each.pattern: float(value) for each, value in zip(self._patterns, values, strict=True)}
+        return {address: float(value) for address, value in zip(self._addresses, values, strict=True)}
 
-    def set_multiplier(self, pattern: str, factor: float) -> None:
-        """Give the variables of `pattern` another factor from the next step on, without a retrace.
+    def set_multiplier(self, address: str, factor: float) -> None:
+        """Change the factor of an address from the next step on, without a retrace.
 
         Raises:
-            OptimizerError: a pattern that the optimizer was not made with, or a factor that is not finite and >= 0.
+            OptimizerError: an address that the optimizer was not created with, or a factor that is not finite and >= 0.
         """
-        known = [each.pattern for each in self._patterns]
-        if pattern not in known:
+        if address not in self._addresses:
             raise OptimizerError(
-                f"{type(self).__name__} was made with multipliers for {', '.join(map(repr, known)) or 'no pattern'}. "
-                f"Received: {pattern!r}."
+                f"{type(self).__name__} has multipliers for {', '.join(map(repr, self._addresses)) or 'no address'}. "
+                f"Received: {shown(address)}. Create it with all addresses that will need one."
             )
-        values = self.learning_rate_multipliers | {pattern: check_factor(factor, f"The multiplier of {pattern!r}")}
+        values = self.learning_rate_multipliers | _checked({address: factor})
         self._multipliers.assign(list(values.values()))
 
-    def check_multipliers(self, paths: Iterable[str]) -> None:
-        """Make sure that each pattern matches a path; a schedule asks with all variables of the model.
+    def get_config(self) -> dict[str, Any]:
+        """The settings, with the current factors."""
+        return {**super().get_config(), "learning_rate_multipliers": self.learning_rate_multipliers}
 
-        Raises:
-            OptimizerError: a pattern that matches none, with the paths that exist.
-        """
-        paths = list(paths)
-        for each in self._patterns:
-            if not any(each.fullmatch(path) for path in paths):
-                raise OptimizerError(
-                    f"learning_rate_multipliers: no variable matches {each.pattern!r}. Variables: {', '.join(paths)}."
-                )
-        self._patterns_known = True
+    def _multiplied(self, index: int, rate: Any) -> Any:
+        """The rate of the variable with this index."""
+        place = self._places[index]
+        return rate if place is None else rate * tf.cast(local(self._multipliers)[place], rate.dtype)
 
-    def _warn_of_unmatched(self) -> None:
-        """Not before the first step: a model is also built when it is loaded, with layers frozen that will join."""
-        for place, each in enumerate(self._patterns):
-            if place not in self._pattern_of and not self._patterns_known:
-                self._warn_once(
-                    f"learning_rate_multipliers: no variable that trains now matches {each.pattern!r}. "
-                    f"Variables: {', '.join(self._paths)}."
-                )
-
-    def _first_pattern(self, path: str) -> int | None:
-        return next((place for place, each in enumerate(self._patterns) if each.fullmatch(path)), None)
+    def _place_of(self, variable: Any) -> int | None:
+        """The place of the first address that matches a variable; of one outside any model, by `variable.path`."""
+        key, path = key_of(self, variable), path_of(variable)
+        if key in self._address_of:
+            return self._address_of[key]
+        for place, address in enumerate(self._addresses):
+            if path_matches(path, address):
+                if self._paths.count(path) > 1:
+                    raise OptimizerError(
+                        f"learning_rate_multipliers: {address!r} matches {self._paths.count(path)} variables that are all "
+                        f"called {path!r}. Call set_model(model) before the first step, and give layer paths of it."
+                    )
+                return place
+        return None
 
     def _warn_once(self, message: str) -> None:
         if message not in self._warned:
             self._warned.add(message)
-            warnings.warn(message, EmbkerasWarning, stacklevel=2)
-
-    def get_config(self) -> dict[str, Any]:
-        """The settings, with the factors as they stand."""
-        return {**super().get_config(), "learning_rate_multipliers": self.learning_rate_multipliers}
+            warnings.warn(message, EmbkerasWarning, stacklevel=3)
 
 
 def path_of(variable: Any) -> str:
-    """The path of a Keras variable, or the name of one of TensorFlow's ("table:0"), which has none."""
+    """The path of a Keras variable, or the name of a TensorFlow variable without ":0"."""
     return getattr(variable, "path", variable.name.removesuffix(":0"))
 
 
-def native(variable: Any) -> Any:
-    """The variable of TensorFlow behind one of Keras, or itself."""
-    return variable.value if isinstance(variable, keras.Variable) else variable
-
-
-def local(variable: Any) -> Any:
-    """This replica's part of a variable: under a distribution strategy the slots are containers."""
-    variable = native(variable)
-    return variable._get() if isinstance(variable, tf.distribute.DistributedValues) else variable
-
-
-def read(variable: Any, rows: Any) -> Any:
-    """The whole variable, or these rows of it."""
-    return tf.convert_to_tensor(local(variable)) if rows is None else local(variable).sparse_read(rows)
-
-
-def check_factor(value: Any, what: str) -> float:
-    """The value as a float, if it is finite and not negative.
+def _checked(factors: Any) -> dict[str, float]:
+    """The factors by address.
 
     Raises:
-        OptimizerError: it is not.
+        OptimizerError: not a mapping from strings to finite numbers >= 0.
     """
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not 0 <= value < math.inf:
-        raise OptimizerError(f"{what} must be a finite number >= 0. Received: {value!r}.")
-    return float(value)
-
-
-def _factors(factors: Any) -> dict[Any, Any]:
-    if factors is not None and not isinstance(factors, Mapping):
-        raise OptimizerError(f"{_RULE} Received: {factors!r}.")
-    return dict(factors or {})
-
-
-def _pattern(pattern: Any) -> str:
-    if not isinstance(pattern, str):  # a compiled one would lose its flags in the config
-        raise OptimizerError(f"{_RULE} Received: {pattern!r}.")
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise OptimizerError(f"{_RULE} Received: {pattern!r} ({error}).") from error
-    return pattern
+    if factors is None:
+        return {}
+    if not isinstance(factors, Mapping) or not all(isinstance(address, str) and address for address in factors):
+        raise OptimizerError(
+            f'learning_rate_multipliers must map addresses to factors, such as {{"q/embedding": 0.1}}. '
+            f"Received: {shown(factors)}."
+        )
+    return {
+        address: number(factor, f"The multiplier of {address!r}", least=0, error=OptimizerError)
+        for address, factor in factors.items()
+    }

@@ -1,8 +1,4 @@
-"""Optimizers whose cost follows the rows of a batch: Adam, AdamW, Adagrad and SGD, each as a rule for `RowWise`.
-
-Private names used here: `_momentums`, `_velocities`, `_velocity_hats` of Keras' Adam and `_accumulators` of its Adagrad,
-whose slots are the only ones that `.keras` files know of. `tests/training/test_optimizers.py` fails when one of them goes.
-"""
+"""Optimizers whose cost follows the rows of a batch: Adam, AdamW, Adagrad and SGD, each as a rule for `RowWise`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +6,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from embkeras.keras_compat.optimizers import adagrad_slots, adam_slots
 from embkeras.training.optimizers.row_wise import RowWise
 
 
 @keras.saving.register_keras_serializable("embkeras")
 class RowWiseAdam(RowWise, keras.optimizers.Adam):
-    """Adam (Kingma & Ba 2015) that updates only those rows of an embedding table that the batch names.
+    """Adam (Kingma & Ba 2015) that updates only those rows of an embedding table that are in the batch.
 
     It differs from `keras.optimizers.Adam` for gradients that come as slices of rows:
 
@@ -23,48 +20,41 @@ class RowWiseAdam(RowWise, keras.optimizers.Adam):
       whole table.
     - The gradient of a row is the sum of its occurrences. Keras squares each occurrence by itself, which gives a word
       that occurs 100 times in a batch a first step of 10 times the learning rate.
-    - Rows that are not in the batch do not move, and their moments stand still: lazy Adam, as in PyTorch's
+    - Rows that are not in the batch don't move, and their moments don't change: lazy Adam, as in PyTorch's
       `SparseAdam`. Dense Adam keeps moving them by their moments.
-    - Weight decay reaches the rows of the batch alone, and clipping takes each row once, with its summed gradient.
+    - Weight decay reaches the rows of the batch alone, and clipping counts each row once, with its summed gradient.
 
-    And for all variables: bias is corrected by the steps since a variable joined and not by those of the whole training,
-    so a table that is unfrozen late starts at the learning rate; Keras' Adam starts it at about 5 times the rate.
+    And for all variables: bias is corrected by the steps since a variable joined, not by those of the whole training.
+    So a table that is unfrozen late starts at the learning rate; Keras' Adam starts it at about 5 times the rate.
 
     Use it with a layer from `build_embedding`; the stock `Embedding` copies the table in each step.
 
     Args:
         learning_rate: a float or a `LearningRateSchedule`.
-        learning_rate_multipliers: factors of the rate, which scale update and decay, by regular expressions that match
-            whole paths of variables: `{"embedding/.*": 0.1}`. The first that matches counts; `set_multiplier` changes
-            one between epochs.
+        learning_rate_multipliers: factors of the rate by address: the path of a layer, for all its variables
+            (`{"q/embedding": 0.1}`), a glob (`"encoder/**"`), or the path of a variable (`"**/bias"`). They scale
+            update and decay. The first address that matches counts; `set_multiplier` changes a factor between epochs.
         anchor_decay: decoupled decay toward the table as it was when it joined (L2-SP, Li, Grandvalet & Davoine 2018),
             in units of the learning rate, on the rows of the batch. Costs one more table, in memory and in files. A
-            table that is frozen and thawed again has lost its slots: it is anchored where it then stands.
-        catch_up: decay the moments of a row by the steps it was not in a batch, so that they equal those of dense Adam
-            whenever it is. Costs one integer a row.
-        row_warmup: a row has its full rate from its `row_warmup`-th update on and before it a share that grows with its
-            updates (1/row_warmup at the first), so that rare words are not thrown far by few examples. 0: full rate
-            at once. Costs one integer a row.
-        **kwargs: as for `keras.optimizers.Adam`. Gradient accumulation and moving averages are refused: Keras applies
-            them to the whole table. So is `loss_scale_factor`.
+            table that is frozen and unfrozen again has lost its slots: its anchor is then the table of that moment.
+        **kwargs: as for `keras.optimizers.Adam`, except gradient accumulation and moving averages, which Keras applies
+            to the whole table, and `loss_scale_factor`.
 
     Raises:
-        OptimizerError: one of the refused settings, with the reason, or a factor or pattern that makes no sense.
+        OptimizerError: an unsupported setting, an invalid factor, or, when training begins, an address that
+            matches no layer or variable of the model.
 
     Example:
-        >>> RowWiseAdam(1e-3, learning_rate_multipliers={"embedding/.*": 0.1}).learning_rate_multipliers
-        {'embedding/.*': 0.1...}
+        >>> RowWiseAdam(1e-3, learning_rate_multipliers={"embedding": 0.5}).learning_rate_multipliers
+        {'embedding': 0.5}
         >>> RowWiseAdam(1e-3, use_ema=True)
         Traceback (most recent call last):
             ...
-        embkeras.errors.OptimizerError: RowWiseAdam does not take use_ema=True: it would average the whole table ...
+        embkeras.errors.OptimizerError: RowWiseAdam doesn't support use_ema=True: it would average the whole table ...
     """
 
     def _slots(self) -> Sequence[list[keras.Variable]]:
-        return [self._momentums, self._velocities] + ([self._velocity_hats] if self.amsgrad else [])
-
-    def _decays(self) -> Sequence[float]:
-        return [self.beta_1, self.beta_2] + [1.0] * self.amsgrad
+        return adam_slots(self)
 
     def _rule(self, gradient: Any, slots: Sequence[Any], rate: Any, step: Any) -> tuple[Any, Sequence[Any]]:
         m, v, *largest = slots
@@ -95,22 +85,19 @@ class RowWiseAdamW(RowWiseAdam, keras.optimizers.AdamW):
 
 @keras.saving.register_keras_serializable("embkeras")
 class RowWiseAdagrad(RowWise, keras.optimizers.Adagrad):
-    """Adagrad (Duchi, Hazan & Singer 2011) that updates only those rows of a table that the batch names.
+    """Adagrad (Duchi, Hazan & Singer 2011) that updates only those rows of a table that are in the batch.
 
     Args:
         learning_rate: a float or a `LearningRateSchedule`.
-        **kwargs: as for `keras.optimizers.Adagrad` and `RowWiseAdam`; there is nothing for `catch_up` to decay.
+        **kwargs: as for `keras.optimizers.Adagrad` and `RowWiseAdam`.
 
     Example:
-        >>> RowWiseAdagrad(0.1, row_warmup=5).row_warmup
-        5
+        >>> RowWiseAdagrad(0.1, initial_accumulator_value=0.2).initial_accumulator_value
+        0.2
     """
 
     def _slots(self) -> Sequence[list[keras.Variable]]:
-        return [self._accumulators]
-
-    def _decays(self) -> Sequence[float]:
-        return [1.0]
+        return adagrad_slots(self)
 
     def _rule(self, gradient: Any, slots: Sequence[Any], rate: Any, step: Any) -> tuple[Any, Sequence[Any]]:
         (total,) = slots
@@ -120,23 +107,20 @@ class RowWiseAdagrad(RowWise, keras.optimizers.Adagrad):
 
 @keras.saving.register_keras_serializable("embkeras")
 class RowWiseSGD(RowWise, keras.optimizers.SGD):
-    """SGD with momentum (Polyak 1964; Nesterov 1983) that updates only those rows of a table that the batch names.
+    """SGD with momentum (Polyak 1964; Nesterov 1983) that updates only those rows of a table that are in the batch.
 
     Args:
         learning_rate: a float or a `LearningRateSchedule`.
-        **kwargs: as for `keras.optimizers.SGD` and `RowWiseAdam`. With `catch_up` the momentum of a row decays in the
-            steps that it is not in a batch.
+        **kwargs: as for `keras.optimizers.SGD` and `RowWiseAdam`. The momentum of a row stays as it is in the
+            steps in which the row is not in the batch.
 
     Example:
-        >>> RowWiseSGD(0.1, momentum=0.9, catch_up=True).momentum
+        >>> RowWiseSGD(0.1, momentum=0.9).momentum
         0.9
     """
 
     def _slots(self) -> Sequence[list[keras.Variable]]:
         return [self.momentums] if self.momentum else []
-
-    def _decays(self) -> Sequence[float]:
-        return [self.momentum] if self.momentum else []
 
     def _rule(self, gradient: Any, slots: Sequence[Any], rate: Any, step: Any) -> tuple[Any, Sequence[Any]]:
         change = gradient * rate

@@ -10,8 +10,8 @@ import pandas as pd
 from embkeras.errors import ScheduleError
 from embkeras.keras_compat.optimizers import parts
 from embkeras.tables.addresses import LayerRef, as_refs
-from embkeras.training.rebuild import build_optimizer, knows_other_variables, rebuild_training
-from embkeras.training.schedule.checks import check_distribution, check_multipliers, warn_of_phases_not_reached
+from embkeras.training.rebuild import build_optimizer, introduce, knows_other_variables, rebuild_training
+from embkeras.training.schedule.checks import check_distribution, warn_of_phases_not_reached
 from embkeras.training.schedule.flags import Flags, trainable_parameters
 from embkeras.training.schedule.patience import Monitor, Watch
 from embkeras.training.schedule.phases import Phase, as_groups, check_epoch, check_phases, phase_at, top_down_phases
@@ -189,7 +189,7 @@ class TrainabilitySchedule(keras.callbacks.Callback):
         else:
             self._flags, self._rates = Flags(model, self.phases, self.also), Rates(model, self.phases)
             self._for, self._optimizer, self._record = model, model.optimizer, Record()
-        check_multipliers(model)
+        introduce(model)
 
     def _begin(self, model: keras.Model, index: int, epoch: int, anew: bool) -> bool:
         """Begin a phase, or go on with it in another fit; whether the train step is to be traced again."""

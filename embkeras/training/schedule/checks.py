@@ -8,7 +8,6 @@ import keras
 
 from embkeras.errors import EmbkerasWarning, ScheduleError
 from embkeras.keras_compat.optimizers import parts
-from embkeras.training.rebuild import is_built
 from embkeras.training.schedule.phases import Phase
 
 
@@ -31,20 +30,6 @@ def check_distribution(model: keras.Model) -> None:
                 f"{type(part).__name__}(gradient_accumulation_steps={part.gradient_accumulation_steps}) on {replicas} "
                 f"replicas (model {model.name!r})."
             )
-
-
-def check_multipliers(model: keras.Model) -> None:
-    """Let optimizers that have a rate for each layer see the names of all variables, also of those frozen now.
-
-    Raises:
-        OptimizerError: a pattern that fits none of them.
-    """
-    if not is_built(model):
-        return
-    paths = [variable.path for variable in model.variables]
-    for part in parts(model.optimizer):
-        if hasattr(part, "check_multipliers"):
-            part.check_multipliers(paths)
 
 
 def warn_of_phases_not_reached(phases: Sequence[Phase], params: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What the row-wise family does around its rules: sums, clipping, decay, anchors, catching up, warming up."""
+"""What the row-wise family does around its rules: sums, clipping, decay, anchors, tables, files."""
 
 import keras
 import numpy as np
@@ -7,6 +7,8 @@ import tensorflow as tf
 from keras import optimizers
 
 from embkeras.errors import EmbkerasWarning, OptimizerError
+from embkeras.keras_compat.optimizers import slots_of
+from embkeras.keras_compat.variables import read_by_rows
 from embkeras.training.optimizers import row_wise
 from embkeras.training.optimizers.row_wise import sum_by_row
 from embkeras.training.optimizers.rules import RowWiseAdagrad, RowWiseAdam, RowWiseAdamW, RowWiseSGD
@@ -73,23 +75,8 @@ def test_stock_clipnorm_counts_each_occurrence():
     assert moves[0] == pytest.approx(1.0, abs=1e-6) and moves[1] < 0.1
 
 
-def test_catch_up_gives_the_moments_of_dense_adam():
-    """After a pause of any length, a row's moments are those that dense Adam has for it at that step."""
-    layer, variables = _layer()
-    table = tiny.variable()
-    ours, theirs = RowWiseAdam(0.01, catch_up=True), optimizers.Adam(0.01)
-    for rows, values in [*tiny.random_slices(30), (np.arange(10), np.ones((10, 4), np.float32))]:
-        dense = np.zeros((10, 4), np.float32)
-        np.add.at(dense, rows, values)
-        ours.apply([tiny.slices(rows, values)], variables)
-        theirs.apply([tf.constant(dense)], [table])
-        for mine, its in ((ours._momentums, theirs._momentums), (ours._velocities, theirs._velocities)):
-            assert np.abs(np.array(mine[0])[rows] - np.array(its[0])[rows]).max() <= 1e-6
-    assert np.abs(layer.matrix() - np.array(table)).max() > 1e-3  # lazy all the same: missed steps move nothing
-
-
-def test_without_catch_up_the_moments_stand_still():
-    """The default is lazy Adam: the moments differ from those of dense Adam."""
+def test_moments_of_missing_rows_stay():
+    """Lazy Adam: the moments of a row do not decay in steps without it, as those of dense Adam do."""
     _, variables = _layer()
     lazy = RowWiseAdam(0.01)
     for rows in ([3], [5], [5], [5], [3]):
@@ -97,38 +84,10 @@ def test_without_catch_up_the_moments_stand_still():
     assert float(np.array(lazy._momentums[0])[3, 0]) == pytest.approx(1 - 0.9**2, rel=1e-5)
 
 
-def test_catch_up_of_momentum():
-    """The momentum of SGD decays by the steps that a row missed."""
-    _, variables = _layer()
-    optimizer = RowWiseSGD(1.0, momentum=0.5, catch_up=True)
-    for rows in ([3], [5], [5], [3]):
-        optimizer.apply([tiny.slices(rows, np.ones((1, 4)))], variables)
-    assert float(np.array(optimizer.momentums[0])[3, 0]) == pytest.approx(-(0.5**3 + 1))
-
-
-def test_row_warmup():
-    """The n-th update of a row is at n/row_warmup of the rate, whatever other rows do, and whole from there on."""
-    layer, variables = _layer()
-    optimizer, moved = RowWiseSGD(1.0, row_warmup=4), []
-    for _ in range(6):
-        optimizer.apply([tiny.slices([5, 5], np.zeros((2, 4)))], variables)
-        before = layer.matrix()[3, 0]
-        optimizer.apply([tiny.slices([3], np.ones((1, 4)))], variables)
-        moved.append(float(before - layer.matrix()[3, 0]))
-    np.testing.assert_allclose(moved, [0.25, 0.5, 0.75, 1, 1, 1], rtol=1e-5)
-
-
-@pytest.mark.parametrize("value", [-1, 2.5, True])
-def test_row_warmup_is_a_number_of_updates(value):
-    """Anything but an integer of at least 0 is refused."""
-    with pytest.raises(OptimizerError, match=rf"row_warmup must be .* an integer >= 0\. Received: {value}"):
-        RowWiseAdam(row_warmup=value)
-
-
 @pytest.mark.parametrize("value", [-0.1, float("nan"), "much"])
 def test_anchor_decay_is_a_factor(value):
     """Anything but a finite number of at least 0 is refused."""
-    with pytest.raises(OptimizerError, match=r"anchor_decay must be a finite number >= 0\. Received: "):
+    with pytest.raises(OptimizerError, match=rf"anchor_decay .*>= 0\. Received: {value!r}"):
         RowWiseAdam(anchor_decay=value)
 
 
@@ -178,11 +137,40 @@ def test_joining_with_a_tuned_table_warns():
         tiny.fit(net, callbacks=[TrainabilitySchedule(phases)])
 
 
-@pytest.mark.parametrize("setting", [{"anchor_decay": 1.0}, {"catch_up": True}, {"row_warmup": 3}], ids=str)
-def test_what_is_kept_by_rows_needs_a_table(setting):
-    """A variable of another name that gets a gradient by rows has no such slots: refused, not ignored."""
-    with pytest.raises(OptimizerError, match=rf"{next(iter(setting))} is for embedding tables.* for 'table'"):
-        RowWiseAdam(0.01, **setting).apply([tiny.slices([3], np.ones((1, 4)))], [tiny.variable()])
+def test_an_anchor_needs_a_table():
+    """The optimizer was built before anything said that the variable is a table: refused, not ignored."""
+    table, optimizer = tiny.variable(), RowWiseAdam(0.01, anchor_decay=1.0)
+    optimizer.build([table])
+    with pytest.raises(OptimizerError, match=r"anchor_decay .* for 'table'.*set_model"):
+        optimizer.apply([tiny.slices([3], np.ones((1, 4)))], [table])
+
+
+def test_factors_of_lora_have_no_anchor():
+    """Rows of LoRA's factor are read as those of a table, but its layer has said that it is none."""
+    factor = tiny.variable()
+    read_by_rows(factor, table=False)
+    with pytest.raises(OptimizerError, match=r"anchor_decay .* for 'table'"):
+        RowWiseAdam(0.01, anchor_decay=1.0).apply([tiny.slices([3], np.ones((1, 4)))], [factor])
+
+
+@pytest.mark.parametrize("name", ["table", "embeddings"])
+@pytest.mark.parametrize("make", [keras.Variable, tf.Variable])
+def test_a_gradient_by_rows_makes_a_table(name, make):
+    """On the first step, whatever the variable is called, also for a variable of TensorFlow."""
+    table, optimizer = make(np.ones((10, 4), np.float32), name=name), RowWiseSGD(0.1, anchor_decay=1.0)
+    optimizer.apply([tiny.slices([3], np.ones((1, 4)))], [table])
+    optimizer.apply([tiny.slices([3], np.zeros((1, 4)))], [table])
+    np.testing.assert_allclose(np.array(table)[3], 1 - 0.1 * 0.9, rtol=1e-6)  # 0.1 of the way back to 1
+
+
+def test_the_name_embeddings_makes_no_table():
+    """A matrix of that name with a dense gradient is trained as any other, without an anchor or a warning."""
+    matrix, optimizer = keras.Variable(np.ones((10, 4)), name="embeddings"), RowWiseSGD(0.1, anchor_decay=1.0)
+    optimizer.build([matrix])
+    variables = len(optimizer.variables)
+    optimizer.apply([tf.ones((10, 4))], [matrix])
+    assert variables == len(RowWiseSGD(0.1).variables) + 1  # its birth step
+    np.testing.assert_allclose(np.array(matrix), 0.9)
 
 
 def _stock_model(optimizer):
@@ -231,23 +219,34 @@ def test_a_constraint_on_a_table_warns():
     assert (tiny.table_of(net)[tiny.UNSEEN] != tiny.TABLE[tiny.UNSEEN]).any()
 
 
-def test_a_table_that_is_a_variable_of_tensorflow():
-    """Known by its name too, which ends in ":0"."""
-    table = tf.Variable(np.ones((10, 4), np.float32), name="embeddings")
-    optimizer = RowWiseSGD(0.1, row_warmup=4, catch_up=True, anchor_decay=1.0)
-    with pytest.warns(EmbkerasWarning, match="embeddings belongs to a stock Embedding layer"):
-        optimizer.apply([tiny.slices([3], np.ones((1, 4)))], [table])
-    np.testing.assert_allclose(table.numpy()[3], 1 - 0.1 / 4, rtol=1e-6)
+@pytest.mark.filterwarnings("ignore:words/embeddings belongs to a stock Embedding layer")
+@pytest.mark.parametrize("how", ["fit", "schedule", "LossScaleOptimizer", "build"])
+def test_a_stock_embedding_is_anchored(how):
+    """Its layer marks nothing, so the optimizer finds the table in the model that trains it."""
+    inner = RowWiseAdam(0.01, anchor_decay=1.0)
+    net = _stock_model(optimizers.LossScaleOptimizer(inner, initial_scale=8) if how == "LossScaleOptimizer" else inner)
+    if how == "build":
+        inner.set_model(net)
+        inner.build(net.trainable_variables)
+    tiny.fit(net, epochs=1, callbacks=[TrainabilitySchedule(Phase(0))] if how == "schedule" else ())
+    np.testing.assert_array_equal(np.array(slots_of(inner, net.layers[0].embeddings)["_anchors"]), tiny.TABLE)
+
+
+@pytest.mark.filterwarnings("ignore:words/embeddings belongs to a stock Embedding layer")
+def test_an_anchored_stock_embedding_from_a_keras_file(tmp_path):
+    """The anchor is created when the model is loaded, and comes from the file."""
+    net = _stock_model(RowWiseAdam(0.01, anchor_decay=1.0))
+    tiny.fit(net, epochs=2)
+    assert tiny.apart(net, tiny.fit_on_from_a_file(net, tmp_path, epochs=2)) == 0
 
 
 @pytest.mark.parametrize("arguments", [{}, {"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 3}])
 def test_all_of_it_in_every_mode_of_fit(arguments):
-    """Decay, anchor, clipping, catching up and warming up together: the same weights in each mode."""
+    """Decay, anchor, clipping and a multiplier together: the same weights in each mode."""
 
     def train(**mode):
         make = RowWiseAdamW(
-            0.01, weight_decay=0.1, anchor_decay=0.2, catch_up=True, row_warmup=3, global_clipnorm=0.1,
-            learning_rate_multipliers={"embedding/.*": 0.5},
+            0.01, weight_decay=0.1, anchor_decay=0.2, global_clipnorm=0.1, learning_rate_multipliers={"embedding": 0.5}
         )  # fmt: skip
         net = tiny.model(make, trainable=True, **mode)
         tiny.fit(net, epochs=2)
@@ -271,7 +270,7 @@ class Distinct(keras.Model):
 
 def test_a_number_of_ids_that_depends_on_the_data_under_xla():
     """XLA pads what has no fixed size: the padding is no row."""
-    settings, trained = {"anchor_decay": 0.2, "catch_up": True, "row_warmup": 3, "global_clipnorm": 0.1}, []
+    settings, trained = {"anchor_decay": 0.2, "global_clipnorm": 0.1}, []
     for compiled in (False, True):
         keras.utils.set_random_seed(0)
         net = Distinct()
@@ -303,8 +302,8 @@ _MIRRORED = """
         tiny.fit(net, callbacks=[unfreeze_at(2, "embedding")])
         return net
 
-    full = dict(weight_decay=0.1, anchor_decay=0.2, catch_up=True, row_warmup=3)
-    for make in (lambda: RowWiseAdamW(0.01, learning_rate_multipliers={"embedding/.*": 0.5}, **full),
+    full = dict(weight_decay=0.1, anchor_decay=0.2)
+    for make in (lambda: RowWiseAdamW(0.01, learning_rate_multipliers={"embedding": 0.5}, **full),
                  lambda: RowWiseSGD(0.1, momentum=0.9)):
         alone = train(make)
         with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
@@ -319,14 +318,6 @@ def test_under_mirrored_strategy():
     """On two replicas the weights are those of one, with every setting, and rows that are not seen stand still."""
     apart = [float(line) for line in run_python("-c", _MIRRORED).stdout.split()]
     assert len(apart) == 2 and max(apart) <= 1e-6
-
-
-def test_private_names_of_keras_are_there():
-    """The names that row_wise.py leans on; Keras may rename them."""
-    base = optimizers.Adam()
-    base.build([tiny.variable()])
-    names = ["_get_variable_index", "_var_key", "_trainable_variables", "_use_weight_decay", "_distribution_strategy"]
-    assert [name for name in [*names, "_clip_gradients", "_apply_weight_decay"] if not hasattr(base, name)] == []
 
 
 @pytest.mark.parametrize("name", ["save_table", "load_table"])

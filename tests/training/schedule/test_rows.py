@@ -184,7 +184,7 @@ def test_another_kind_of_layer_is_refused(trainable, kind):
 AT_THE_VALUE = {  # optimizers with a slot that begins at the value of a variable
     name: OPTIMIZERS[name] for name in ("ScheduleFreeAdamW", "EMA", "EMA overwriting", "EMA and accumulation")
 } | {
-    "anchors": lambda: RowWiseAdam(0.01, anchor_decay=5.0, catch_up=True, row_warmup=2),
+    "anchors": lambda: RowWiseAdam(0.01, anchor_decay=5.0),
     "rate as a function": lambda: optimizers.ScheduleFreeAdamW(lambda: 0.01),
 }
 
