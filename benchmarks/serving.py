@@ -48,7 +48,7 @@ def print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
 
 
 def wire(size: int) -> None:
-    """Ids against the vectors that they stand for, in each form that a client may send."""
+    """Size of ids compared with their vectors, in each form that a client can send."""
     rows: list[list[str]] = []
     true_of: dict[str, list[str]] = {}
     for count in (1, 8, 64):
@@ -103,7 +103,7 @@ def classifier(rows: int, width: int, architecture: str):
 
 
 def write_exports(folder: Path, rows: int) -> dict[str, tuple[Path, int]]:
-    """Name -> folder of a version, and the rows of its table; the last is what TensorFlow takes for any model."""
+    """Name -> folder of a version, and the rows of its table; the last one shows what TensorFlow needs for any model."""
     import embkeras as ek
 
     model, vocabulary = classifier(rows, WIDTH, "mean")
@@ -124,7 +124,7 @@ def held() -> int:
 
 
 def _asker(runtime: str, folder: str):
-    """A function from ids to the answer of `serving_default`, whatever its input is called."""
+    """A function from ids to the answer of `serving_default`, for any name of its input."""
     if runtime == "C API":
         from tests.serving.c_api import Session
 
@@ -146,7 +146,7 @@ def _asker(runtime: str, folder: str):
 
 
 def child(runtime: str, folder: str, rows: int, seconds: float, started: float) -> None:
-    """Load, answer once, say how that went; then time batches of 1 and 64."""
+    """Load, answer once, report; then time batches of 1 and 64."""
     if runtime == "C API":
         from tests.serving.c_api import library
 
@@ -170,7 +170,7 @@ def child(runtime: str, folder: str, rows: int, seconds: float, started: float) 
 
 
 def measured(runtime: str, folder: Path, rows: int, rounds: int, seconds: float) -> dict[str, float]:
-    """The best of a few processes."""
+    """The best of several processes."""
     found = []
     for _ in range(rounds):
         options = ["--child", runtime, str(folder), str(rows), str(seconds), str(time.time())]
@@ -204,7 +204,7 @@ def loading(rows: int, rounds: int, seconds: float) -> None:
 
 
 def texts_of(count: int, size: int, seed: int) -> list[np.ndarray]:
-    """Texts whose lengths vary as lengths do: most are short, a few are long."""
+    """Texts of realistic lengths: most are short, a few are long."""
     rng = np.random.default_rng(seed)
     lengths = np.clip(rng.lognormal(2.7, 0.9, count), 1, 256).astype(int)
     return [rng.integers(2, size, length) for length in lengths]
@@ -222,7 +222,7 @@ def batches_of(texts: list[np.ndarray], bucketed: bool) -> list[np.ndarray]:
 
 
 def predict_request(ids: np.ndarray) -> bytes:
-    """What the official classes make of it."""
+    """The request as the official classes serialise it."""
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2
 
@@ -233,7 +233,7 @@ def predict_request(ids: np.ndarray) -> bytes:
 
 
 def throughput(count: int, rows: int = 20_000, width: int = 100) -> None:
-    """Eight clients against a server on the loop-back address."""
+    """Eight clients and a server on the loop-back address."""
     missing = [name for name in ("grpc", "tensorflow_serving") if importlib.util.find_spec(name) is None]
     if missing:
         print(f"\nThroughput is left out: {' and '.join(missing)} not installed (the extra `serving`).")
@@ -264,7 +264,7 @@ def _export(folder: Path, rows: int, width: int, architecture: str) -> Path:
 
 
 def _served(folder: Path, clients: list[list[np.ndarray]]) -> tuple[float, list[float]]:
-    """Texts a second over all clients, and the seconds of each request."""
+    """Texts per second over all clients, and the seconds of each request."""
     requests = [[predict_request(batch) for batch in batches] for batches in clients]
     command = [sys.executable, "-m", "tests.serving.c_api_server", str(folder), "words"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
@@ -281,7 +281,7 @@ def _served(folder: Path, clients: list[list[np.ndarray]]) -> tuple[float, list[
 
 
 def _ask_all(port: int, requests: list[bytes]) -> list[float]:
-    """One client: a connection of its own, one request after another."""
+    """One client: its own connection, one request after another."""
     import grpc
 
     options = [("grpc.use_local_subchannel_pool", 1)]
@@ -298,7 +298,7 @@ def _ask_all(port: int, requests: list[bytes]) -> list[float]:
 
 
 def precision(epochs: int, seeds: int) -> None:
-    """Tweets in GloVe: what float16 and int8 do to the size, the rows, the scores and the accuracy."""
+    """The tweets with GloVe: effect of float16 and int8 on size, rows, scores and accuracy."""
     import keras
 
     import embkeras as ek
@@ -345,7 +345,7 @@ def precision(epochs: int, seeds: int) -> None:
 
 
 def main() -> None:
-    """All parts, one after the other."""
+    """Run all parts in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the table, less of all")
     parser.add_argument("--only", nargs="+", choices=("wire", "loading", "throughput", "precision"), help="these parts")

@@ -1,4 +1,4 @@
-"""Every error is embkeras's own and the built-in that fits."""
+"""Every error is an EmbkerasError and the built-in that fits."""
 
 import inspect
 
@@ -15,17 +15,17 @@ CHILDREN = [
 
 @pytest.mark.parametrize("kind", CHILDREN, ids=lambda kind: kind.__name__)
 def test_child_is_also_a_built_in(kind):
-    """Code that does not know embkeras catches the built-in."""
+    """Code that doesn't know embkeras can catch the built-in."""
     assert issubclass(kind, ValueError | KeyError | OSError | ImportError)
 
 
 @pytest.mark.parametrize("kind", CHILDREN, ids=lambda kind: kind.__name__)
 def test_message_is_printed_as_written(kind):
-    """A KeyError would print the repr of its message; ours prints the message."""
+    """A KeyError prints the repr of its message; ours prints the message."""
     assert str(kind("No row 'x'.")) == "No row 'x'."
 
 
-def test_warning_is_no_error():
-    """A warning can be filtered without silencing errors."""
+def test_warning_is_not_an_error():
+    """A filter for our warnings doesn't silence errors."""
     assert issubclass(errors.EmbkerasWarning, UserWarning)
     assert not issubclass(errors.EmbkerasWarning, errors.EmbkerasError)

@@ -35,5 +35,5 @@ def test_notebook_runs(path):
 
 
 def test_there_is_a_notebook():
-    """The folder is not empty."""
+    """The folder contains a notebook."""
     assert NOTEBOOKS

@@ -1,4 +1,4 @@
-"""The code in the README runs as it stands there."""
+"""The code in the README runs as printed."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.processes import run_python
 
 README = Path(__file__).parents[1] / "README.md"
-# What the reader has: a vector file, labelled texts, and ids of three kinds of them.
+# The reader's own data: a vector file and labelled texts.
 BEFORE = """
 import numpy as np
 
@@ -27,7 +27,7 @@ assert model.get_layer("embedding").input_dim == len(more) == len(vocabulary) + 
 
 
 def test_the_python_blocks_run(tmp_path):
-    """In their order, in one process, with nothing but a file of vectors and some texts."""
+    """All blocks in order, in one process, with a vector file and some texts."""
     first, second, third, fourth = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
     script = (
         BEFORE
