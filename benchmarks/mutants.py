@@ -49,6 +49,124 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("& ~self.seen & ~self.moved", "& ~self.moved"),
         ],
     ),
+    "text/vocabulary.py": (
+        "tests/text/test_vocabulary.py",
+        [
+            ("ids[-width:]", "ids[:width]"),
+            ("max([1, *map(len, rows)])", "max([0, *map(len, rows)])"),
+            ("count >= min_count", "count > min_count"),
+            ("kept[: max_tokens - 2]", "kept[:max_tokens]"),
+            ("hash_bucket(token, buckets) if buckets > 1 else 0", "0"),
+            ("left_out = total -", "left_out = 0 *"),
+        ],
+    ),
+    "text/labelled.py": (
+        "tests/text/test_labelled.py",
+        [
+            ("(rows[second:], rows[first:second], rows[:first])", "(rows[second:], rows[:first], rows[first:second])"),
+            ("rng.permutation(np.flatnonzero(data.labels == index))", "np.flatnonzero(data.labels == index)"),
+        ],
+    ),
+    "training/schedule/patience.py": (
+        "tests/training/schedule/test_patience.py",
+        [
+            ("value < best - self.min_delta", "value < best + self.min_delta"),
+            ("value > best + self.min_delta", "value > best"),
+            ("self.wait += 1", "self.wait += 2"),
+            ("weight.assign(value)", "weight.assign(weight)"),
+        ],
+    ),
+    "training/schedule/rates.py": (
+        "tests/training/schedule/test_rates.py",
+        [
+            ("rate.factor * factor", "factor"),
+            ("self.schedule(step) * self.factor", "self.schedule(step)"),
+        ],
+    ),
+    "training/schedule/flags.py": (
+        "tests/training/schedule/test_flags.py",
+        [("among = all if phase.train is None else any", "among = any")],
+    ),
+    "training/optimizers/row_wise.py": (
+        "tests/training/optimizers/test_row_wise.py",
+        [
+            ("tf.math.unsorted_segment_sum", "tf.math.unsorted_segment_max"),
+            ("now - read(self._births[index], None)", "now"),
+            ("tf.cast(self.weight_decay, value.dtype) * rate", "tf.cast(self.weight_decay, value.dtype)"),
+            (
+                "value - (before - read(self._anchors[index], rows))",
+                "value + (before - read(self._anchors[index], rows))",
+            ),
+        ],
+    ),
+    "training/optimizers/rules.py": (
+        "tests/training/optimizers/test_rules.py",
+        [
+            ("(tf.square(gradient) - v) * (1 - self.beta_2)", "(tf.square(gradient) - v) * (1 - self.beta_1)"),
+            ("tf.sqrt(total + self.epsilon)", "tf.sqrt(total) + self.epsilon"),
+            ("change - m * self.momentum if self.nesterov else -m", "-m"),
+        ],
+    ),
+    "training/resume/data_order.py": (
+        "tests/training/resume/test_data_order.py",
+        [("tf.stack([tf.constant(seed, tf.int64), epoch.read_value()])", "tf.constant([seed, 0], tf.int64)")],
+    ),
+    "training/resume/backup.py": (
+        "tests/training/resume/test_backup.py",
+        [
+            ('"epoch": epoch + 1,', '"epoch": epoch,'),
+            ('set_random_states(content["random"])', "pass"),
+            ("(epoch + 1) % self._backup.every", "epoch % self._backup.every"),
+        ],
+    ),
+    "tables/pooling.py": (
+        "tests/tables/test_pooling.py",
+        [
+            ("ops.arange(1, ops.shape(mask)[1] + 1)", "ops.arange(ops.shape(mask)[1])"),
+            ("lengths - convolution.kernel_size[0] + 1", "lengths - convolution.kernel_size[0]"),
+            ("ops.where(weights > 0, values, ops.zeros_like(values))", "values"),
+        ],
+    ),
+    "tables/storage.py": (
+        "tests/tables/test_storage.py",
+        [
+            ("np.rint(rows / scales[:, None])", "np.trunc(rows / scales[:, None])"),
+            ("scales[scales == 0] = 1", "scales[scales == 0] = 0"),
+        ],
+    ),
+    "vectors/align.py": (
+        "tests/vectors/test_align.py",
+        [
+            ("words &= counts > 0", "words &= counts >= 0"),
+            ("counts[self.found].sum() / counts.sum()", "counts[words].sum() / counts.sum()"),
+            ("squares / len(found) - mean**2", "squares / len(found)"),
+            ("values[vocabulary.padding_id] = 0\n    return composed", "pass\n    return composed"),
+        ],
+    ),
+    "vectors/io/kept_rows.py": (
+        "tests/vectors/io",
+        [("rows.setdefault(word, row) != row", "rows.__setitem__(word, row) is not None")],
+    ),
+    "vectors/io/digits.py": (
+        "tests/vectors/io/test_digits.py",
+        [
+            ("_EXACT = 2.0**53", "_EXACT = 2.0**63"),
+            ("upper * 10**8", "upper * 10**7"),
+            ("odd = (count < 1)", "odd = (count < 0)"),
+        ],
+    ),
+    "serving/contract.py": (
+        "tests/serving/test_contract.py",
+        [
+            ("(ids < 0) | (ids >= len(self.vocabulary))", "(ids < 0) | (ids > len(self.vocabulary))"),
+            ("ids = tf.where(empty & first,", "ids = tf.where(empty & ~first,"),
+            ("longest <= self.most", "longest < self.most"),
+        ],
+    ),
+    "serving/export.py": (
+        "tests/serving/test_export.py",
+        [("(latest_version(path) or 0) + 1", "(latest_version(path) or 0) + 2")],
+    ),
 }
 
 
