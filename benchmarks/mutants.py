@@ -41,9 +41,9 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "drift/report.py": (
         "tests/drift/test_report.py",
         [
-            ('moved["cosine_distance"].mean()', 'moved["cosine_distance"].median()'),
+            ('"mean_cosine_distance": distance.mean()', '"mean_cosine_distance": distance.median()'),
             ('moved["relative_l2"].mean()', 'moved["relative_l2"].median()'),
-            (".argsort()[::-1]", ".argsort()"),
+            ('"loss", ascending=False', '"loss", ascending=True'),
             ('(table["similarity_before"] >= min_similarity)', '(table["similarity_before"] >= 0)'),
             ('table["count"] >= min_count', 'table["count"] > min_count'),
             ("& ~self.seen & ~self.moved", "& ~self.moved"),
