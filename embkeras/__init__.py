@@ -17,7 +17,7 @@ _WITHOUT_KERAS = {
     "drift.plots": "plot_comparison plot_coverage plot_drift plot_training",
     "drift.report": "DriftReport drift_report",
     "serving.client": "ServingClient",
-    "serving.text_encoder": "Encoder",
+    "serving.text_encoder": "TextEncoder",
     "text.tokenizer": "Tokenizer",
     "text.vocabulary": "Vocabulary",
     "vectors.align": "AlignedMatrix align",
@@ -59,7 +59,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.serving.client import ServingClient as ServingClient
     from embkeras.serving.export import export_saved_model as export_saved_model
     from embkeras.serving.local import ExportedModel as ExportedModel
-    from embkeras.serving.text_encoder import Encoder as Encoder
+    from embkeras.serving.text_encoder import TextEncoder as TextEncoder
     from embkeras.tables.builders import build_classifier as build_classifier
     from embkeras.tables.builders import build_embedding as build_embedding
     from embkeras.tables.combined import combine_embeddings as combine_embeddings

@@ -37,9 +37,9 @@ DESIGN_NAMES = {
 LATER = {"propagate_drift"}  # in the design, not built yet
 BESIDES = {"DriftReport", "ExportedModel", "PretrainedEmbedding", "Tokenizer", "plot_training"}
 BESIDES |= {
-    "Encoder",
     "ServingClient",
     "Strategy",
+    "TextEncoder",
     "WordDropout",
     "change_vocabulary",
     "combine_embeddings",

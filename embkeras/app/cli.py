@@ -284,7 +284,7 @@ def _check(options: argparse.Namespace) -> None:
 
     check_saved_model(options.path)
     export = ExportedModel(options.path)
-    size, policy = len(export.vocabulary), export.card["bad_ids"]
+    size, policy = export.card["vocabulary_size"], export.card["out_of_range"]
     _say(f"{options.path}: all checks passed; {size:,} tokens, ids outside the table: {policy}")
 
 

@@ -186,7 +186,7 @@ def _run_pipeline(
         out,
         vocabulary=vocabulary,
         class_names=prepared.class_names,
-        about=_metadata(prepared, run, report, settings),
+        metadata=_metadata(prepared, run, report, settings),
         with_config=settings.with_config,
     )
     say(f"\nExported to {os.path.join(folder, '')}")

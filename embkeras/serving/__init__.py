@@ -1,13 +1,18 @@
-"""Ids in, scores out: the exported model and those who ask it."""
+"""Exporting a model that takes token ids, and asking it."""
 
 from importlib import import_module
 from typing import Any
 
-_HOME = {"Encoder": "text_encoder", "ServingClient": "client", "ExportedModel": "local", "request_bytes": "local"}
+_MODULES = {
+    "ExportedModel": "local",
+    "ServingClient": "client",
+    "TextEncoder": "text_encoder",
+    "request_bytes": "local",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """The clients, on first use: `Encoder` and `ServingClient` come without TensorFlow."""
-    if name not in _HOME:
+    """The clients, on first use: `TextEncoder` and `ServingClient` don't import TensorFlow."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,8 +1,8 @@
-"""Ask a SavedModel in token ids, with TensorFlow and nothing else: no Keras, no embkeras.
+"""Ask a SavedModel for the scores of token ids, with TensorFlow and nothing else: no Keras, no embkeras.
 
-Run it as a file: `python ask.py FOLDER` reads JSON lists of ids from standard input, one a line, and writes one line of
-JSON for each: the scores. Its last line says which packages the process had loaded. It imports nothing from embkeras
-on purpose, so that an answer proves the export to stand on its own.
+Run it as a file: `python ask.py FOLDER` reads JSON lists of ids from standard input, one per line, and writes the scores
+of each as a line of JSON. Its last line says which packages the process had loaded. It imports nothing from embkeras on
+purpose: an answer proves that the export works on its own.
 """
 
 import json

@@ -1,8 +1,8 @@
 """What an export answers: ids of two widths, texts, and vectors, each as a function that TensorFlow traces.
 
-Ids come first, and are brought into one form before the model sees them: each text at the front of its row, padding
-behind it. So a text has the same scores alone, padded, in a batch, and with zeros in front of it; TensorFlow Serving
-pads a batch with the first number of each request, and a client may send a 0 in front for that reason.
+Ids are brought into one form before the model sees them: each text at the front of its row, padding behind it. So a text
+has the same scores alone, padded, in a batch, and with padding in front. (TensorFlow Serving pads a batch with the first
+number of each request, so clients may send the padding id first.)
 """
 
 import json
@@ -13,12 +13,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from embkeras.text.tokenizer import WHITE_SPACE
-from embkeras.text.vocabulary import Vocabulary
+from embkeras.errors import SavedModelError
+from embkeras.serving.names import CARD, REQUEST, TEXT, TOKEN_IDS, first_line, root_cause
+from embkeras.serving.text_graph import TextGraph
+from embkeras.text.encoding import Encoding
 
-BAD_IDS = ("oov", "error")
-SEPARATOR = "\t"
-_NONE = -1  # no id
+OUT_OF_RANGE = ("oov", "error")
+_NO_ID = -1
+Signature = tf.types.experimental.ConcreteFunction
 
 
 @dataclass(frozen=True)
@@ -26,86 +28,133 @@ class Contract:
     """How requests are read, whatever the model.
 
     Attributes:
-        vocabulary: what the ids mean.
+        encoding: what the ids mean.
         outputs: names of the model's outputs, in its order.
-        bad_ids: "oov": ids outside the table are read as the first OOV id; "error": they are refused.
-        least: tokens that a text is filled up to.
-        most: tokens that a model of one length takes, or None.
+        out_of_range: "oov": ids outside the table are read as the OOV id; "error": they are refused.
+        min_length: tokens to which a shorter text is padded.
+        max_length: tokens that a model of fixed length takes, or None.
         class_names: for the output `classes`, or None.
-        warm_up: lengths of the requests that a server asks itself first.
+        warm_up: lengths of the requests that a server runs when it loads the model.
     """
 
-    vocabulary: Vocabulary
+    encoding: Encoding
     outputs: Sequence[str]
-    bad_ids: str = "oov"
-    least: int = 1
-    most: int | None = None
+    out_of_range: str = "oov"
+    min_length: int = 1
+    max_length: int | None = None
     class_names: Sequence[str] | None = None
     warm_up: Sequence[int] = ()
 
     @property
     def padding(self) -> int:
         """The padding id, or a number that is no id."""
-        return _NONE if self.vocabulary.padding_id is None else self.vocabulary.padding_id
+        return _NO_ID if self.encoding.padding_id is None else self.encoding.padding_id
 
     @property
-    def oov(self) -> int:
-        """The id that stands for what is unknown."""
-        return self.vocabulary.oov_ids[0]
+    def oov(self) -> tf.Tensor:
+        """The id of unknown tokens."""
+        return tf.constant(self.encoding.oov_id, tf.int64)
 
     def outside(self, ids: tf.Tensor) -> tf.Tensor:
-        """Which ids are no row of the table."""
-        return (ids < 0) | (ids >= len(self.vocabulary))
+        """Which ids are not rows of the table."""
+        return (ids < 0) | (ids >= len(self.encoding))
 
     def checked(self, ids: tf.Tensor) -> tf.Tensor:
-        """int64 ids inside the table: those outside are refused, or read as "[UNK]"."""
+        """int64 ids inside the table: others are refused, or read as the OOV id."""
         # A session of the C API, and so TensorFlow Serving, feeds any shape, whatever the signature says.
         ids = tf.ensure_shape(tf.cast(ids, tf.int64), (None, None))
         outside = self.outside(ids)
-        if self.bad_ids == "error":
-            rule = f"token_ids must lie in [0, {len(self.vocabulary)}). Received, among others:"
-            refused = tf.debugging.Assert(~tf.reduce_any(outside), [rule, tf.boolean_mask(ids, outside)], summarize=5)
-            with tf.control_dependencies([refused] if refused is not None else []):
-                ids = tf.identity(ids)
-        return tf.where(outside, tf.constant(self.oov, tf.int64), ids)
+        if self.out_of_range == "error":
+            rule = f"token_ids must lie in [0, {len(self.encoding)}). Received, among others:"
+            ids = _asserted(ids, ~tf.reduce_any(outside), [rule, tf.boolean_mask(ids, outside)])
+        return tf.where(outside, self.oov, ids)
 
     def at_the_front(self, ids: tf.Tensor) -> tf.Tensor:
-        """Checked ids with each text at the front of its row, as wide as the longest; one without tokens is one "[UNK]"."""
-        lacking = tf.maximum(self.least - tf.shape(ids)[1], 0)
-        fill = self.oov if self.padding == _NONE else self.padding
-        ids = tf.pad(ids, [[0, 0], [0, lacking]], constant_values=tf.constant(fill, tf.int64))
-        if self.padding == _NONE:
+        """Checked ids with each text at the front of its row, as wide as the longest; an empty text is one OOV id."""
+        missing = tf.maximum(self.min_length - tf.shape(ids)[1], 0)
+        fill = self.oov if self.padding == _NO_ID else tf.constant(self.padding, tf.int64)
+        ids = tf.pad(ids, [[0, 0], [0, missing]], constant_values=fill)
+        if self.padding == _NO_ID:
             return ids
         padding = ids == self.padding
         ids = tf.gather(ids, tf.argsort(tf.cast(padding, tf.int32), axis=1, stable=True), axis=1, batch_dims=1)
         empty = tf.reduce_all(padding, axis=1, keepdims=True)
         first = tf.range(tf.shape(ids)[1])[None] == 0
-        ids = tf.where(empty & first, tf.constant(self.oov, tf.int64), ids)
-        longest = tf.reduce_max(tf.reduce_sum(tf.cast(~padding, tf.int32), axis=1))
-        ids = ids[:, : tf.maximum(longest, max(1, self.least))]
-        return ids if self.most is None else self._not_longer(ids)
+        ids = tf.where(empty & first, self.oov, ids)
+        longest = self._longest(ids)
+        ids = ids[:, : tf.maximum(longest, max(1, self.min_length))]
+        if self.max_length is None:
+            return ids
+        rule = f"The model takes texts of up to {self.max_length} tokens. Received:"
+        ids = _asserted(ids, longest <= self.max_length, [rule, longest])
+        return tf.ensure_shape(ids[:, : self.max_length], (None, self.max_length))
 
-    def _not_longer(self, ids: tf.Tensor) -> tf.Tensor:
-        """Refuse a text of more tokens than the model takes; padding behind it does not count."""
-        longest = tf.reduce_max(tf.reduce_sum(tf.cast(ids != self.padding, tf.int32), axis=1))
-        rule = f"The model takes texts of up to {self.most} tokens. Received:"
-        fits = tf.debugging.Assert(longest <= self.most, [rule, longest])
-        with tf.control_dependencies([fits] if fits is not None else []):
-            ids = tf.identity(ids)
-        return tf.ensure_shape(ids[:, : self.most], (None, self.most))
+    def _longest(self, ids: tf.Tensor) -> tf.Tensor:
+        """Tokens of the longest text, padding not counted."""
+        return tf.reduce_max(tf.reduce_sum(tf.cast(ids != self.padding, tf.int32), axis=1))
 
     def named(self, answers: Any, ids: tf.Tensor) -> dict[str, tf.Tensor]:
         """The model's answers by name, class names beside scores."""
         if not isinstance(answers, dict):
             answers = dict(zip(self.outputs, answers if isinstance(answers, list | tuple) else [answers], strict=True))
         named = {name: answers[name] for name in self.outputs}
-        if self.bad_ids == "error":  # XLA leaves assertions out: there a refused row says that it has no scores
+        if self.out_of_range == "error":  # XLA drops assertions: there, NaN marks a text that must be refused
             bad = tf.reduce_any(self.outside(tf.cast(ids, tf.int64)), axis=1)
             named = {name: _nan_where(bad, scores) for name, scores in named.items()}
         if self.class_names is not None:
-            names = tf.constant([list(self.class_names)])
-            named["classes"] = tf.tile(names, [tf.shape(ids)[0], 1])
+            named["classes"] = tf.tile(tf.constant([list(self.class_names)]), [tf.shape(ids)[0], 1])
         return named
+
+
+def ids_signature(model: keras.Model, contract: Contract, dtype: tf.DType) -> Signature:
+    """`token_ids` (batch, time) of this type -> the model's outputs."""
+
+    def serve(token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
+        ids = contract.at_the_front(contract.checked(token_ids))
+        return contract.named(model(ids, training=False), token_ids)
+
+    return _traced(serve, tf.TensorSpec((None, None), dtype, name=TOKEN_IDS))
+
+
+def embed_signature(layer: keras.layers.Layer, contract: Contract) -> Signature:
+    """`token_ids` (batch, time) -> `vectors` (batch, time, width), padding as zeros."""
+
+    def embed(token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"vectors": tf.cast(layer(contract.checked(token_ids)), tf.float32)}
+
+    return _traced(embed, tf.TensorSpec((None, None), tf.int64, name=TOKEN_IDS))
+
+
+def text_signature(model: keras.Model, contract: Contract, graph: TextGraph) -> Signature:
+    """`text` (batch,) -> the model's outputs."""
+
+    def serve(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        fill = contract.oov if contract.padding == _NO_ID else tf.constant(contract.padding, tf.int64)
+        ids = contract.at_the_front(graph.encode(text).to_tensor(fill))
+        return contract.named(model(ids, training=False), ids)
+
+    return _traced(serve, tf.TensorSpec((None,), tf.string, name=TEXT))
+
+
+def card_signature(card: Mapping[str, Any]) -> Signature:
+    """`request` (batch,) -> `card` (batch,): the card as JSON, once for each number; the numbers don't matter.
+
+    There is an input because TensorFlow Serving's REST interface refuses a signature without one, and one row for each
+    number because batching refuses anything else.
+    """
+    text = json.dumps(card)
+
+    def answer(request: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {CARD: tf.fill(tf.shape(request), text)}
+
+    return _traced(answer, tf.TensorSpec((None,), tf.int32, name=REQUEST))
+
+
+def _asserted(ids: tf.Tensor, condition: tf.Tensor, message: list[Any]) -> tf.Tensor:
+    """The ids; in a graph, only where the condition holds."""
+    assertion = tf.debugging.Assert(condition, message, summarize=5)
+    with tf.control_dependencies([] if assertion is None else [assertion]):
+        return tf.identity(ids)
 
 
 def _nan_where(bad: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
@@ -115,89 +164,13 @@ def _nan_where(bad: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
     return tf.where(bad, tf.constant(float("nan"), scores.dtype), scores)
 
 
-def ids_signature(model: keras.Model, contract: Contract, dtype: tf.DType) -> tf.types.experimental.ConcreteFunction:
-    """`token_ids` (batch, time) of this type -> the model's outputs."""
-
-    def serve(token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
-        ids = contract.at_the_front(contract.checked(token_ids))
-        return contract.named(model(ids, training=False), token_ids)
-
-    return _traced(serve, tf.TensorSpec((None, None), dtype, name="token_ids"))
-
-
-def embed_signature(layer: keras.layers.Layer, contract: Contract) -> tf.types.experimental.ConcreteFunction:
-    """`token_ids` (batch, time) -> `vectors` (batch, time, width), padding as zeros."""
-
-    def embed(token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"vectors": tf.cast(layer(contract.checked(token_ids)), tf.float32)}
-
-    return _traced(embed, tf.TensorSpec((None, None), tf.int64, name="token_ids"))
-
-
-def about_signature(card: Mapping[str, Any]) -> tf.types.experimental.ConcreteFunction:
-    """`asked` (batch,) -> `card` (batch,): the card as JSON, once for each number, whatever it is.
-
-    The input is there since TensorFlow Serving's REST interface refuses a signature without one, and the answer has
-    one row for each row of it since batching refuses any other.
-    """
-    text = json.dumps(card)
-
-    def about(asked: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"card": tf.fill(tf.shape(asked), text)}
-
-    return _traced(about, tf.TensorSpec((None,), tf.int32, name="asked"))
-
-
-def text_signature(
-    model: keras.Model, contract: Contract, lookup: Callable[[tf.Tensor], tf.Tensor]
-) -> tf.types.experimental.ConcreteFunction:
-    """`text` (batch,) -> the model's outputs; `lookup` gives the ids of tokens."""
-    tokenizer = contract.vocabulary.tokenizer
-
-    def serve(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        lowered = tf.strings.lower(text) if tokenizer.lowercase else text
-        spaced = tf.strings.join([" ", lowered, " "])
-        for pattern, rewrite in tokenizer.rules:
-            spaced = tf.strings.regex_replace(spaced, pattern, rewrite)
-        tokens = tf.strings.split(spaced)
-        ids = tf.RaggedTensor.from_row_splits(lookup(tokens.values), tokens.row_splits)
-        padding = contract.oov if contract.padding == _NONE else contract.padding
-        ids = contract.at_the_front(ids.to_tensor(tf.constant(padding, tf.int64)))
-        return contract.named(model(ids, training=False), ids)
-
-    return _traced(serve, tf.TensorSpec((None,), tf.string, name="text"))
-
-
-def token_lookup(vocabulary: Vocabulary, tokens_file: str) -> tuple[tf.lookup.StaticHashTable, Callable]:
-    """A table from a file of tokens and ids, and a function from tokens to ids as `vocabulary.encode` gives them."""
-    initializer = tf.lookup.TextFileInitializer(tokens_file, tf.string, 0, tf.int64, 1, delimiter=SEPARATOR)
-    table = tf.lookup.StaticHashTable(initializer, default_value=_NONE)
-    buckets = tf.constant(vocabulary.oov_ids, tf.int64)
-
-    def lookup(tokens: tf.Tensor) -> tf.Tensor:
-        ids = table.lookup(tokens)
-        bucket = tf.strings.to_hash_bucket_fast(tokens, len(vocabulary.oov_ids))
-        return tf.where(ids < 0, tf.gather(buckets, bucket), ids)
-
-    return table, lookup
-
-
-def token_lines(vocabulary: Vocabulary) -> str:
-    """The contents of that file. Tokens that no text gives are left out: special ones, and those with white space."""
-    tokens = vocabulary.token_to_id.items()
-    return "".join(f"{token}{SEPARATOR}{id_}\n" for token, id_ in tokens if token and not set(token) & set(WHITE_SPACE))
-
-
-def why_no_texts(vocabulary: Vocabulary) -> str | None:
-    """Why an export with this vocabulary cannot read texts, or None if it can."""
-    if vocabulary.tokenizer is None:
-        return "the vocabulary has no tokenizer"
-    if vocabulary.padding_id is None:
-        return "the vocabulary has no padding id, with which texts of several lengths could share a batch"
-    if not token_lines(vocabulary):
-        return "the vocabulary has no token that a text could hold"
-    return None
-
-
-def _traced(function: Callable, spec: tf.TensorSpec) -> tf.types.experimental.ConcreteFunction:
-    return tf.function(function, input_signature=[spec]).get_concrete_function()
+def _traced(function: Callable, spec: tf.TensorSpec) -> Signature:
+    try:
+        return tf.function(function, input_signature=[spec]).get_concrete_function()
+    except Exception as error:  # anything a layer raises
+        cause = root_cause(error)
+        if isinstance(cause, SavedModelError):
+            raise SavedModelError(str(cause)) from error
+        raise SavedModelError(
+            f"The model can't be traced as a TensorFlow graph: {type(cause).__name__}: {first_line(str(cause))}"
+        ) from error

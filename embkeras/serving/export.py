@@ -1,209 +1,324 @@
-"""export_saved_model: a SavedModel that is asked in integer token ids.
+"""export_saved_model: a SavedModel that takes token ids.
 
-It is written with `tf.saved_model.save` and not with `model.export`, which stores every variable twice and takes the
-type of its input from the model's own input, often float32.
+It is written with `tf.saved_model.save`: `model.export` stores every variable twice, and gives the input the type of the
+model's own input, often float32.
 """
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from embkeras._checks import flag, one_of, shown, whole_number
+from embkeras._checks import path as checked_path
 from embkeras._files import written_beside
 from embkeras.errors import ArgumentError, OutputError, SavedModelError
 from embkeras.serving import contract as contracts
 from embkeras.serving import names
-from embkeras.serving.artifact import card_of, write_assets, write_card
+from embkeras.serving.card import card_of, checked_metadata, readme, write_assets
 from embkeras.serving.check import check_saved_model
-from embkeras.serving.contract import Contract
-from embkeras.serving.exportable import (
-    check_arguments,
-    check_model,
-    fixed_time,
-    least_length,
-    output_names,
-    why_not,
-)
-from embkeras.serving.folding import embeddings_of, folded
-from embkeras.serving.model_card import check_about, model_card, write_about
-from embkeras.serving.names import TOKENS_FILE, latest_version
-from embkeras.serving.server_config import check_name, write_server_config
-from embkeras.serving.warm_up import WARM_UP_LENGTHS, write_warm_up
-from embkeras.text.vocabulary import Vocabulary
+from embkeras.serving.contract import OUT_OF_RANGE, Contract
+from embkeras.serving.folding import embeddings_of, fold
+from embkeras.serving.server_files import WARM_UP_LENGTHS, check_model_name, write_server_config, write_warm_up
+from embkeras.serving.text_graph import text_graph
+from embkeras.tables.addresses import walk
+from embkeras.tables.embedding import PretrainedEmbedding
+from embkeras.tables.storage import STORED
+from embkeras.text.encoding import Encoding
+
+_LARGEST_EXACT_FLOAT_ID = 1 << 24
+_LONGEST_TRIED = 64  # tokens: a model that can't read any text up to this length is refused
 
 
 def export_saved_model(
     model: keras.Model,
     path: str | os.PathLike,
     *,
-    vocabulary: Vocabulary,
+    vocabulary: Encoding,
     version: int | None = None,
     dtype: str = "float32",
     class_names: Sequence[str] | None = None,
-    bad_ids: str = "oov",
+    out_of_range: str = "oov",
     overwrite: bool = False,
     check: bool = True,
     with_config: bool = False,
-    about: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write `path/<version>/`, ready for TensorFlow Serving or `tf.saved_model.load`.
 
     The signatures: `serving_default` takes `token_ids`, int64 of shape (batch, time), and `serving_int32` the same in half
-    the bytes; `text` takes strings, where the vocabulary has a tokenizer; `embed` gives `vectors` for ids, where the
-    model has one embedding of ours; `about` gives the card, by which a client knows the vocabulary. Answers are
-    dictionaries: `scores` for a model with one output, the model's own names for one with several, and `classes`, the
-    names of the classes, where they are given.
+    the bytes; `text` takes strings, if the vocabulary has a TensorFlow graph; `embed` returns `vectors` for ids, if the
+    model has exactly one embkeras embedding; `card` returns the card, which lets a client compare vocabularies. Answers
+    are dictionaries: `scores` for a model with one output, the model's own names for several, and `classes`, the class
+    names, if given.
 
-    A text has the same scores alone, padded, in any batch, and with zeros in front; one without tokens is one "[UNK]".
-    The table is stored once; a layer made of several variables (LoRA, rows that train beside a base, combinations, a
-    projection) becomes one table where that is smaller. `assets/` holds the vocabulary, class names and versions,
-    `assets.extra/` warm-up requests, and `README.md` says all this to people. The folder appears whole or not at all.
+    A text has the same scores alone, padded, in any batch, and with padding in front; a text without tokens is read as one
+    unknown token. The table is stored once. A layer made of several variables (LoRA, rows that train beside a base,
+    combinations, a projection) becomes one table where that is smaller. `assets/` contains the vocabulary, class names
+    and versions, `assets.extra/` warm-up requests, and `README.md` describes the export for people. The folder appears
+    complete or not at all. The model doesn't change, and other threads may use it during the export.
 
     Args:
         model: a built Keras model with one input of ids.
         path: the model's folder; TensorFlow Serving calls this `base_path`.
-        vocabulary: what the ids mean; it must be as large as every embedding table of the model.
+        vocabulary: what the ids mean: a `Vocabulary` or another `Encoding`, as large as every embedding table of the model.
         version: a new number; by default the next free one, from 1.
-        dtype: how tables of our layers are stored: "float32", "float16", or "int8" with one scale a row. Rows are
-            unpacked as they are read; the card says how near they stay.
+        dtype: how embkeras tables are stored: "float32", "float16", or "int8" with one scale a row. Rows are unpacked as
+            they are read; the card says how close they stay.
         class_names: one name for each class.
-        bad_ids: "oov" reads ids outside [0, V) as the vocabulary's OOV id ("[UNK]"), "error" refuses the request. (XLA
-            leaves the refusal out: there the scores of such a text are NaN.)
+        out_of_range: "oov" reads ids outside [0, V) as the vocabulary's OOV id ("[UNK]"), "error" refuses the request.
+            (XLA drops the refusal: there the scores of such a text are NaN.)
         overwrite: replace the version if it exists.
-        check: run `check_saved_model` on the folder before it gets its name.
+        check: run `check_saved_model` before the folder gets its name.
         with_config: write settings for TensorFlow Serving beside the versions.
-        about: sections of the model card by title: a text, a DataFrame (such as `schedule.history`), numbers by name;
-            they are kept in `assets/about.json` too.
+        metadata: sections of the README by title: a text, a DataFrame (such as `schedule.history`), numbers by name. They
+            are stored in `assets/metadata.json` too.
 
     Returns:
         The folder of this version.
 
     Raises:
-        SavedModelError: the vocabulary does not fit the model, the version exists, the model has several inputs, or
-            the export does not pass the check: its scores depend on padding, for one.
-        ArgumentError: a version below 1, another dtype or policy, small rows for a model without a layer of ours, class
-            names that are not one for each score, an `about` that JSON cannot hold, a name that needs quotes in a config.
-        OutputError: the folder cannot be written.
+        SavedModelError: the vocabulary doesn't fit the model, the version exists, the model has several inputs or can't be
+            traced, or the export fails the check: for example because its scores depend on padding.
+        ArgumentError: an argument of another type or outside its choices, a dtype other than "float32" for a model without
+            an embkeras embedding, class names that are not one for each score, metadata that JSON can't hold, a name that
+            needs quotes in a config.
+        OutputError: the folder can't be written.
     """
-    path = _folder(path)
-    target = path / str(_number(path, version))
-    check_arguments(model, vocabulary, dtype, bad_ids, class_names)
+    path = checked_path(path, "path")
+    path = path.resolve() if path.name in ("", "..") else path
+    if version is not None:
+        whole_number(version, "version", least=1, most=names.LARGEST_VERSION)
+    one_of(dtype, "dtype", STORED)
+    one_of(out_of_range, "out_of_range", OUT_OF_RANGE)
+    for name, value in (("overwrite", overwrite), ("check", check), ("with_config", with_config)):
+        flag(value, name)
     if with_config:
-        check_name(path.name)
-    if target.exists() and not overwrite:
-        raise SavedModelError(
-            f"Version {target.name} of {str(path)!r} exists already; versions are never overwritten without overwrite=True."
-        )
-    about = check_about(about)
-    check_model(model, vocabulary, dtype)
-    contract = _contract(model, vocabulary, bad_ids, class_names)
+        check_model_name(path.name)
+    class_names, metadata = _checked_class_names(class_names), checked_metadata(metadata)
+    _check_model(model, vocabulary, dtype)
+    target = _target(path, version, overwrite)
+    contract = _contract(model, vocabulary, out_of_range, class_names)
     try:
         with tempfile.TemporaryDirectory() as assets, written_beside(target, overwrite=overwrite) as beside:
-            card = _write(model, contract, dtype, Path(assets), beside, target)
-            (beside / "README.md").write_text(model_card(path.name, card, about), encoding="utf-8")
-            write_about(beside / "assets", about)
+            card = _write(model, contract, dtype, metadata, Path(assets), beside, target)
+            (beside / "README.md").write_text(readme(card, metadata), encoding="utf-8")
             write_warm_up(beside, card)
             if check:
-                _checked(beside, model, target)
+                _check(beside, model, vocabulary, target)
             if with_config:
                 write_server_config(path, path.name, pads=vocabulary.padding_id is not None)
     except OutputError:
         if version is not None or overwrite or not target.exists():
             raise
-        # Somebody else took the number in the meantime.
+        # Another process took the number in the meantime.
         return export_saved_model(
             model,
             path,
             vocabulary=vocabulary,
             dtype=dtype,
             class_names=class_names,
-            bad_ids=bad_ids,
+            out_of_range=out_of_range,
             check=check,
             with_config=with_config,
-            about=about,
+            metadata=metadata,
         )
     return target
 
 
-def _folder(path: Any) -> Path:
-    """The model's folder, with a name also where it is "."."""
-    if not isinstance(path, str | os.PathLike):
-        raise ArgumentError(f"path must be the folder of a model. Received: {path!r}.")
-    return Path(path) if Path(path).name else Path(path).resolve()
+def _target(path: Path, version: int | None, overwrite: bool) -> Path:
+    """The folder to write."""
+    existing = names.versions(path)
+    if version is None:
+        number = max(existing, default=0) + 1
+        if number > names.LARGEST_VERSION:
+            raise SavedModelError(
+                f"{str(path)!r} has no free version above {number - 1}. Give version= or another path."
+            )
+        return path / str(number)
+    if version in existing and not overwrite:
+        raise SavedModelError(
+            f"Version {version} of {str(path)!r} already exists. Pass overwrite=True to replace {existing[version].name!r}, "
+            f"or another version."
+        )
+    return existing.get(version, path / str(version))
 
 
-def _checked(beside: Path, model: keras.Model, target: Path) -> None:
+def _check(beside: Path, model: keras.Model, vocabulary: Encoding, target: Path) -> None:
+    """Check the export under the name that it will have."""
     try:
-        check_saved_model(beside, model=model)
-    except SavedModelError as error:  # the folder has no name of its own yet
+        check_saved_model(beside, model=model, vocabulary=vocabulary)
+    except SavedModelError as error:
         raise SavedModelError(str(error).replace(repr(str(beside)), repr(str(target)))) from error.__cause__
 
 
 def _write(
-    model: keras.Model, contract: Contract, dtype: str, assets: Path, beside: Path, target: Path
+    model: keras.Model,
+    contract: Contract,
+    dtype: str,
+    metadata: Mapping[str, Any],
+    assets: Path,
+    beside: Path,
+    target: Path,
 ) -> dict[str, Any]:
-    """The SavedModel with its assets; gives the card."""
+    """Write the SavedModel with its assets; returns the card."""
     module = tf.Module()
-    # The functions are kept by the module until it is saved; the variables by one list, so that each is stored once.
-    with folded(model, dtype) as stored:
-        module.weights = stored.variables
+    # The module keeps what the functions need until it is saved; one list of the variables, so that each is stored once.
+    folded = fold(model, dtype)
+    module.weights = folded.variables(model)
+    graph, no_text_reason = text_graph(contract.encoding, assets)
+    module.text_graph = None if graph is None else graph.resources
+    embeddings = embeddings_of(model)
+    embed = next(iter(embeddings)) if len(embeddings) == 1 else None
+    with folded.reading():
         served = {
             names.SERVING: contracts.ids_signature(model, contract, tf.int64),
             names.SERVING_INT32: contracts.ids_signature(model, contract, tf.int32),
         }
-        embeddings = embeddings_of(model)
-        embed = next(iter(embeddings)) if len(embeddings) == 1 else None
         if embed is not None:
             served[names.EMBED] = contracts.embed_signature(embeddings[embed], contract)
-        no_texts = contracts.why_no_texts(contract.vocabulary)
-        files = write_assets(contract, assets, no_texts)
-        if no_texts is None:
-            module.table, lookup = contracts.token_lookup(contract.vocabulary, str(assets / TOKENS_FILE))
-            served[names.TEXT] = contracts.text_signature(model, contract, lookup)
-        card = card_of(target.parent.name, model, contract, stored, dtype, embed, no_texts)
-        served[names.ABOUT] = contracts.about_signature(card)
-        _check_variables(served, stored.variables, dtype)
-    write_card(assets, card)
-    module.assets = [tf.saved_model.Asset(str(assets / name)) for name in files]
+        if graph is not None:
+            served[names.TEXT] = contracts.text_signature(model, contract, graph)
+    _check_variables(served, module.weights, dtype)
+    card = card_of(target.parent.name, model, contract, folded, dtype, embed, no_text_reason)
+    served[names.CARD] = contracts.card_signature(card)
+    module.assets = [tf.saved_model.Asset(str(file)) for file in write_assets(contract, assets, card, metadata)]
     try:
         tf.saved_model.save(module, str(beside), signatures=served)
-    except tf.errors.OpError as error:  # TensorFlow's own word for a full disk
+    except tf.errors.OpError as error:  # what TensorFlow raises for a full disk
         raise OutputError(f"Cannot write {str(target)!r}: {names.first_line(error.message)}") from error
     return card
 
 
 def _check_variables(served: Mapping[str, Any], stored: Sequence[tf.Variable], dtype: str) -> None:
-    """Refuse a model that reads what the export does not hold, in words that TensorFlow has not."""
+    """Refuse a model that reads variables which the export doesn't contain; TensorFlow's own message is obscure."""
     held = {id(variable) for variable in stored}
     read = {each.name for function in served.values() for each in function.graph.variables if id(each) not in held}
     if read:
         raise SavedModelError(
-            f"The export does not hold every variable that the model reads. Missing: {', '.join(sorted(read))}. A table that is "
-            f"stored in another form (dtype={dtype!r}; LoRA, rows beside a base) can be read by its own layer only, not by tied "
-            f"weights: export a plain table with dtype='float32'. A layer's own tf.Variable must be a keras.Variable."
+            f"The export doesn't contain every variable that the model reads. Missing: {', '.join(sorted(read))}. A table "
+            f"stored in another form (dtype={dtype!r}; LoRA, rows beside a base) can only be read by its own layer, not by "
+            f"tied weights or in a tf.function of the model: export a plain table with dtype='float32'. A layer's own "
+            f"tf.Variable must be a keras.Variable."
         )
 
 
-def _contract(model: keras.Model, vocabulary: Vocabulary, bad_ids: str, class_names: Sequence[str] | None) -> Contract:
-    most = fixed_time(model)
-    least = most or least_length(model)
-    outputs = output_names(model, least, class_names)
-    lengths = {min(max(least, length), most or length) for length in WARM_UP_LENGTHS}
-    warm_up = [length for length in sorted(lengths) if why_not(model, max(length, most or 0)) is None]
-    names = None if class_names is None else list(class_names)
-    return Contract(vocabulary, outputs, bad_ids, least, most, names, warm_up)
+def _checked_class_names(class_names: Any) -> list[str] | None:
+    """The names as a list.
+
+    Raises:
+        ArgumentError: not an ordered series of distinct one-line names.
+    """
+    if class_names is None:
+        return None
+    if isinstance(class_names, str | bytes | Set | Mapping) or not hasattr(class_names, "__iter__"):
+        raise ArgumentError(f"class_names must be a sequence of names, one a class. Received: {shown(class_names)}.")
+    listed = list(class_names)
+    for place, name in enumerate(listed):
+        valid = isinstance(name, str) and "\n" not in name and name.encode(errors="replace").decode() == name
+        if not valid or name in listed[:place]:
+            raise ArgumentError(
+                f"class_names must be distinct names of one line each. Received: {shown(name)} at class {place}."
+            )
+    return listed
 
 
-def _number(path: Path, version: int | None) -> int:
-    number = _next_version(path) if version is None else version
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ArgumentError(f"version must be an integer of at least 1. Received: {version!r}.")
-    return number
+def _check_model(model: Any, encoding: Any, dtype: str) -> None:
+    """Refuse a model that can't take the ids of this encoding.
+
+    Raises:
+        SavedModelError: it can't.
+        ArgumentError: not a model or not an encoding, or a model without a table that `dtype` could apply to.
+    """
+    if not isinstance(model, keras.Model) or not isinstance(encoding, Encoding):
+        raise ArgumentError(
+            f"export_saved_model takes a keras.Model and a Vocabulary or another Encoding. "
+            f"Received: {type(model).__name__} and {type(encoding).__name__}."
+        )
+    if not model.built:
+        raise SavedModelError(f"Model {model.name!r} is not built: call it once before exporting it.")
+    inputs = getattr(model, "inputs", None) or []  # a subclassed model has none
+    if len(inputs) > 1:
+        raise SavedModelError(f"Model {model.name!r} must have one input of token ids. Received: {len(inputs)} inputs.")
+    if encoding.oov_id is None:
+        raise SavedModelError(
+            "The vocabulary has no OOV id, which ids outside the table and empty texts are read as. "
+            'Add an "[UNK]" token to it.'
+        )
+    _check_tables(model, len(encoding))
+    if dtype != "float32" and not embeddings_of(model):
+        raise ArgumentError(
+            f"dtype={dtype!r} applies to embkeras embeddings (build_embedding), and model {model.name!r} has none."
+        )
+    floats = inputs and not keras.backend.is_int_dtype(inputs[0].dtype)
+    if floats and len(encoding) > _LARGEST_EXACT_FLOAT_ID:
+        raise SavedModelError(
+            f"Model {model.name!r} takes {inputs[0].dtype} input, which can't distinguish ids above "
+            f"{_LARGEST_EXACT_FLOAT_ID:,}; give it keras.Input(..., dtype='int64')."
+        )
 
 
-def _next_version(path: Path) -> int:
-    return (latest_version(path) or 0) + 1
+def _check_tables(model: keras.Model, size: int) -> None:
+    """Refuse a vocabulary of another size than the table that its ids are looked up in."""
+    tables = {path: layer for path, layer in walk(model) if isinstance(layer, keras.layers.Embedding)}
+    own = {path: layer for path, layer in tables.items() if isinstance(layer, PretrainedEmbedding)}
+    # Other embeddings may be for positions; without an embkeras one, any one of the vocabulary's size will do.
+    wrong = [(path, layer.input_dim) for path, layer in (own or tables).items() if layer.input_dim != size]
+    if wrong and (own or len(wrong) == len(tables)):
+        path, rows = wrong[0]
+        raise SavedModelError(f"Layer {path!r} has {rows} rows, but the vocabulary has {size} tokens.")
+
+
+def _contract(model: keras.Model, encoding: Encoding, out_of_range: str, class_names: Sequence[str] | None) -> Contract:
+    """How the model is served: its outputs and the lengths that it reads."""
+    inputs = getattr(model, "inputs", None)
+    max_length = inputs[0].shape[1] if inputs and len(inputs[0].shape) > 1 else None
+    min_length = _min_length(model, [max_length] if max_length else range(1, _LONGEST_TRIED + 1))
+    outputs = _output_names(model, min_length, class_names)
+    lengths = {min(max(min_length, length), max_length or length) for length in WARM_UP_LENGTHS}
+    readable = [length for length in sorted(lengths) if _failure(model, max(length, max_length or 0)) is None]
+    return Contract(encoding, outputs, out_of_range, min_length, max_length, class_names, readable)
+
+
+def _min_length(model: keras.Model, lengths: Sequence[int]) -> int:
+    """The first of these lengths that the model reads: a convolution without padding fails on the shortest texts."""
+    for length in lengths:
+        failure = _failure(model, length)
+        if failure is None:
+            return length
+    raise SavedModelError(f"Model {model.name!r} can't read a text of {lengths[0]} to {lengths[-1]} tokens: {failure}")
+
+
+def _failure(model: keras.Model, length: int) -> str | None:
+    """Why the model can't read a text of this many tokens, or None if it can."""
+    try:
+        model(tf.zeros((1, length), tf.int64), training=False)
+    except Exception as error:  # anything a layer raises
+        return names.first_line(str(error))
+    return None
+
+
+def _output_names(model: keras.Model, min_length: int, class_names: Sequence[str] | None) -> list[str]:
+    """Names of the outputs, in the order in which the model returns them."""
+    answers = model(tf.zeros((1, min_length), tf.int64), training=False)
+    if isinstance(answers, dict):
+        named = sorted(answers)
+    elif isinstance(answers, list | tuple):
+        named = list(getattr(model, "output_names", None) or [f"output_{place}" for place in range(len(answers))])
+    else:
+        if class_names is not None and len(class_names) != answers.shape[-1]:
+            raise ArgumentError(
+                f"class_names must have one name for each of {answers.shape[-1]} scores. Received: {len(class_names)}."
+            )
+        return ["scores"]
+    if len(set(named)) < len(named):
+        raise SavedModelError(
+            f"Outputs of model {model.name!r} share a name: {', '.join(named)}. Return them as a dictionary."
+        )
+    if class_names is not None:
+        raise ArgumentError(f"class_names need a model with one output. Model {model.name!r} has {', '.join(named)}.")
+    return named

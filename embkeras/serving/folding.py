@@ -1,13 +1,16 @@
-"""Embedding layers that read one stored table, for an export, whatever their inner form is.
+"""Embedding tables as an export stores them, whatever their form in the model.
 
-LoRA, rows that train beside a base, a projection, several sources: all of these were for training. Where the table that
-comes out of them takes fewer bytes than what it is made of, or where it is to be stored in fewer, the export holds that
+LoRA, rows that train beside a base, a projection, several sources: all of these are for training. Where the one table
+they amount to takes fewer bytes than their variables, or where the table is to be stored in fewer, the export holds that
 table and nothing else. Rows are unpacked as they are read, and never the table as a whole.
+
+The live model is never changed: the layers read the stored tables only in the thread that traces the export's graph, and
+only while it does (`embkeras.tables.stand_ins`). Everything else is shared with the model, not copied.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -17,6 +20,7 @@ import tensorflow as tf
 from embkeras.tables.addresses import walk
 from embkeras.tables.combined import CombinedEmbedding
 from embkeras.tables.embedding import PretrainedEmbedding
+from embkeras.tables.stand_ins import stand_ins
 from embkeras.tables.storage import StoredAccuracy, encode, stored_accuracy
 
 _BYTES = {"float32": 4, "float16": 2, "int8": 1}
@@ -24,46 +28,52 @@ _BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 @dataclass(frozen=True)
 class Folded:
-    """What a model reads while its layers are folded.
+    """The embedding layers that an export stores as one table each.
 
     Attributes:
-        variables: every variable that it then reads.
-        accuracy: by the path of each layer that is stored in fewer bytes, how near its rows stay.
+        tables: layer -> the variables of its table: the values, and for int8 the scales.
+        accuracy: by the path of each layer that is stored in fewer bytes, how close its rows stay.
     """
 
-    variables: list[tf.Variable]
-    accuracy: dict[str, StoredAccuracy]
+    tables: Mapping[keras.layers.Layer, list[tf.Variable]] = field(default_factory=dict)
+    accuracy: Mapping[str, StoredAccuracy] = field(default_factory=dict)
+
+    def variables(self, model: keras.Model) -> list[tf.Variable]:
+        """Every variable that the export holds: those of the model, and the tables in place of the folded layers'."""
+        folded = {id(variable) for layer in self.tables for variable in layer.variables}
+        shared = [each.value for each in model.variables if id(each) not in folded]
+        return shared + [variable for table in self.tables.values() for variable in table]
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Within the block, in this thread, the layers look their rows up in these tables."""
+        with stand_ins({layer: _lookup(*table, dtype=layer.compute_dtype) for layer, table in self.tables.items()}):
+            yield
 
 
-@contextmanager
-def folded(model: keras.Model, dtype: str = "float32") -> Iterator[Folded]:
-    """While it lasts, our layers of the model look up their stored table, where that is smaller than what they have.
+def fold(model: keras.Model, dtype: str = "float32") -> Folded:
+    """The tables of the model's embedding layers, where they take fewer bytes than the layers' variables.
 
     Args:
         model: a built model.
         dtype: how tables are stored: "float32", "float16" or "int8".
     """
-    layers = _worth_folding(model, dtype)
-    gone = {id(variable) for layer in layers.values() for variable in layer.variables}
-    tables: list[tf.Variable] = []
-    accuracy = {}
-    try:
-        for path, layer in layers.items():
-            matrix = layer.matrix()
-            values, scales = encode(matrix, dtype)
-            if dtype != "float32":
-                accuracy[path] = stored_accuracy(matrix, _decoded(values, scales))
-            held = [tf.Variable(part, trainable=False, name="table") for part in (values, scales) if part is not None]
-            tables += held
-            vars(layer)["call"] = _lookup(*held, dtype=layer.compute_dtype)  # before the method of the class
-        yield Folded([each.value for each in model.variables if id(each) not in gone] + tables, accuracy)
-    finally:
-        for layer in layers.values():
-            vars(layer).pop("call", None)
+    tables, accuracy = {}, {}
+    for path, layer in embeddings_of(model).items():
+        if not _worth_folding(layer, dtype):
+            continue
+        matrix = layer.matrix()
+        values, scales = encode(matrix, dtype)
+        if dtype != "float32":
+            accuracy[path] = stored_accuracy(matrix, values if scales is None else values * scales[:, None])
+        tables[layer] = [
+            tf.Variable(each, trainable=False, name="table") for each in (values, scales) if each is not None
+        ]
+    return Folded(tables, accuracy)
 
 
 def embeddings_of(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    """Our embedding layers by their paths; of a combination, not those inside it."""
+    """The model's embkeras embedding layers by their paths; of a combination, not the layers inside it."""
     found: dict[str, keras.layers.Layer] = {}
     for path, layer in walk(model):
         ours = isinstance(layer, PretrainedEmbedding | CombinedEmbedding)
@@ -73,31 +83,24 @@ def embeddings_of(model: keras.Model) -> dict[str, keras.layers.Layer]:
     return found
 
 
-def _worth_folding(model: keras.Model, dtype: str) -> dict[str, keras.layers.Layer]:
-    """Layers whose table, stored so, is smaller than their variables."""
-    found = {}
-    for path, layer in embeddings_of(model).items():
-        held = sum(np.prod(variable.shape) * _itemsize(variable) for variable in layer.variables)
-        row = layer.output_dim * _BYTES[dtype] + (4 if dtype == "int8" else 0)
-        if held > layer.input_dim * row and layer.quantization_mode is None:
-            found[path] = layer
-    return found
-
-
-def _itemsize(variable: keras.Variable) -> int:
-    return tf.as_dtype(keras.backend.standardize_dtype(variable.dtype)).size
-
-
-def _decoded(values: np.ndarray, scales: np.ndarray | None) -> np.ndarray:
-    return values.astype(np.float32) if scales is None else values * scales[:, None]
+def _worth_folding(layer: keras.layers.Layer, dtype: str) -> bool:
+    """Whether the table takes fewer bytes than the layer's variables."""
+    if layer.quantization_mode is not None:
+        return False
+    held = sum(
+        np.prod(variable.shape) * tf.as_dtype(keras.backend.standardize_dtype(variable.dtype)).size
+        for variable in layer.variables
+    )
+    row = layer.output_dim * _BYTES[dtype] + (4 if dtype == "int8" else 0)
+    return bool(held > layer.input_dim * row)
 
 
 def _lookup(table: tf.Variable, scales: tf.Variable | None = None, *, dtype: str) -> Callable[[Any], tf.Tensor]:
-    def call(inputs: Any) -> tf.Tensor:
+    def lookup(inputs: Any) -> tf.Tensor:
         ids = tf.cast(inputs, tf.int64)
         rows = tf.nn.embedding_lookup(table, ids)
         if scales is not None:
             rows = tf.cast(rows, tf.float32) * tf.nn.embedding_lookup(scales, ids)[..., None]
         return tf.cast(rows, dtype)
 
-    return call
+    return lookup

@@ -1,6 +1,7 @@
-"""Asking an exported model: in this process, in another one, and what a request weighs."""
+"""Asking an exported model without a server: in this process, in another one, and what a request weighs."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,20 +14,27 @@ import pandas as pd
 import tensorflow as tf
 
 from embkeras.errors import ArgumentError, SavedModelError
-from embkeras.serving.names import first_line, latest_version, read_card
-from embkeras.serving.text_encoder import Encoder, labelled
+from embkeras.serving import names
+from embkeras.serving.messages import id_rows
+from embkeras.serving.text_encoder import TextEncoder, card_class_names, checked_texts, encoded_rows, labelled
+from embkeras.text.encoding import Encoding
+from embkeras.text.vocabulary import Vocabulary
 
-# What every card says.
-_CARD = (
-    "vocabulary_fingerprint",
+_CARD = (  # what every card contains
+    "encoding",
+    "vocabulary_size",
+    "padding_id",
+    "oov_id",
     "class_names",
     "outputs",
-    "bad_ids",
-    "least",
-    "most",
+    "out_of_range",
+    "min_length",
+    "max_length",
+    "warm_up",
     "embed",
-    "no_texts",
+    "no_text_reason",
     "dtype",
+    "precision",
     "tables",
 )
 
@@ -36,39 +44,43 @@ class ExportedModel:
 
     Args:
         path: the model's folder (its highest version is taken) or the folder of one version.
+        vocabulary: the Encoding that the model was exported with, if it isn't a `Vocabulary`: only those are in the assets.
+            Without it, such an export still takes ids.
 
     Attributes:
         folder: the folder of the version.
-        vocabulary: what its ids mean.
+        vocabulary: what the ids mean, or None if the export doesn't contain it.
         class_names: tuple of str, or None.
-        card: what the export says of itself: outputs, policy for bad ids, tables with their SHA-256.
+        card: what the export says about itself: outputs, policy for ids out of range, tables with their SHA-256.
 
     Raises:
         SavedModelError: there is no export, or it is damaged, or its vocabulary is not the one it was exported with.
+        ArgumentError: not a path, or not an Encoding.
     """
 
-    def __init__(self, path: str | Path):
-        path = Path(path)
-        version = latest_version(path)
-        self.folder = path / str(version) if version is not None else path
+    vocabulary: Encoding | None = None
+
+    def __init__(self, path: str | os.PathLike, *, vocabulary: Encoding | None = None):
+        self.folder = names.export_folder(path)
         if not (self.folder / "saved_model.pb").is_file():
-            raise SavedModelError(f"There is no exported model in {str(path)!r}: no saved_model.pb.")
-        self.card = read_card(self.folder / "assets", _CARD)
-        encoder = Encoder(self.folder)
-        self.vocabulary, self.class_names = encoder.vocabulary, encoder.class_names
+            raise SavedModelError(f"There is no exported model in {str(path)!r}: saved_model.pb is missing.")
+        self.card = names.read_card(self.folder / "assets", _CARD)
+        self.class_names = card_class_names(self.card, self.folder / "assets")
+        if vocabulary is not None or self.card["encoding"] == Vocabulary.__name__:
+            self.vocabulary = TextEncoder(self.folder, vocabulary=vocabulary).vocabulary
 
     @cached_property
     def signatures(self) -> dict[str, Any]:
         """The functions that TensorFlow Serving would offer, by name."""
         try:
-            self._loaded = tf.saved_model.load(str(self.folder))  # a signature does not keep it alive
+            self._loaded = tf.saved_model.load(str(self.folder))  # a signature doesn't keep it alive
             return dict(self._loaded.signatures)
         except (OSError, ValueError, LookupError, tf.errors.OpError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise SavedModelError(f"Cannot load {str(self.folder)!r}: {reason}") from error
+            reason = names.first_line(str(error)) or type(error).__name__
+            raise SavedModelError(f"Can't load {str(self.folder)!r}: {reason}") from error
 
     def ask(self, signature: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """The answers of one signature, as NumPy.
+        """The answers of one signature, as NumPy arrays.
 
         Raises:
             SavedModelError: there is no such signature.
@@ -76,13 +88,13 @@ class ExportedModel:
         """
         if signature not in self.signatures:
             raise SavedModelError(
-                f"{str(self.folder)!r} has no signature {signature!r}, but {', '.join(sorted(self.signatures))}."
+                f"{str(self.folder)!r} has no signature {signature!r}, only {', '.join(sorted(self.signatures))}."
             )
         answers = self.signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
         return {name: answer.numpy() for name, answer in answers.items()}
 
     def variables(self) -> list[tuple[tuple[int, ...], tf.DType]]:
-        """Shape and type of every variable that is stored."""
+        """Shape and type of every stored variable."""
         reader = tf.train.load_checkpoint(str(self.folder / "variables" / "variables"))
         types = reader.get_variable_to_dtype_map()
         shapes = reader.get_variable_to_shape_map()
@@ -95,31 +107,39 @@ class ExportedModel:
             ArgumentError: ids that are not integers, or of another shape.
             SavedModelError: the model has no output `scores`, or refuses the ids.
         """
-        ids = np.asarray(token_ids)
-        if ids.ndim != 2 or (ids.size and ids.dtype.kind not in "iu"):
-            raise ArgumentError(f"token_ids must be integers (batch, time). Received: {ids.dtype}, shape {ids.shape}.")
+        rows = id_rows(token_ids)
+        lengths = {len(row) for row in rows}
+        if len(lengths) > 1:
+            raise ArgumentError(
+                f"token_ids must be integers (batch, time). Received: rows of {min(lengths)} to {max(lengths)} ids."
+            )
+        ids = np.stack(rows) if rows else np.zeros((0, 1), np.int64)
         try:
-            answers = self.ask("serving_default", token_ids=ids.astype(np.int64))
+            answers = self.ask(names.SERVING, token_ids=ids)
         except tf.errors.InvalidArgumentError as error:
-            reason = first_line(error.message)
+            reason = names.first_line(error.message)
             raise SavedModelError(f"{str(self.folder)!r} refuses token_ids of shape {ids.shape}: {reason}") from error
         if "scores" not in answers:
-            raise SavedModelError(f"{str(self.folder)!r} has no output 'scores', but {', '.join(sorted(answers))}.")
+            raise SavedModelError(f"{str(self.folder)!r} has no output 'scores', only {', '.join(sorted(answers))}.")
         return answers["scores"]
 
     def predict(self, texts: Sequence[str]) -> pd.DataFrame:
-        """One row a text: `text`, `label`, `probability` of the best class.
+        """One row per text: `text`, `label`, `probability` of the best class.
 
         Raises:
-            ArgumentError: a single string.
-            SavedModelError: the model does not give one score a class.
+            ArgumentError: not a sequence of strings.
+            SavedModelError: the model doesn't return one score per class, or the export doesn't contain its vocabulary.
             VocabularyError: the vocabulary was saved without a tokenizer, or a text is not valid Unicode.
         """
-        if isinstance(texts, str):
-            raise ArgumentError(f"texts must be a sequence of texts. Received the string {texts[:40]!r}.")
-        if not len(texts):
+        texts = checked_texts(texts)
+        if self.vocabulary is None:
+            raise SavedModelError(
+                f"{str(self.folder)!r} doesn't contain its encoding, {self.card['encoding']}. "
+                f"Pass it: ExportedModel(path, vocabulary=...)."
+            )
+        if not texts:
             return pd.DataFrame({"text": [], "label": [], "probability": []})
-        scores = np.concatenate([self.scores(self.vocabulary.encode(text)[None]) for text in texts])
+        scores = np.concatenate([self.scores(row[None]) for row in encoded_rows(self.vocabulary, texts)])
         return labelled(texts, scores, self.class_names, repr(str(self.folder)))
 
 
@@ -127,9 +147,10 @@ def ask_in_new_process(folder: Path, requests: Sequence[Sequence[int]]) -> tuple
     """Scores (requests, classes) from a process that imports only TensorFlow, and which packages it had loaded.
 
     Raises:
-        SavedModelError: the process failed; the last line of what it said is quoted.
+        ArgumentError: requests that are not sequences of integers.
+        SavedModelError: the process failed; its last line is quoted.
     """
-    lines = "".join(json.dumps([int(id_) for id_ in request]) + "\n" for request in requests)
+    lines = "".join(json.dumps(row.tolist()) + "\n" for row in id_rows(list(requests)))
     command = [sys.executable, "-P", str(Path(__file__).with_name("ask.py")), str(folder)]
     done = subprocess.run(command, input=lines, capture_output=True, text=True, check=False)
     answers = done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""What an export's files and signatures are called, and its card as it is read: without TensorFlow, for those who only ask."""
+"""What an export's files, signatures and version folders are called, and how its card is read. Without TensorFlow."""
 
 import json
 import re
@@ -6,24 +6,54 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from embkeras._checks import path as checked_path
 from embkeras.errors import SavedModelError
 
 CARD_FILE, VOCABULARY_FILE, TOKENS_FILE, CLASSES_FILE = "embkeras.json", "vocabulary.json", "tokens.txt", "classes.txt"
-ABOUT_FILE = "about.json"
-SERVING, SERVING_INT32, TEXT, EMBED, ABOUT = "serving_default", "serving_int32", "text", "embed", "about"
-TOKEN_IDS, ASKED, CARD = "token_ids", "asked", "card"  # inputs and outputs
+METADATA_FILE = "metadata.json"
+SERVING, SERVING_INT32, TEXT, EMBED, CARD = "serving_default", "serving_int32", "text", "embed", "card"
+TOKEN_IDS, REQUEST = "token_ids", "request"  # inputs
+LARGEST_VERSION = 2**63 - 1  # servers parse an int64
 
 
-def latest_version(path: Path) -> int | None:
-    """The highest version under a model's folder, or None; folders that are not numbers do not count."""
-    if not path.is_dir():
-        return None
-    numbers = [int(child.name) for child in path.iterdir() if child.is_dir() and re.fullmatch("[0-9]+", child.name)]
-    return max(numbers, default=None)
+def versions(path: Path) -> dict[int, Path]:
+    """Everything in a model's folder that TensorFlow Serving takes for a version, by number: "0001" is version 1.
+
+    Files are included. Numbers of 2**63 and more are not: no server reads them.
+
+    Raises:
+        SavedModelError: two entries have the same number, or the folder can't be read.
+    """
+    found: dict[int, Path] = {}
+    try:
+        entries = sorted(path.iterdir()) if path.is_dir() else []
+    except OSError as error:
+        raise SavedModelError(f"Can't read the folder {str(path)!r}: {error.strerror}.") from error
+    for entry in entries:
+        if not re.fullmatch("[0-9]+", entry.name) or int(entry.name) > LARGEST_VERSION:
+            continue
+        first = found.setdefault(int(entry.name), entry)
+        if first is not entry:
+            raise SavedModelError(
+                f"{str(path)!r} has two entries for version {int(entry.name)}: {first.name!r} and {entry.name!r}. Remove one."
+            )
+    return found
+
+
+def export_folder(path: Any) -> Path:
+    """The folder of the highest version in a model's folder, or the path itself where it holds no versions.
+
+    Raises:
+        ArgumentError: not a path.
+        SavedModelError: as for `versions`.
+    """
+    path = checked_path(path, "path")
+    folders = {number: entry for number, entry in versions(path).items() if entry.is_dir()}
+    return folders[max(folders)] if folders else path
 
 
 def read_card(assets: Path, needed: Iterable[str]) -> dict[str, Any]:
-    """The card in a folder of assets, which must say at least what is `needed`.
+    """The card in a folder of assets, which must have all keys in `needed`.
 
     Raises:
         SavedModelError: it is missing or damaged.
@@ -32,9 +62,18 @@ def read_card(assets: Path, needed: Iterable[str]) -> dict[str, Any]:
         card = json.loads((assets / CARD_FILE).read_bytes())
         return card | {name: card[name] for name in needed}
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise SavedModelError(f"{str(assets)!r} was not exported by embkeras, or is damaged: {error!r}.") from error
+        raise SavedModelError(
+            f"{str(assets)!r} was not exported by this version of embkeras, or is damaged: {error!r}. Export the model again."
+        ) from error
 
 
 def first_line(text: str) -> str:
-    """What a long message begins with."""
+    """The first line of a long message."""
     return (text.strip().splitlines() or [""])[0]
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The error that others were raised from; Keras, TensorFlow and requests wrap what they catch."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return error

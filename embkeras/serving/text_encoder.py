@@ -10,51 +10,47 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from embkeras._checks import shown
 from embkeras.errors import ArgumentError, SavedModelError
-from embkeras.serving.names import CARD_FILE, VOCABULARY_FILE, latest_version, read_card
+from embkeras.serving.names import CARD_FILE, VOCABULARY_FILE, export_folder, read_card
+from embkeras.text.encoding import Encoding
 from embkeras.text.vocabulary import Vocabulary
 
-_NEEDED = ("vocabulary_fingerprint", "class_names")
+_NEEDED = ("encoding", "vocabulary_fingerprint", "tokenizer_fingerprint", "class_names")
 
 
-class Encoder:
-    """What turns texts into the ids that an exported model was trained on.
+class TextEncoder:
+    """Turns texts into the ids that an exported model was trained on.
 
-    It reads two small files, `vocabulary.json` and `embkeras.json`: a client can have a copy of them and of nothing else.
+    It reads two small files, `vocabulary.json` and `embkeras.json`: a client needs a copy of these and nothing else.
 
     Args:
         path: the model's folder (its highest version is taken), the folder of one version, or a folder of assets.
+        vocabulary: the Encoding that the model was exported with, if it isn't a `Vocabulary`: only those are in the assets.
 
     Attributes:
         vocabulary: what the ids mean.
-        card: what the export says of itself.
+        card: what the export says about itself.
         class_names: tuple of str, or None.
-        model_name: the name of the model's folder, which is that in TensorFlow Serving, too; None for assets alone.
+        model_name: the name of the model's folder, and of the model in TensorFlow Serving; None for a folder of assets.
 
     Raises:
         SavedModelError: there are no assets of an export, or they are damaged, or the vocabulary is another one.
         VocabularyError: the vocabulary is missing or damaged.
-        ArgumentError: something else than a path.
+        ArgumentError: not a path, or not an Encoding.
 
     Example:
-        >>> encoder = Encoder("saved_models/tweets")  # doctest: +SKIP
+        >>> encoder = TextEncoder("saved_models/tweets")  # doctest: +SKIP
         >>> encoder.encode(["good morning", "hm"])  # doctest: +SKIP
         array([[ 31, 112],
                [530,   0]])
     """
 
-    def __init__(self, path: str | os.PathLike):
-        if not isinstance(path, str | os.PathLike):
-            raise ArgumentError(f"path must be the folder of an export. Received: {path!r}.")
-        assets, self.model_name = _assets_of(Path(path))
+    def __init__(self, path: str | os.PathLike, *, vocabulary: Encoding | None = None):
+        assets, self.model_name = _assets_of(path)
         self.card: dict[str, Any] = read_card(assets, _NEEDED)
-        self.vocabulary = Vocabulary.load(assets / VOCABULARY_FILE)
-        if self.vocabulary.fingerprint != self.card["vocabulary_fingerprint"]:
-            raise SavedModelError(f"The vocabulary in {str(assets)!r} is not the one the model was exported with.")
-        # Exports of before do not tell.
-        if self.card.get("tokenizer_fingerprint", self.tokenizer_fingerprint) != self.tokenizer_fingerprint:
-            raise SavedModelError(f"The tokenizer in {str(assets)!r} is not the one the model was exported with.")
-        self.class_names = _names(self.card["class_names"], assets)
+        self.class_names = card_class_names(self.card, assets)
+        self.vocabulary = _vocabulary(assets, self.card, vocabulary)
 
     @property
     def fingerprint(self) -> str:
@@ -63,7 +59,7 @@ class Encoder:
 
     @property
     def tokenizer_fingerprint(self) -> str | None:
-        """SHA-256 of the tokenizer's rules: equal for two exports that cut texts alike. None without a tokenizer."""
+        """SHA-256 of the tokenizer's rules: equal for two exports that split texts alike. None without a tokenizer."""
         return tokenizer_fingerprint(self.vocabulary)
 
     @property
@@ -72,11 +68,11 @@ class Encoder:
         return len(self.vocabulary)
 
     def encode(self, texts: Sequence[str], length: int | None = None) -> np.ndarray:
-        """Ids of texts, int64 of shape (batch, time), short ones filled up with the padding id.
+        """Ids of texts, int64 of shape (batch, time), shorter texts padded with the padding id.
 
         Args:
             texts: the texts.
-            length: tokens a text, of which longer ones lose their end; by default those of the longest text.
+            length: tokens per text; longer texts lose their end. By default that of the longest text.
 
         Raises:
             VocabularyError: a single string, a vocabulary without a padding id or without a tokenizer.
@@ -85,53 +81,105 @@ class Encoder:
         return self.vocabulary.encode_batch(texts, length)
 
     def __repr__(self) -> str:
-        return f"Encoder({self.size:,} tokens, fingerprint {self.fingerprint[:12]}...)"
+        return f"TextEncoder({self.size:,} tokens, fingerprint {self.fingerprint[:12]}...)"
 
 
-def _names(names: Any, assets: Path) -> tuple[str, ...] | None:
-    if names is None:
-        return None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise SavedModelError(f"The card in {str(assets)!r} is damaged: class_names is {names!r}.")
-    return tuple(names)
-
-
-def tokenizer_fingerprint(vocabulary: Vocabulary) -> str | None:
-    """SHA-256 over the settings of a vocabulary's tokenizer, as 64 hexadecimal digits; None without one."""
-    if vocabulary.tokenizer is None:
-        return None
-    return hashlib.sha256(json.dumps(vocabulary.tokenizer.to_dict(), sort_keys=True).encode("ascii")).hexdigest()
-
-
-def _assets_of(path: Path) -> tuple[Path, str | None]:
-    """The folder of assets, and the model's name where the folders around it tell it."""
-    path = path.absolute()
-    version = latest_version(path)
-    folder = path if version is None else path / str(version)
+def _assets_of(path: Any) -> tuple[Path, str | None]:
+    """The folder of assets, and the model's name if the folders around it show it."""
+    folder = export_folder(path).absolute()
     assets, name = (folder / "assets", folder.parent.name) if (folder / "assets").is_dir() else (folder, None)
     if not (assets / CARD_FILE).is_file():
-        raise SavedModelError(f"There are no assets of an export in {str(path)!r}: no {CARD_FILE}.")
+        raise SavedModelError(
+            f"There are no assets of an export in {str(Path(path).absolute())!r}: {CARD_FILE} is missing."
+        )
     return assets, name
 
 
-def labelled(texts: Sequence[str], scores: np.ndarray, class_names: Sequence[str] | None, whose: str) -> pd.DataFrame:
-    """One row a text: `text`, `label`, `probability` of the best class.
+def card_class_names(card: dict[str, Any], assets: Path) -> tuple[str, ...] | None:
+    """The class names of a card.
+
+    Raises:
+        SavedModelError: they are not names.
+    """
+    class_names = card["class_names"]
+    if class_names is None:
+        return None
+    if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
+        raise SavedModelError(f"The card in {str(assets)!r} is damaged: class_names is {shown(class_names)}.")
+    return tuple(class_names)
+
+
+def _vocabulary(assets: Path, card: dict[str, Any], given: Any) -> Encoding:
+    """The encoding that an export was made with: the one given, or the one in its assets."""
+    if given is not None and not isinstance(given, Encoding):
+        raise ArgumentError(f"vocabulary must be a Vocabulary or another Encoding. Received: {type(given).__name__}.")
+    if given is None and card["encoding"] != Vocabulary.__name__:
+        raise SavedModelError(
+            f"The assets in {str(assets)!r} don't contain the encoding of the export, {card['encoding']}. Pass vocabulary=."
+        )
+    vocabulary = Vocabulary.load(assets / VOCABULARY_FILE) if given is None else given
+    if vocabulary.fingerprint != card["vocabulary_fingerprint"]:
+        raise SavedModelError(f"The vocabulary for {str(assets)!r} is not the one the model was exported with.")
+    if tokenizer_fingerprint(vocabulary) != card["tokenizer_fingerprint"]:
+        raise SavedModelError(f"The tokenizer for {str(assets)!r} is not the one the model was exported with.")
+    return vocabulary
+
+
+def tokenizer_fingerprint(encoding: Encoding) -> str | None:
+    """SHA-256 over the settings of a vocabulary's tokenizer, as 64 hexadecimal digits.
+
+    None for a vocabulary without one, and for other encodings: their `fingerprint` covers how they split texts.
+    """
+    if not isinstance(encoding, Vocabulary) or encoding.tokenizer is None:
+        return None
+    return hashlib.sha256(json.dumps(encoding.tokenizer.to_dict(), sort_keys=True).encode("ascii")).hexdigest()
+
+
+def checked_texts(texts: Any) -> list[str]:
+    """The texts as a list.
+
+    Raises:
+        ArgumentError: not a sequence of strings.
+    """
+    if isinstance(texts, str | bytes) or not hasattr(texts, "__iter__"):
+        raise ArgumentError(f"texts must be a sequence of strings. Received: {type(texts).__name__} {shown(texts)}.")
+    listed = list(texts)
+    for place, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise ArgumentError(f"texts must be strings. Received: {shown(text)} at text {place}.")
+    return listed
+
+
+def encoded_rows(encoding: Encoding, texts: Sequence[str]) -> list[np.ndarray]:
+    """The ids of each text alone, without padding behind them."""
+    if isinstance(encoding, Vocabulary):  # also one without a padding id, which makes no batches
+        return [encoding.encode(text) for text in texts]
+    rows = []
+    for text in texts:
+        (row,) = encoding.encode_batch([text])
+        tokens = np.flatnonzero(row != encoding.padding_id) if encoding.padding_id is not None else np.arange(len(row))
+        rows.append(row[: tokens[-1] + 1] if len(tokens) else row[:0])
+    return rows
+
+
+def labelled(texts: Sequence[str], scores: np.ndarray, class_names: Sequence[str] | None, source: str) -> pd.DataFrame:
+    """One row per text: `text`, `label`, `probability` of the best class.
 
     Args:
         texts: the texts.
         scores: (texts, classes).
-        class_names: one a class; without them a label is the number of the class.
-        whose: what gave the scores, for messages.
+        class_names: one per class; without them a label is the number of the class.
+        source: where the scores come from, for messages.
 
     Raises:
-        SavedModelError: not one score a class.
+        SavedModelError: not one score per class.
     """
     if scores.ndim != 2 or scores.shape[-1] < 2:
         raise SavedModelError(
-            f"{whose} gives scores of shape {scores.shape[1:]} for a text, which name no class. Use scores()."
+            f"{source} returns scores of shape {scores.shape[1:]} for a text, which don't stand for classes. Use scores()."
         )
     if class_names and len(class_names) != scores.shape[-1]:
-        raise SavedModelError(f"{whose} names {len(class_names)} classes and scores {scores.shape[-1]}.")
+        raise SavedModelError(f"{source} has {len(class_names)} class names for {scores.shape[-1]} scores.")
     best = scores.argmax(axis=1)
     labels = [class_names[index] if class_names else str(index) for index in best]
     return pd.DataFrame({"text": list(texts), "label": labels, "probability": scores.max(axis=1, initial=-np.inf)})

@@ -112,18 +112,18 @@ def test_train_leaves_export_and_picture(trained):
 
 
 def test_export_says_how_it_was_trained(trained):
-    """Data, settings, phases, result and drift are in the model card and in about.json."""
+    """Data, settings, phases, result and drift are in the README of the export and in metadata.json."""
     folder = trained[2] / "1"
-    about = json.loads((folder / "assets" / "about.json").read_text("ascii"))
-    assert list(about) == [
+    metadata = json.loads((folder / "assets" / "metadata.json").read_text("ascii"))
+    assert list(metadata) == [
         "Data",
         "Training",
         "Schedule of the table",
         "Result on the test texts",
         "Drift of the table",
     ]
-    assert [phase["first_epoch"] for phase in about["Schedule of the table"]] == [0, 1]
-    assert all(f"## {title}" in (folder / "README.md").read_text() for title in about)
+    assert [phase["first_epoch"] for phase in metadata["Schedule of the table"]] == [0, 1]
+    assert all(f"## {title}" in (folder / "README.md").read_text() for title in metadata)
 
 
 def test_predict_labels_each_text(trained, capsys):

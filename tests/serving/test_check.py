@@ -74,7 +74,7 @@ def test_a_model_that_reads_padding_is_not_exported(tmp_path, name):
     model = keras.Sequential(layers)
     with pytest.raises(
         SavedModelError,
-        match=r"scores depend on padding \(beside longer texts of a batch\): .* reads padding as words.* check=False",
+        match=r"scores depend on padding \(beside longer texts of a batch\).*Padding is read as words.*check=False",
     ):
         ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY)
     assert list(tmp_path.iterdir()) == []
@@ -86,7 +86,7 @@ def test_layers_that_lose_the_mask_are_named(tmp_path):
     table = ek.build_embedding(ALIGNED)
     ids = keras.Input((None,), dtype="int64")
     answers = keras.layers.Dense(2)(keras.layers.GlobalMaxPooling1D(name="largest")(table(ids)))
-    with pytest.raises(SavedModelError, match=r"without regard to the mask: largest\."):
+    with pytest.raises(SavedModelError, match=r"These layers ignore the mask: largest\."):
         ek.export_saved_model(keras.Model(ids, answers), tmp_path, vocabulary=VOCABULARY)
 
 
@@ -94,7 +94,9 @@ def test_another_model_is_told_apart(path):
     """Scores that are not those of the model in memory."""
     other = _model()
     other.get_layer("scores").bias.assign([0.5, -0.5])
-    with pytest.raises(SavedModelError, match=r"scores are not those of model 'classifier': 'scores' is 0\.\d+ apart"):
+    with pytest.raises(
+        SavedModelError, match=r"scores are not those of model 'classifier': 'scores' differs by 0\.\d+"
+    ):
         check_saved_model(path, model=other)
 
 
@@ -109,15 +111,15 @@ def test_scores_that_are_not_finite(tmp_path):
 def test_another_vocabulary(copy):
     """The fingerprint in the card is not that of the vocabulary."""
     ek.Vocabulary.from_texts(["other words"]).save(copy / "1" / "assets" / "vocabulary.json")
-    with pytest.raises(SavedModelError, match=r"vocabulary in .* is not the one the model was exported with"):
+    with pytest.raises(SavedModelError, match=r"vocabulary for .* is not the one the model was exported with"):
         check_saved_model(copy)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"bad_ids": "error"}, "the id -1 is not refused"),
-        ({"outputs": ["classes"]}, "it has no output 'classes', but scores"),
+        ({"out_of_range": "error"}, "the id -1 is not refused"),
+        ({"outputs": ["classes"]}, "it has no output 'classes', only scores"),
     ],
 )
 def test_a_card_that_lies(copy, changes, message):
@@ -127,12 +129,12 @@ def test_a_card_that_lies(copy, changes, message):
         check_saved_model(copy)
 
 
-@pytest.mark.parametrize("changes", [{"most": 3}, {"padding_id": None}, {"vocabulary_size": 7}, {"tables": {}}])
+@pytest.mark.parametrize("changes", [{"max_length": 3}, {"padding_id": None}, {"vocabulary_size": 7}, {"tables": {}}])
 def test_a_card_of_another_export(copy, changes):
     """The model holds the card, too, and gives it to clients."""
     _change_card(copy, **changes)
     with pytest.raises(
-        SavedModelError, match=f"embkeras.json and the signature 'about' differ in {next(iter(changes))}"
+        SavedModelError, match=f"embkeras.json and the signature 'card' differ in {next(iter(changes))}"
     ):
         check_saved_model(copy)
 
@@ -149,10 +151,10 @@ def test_class_names_in_another_order(named, tmp_path):
     """A client would call every text by the wrong name."""
     copy = shutil.copytree(named, tmp_path / "model")
     _change_card(copy, class_names=["yes", "no"])
-    with pytest.raises(SavedModelError, match=r"classes.txt does not hold the class names yes, no"):
+    with pytest.raises(SavedModelError, match=r"classes.txt doesn't contain the class names yes, no"):
         check_saved_model(copy)
     (copy / "1" / "assets" / "classes.txt").write_text("yes\nno\n")
-    with pytest.raises(SavedModelError, match=r"its output 'classes' gives \['no', 'yes'\] and not \['yes', 'no'\]"):
+    with pytest.raises(SavedModelError, match=r"its output 'classes' is \['no', 'yes'\] instead of \['yes', 'no'\]"):
         check_saved_model(copy)
     _change_card(copy, class_names=5)
     with pytest.raises(SavedModelError, match=r"is damaged: class_names is 5"):
@@ -167,7 +169,7 @@ def test_warm_up_requests_that_are_damaged(copy, path, damage):
     file.unlink()
     if damage != "removed":
         file.write_bytes(contents[:-3] if damage == "cut off" else b"")
-    with pytest.raises(SavedModelError, match="its warm-up requests are missing, damaged or others"):
+    with pytest.raises(SavedModelError, match="its warm-up requests are missing, damaged or not those"):
         check_saved_model(copy)
 
 
@@ -176,7 +178,7 @@ def test_another_tokenizer(copy):
     other = ek.Vocabulary(VOCABULARY.tokens, tokenizer=ek.Tokenizer(lowercase=False))
     assert other.fingerprint == VOCABULARY.fingerprint
     other.save(copy / "1" / "assets" / "vocabulary.json")
-    with pytest.raises(SavedModelError, match=r"tokenizer in .* is not the one the model was exported with"):
+    with pytest.raises(SavedModelError, match=r"tokenizer for .* is not the one the model was exported with"):
         check_saved_model(copy)
 
 
@@ -200,9 +202,9 @@ def test_a_signature_that_is_missing(tmp_path):
     model = ek.build_classifier(aligned, 2, architecture="mean", units=3)
     ek.export_saved_model(model, tmp_path, vocabulary=vocabulary)
     card = tmp_path / "1" / "assets" / "embkeras.json"
-    card.write_text(json.dumps(json.loads(card.read_text()) | {"no_texts": None}))
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"no_text_reason": None}))
     with pytest.raises(
-        SavedModelError, match="it has no signature 'text', but about, embed, serving_default, serving_int32"
+        SavedModelError, match="it has no signature 'text', only card, embed, serving_default, serving_int32"
     ):
         check_saved_model(tmp_path)
 
@@ -210,14 +212,14 @@ def test_a_signature_that_is_missing(tmp_path):
 def test_ids_that_are_not_policed(tmp_path, monkeypatch):
     """An export that lets ids outside the table through, as a gather on a GPU would."""
     monkeypatch.setattr(contracts.Contract, "checked", lambda self, ids: tf.cast(ids, tf.int64) % len(VOCABULARY))
-    with pytest.raises(SavedModelError, match=r'the id -1 is not read as "\[UNK\]"'):
+    with pytest.raises(SavedModelError, match=r"the id -1 is not read as the OOV id"):
         ek.export_saved_model(_model(), tmp_path, vocabulary=VOCABULARY)
 
 
 def test_texts_that_are_cut_otherwise(tmp_path, monkeypatch):
     """The graph has other rules than the vocabulary."""
     monkeypatch.setattr(contracts.tf.strings, "split", lambda text: tf.strings.bytes_split(text))
-    with pytest.raises(SavedModelError, match=r"the text '.*' gives other scores than its ids"):
+    with pytest.raises(SavedModelError, match=r"the text '.*' has other scores than its ids"):
         ek.export_saved_model(_model(), tmp_path, vocabulary=VOCABULARY)
 
 
@@ -240,11 +242,11 @@ def test_what_is_no_export(tmp_path):
         check_saved_model(tmp_path)
 
 
-def test_about_of_another_vocabulary(tmp_path, monkeypatch):
+def test_card_of_another_vocabulary(tmp_path, monkeypatch):
     """A client would compare with the wrong one."""
-    real = contracts.about_signature
-    monkeypatch.setattr(contracts, "about_signature", lambda card: real(card | {"vocabulary_fingerprint": "0" * 64}))
+    real = contracts.card_signature
+    monkeypatch.setattr(contracts, "card_signature", lambda card: real(card | {"vocabulary_fingerprint": "0" * 64}))
     with pytest.raises(
-        SavedModelError, match=r"embkeras.json and the signature 'about' differ in vocabulary_fingerprint\."
+        SavedModelError, match=r"embkeras.json and the signature 'card' differ in vocabulary_fingerprint\."
     ):
         ek.export_saved_model(_model(), tmp_path, vocabulary=VOCABULARY)

@@ -20,7 +20,7 @@ from embkeras.errors import (
     VocabularyError,
 )
 from embkeras.serving.client import ServingClient
-from embkeras.serving.text_encoder import Encoder
+from embkeras.serving.text_encoder import TextEncoder
 from tests.processes import run_python, started
 from tests.serving.servers import (
     InTensorFlow,
@@ -79,7 +79,7 @@ def newer(tmp_path_factory):
 @pytest.fixture(scope="module")
 def encoder(folder):
     """What makes ids of texts."""
-    return Encoder(folder)
+    return TextEncoder(folder)
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_metadata_says_what_is_served(client, encoder):
     assert (said["model"], said["version"]) == ("mood", 1)
     assert said["signatures"]["serving_default"]["inputs"] == {"token_ids": ("int64", (None, None))}
     assert said["signatures"]["serving_int32"]["outputs"]["scores"] == ("float32", (None, 3))
-    assert set(said["signatures"]) == {"serving_default", "serving_int32", "text", "embed", "about"}
+    assert set(said["signatures"]) == {"serving_default", "serving_int32", "text", "embed", "card"}
     assert said["card"] == encoder.card
 
 
@@ -187,9 +187,9 @@ def test_several_threads_ask_one_client(client, runner):
 def test_another_output_can_be_asked(runner, rest):
     """A model with several is asked by name; one that is not there is named with those that are."""
     client = ServingClient(rest, model="mood")
-    with pytest.raises(ServingError, match="has no output 'mood', but classes, scores"):
+    with pytest.raises(ServingError, match="has no output 'mood', only classes, scores"):
         client.scores([[2]], output="mood")
-    with pytest.raises(ServingError, match="an output 'classes' of type string, which is no number"):
+    with pytest.raises(ServingError, match="an output 'classes' of type string, which isn't numeric"):
         client.scores([[2]], output="classes")
 
 
@@ -313,7 +313,7 @@ def test_vocabulary_is_compared_once(client, model):
     """One request for the card, not one a call."""
     for _ in range(3):
         client.predict(TEXTS)
-    assert [name for _, name, _ in model.asked].count("about") == 1
+    assert [name for _, name, _ in model.asked].count("card") == 1
 
 
 def test_requests_name_the_version_that_was_compared(client, model, encoder, other):
@@ -370,11 +370,11 @@ def test_version_of_ones_own_is_kept(url, model, encoder, newer):
 
 def test_export_that_does_not_say_its_vocabulary_is_refused(url, model, encoder, runner, monkeypatch):
     """One from before there was the signature `about`, or from elsewhere."""
-    old = {name: each for name, each in runner.signatures().items() if name != "about"}
+    old = {name: each for name, each in runner.signatures().items() if name != "card"}
     monkeypatch.setattr(runner, "signatures", lambda: old)
     with (
         ServingClient(url, encoder=encoder) as client,
-        pytest.raises(SavedModelError, match=r"does not say which vocabulary it has \(no signature 'about'\)"),
+        pytest.raises(SavedModelError, match=r"doesn't say which vocabulary it uses \(no signature 'card'\)"),
     ):
         client.predict(TEXTS)
     with ServingClient(url, model="mood") as client:  # nor which id is padding: nothing is put in front
@@ -403,7 +403,7 @@ def test_export_that_does_not_say_its_vocabulary_is_refused(url, model, encoder,
 def test_what_is_no_batch_of_ids_is_refused(encoder, ids):
     """Floats, truth values, strings, other shapes, integers without end."""
     client = ServingClient(f"http://127.0.0.1:{free_port()}", encoder=encoder)
-    with pytest.raises(ArgumentError, match=r"token_ids must be integers \(batch, time\), or one .* Received: "):
+    with pytest.raises(ArgumentError, match=r"token_ids must be integers \(batch, time\), or one .*Received: "):
         client.scores(ids)
 
 
@@ -427,25 +427,25 @@ def test_predict_needs_an_encoder_and_texts(encoder):
     """Both are named; a single string would be read letter by letter."""
     with pytest.raises(ArgumentError, match="predict needs an encoder"):
         ServingClient("http://h", model="mood").predict(["a"])
-    with pytest.raises(ArgumentError, match="Received the string 'good'"):
+    with pytest.raises(ArgumentError, match="Received: str 'good'"):
         ServingClient("http://h", encoder=encoder).predict("good")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"timeout": 0}, r"timeout must be a number above 0\. Received: 0"),
-        ({"timeout": float("inf")}, r"timeout must be a number above 0\. Received: inf"),
-        ({"retries": -1}, r"retries must be a whole number at least 0\. Received: -1"),
-        ({"retries": 1.5}, r"retries must be a whole number at least 0\. Received: 1\.5"),
-        ({"batch_size": 0}, r"batch_size must be a whole number at least 1\. Received: 0"),
-        ({"batch_size": True}, r"batch_size must be a whole number at least 1\. Received: True"),
-        ({"refresh": None}, r"refresh must be a number at least 0\. Received: None"),
-        ({"version": -1}, r"version must be a whole number at least 0\. Received: -1"),
+        ({"timeout": 0}, r"timeout must be a number > 0\. Received: 0"),
+        ({"timeout": float("inf")}, r"timeout must be a number > 0\. Received: inf"),
+        ({"retries": -1}, r"retries must be an integer >= 0\. Received: -1"),
+        ({"retries": 1.5}, r"retries must be an integer >= 0\. Received: 1\.5"),
+        ({"batch_size": 0}, r"batch_size must be an integer >= 1\. Received: 0"),
+        ({"batch_size": True}, r"batch_size must be an integer >= 1\. Received: True"),
+        ({"refresh": None}, r"refresh must be a number >= 0\. Received: None"),
+        ({"version": -1}, r"version must be an integer from 0 to \d+\. Received: -1"),
         ({"model": None}, r"model must be the name of the model at the server\. Received: None"),
-        ({"encoder": 3}, r"encoder must be an Encoder or the path of one\. Received: int"),
+        ({"encoder": 3}, r"encoder must be a TextEncoder or the path of one\. Received: int"),
         ({"headers": {"X": "a\r\nY: b"}}, r"headers must be printable ASCII\. Received: 'X', whose value is not shown"),
-        ({"headers": "X: a"}, r"headers must be a mapping of names and texts\. Received: str"),
+        ({"headers": "X: a"}, r"headers must be a mapping of names to strings\. Received: str"),
     ],
 )
 def test_arguments_are_checked(arguments, message):
@@ -467,7 +467,7 @@ def test_grpc_without_its_packages_names_the_extra(monkeypatch):
 
 def test_refusal_quotes_the_server(url, tmp_path, model, encoder):
     """An export that refuses ids outside its table says so to whoever asks it."""
-    model.versions = {1: InTensorFlow(_export(tmp_path / "mood", VOCABULARY, bad_ids="error"))}
+    model.versions = {1: InTensorFlow(_export(tmp_path / "mood", VOCABULARY, out_of_range="error"))}
     with (
         ServingClient(url, model="mood") as client,
         pytest.raises(ServingError, match=r"(400|INVALID_ARGUMENT).*token_ids must lie in \[0, "),
@@ -576,12 +576,12 @@ def test_rest_port_without_tls(rest):
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        (np.zeros((2, 3)), r"type float64 and shape \(2, 3\), where numbers of shape \(1, 3\) were promised"),
-        (np.zeros((1, 4)), r"shape \(1, 4\), where numbers of shape \(1, 3\)"),
-        (np.zeros(3), r"shape \(3,\), where numbers of shape \(1, 3\)"),
-        (np.array([[b"a", b"b", b"c"]], object), "where numbers of shape"),
+        (np.zeros((2, 3)), r"type float64 and shape \(2, 3\), instead of numbers of shape \(1, 3\)"),
+        (np.zeros((1, 4)), r"shape \(1, 4\), instead of numbers of shape \(1, 3\)"),
+        (np.zeros(3), r"shape \(3,\), instead of numbers of shape \(1, 3\)"),
+        (np.array([[b"a", b"b", b"c"]], object), "instead of numbers of shape"),
         (np.array([[True, False, True]]), "type bool and shape"),
-        (np.array([[0.1, float("nan"), 0.2]]), r"gave NaN for text 0\. \(Under XLA"),
+        (np.array([[0.1, float("nan"), 0.2]]), r"returned NaN for text 0\. \(Under XLA"),
     ],
 )
 def test_scores_that_are_none_are_named(url, model, encoder, runner, monkeypatch, scores, message):
@@ -589,7 +589,7 @@ def test_scores_that_are_none_are_named(url, model, encoder, runner, monkeypatch
     real = runner.run
 
     def run(signature, inputs):
-        return real(signature, inputs) if signature == "about" else {"scores": scores, "classes": scores}
+        return real(signature, inputs) if signature == "card" else {"scores": scores, "classes": scores}
 
     monkeypatch.setattr(runner, "run", run)
     with ServingClient(url, encoder=encoder) as client, pytest.raises(ServingError, match=message):
@@ -603,14 +603,14 @@ def test_scores_that_are_none_are_named(url, model, encoder, runner, monkeypatch
 def test_answer_of_another_form_is_named(rest, model, encoder, answer):
     """JSON, but none of TensorFlow Serving's columns."""
     model.faults = [lambda handler: handler.send(200, answer)]
-    with pytest.raises(ServingError, match=r"gave an answer (without 'scores'|of type object)"):
+    with pytest.raises(ServingError, match=r"returned an answer (without 'scores'|of type object)"):
         ServingClient(rest, encoder=encoder).predict(["good"])
 
 
 def test_answer_without_end_is_refused(rest, model, encoder, monkeypatch):
     """Not more is read than any batch of scores takes."""
-    monkeypatch.setattr("embkeras.serving.rest._LARGEST_ANSWER", 5000)
-    monkeypatch.setattr("embkeras.serving.rest._PIECE", 1000)
+    monkeypatch.setattr("embkeras.serving.transports._LARGEST_ANSWER", 5000)
+    monkeypatch.setattr("embkeras.serving.transports._PIECE", 1000)
     model.faults = [lambda handler: handler.send(200, b" " * 10_000)]
     with pytest.raises(ServingError, match="an answer of more than 5,000 bytes"):
         ServingClient(rest, encoder=encoder).predict(["good"])
@@ -619,7 +619,7 @@ def test_answer_without_end_is_refused(rest, model, encoder, monkeypatch):
 def test_card_that_is_none_is_named(rest, model, encoder, runner, monkeypatch):
     """What the signature `about` gives has to be the card."""
     monkeypatch.setattr(runner, "run", lambda *_: {"card": np.array([b"{}"], object)})
-    with pytest.raises(ServingError, match="gave a card that cannot be read"):
+    with pytest.raises(ServingError, match="returned a card that can't be read"):
         ServingClient(rest, encoder=encoder).predict(["good"])
 
 

@@ -37,7 +37,7 @@ def export(request, tmp_path_factory):
 def refusing(tmp_path_factory):
     """An export that refuses ids outside the table."""
     path = tmp_path_factory.mktemp("refusing")
-    ek.export_saved_model(_model(), path, vocabulary=VOCABULARY, bad_ids="error")
+    ek.export_saved_model(_model(), path, vocabulary=VOCABULARY, out_of_range="error")
     return ExportedModel(path)
 
 
@@ -156,13 +156,13 @@ def test_several_oov_buckets(tmp_path):
     assert len(seen) == 4
 
 
-def test_without_a_tokenizer_there_are_no_texts(tmp_path):
+def test_without_a_tokenizer_there_are_no_text_reason(tmp_path):
     """The signature is left out, and the card says why."""
     vocabulary = ek.Vocabulary(["", "[UNK]", "a"])
     folder = ek.export_saved_model(_model(vocabulary), tmp_path, vocabulary=vocabulary)
     export = ExportedModel(tmp_path)
-    assert "text" not in export.signatures and export.card["no_texts"] == "the vocabulary has no tokenizer"
-    assert "left out: the vocabulary has no tokenizer" in (folder / "README.md").read_text("utf-8")
+    assert "text" not in export.signatures and export.card["no_text_reason"] == "the vocabulary has no tokenizer"
+    assert "not available: the vocabulary has no tokenizer" in (folder / "README.md").read_text("utf-8")
 
 
 def test_class_names_beside_scores(tmp_path):
@@ -192,24 +192,24 @@ def test_without_padding_texts_cannot_share_a_batch(tmp_path):
     model = keras.Model(ids, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling1D()(table(ids))))
     ek.export_saved_model(model, tmp_path / "m", vocabulary=vocabulary, with_config=True)
     export = ExportedModel(tmp_path / "m")
-    assert "text" not in export.signatures and "has no padding id" in export.card["no_texts"]
+    assert "text" not in export.signatures and "has no padding id" in export.card["no_text_reason"]
     assert "pad_variable_length_inputs: false" in (tmp_path / "m" / "batching.config").read_text()
 
 
 def test_vocabulary_of_special_tokens_alone(tmp_path):
-    """There is no text to look up."""
+    """There is no text to look up, and ids are answered; the check has only "[UNK]" to ask for."""
     vocabulary = ek.Vocabulary(["", "[UNK]"], tokenizer=WORDS)
-    ek.export_saved_model(_model(vocabulary), tmp_path, vocabulary=vocabulary, check=False)
-    assert ExportedModel(tmp_path).card["no_texts"] == "the vocabulary has no token that a text could hold"
+    ek.export_saved_model(_model(vocabulary), tmp_path, vocabulary=vocabulary)
+    assert ExportedModel(tmp_path).card["no_text_reason"] == "the vocabulary has no token that can occur in a text"
 
 
-def test_about_gives_the_card_once_for_each_number(tmp_path):
+def test_the_card_is_given_the_card_once_for_each_number(tmp_path):
     """An input, since REST refuses a signature without one; a row for each, since batching refuses any other answer."""
     vocabulary = ek.Vocabulary(["", "[UNK]", "é", "b"])
     aligned = ek.AlignedMatrix(np.eye(4, dtype="float32"), vocabulary)
     model = ek.build_classifier(aligned, 2, architecture="mean")
     folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, class_names=["né", "b"], check=False)
-    cards = ek.ExportedModel(folder).ask("about", asked=np.array([0, 7, -1], np.int32))["card"]
+    cards = ek.ExportedModel(folder).ask("card", request=np.array([0, 7, -1], np.int32))["card"]
     assert cards.shape == (3,)
     assert all(json.loads(card) == json.loads((folder / "assets" / "embkeras.json").read_bytes()) for card in cards)
     assert json.loads(cards[0])["padding_id"] == 0

@@ -59,7 +59,7 @@ def test_scores_equal_those_in_memory(serve, model):
 
 
 @pytest.mark.parametrize("bad", [-1, V, 2**31, 2**40, -(2**62)])
-def test_bad_ids_are_read_as_oov(serve, bad):
+def test_ids_out_of_range_are_read_as_oov(serve, bad):
     """An id outside the table gets the answer of "[UNK]", and never that of the last row."""
     as_bad = serve(token_ids=tf.constant([[3, bad, 5]], tf.int64))["scores"]
     as_oov = serve(token_ids=tf.constant([[3, 1, 5]], tf.int64))["scores"]
@@ -115,20 +115,22 @@ def test_next_version_is_free(model, vocabulary, folder):
 
 def test_existing_version_is_not_overwritten(model, vocabulary, folder):
     """A version that is there stays as it is."""
-    with pytest.raises(SavedModelError, match=r"Version 1 of .* exists already"):
+    with pytest.raises(SavedModelError, match=r"Version 1 of .* already exists"):
         ek.export_saved_model(model, folder.parent, vocabulary=vocabulary, version=1)
 
 
 @pytest.mark.parametrize("version", [0, -1, True, 1.5])
 def test_bad_version_is_refused(model, vocabulary, tmp_path, version):
     """Versions are integers from 1."""
-    with pytest.raises(ArgumentError, match=rf"version must be an integer of at least 1\. Received: {version}"):
+    with pytest.raises(
+        ArgumentError, match=rf"version must be an integer from 1 to 9223372036854775807\. Received: {version}"
+    ):
         ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, version=version)
 
 
 def test_other_vocabulary_is_refused(model, tmp_path):
     """A vocabulary of another size cannot be the one that the model was trained with."""
-    with pytest.raises(SavedModelError, match=r"'embedding' has 40 rows, but the vocabulary 3 tokens"):
+    with pytest.raises(SavedModelError, match=r"'embedding' has 40 rows, but the vocabulary has 3 tokens"):
         ek.export_saved_model(model, tmp_path, vocabulary=ek.Vocabulary(["", "[UNK]", "a"]))
 
 
@@ -140,7 +142,7 @@ def test_vocabulary_without_oov_id_is_refused(model, tmp_path):
 
 def test_wrong_number_of_class_names_is_refused(model, vocabulary, tmp_path):
     """One name for each score."""
-    with pytest.raises(ArgumentError, match=r"scores 3 classes\. Received: 2 class names"):
+    with pytest.raises(ArgumentError, match=r"each of 3 scores\. Received: 2"):
         ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, class_names=["a", "b"])
 
 
@@ -148,8 +150,8 @@ def test_wrong_number_of_class_names_is_refused(model, vocabulary, tmp_path):
     ("arguments", "message"),
     [
         ({"dtype": "int4"}, r"dtype must be one of float32, float16, int8\. Received: 'int4'"),
-        ({"bad_ids": "clip"}, r"bad_ids must be one of oov, error\. Received: 'clip'"),
-        ({"about": {"Data": 3}}, r"about maps titles .* Received: 'Data': 3"),
+        ({"out_of_range": "clip"}, r"out_of_range must be one of oov, error\. Received: 'clip'"),
+        ({"metadata": {"Data": 3}}, r"metadata must map .* Received: 'Data': 3"),
     ],
 )
 def test_arguments_are_checked(model, vocabulary, tmp_path, arguments, message):
@@ -255,7 +257,7 @@ def test_subclassed_model_is_exported(vocabulary, tmp_path):
 
 def test_class_names_may_not_be_one_string(model, vocabulary, tmp_path):
     """A string would be read as one name a letter."""
-    with pytest.raises(ArgumentError, match="Received the string 'abc'"):
+    with pytest.raises(ArgumentError, match=r"class_names must be a sequence of names.* Received: 'abc'"):
         ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, class_names="abc")
 
 
@@ -315,7 +317,7 @@ def test_class_names_are_for_one_output(vocabulary, tmp_path):
     ids = keras.Input((None,), dtype="int64")
     vectors = keras.layers.GlobalAveragePooling1D()(_table(vocabulary)(ids))
     model = keras.Model(ids, {name: keras.layers.Dense(2)(vectors) for name in "ab"})
-    with pytest.raises(ArgumentError, match=r"class_names are for a model with one output\. Model .* has a, b"):
+    with pytest.raises(ArgumentError, match=r"class_names need a model with one output\. Model .* has a, b"):
         ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, class_names=["x", "y"])
 
 
@@ -337,7 +339,7 @@ def test_tuple_of_a_subclassed_model(vocabulary, tmp_path):
 
     model = Two()
     model(np.array([[1, 2]]))
-    folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, bad_ids="error")
+    folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, out_of_range="error")
     answers = ek.ExportedModel(folder).ask("serving_default", token_ids=np.array([[3, 4]]))
     assert set(answers) == {"output_0", "output_1"} and answers["output_1"].dtype.kind == "i"
 
@@ -346,42 +348,42 @@ def test_small_rows_are_for_our_layers(vocabulary, tmp_path):
     """Keras' own Embedding would stay float32 without a word."""
     ids = keras.Input((None,), dtype="int64")
     model = _headed(ids, keras.layers.Embedding(V, D, mask_zero=True)(ids))
-    with pytest.raises(ArgumentError, match=r"dtype='int8' is for embedding layers of embkeras .* has none"):
+    with pytest.raises(ArgumentError, match=r"dtype='int8' applies to embkeras embeddings .* has none"):
         ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, dtype="int8")
 
 
 @pytest.mark.parametrize("names", [["a", "b", "b"], ["a", "b\n", "c"], [b"a", b"b", b"c"], ["a", "b", "\ud800"]])
 def test_class_names_that_name_nothing(model, vocabulary, tmp_path, names):
     """Twice, with a newline, bytes, and what no encoding holds."""
-    with pytest.raises(ArgumentError, match="class_names must be names of one line, each once"):
+    with pytest.raises(ArgumentError, match="class_names must be distinct names of one line each"):
         ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, class_names=names)
 
 
-@pytest.mark.parametrize("about", [{"m": {("a", "b"): 1}}, {"m": "\ud800"}, [1], {"m": {np.int64(1): 1}}])
-def test_about_that_no_file_can_hold(model, vocabulary, tmp_path, about):
+@pytest.mark.parametrize("metadata", [{"m": {("a", "b"): 1}}, {"m": "\ud800"}, [1], {"m": {np.int64(1): 1}}])
+def test_metadata_that_no_file_can_hold(model, vocabulary, tmp_path, metadata):
     """Found before anything is written."""
-    with pytest.raises(ArgumentError, match="about "):
-        ek.export_saved_model(model, tmp_path / "m", vocabulary=vocabulary, about=about)
+    with pytest.raises(ArgumentError, match="metadata must"):
+        ek.export_saved_model(model, tmp_path / "m", vocabulary=vocabulary, metadata=metadata)
     assert not (tmp_path / "m").exists()
 
 
 def test_numbers_of_numpy_stay_numbers(model, vocabulary, tmp_path):
-    """In about.json."""
-    about = {"Result": {"accuracy": np.float32(0.5), "texts": np.int64(3)}}
-    folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, about=about)
-    assert json.loads((folder / "assets" / "about.json").read_text()) == {"Result": {"accuracy": 0.5, "texts": 3}}
+    """In metadata.json."""
+    metadata = {"Result": {"accuracy": np.float32(0.5), "texts": np.int64(3)}}
+    folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, metadata=metadata)
+    assert json.loads((folder / "assets" / "metadata.json").read_text()) == {"Result": {"accuracy": 0.5, "texts": 3}}
 
 
 def test_path_that_is_none(model, vocabulary):
     """Refused as what it is."""
-    with pytest.raises(ArgumentError, match=r"path must be the folder of a model\. Received: None"):
+    with pytest.raises(ArgumentError, match=r"path must be a path.* Received: None"):
         ek.export_saved_model(model, None, vocabulary=vocabulary)
 
 
 def test_number_that_another_export_takes_meanwhile(model, vocabulary, tmp_path, monkeypatch):
     """The next one is taken."""
-    real = export._checked
-    monkeypatch.setattr(export, "_checked", lambda *a: ((tmp_path / "1").mkdir(exist_ok=True), real(*a)))
+    real = export._check
+    monkeypatch.setattr(export, "_check", lambda *a: ((tmp_path / "1").mkdir(exist_ok=True), real(*a)))
     assert ek.export_saved_model(model, tmp_path, vocabulary=vocabulary).name == "2"
 
 
@@ -402,8 +404,8 @@ def test_server_config_needs_a_plain_name(model, vocabulary, tmp_path):
 
 
 def test_clients_come_from_the_package():
-    """`from embkeras.serving import Encoder`, without TensorFlow."""
-    code = "import sys; from embkeras.serving import Encoder, ServingClient; assert 'tensorflow' not in sys.modules"
+    """`from embkeras.serving import TextEncoder`, without TensorFlow."""
+    code = "import sys; from embkeras.serving import TextEncoder, ServingClient; assert 'tensorflow' not in sys.modules"
     run_python("-c", code)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         serving.nothing  # noqa: B018

@@ -1,12 +1,15 @@
 """Exports of layers that are made of several variables."""
 
+import threading
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from embkeras.errors import SavedModelError
 from embkeras.serving.export import export_saved_model
-from embkeras.serving.folding import folded
+from embkeras.serving.folding import fold
 from embkeras.serving.local import ExportedModel
 from embkeras.tables.builders import build_embedding
 from embkeras.tables.combined import combine_embeddings
@@ -63,24 +66,102 @@ def test_scores_and_size(form, tmp_path):
     assert table <= stored < 1.02 * table
 
 
-def test_the_model_is_what_it_was():
-    """After an export, and after one that failed, the layer reads its own variables."""
-    layer = _lora()
+@pytest.mark.parametrize("form", ["plain", "LoRA", "mean"])
+def test_other_threads_use_the_live_model(form, tmp_path):
+    """While an int8 export runs, another thread gets the answers from before, and no layer gets another `call`."""
+    layer = FORMS[form][0]()
     net = _model(layer)
     before = net.predict(IDS, verbose=0)
-    with pytest.raises(KeyError, match="stop"), folded(net):
-        assert "call" in vars(layer)
+    changed, done = [], threading.Event()
+
+    def ask():
+        while not done.is_set():
+            changed.extend(each for each in (layer(IDS).numpy(),) if not np.array_equal(each, rows))
+            changed.extend(each for each in (net.predict(IDS, verbose=0),) if not np.array_equal(each, before))
+            changed.extend(each for each in [net, *net.layers] if "call" in vars(each))
+
+    rows = layer(IDS).numpy()
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        for _ in range(3):
+            export_saved_model(net, tmp_path, vocabulary=VOCABULARY, dtype="int8", check=False)
+    finally:
+        done.set()
+        thread.join()
+    assert not changed
+    assert np.abs(ExportedModel(tmp_path).ask("embed", token_ids=IDS)["vectors"] - rows).max() > 1e-3  # int8 it is
+
+
+def test_what_is_stored_as_it_is_is_shared():
+    """A plain table and a classifier's weights are the model's own variables: nothing is copied."""
+    net = _model(build_embedding(ALIGNED))
+    held = fold(net).variables(net)
+    assert len(held) == len(net.variables) and all(a is b.value for a, b in zip(held, net.variables, strict=True))
+    small = fold(net, "int8").variables(net)
+    assert small[:-2] == [each.value for each in net.layers[-1].variables]
+    assert [tuple(each.shape) for each in small[-2:]] == [(SIZE, WIDTH), (SIZE,)]
+
+
+def test_after_a_failure_the_layer_reads_its_own_variables():
+    """Stand-ins end with their block, also where it fails."""
+    layer = _lora()
+    rows = layer(IDS).numpy()
+    with pytest.raises(KeyError, match="stop"), fold(_model(layer), "int8").reading():
+        assert not np.array_equal(layer(IDS), rows)
         raise KeyError("stop")
-    layer.lora_embeddings_a.assign(np.zeros((SIZE, 4)))
-    assert "call" not in vars(layer) and (net.predict(IDS, verbose=0) != before).any()
+    np.testing.assert_array_equal(layer(IDS), rows)
 
 
 def test_outermost_only():
     """Of a combination, the tables inside are not folded by themselves."""
     inner = build_embedding(ALIGNED, trainable=np.arange(SIZE) > 3000, name="rows")
     net = _model(combine_embeddings([inner, build_embedding(ALIGNED, name="static")], combine="mean"))
-    with folded(net) as stored:
-        assert [tuple(variable.shape) for variable in stored.variables] == [(WIDTH, 2), (2,), (SIZE, WIDTH)]
+    assert [tuple(each.shape) for each in fold(net).variables(net)] == [(WIDTH, 2), (2,), (SIZE, WIDTH)]
+
+
+class Subclassed(keras.Model):
+    """A model without a graph of layers; `inner` wraps the lookup."""
+
+    def __init__(self, layer, inner=None):
+        super().__init__()
+        self.table, self.pool, self.head = layer, keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(2)
+        self.look_up = layer if inner is None else inner(lambda ids: layer(ids))
+
+    def call(self, inputs):
+        """Scores of ids."""
+        return self.head(self.pool(self.look_up(inputs), mask=inputs != 0))
+
+    def build(self, input_shape):
+        """Without a call."""
+        self.pool.build((None, None, WIDTH))
+        self.head.build((None, WIDTH))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_subclassed_models_are_folded_too(dtype, tmp_path):
+    """Whatever calls the layer."""
+    net = Subclassed(_lora())
+    wanted = net(IDS)
+    folder = export_saved_model(net, tmp_path, vocabulary=VOCABULARY, dtype=dtype)
+    np.testing.assert_allclose(ExportedModel(folder).scores(IDS), wanted, atol={"int8": 0.05}.get(dtype, 2e-3))
+    stored = sum(file.stat().st_size for file in (folder / "variables").glob("*.data*"))
+    assert stored < 1.1 * SIZE * (WIDTH * {"float32": 4, "float16": 2, "int8": 1}[dtype] + 4)
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_a_tf_function_inside_the_model(called, tmp_path):
+    """It would keep the small table for later calls of the live model, or give the export the large one: refused."""
+    net = Subclassed(build_embedding(ALIGNED), tf.function)
+    net.build((None, None))
+    wanted = net(IDS).numpy() if called else None
+    with pytest.raises(SavedModelError, match=r"tf\.function"):
+        export_saved_model(net, tmp_path, vocabulary=VOCABULARY, dtype="int8")
+    assert not list(tmp_path.iterdir())
+    if called:
+        np.testing.assert_array_equal(net(IDS), wanted)
+    folder = export_saved_model(net, tmp_path, vocabulary=VOCABULARY)
+    np.testing.assert_allclose(ExportedModel(folder).scores(IDS), net(IDS), atol=1e-5)
 
 
 class _Tied(keras.layers.Layer):

@@ -89,7 +89,7 @@ def test_damaged_weights_are_refused(model, vocabulary, tmp_path):
     folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary)
     data = next((folder / "variables").glob("*.data-*"))
     data.write_bytes(data.read_bytes()[:50])
-    with pytest.raises(SavedModelError, match="Cannot load"):
+    with pytest.raises(SavedModelError, match="Can't load"):
         ek.ExportedModel(tmp_path).predict(["good"])
 
 
@@ -103,7 +103,7 @@ def test_ids_weigh_less_than_vectors():
 
 def test_predict_refuses_a_single_string(path):
     """It would be read letter by letter."""
-    with pytest.raises(ArgumentError, match="Received the string 'good'"):
+    with pytest.raises(ArgumentError, match="Received: str 'good'"):
         ek.ExportedModel(path).predict("good")
 
 
@@ -115,7 +115,7 @@ def test_predict_of_nothing_is_empty(path):
 @pytest.mark.parametrize("ids", [[1, 2], [[1.5, 2.0]], [["a"]]])
 def test_scores_refuse_what_is_no_batch_of_ids(path, ids):
     """Shape and dtype are named."""
-    with pytest.raises(ArgumentError, match=r"token_ids must be integers \(batch, time\)\. Received: "):
+    with pytest.raises(ArgumentError, match=r"token_ids must be integers \(batch, time\).* Received: "):
         ek.ExportedModel(path).scores(ids)
 
 
@@ -125,6 +125,7 @@ def test_one_score_names_no_class(vocabulary, tmp_path):
     pooled = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(len(vocabulary), 3, mask_zero=True)(ids))
     ek.export_saved_model(keras.Model(ids, keras.layers.Dense(1)(pooled)), tmp_path, vocabulary=vocabulary)
     with pytest.raises(
-        SavedModelError, match=r"gives scores of shape \(1,\) for a text, which name no class\. Use scores\(\)"
+        SavedModelError,
+        match=r"returns scores of shape \(1,\) for a text, which don't stand for classes\. Use scores\(\)",
     ):
         ek.ExportedModel(tmp_path).predict(["good"])

@@ -75,7 +75,9 @@ def exported(request, aligned, vocabulary, tmp_path_factory):
 def refusing(aligned, vocabulary, tmp_path_factory):
     """An export that refuses bad ids."""
     model = ek.build_classifier(aligned, 3, architecture="mean", units=4)
-    return ek.export_saved_model(model, tmp_path_factory.mktemp("refusing"), vocabulary=vocabulary, bad_ids="error")
+    return ek.export_saved_model(
+        model, tmp_path_factory.mktemp("refusing"), vocabulary=vocabulary, out_of_range="error"
+    )
 
 
 def run(module, *arguments, stdin=""):
@@ -111,7 +113,7 @@ def test_c_api_answers_every_shape_as_the_model_does(exported, vocabulary):
         np.testing.assert_allclose(scores, wanted, rtol=0, atol=1e-5)
 
 
-def test_c_api_reads_bad_ids_as_unknown(exported, vocabulary):
+def test_c_api_reads_ids_out_of_range_as_unknown(exported, vocabulary):
     """The policy is in the graph, and not in Python."""
     session = Session(exported.folder)
     unknown = session.run("serving_default", {"token_ids": np.array([[3, 1, 5]])})["scores"]
@@ -121,7 +123,7 @@ def test_c_api_reads_bad_ids_as_unknown(exported, vocabulary):
 
 
 @pytest.mark.parametrize("signature", ["serving_default", "serving_int32", "embed"])
-def test_c_api_refuses_bad_ids_where_the_export_does(refusing, signature):
+def test_c_api_refuses_ids_out_of_range_where_the_export_does(refusing, signature):
     """The message says the rule and the id."""
     with pytest.raises(CApiError, match=r"token_ids must lie in \[0, 26\)\. Received, among others:\] \[-1"):
         Session(refusing).ask(signature, token_ids=[[3, -1]])
@@ -166,7 +168,7 @@ def test_openvino_needs_no_padding_either(exported):
 
 
 @pytest.mark.parametrize("bad", [-1, 26, 2**31 - 1, 2**31, -(2**31)])
-def test_openvino_reads_bad_ids_of_32_bits_as_unknown(exported, bad):
+def test_openvino_reads_ids_out_of_range_of_32_bits_as_unknown(exported, bad):
     """The policy holds as far as its integers go."""
     ask = in_openvino(exported.folder)
     np.testing.assert_array_equal(ask([[3, bad, 5]]), ask([[3, 1, 5]]))

@@ -8,7 +8,7 @@ import pytest
 
 import embkeras as ek
 from embkeras.errors import ArgumentError, SavedModelError, VocabularyError
-from embkeras.serving.text_encoder import Encoder, labelled
+from embkeras.serving.text_encoder import TextEncoder, labelled
 from tests.processes import run_python
 
 VOCABULARY = ek.Vocabulary.from_texts(["good day", "bad day", "so so"])
@@ -34,29 +34,29 @@ def assets(exported, tmp_path):
 
 def test_ids_are_those_of_the_vocabulary(exported):
     """int64, short texts filled up with padding."""
-    ids = Encoder(exported).encode(TEXTS)
+    ids = TextEncoder(exported).encode(TEXTS)
     assert ids.dtype == np.int64
     np.testing.assert_array_equal(ids, VOCABULARY.encode_batch(TEXTS))
 
 
 def test_length_cuts_and_fills(exported):
     """A model of one length is asked in that length."""
-    assert Encoder(exported).encode(TEXTS, length=2).shape == (3, 2)
-    assert Encoder(exported).encode(TEXTS, length=9).shape == (3, 9)
+    assert TextEncoder(exported).encode(TEXTS, length=2).shape == (3, 2)
+    assert TextEncoder(exported).encode(TEXTS, length=9).shape == (3, 9)
 
 
 def test_it_says_what_it_is(exported):
     """Fingerprint, size and class names are those of the export."""
-    encoder = Encoder(exported)
+    encoder = TextEncoder(exported)
     assert (encoder.fingerprint, encoder.size) == (VOCABULARY.fingerprint, len(VOCABULARY))
     assert encoder.class_names == ("no", "yes")
-    assert repr(encoder) == f"Encoder(6 tokens, fingerprint {VOCABULARY.fingerprint[:12]}...)"
+    assert repr(encoder) == f"TextEncoder(6 tokens, fingerprint {VOCABULARY.fingerprint[:12]}...)"
 
 
 def test_any_folder_of_an_export_will_do(exported, assets, monkeypatch):
     """The model's, that of a version, or a copy of the assets; the model's name is that of its folder."""
     monkeypatch.chdir(exported)
-    found = [Encoder(path) for path in (exported, exported / "1", exported / "1" / "assets", assets, ".", "1")]
+    found = [TextEncoder(path) for path in (exported, exported / "1", exported / "1" / "assets", assets, ".", "1")]
     assert {encoder.fingerprint for encoder in found} == {VOCABULARY.fingerprint}
     assert [encoder.model_name for encoder in found] == ["mood", "mood", None, None, "mood", "mood"]
 
@@ -64,8 +64,8 @@ def test_any_folder_of_an_export_will_do(exported, assets, monkeypatch):
 def test_neither_tensorflow_nor_keras_is_loaded(assets):
     """In a fresh process, from the assets alone; the client for REST is loaded as well."""
     code = (
-        "import sys; from embkeras.serving.text_encoder import Encoder; from embkeras.serving.client import ServingClient\n"
-        "print(Encoder(sys.argv[1]).encode(['good day']).tolist(), ServingClient('http://h', model='m').model)\n"
+        "import sys; from embkeras.serving.text_encoder import TextEncoder; from embkeras.serving.client import ServingClient\n"
+        "print(TextEncoder(sys.argv[1]).encode(['good day']).tolist(), ServingClient('http://h', model='m').model)\n"
         "print(sorted({'tensorflow', 'keras', 'grpc', 'tensorflow_serving'} & set(sys.modules)))"
     )
     done = run_python("-c", code, assets)
@@ -74,30 +74,30 @@ def test_neither_tensorflow_nor_keras_is_loaded(assets):
 
 def test_folder_without_assets_is_refused(tmp_path):
     """The message names the folder and the file."""
-    with pytest.raises(SavedModelError, match=rf"no assets of an export in '{tmp_path}': no embkeras.json"):
-        Encoder(tmp_path)
+    with pytest.raises(SavedModelError, match=rf"no assets of an export in '{tmp_path}': embkeras.json is missing"):
+        TextEncoder(tmp_path)
 
 
 def test_missing_vocabulary_is_refused(assets):
     """The card alone is not enough."""
     (assets / "vocabulary.json").unlink()
     with pytest.raises(VocabularyError, match="Cannot read the vocabulary"):
-        Encoder(assets)
+        TextEncoder(assets)
 
 
 @pytest.mark.parametrize("contents", ["{", "[]", '{"format": "embkeras.saved_model"}', "[" * 100_000])
 def test_damaged_card_is_refused(assets, contents):
     """Not JSON, no object, without what is needed, nested without end."""
     (assets / "embkeras.json").write_text(contents)
-    with pytest.raises(SavedModelError, match="was not exported by embkeras, or is damaged"):
-        Encoder(assets)
+    with pytest.raises(SavedModelError, match="was not exported by this version of embkeras, or is damaged"):
+        TextEncoder(assets)
 
 
 def test_other_vocabulary_is_refused(assets):
     """The fingerprint ties the vocabulary to the model."""
     ek.Vocabulary(["", "[UNK]", "other"]).save(assets / "vocabulary.json")
     with pytest.raises(SavedModelError, match="not the one the model was exported with"):
-        Encoder(assets)
+        TextEncoder(assets)
 
 
 def test_card_of_an_other_model_is_refused(assets):
@@ -105,17 +105,17 @@ def test_card_of_an_other_model_is_refused(assets):
     card = json.loads((assets / "embkeras.json").read_text())
     (assets / "embkeras.json").write_text(json.dumps(card | {"vocabulary_fingerprint": "0" * 64}))
     with pytest.raises(SavedModelError, match="not the one the model was exported with"):
-        Encoder(assets)
+        TextEncoder(assets)
 
 
 def test_bad_arguments_are_refused(exported):
     """As the vocabulary refuses them, and what is no path."""
-    with pytest.raises(ArgumentError, match=r"path must be the folder of an export\. Received: None"):
-        Encoder(None)
+    with pytest.raises(ArgumentError, match=r"path must be a path.* Received: None"):
+        TextEncoder(None)
     with pytest.raises(VocabularyError, match="Received the string 'good'"):
-        Encoder(exported).encode("good")
+        TextEncoder(exported).encode("good")
     with pytest.raises(ArgumentError, match=r"length must be a whole number, at least 1\. Received: 0"):
-        Encoder(exported).encode(TEXTS, length=0)
+        TextEncoder(exported).encode(TEXTS, length=0)
 
 
 def test_labels_name_the_best_class():
@@ -128,9 +128,9 @@ def test_labels_name_the_best_class():
 @pytest.mark.parametrize(
     ("shape", "names", "message"),
     [
-        ((2, 1), None, r"X gives scores of shape \(1,\) for a text"),
-        ((2, 3, 4), None, r"X gives scores of shape \(3, 4\) for a text"),
-        ((2, 3), ["no", "yes"], "X names 2 classes and scores 3"),
+        ((2, 1), None, r"X returns scores of shape \(1,\) for a text"),
+        ((2, 3, 4), None, r"X returns scores of shape \(3, 4\) for a text"),
+        ((2, 3), ["no", "yes"], "X has 2 class names for 3 scores"),
     ],
 )
 def test_scores_that_name_no_class_are_refused(shape, names, message):

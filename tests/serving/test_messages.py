@@ -3,32 +3,7 @@
 import numpy as np
 import pytest
 
-from embkeras.errors import ArgumentError
-from embkeras.serving.client import ServingClient
-from embkeras.serving.requests import filled, in_batches, rows_of
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["localhost:8501", "ftp://h", "http://", "http://h:x", "http://h:0", "grpc://h/path", "http://h?a=1", 8501, None],
-)
-def test_bad_url_is_refused(url):
-    """Scheme, host and port; the message says which."""
-    with pytest.raises(ArgumentError, match="url must be SCHEME://HOST:PORT, scheme http, https, grpc, grpcs"):
-        ServingClient(url, model="mood")
-
-
-def test_url_of_a_model_is_refused():
-    """As it stands in many examples of curl."""
-    with pytest.raises(ArgumentError, match=r"url must end before /v1/models; the model's name is given by model="):
-        ServingClient("http://h:8501/v1/models/mood:predict", model="mood")
-
-
-def test_password_in_a_url_is_refused_and_not_shown():
-    """Messages end in logs."""
-    with pytest.raises(ArgumentError, match="give headers=") as caught:
-        ServingClient("http://me:secret@h", model="mood")
-    assert "secret" not in str(caught.value)
+from embkeras.serving.messages import id_rows, in_batches, padded
 
 
 def _rows(*lengths):
@@ -38,12 +13,12 @@ def _rows(*lengths):
 def test_rows_of_an_array_and_of_lists():
     """int64, one array a text, whatever integers they were."""
     for ids in (np.array([[1, 2], [3, 4]], np.uint16), [[1, 2], (3, 4)], (np.array([1, 2]), [3, 4])):
-        rows = rows_of(ids)
+        rows = id_rows(ids)
         assert [row.tolist() for row in rows] == [[1, 2], [3, 4]]
         assert {row.dtype for row in rows} == {np.dtype(np.int64)}
-    assert [row.shape for row in rows_of([[], [1]])] == [(0,), (1,)]
-    assert [row.shape for row in rows_of(np.zeros((2, 0)))] == [(0,), (0,)]
-    assert rows_of([]) == rows_of(np.zeros((0, 3))) == []
+    assert [row.shape for row in id_rows([[], [1]])] == [(0,), (1,)]
+    assert [row.shape for row in id_rows(np.zeros((2, 0)))] == [(0,), (0,)]
+    assert id_rows([]) == id_rows(np.zeros((0, 3))) == []
 
 
 def test_batches_hold_each_text_once():
@@ -61,7 +36,7 @@ def test_batches_of_one_length_each():
     assert [batch.tolist() for batch in batches] == [[1, 3], [0, 2], [4]]
 
 
-def test_no_texts_are_no_batches():
+def test_no_text_reason_are_no_batches():
     """Nothing to send."""
     assert list(in_batches([], 3, mixed=True)) == list(in_batches([], 3, mixed=False)) == []
 
@@ -76,6 +51,6 @@ def test_no_texts_are_no_batches():
 )
 def test_padding_goes_in_front_and_behind(padding, leading, wanted):
     """The vocabulary's own padding id, in one array."""
-    ids = filled(_rows(1, 3), padding, leading=leading)
+    ids = padded(_rows(1, 3), padding, leading=leading)
     assert ids.tolist() == wanted
     assert ids.dtype == np.int64

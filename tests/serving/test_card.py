@@ -1,4 +1,4 @@
-"""What lies in an export beside the graph."""
+"""What an export says about itself, and the files beside its graph."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ import tensorflow as tf
 import embkeras as ek
 from embkeras.errors import SavedModelError
 from embkeras.serving.local import ExportedModel
-from embkeras.serving.warm_up import WARM_UP_FILE
+from embkeras.serving.server_files import WARM_UP_FILE
 
 SIZE, WIDTH = 3000, 40
 VOCABULARY = ek.Vocabulary(["", "[UNK]", *(f"w{place}" for place in range(SIZE - 2))], tokenizer=ek.Tokenizer())
@@ -34,10 +34,10 @@ def model():
 def folder(model, tmp_path_factory):
     """Exported with all that can be told of it."""
     history = pd.DataFrame({"phase": [1, 2], "ended": ["patience", ""]})
-    about = {"Data": "3,000 words.", "Metrics": {"accuracy": 0.87}, "Schedule": history}
+    metadata = {"Data": "3,000 words.", "Metrics": {"accuracy": 0.87}, "Schedule": history}
     path = tmp_path_factory.mktemp("export") / "words"
     return ek.export_saved_model(
-        model, path, vocabulary=VOCABULARY, class_names=["no", "yes"], with_config=True, about=about
+        model, path, vocabulary=VOCABULARY, class_names=["no", "yes"], with_config=True, metadata=metadata
     )
 
 
@@ -46,7 +46,7 @@ def test_card(folder, model):
     card = json.loads((folder / "assets" / "embkeras.json").read_text("ascii"))
     digest = hashlib.sha256(repr(TABLE.shape).encode() + TABLE.tobytes()).hexdigest()
     assert card["tables"]["embedding"]["sha256"] == digest and card["vocabulary_fingerprint"] == VOCABULARY.fingerprint
-    assert (card["bad_ids"], card["least"], card["most"], card["dtype"]) == ("oov", 1, None, "float32")
+    assert (card["out_of_range"], card["min_length"], card["max_length"], card["dtype"]) == ("oov", 1, None, "float32")
     assert card["embkeras"] == ek.__version__ and card["tensorflow"] == tf.__version__
 
 
@@ -67,9 +67,9 @@ def test_model_card(folder):
 
 def test_sections_as_data(folder):
     """The sections of the model card for programs: a table is a list of rows."""
-    about = json.loads((folder / "assets" / "about.json").read_text("ascii"))
-    assert about["Schedule"] == [{"phase": 1, "ended": "patience"}, {"phase": 2, "ended": ""}]
-    assert about["Data"] == "3,000 words." and about["Metrics"] == {"accuracy": 0.87}
+    metadata = json.loads((folder / "assets" / "metadata.json").read_text("ascii"))
+    assert metadata["Schedule"] == [{"phase": 1, "ended": "patience"}, {"phase": 2, "ended": ""}]
+    assert metadata["Data"] == "3,000 words." and metadata["Metrics"] == {"accuracy": 0.87}
 
 
 def test_warm_up_requests(folder):
@@ -142,7 +142,7 @@ def test_overwrite(model, tmp_path):
     """A version is replaced when that is asked for, and only then; the old one is there until the new one is whole."""
     first = ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY)
     (first / "mark").write_text("old")
-    with pytest.raises(SavedModelError, match=r"Version 1 of .* exists already; .* without overwrite=True"):
+    with pytest.raises(SavedModelError, match=r"Version 1 of .* already exists\. Pass overwrite=True"):
         ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY, version=1)
     ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY, version=1, overwrite=True)
     assert not (first / "mark").exists() and [path.name for path in tmp_path.iterdir()] == ["1"]

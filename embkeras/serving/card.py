@@ -1,0 +1,223 @@
+"""What an export says about itself: the card that programs read, the README that people read, and the other assets."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from embkeras import __version__
+from embkeras._arrays import BLOCK
+from embkeras._checks import shown
+from embkeras.errors import ArgumentError
+from embkeras.serving.contract import Contract
+from embkeras.serving.folding import Folded, embeddings_of
+from embkeras.serving.names import CARD, CARD_FILE, CLASSES_FILE, METADATA_FILE, REQUEST, VOCABULARY_FILE
+from embkeras.serving.text_encoder import tokenizer_fingerprint
+from embkeras.tables.addresses import walk
+from embkeras.text.vocabulary import Vocabulary
+
+
+def card_of(
+    name: str,
+    model: keras.Model,
+    contract: Contract,
+    folded: Folded,
+    dtype: str,
+    embed: str | None,
+    no_text_reason: str | None,
+) -> dict[str, Any]:
+    """The card: what the export is, as plain data."""
+    encoding, tables = contract.encoding, {}
+    for path, layer in embeddings_of(model).items():
+        accuracy = folded.accuracy.get(path) or getattr(layer, "accuracy", None)
+        tables[path] = {
+            "rows": layer.input_dim,
+            "width": layer.output_dim,
+            "sha256": _sha256(layer.matrix()),
+            "accuracy": None if accuracy is None else f"{dtype}, {accuracy}",
+            **({} if accuracy is None else asdict(accuracy)),
+        }
+    return {
+        "format": "embkeras.saved_model",
+        "version": 4,
+        "name": name,
+        "encoding": type(encoding).__name__,
+        "vocabulary_fingerprint": encoding.fingerprint,
+        "tokenizer_fingerprint": tokenizer_fingerprint(encoding),
+        "vocabulary_size": len(encoding),
+        "padding_id": encoding.padding_id,
+        "oov_id": encoding.oov_id,
+        "tables": tables,
+        "dtype": dtype,
+        "precision": _precision(model),
+        "outputs": list(contract.outputs),
+        "class_names": None if contract.class_names is None else list(contract.class_names),
+        "out_of_range": contract.out_of_range,
+        "min_length": contract.min_length,
+        "max_length": contract.max_length,
+        "warm_up": list(contract.warm_up),
+        "embed": embed,
+        "no_text_reason": no_text_reason,
+        "embkeras": __version__,
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+    }
+
+
+def _precision(model: keras.Model) -> str:
+    """The coarsest type in which a layer computes."""
+    types = {layer.compute_dtype for _, layer in walk(model)}
+    return next((dtype for dtype in ("bfloat16", "float16") if dtype in types), "float32")
+
+
+def _sha256(matrix: np.ndarray) -> str:
+    """SHA-256 over the shape and the float32 rows of a table, as 64 hexadecimal digits."""
+    digest = hashlib.sha256(repr(matrix.shape).encode())
+    step = max(1, BLOCK // matrix.shape[1])
+    for start in range(0, len(matrix), step):
+        digest.update(np.ascontiguousarray(matrix[start : start + step], "<f4"))
+    return digest.hexdigest()
+
+
+def write_assets(contract: Contract, folder: Path, card: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[Path]:
+    """Write the vocabulary, class names, metadata and card; returns their files."""
+    files = {
+        CARD_FILE: json.dumps(card, indent=1),
+        METADATA_FILE: json.dumps(_plain(metadata), indent=1, default=_plain_number),
+    }
+    if contract.class_names is not None:
+        files[CLASSES_FILE] = "".join(f"{name}\n" for name in contract.class_names)
+    for name, text in files.items():
+        (folder / name).write_bytes(text.encode("utf-8"))
+    written = [folder / name for name in files]
+    if isinstance(contract.encoding, Vocabulary):
+        written.append(contract.encoding.save(folder / VOCABULARY_FILE))
+    return written
+
+
+def checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Sections of the README: title -> text, table, or numbers by name.
+
+    Raises:
+        ArgumentError: anything else, or what JSON can't hold.
+    """
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise ArgumentError(f"metadata must map section titles to contents. Received: {shown(metadata)}.")
+    metadata = dict(metadata or {})
+    for title, value in metadata.items():
+        if not isinstance(title, str) or not isinstance(value, str | pd.DataFrame | Mapping):
+            raise ArgumentError(
+                f"metadata must map section titles to a text, a DataFrame or numbers by name. "
+                f"Received: {shown(title)}: {shown(value)}."
+            )
+    try:
+        json.dumps(_plain(metadata), default=_plain_number).encode("utf-8")
+        "".join(map(_section, metadata.values())).encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ArgumentError(
+            f"metadata must be data that JSON can hold. Received a section that fails: {error}."
+        ) from error
+    return metadata
+
+
+def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections as plain data; a table is a list of rows by column."""
+    return {
+        title: json.loads(value.to_json(orient="records")) if isinstance(value, pd.DataFrame) else value
+        for title, value in metadata.items()
+    }
+
+
+def _plain_number(value: Any) -> Any:
+    """NumPy's numbers as Python's; anything else as text."""
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
+def readme(card: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+    """The README of an export, as Markdown."""
+    signatures = "\n".join(f"| `{name}` | {what} |" for name, what in _signatures(card))
+    facts = "\n".join(f"| {name} | {value} |" for name, value in _facts(card))
+    ids = f"`assets/{VOCABULARY_FILE}` lists the tokens and their ids."
+    if card["encoding"] != Vocabulary.__name__:
+        ids = f"The ids are those of the {card['encoding']} with the fingerprint below."
+    text = f"""# {card["name"]}
+
+A text classifier that takes token ids, exported by embkeras. {ids}
+
+| signature | input and output |
+|---|---|
+{signatures}
+
+{_example(card)}
+
+| | |
+|---|---|
+{facts}
+"""
+    return text + "".join(f"\n## {title}\n\n{_section(value)}\n" for title, value in metadata.items())
+
+
+def _example(card: Mapping[str, Any]) -> str:
+    """A request over REST."""
+    padding = card["padding_id"]
+    ids = ([] if padding is None else [padding]) + [card["vocabulary_size"] - 1] * (card["max_length"] or 2)
+    body = json.dumps({"instances": [ids[: card["max_length"]]]})
+    text = f"""A request over REST:
+
+    curl -d '{body}' http://HOST:8501/v1/models/{card["name"]}:predict"""
+    if padding is None:
+        return text
+    return f"""{text}
+
+A request may start with {padding}, the padding id. It must do so if the server batches requests of different lengths: the server
+pads shorter requests with their first number."""
+
+
+def _signatures(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    outputs = ", ".join(f"`{name}`" for name in card["outputs"])
+    policy = "are read as unknown tokens" if card["out_of_range"] == "oov" else "are refused"
+    size = card["vocabulary_size"]
+    yield "serving_default", f"`token_ids` int64 (batch, time) -> {outputs}; ids outside [0, {size}) {policy}"
+    yield "serving_int32", "the same for int32 ids, half the bytes"
+    if card["no_text_reason"] is None:
+        yield "text", f"`text` strings (batch,) -> {outputs}"
+    else:
+        yield "~~text~~", f"not available: {card['no_text_reason']}"
+    yield (
+        CARD,
+        f"`{REQUEST}` int32 (batch,) -> `{CARD}`: the contents of `assets/{CARD_FILE}`, so that clients can compare",
+    )
+    if card["embed"]:
+        yield "embed", f"`token_ids` int64 (batch, time) -> `vectors` (batch, time, width) of layer {card['embed']}"
+
+
+def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield "tokens", f"{card['vocabulary_size']:,}"
+    yield "vocabulary fingerprint", f"`{card['vocabulary_fingerprint']}`"
+    for path, table in card["tables"].items():
+        size = f"{table['rows']:,} x {table['width']}"
+        yield f"table {path}", f"{size}, {table['accuracy'] or 'float32'}, `{table['sha256']}`"
+    if card["class_names"]:
+        yield "classes", ", ".join(card["class_names"])
+    if card["max_length"]:
+        yield "length", f"{card['max_length']} tokens; shorter texts are padded, longer ones are refused"
+    else:
+        yield "minimum length", f"{card['min_length']} tokens; shorter texts are padded"
+    yield "made with", f"embkeras {card['embkeras']}, Keras {card['keras']}, TensorFlow {card['tensorflow']}"
+
+
+def _section(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return "\n".join(["| | |", "|---|---|", *(f"| {key} | {number} |" for key, number in value.items())])
+    columns = " | ".join(map(str, value.columns))
+    rows = [" | ".join(map(str, row)) for row in value.itertuples(index=False)]
+    return "\n".join([f"| {columns} |", "|---" * len(value.columns) + "|", *(f"| {row} |" for row in rows)])

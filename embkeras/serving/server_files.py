@@ -1,0 +1,130 @@
+"""Files that TensorFlow Serving reads beside the SavedModel: warm-up requests, and settings on request.
+
+Warm-up requests (https://www.tensorflow.org/tfx/serving/saved_model_warmup) run before the server reports a model as
+available. They are a TFRecord file of PredictionLog messages; the few fields needed are encoded here, because the package
+that defines the messages is an extra. The settings (https://www.tensorflow.org/tfx/serving/serving_config) batch requests
+of different lengths: `pad_variable_length_inputs` pads with the first number of each request, so an export moves padding
+behind the text, and clients send the padding id first.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from embkeras._checks import shown
+from embkeras._files import written_beside
+from embkeras.errors import ArgumentError
+from embkeras.serving import names
+
+WARM_UP_FILE, WARM_UP_LENGTHS = "tf_serving_warmup_requests", (1, 8, 32, 128)
+MODELS, BATCHING, COMPOSE = "models.config", "batching.config", "compose.yaml"
+
+
+def write_warm_up(folder: Path, card: Mapping[str, Any]) -> None:
+    """Write the requests listed in the card. A server that fails to answer one of them doesn't load the model."""
+    extra = folder / "assets.extra"
+    extra.mkdir()
+    with tf.io.TFRecordWriter(str(extra / WARM_UP_FILE)) as out:
+        for record in warm_up_records(card):
+            out.write(record)
+
+
+def warm_up_records(card: Mapping[str, Any]) -> Iterable[bytes]:
+    """The requests as records of the file, one for each length."""
+    for ids in warm_up_ids(card):
+        yield _prediction_log(card["name"], names.SERVING, {names.TOKEN_IDS: ids})
+
+
+def warm_up_ids(card: Mapping[str, Any]) -> Iterable[np.ndarray]:
+    """The ids of each request, int64 of shape (1, length)."""
+    for length in card["warm_up"]:
+        yield np.arange(length, dtype=np.int64)[None] % card["vocabulary_size"]
+
+
+def read_warm_up(folder: Path) -> list[bytes]:
+    """The records in the file of an export.
+
+    Raises:
+        tf.errors.OpError: it is missing or damaged.
+    """
+    return [record.numpy() for record in tf.data.TFRecordDataset(str(folder / "assets.extra" / WARM_UP_FILE))]
+
+
+def _prediction_log(model_name: str, signature: str, inputs: Mapping[str, np.ndarray]) -> bytes:
+    """PredictionLog{6: PredictLog{1: PredictRequest{1: ModelSpec{1: name, 3: signature}, 2: name -> TensorProto}}}."""
+    request = _field(1, _field(1, model_name.encode()) + _field(3, signature.encode()))
+    for name, value in inputs.items():
+        request += _field(2, _field(1, name.encode()) + _field(2, tf.make_tensor_proto(value).SerializeToString()))
+    return _field(6, _field(1, request))
+
+
+def _field(number: int, contents: bytes) -> bytes:
+    """A protocol buffer field that holds bytes: its number and kind (2), its length, the bytes."""
+    return _varint(number << 3 | 2) + _varint(len(contents)) + contents
+
+
+def _varint(number: int) -> bytes:
+    """Seven bits a byte, the lowest first; the high bit means that more follow."""
+    digits = [number >> shift & 127 for shift in range(0, max(number.bit_length(), 1), 7)]
+    return bytes([*(digit | 128 for digit in digits[:-1]), digits[-1]])
+
+
+def check_model_name(name: str) -> None:
+    """Refuse a name that would need quotes in the settings, different ones in each file.
+
+    Raises:
+        ArgumentError: it contains anything but letters, digits, `_`, `.` and `-`.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise ArgumentError(
+            f"with_config=True names the model like its folder, which may contain letters, digits, '_', '.' and '-'. "
+            f"Received: {shown(name)}."
+        )
+
+
+def write_server_config(path: Path, name: str, *, pads: bool = True) -> None:
+    """Write three files of settings into the model's folder; files that exist are kept, since someone may have edited them.
+
+    Args:
+        path: the model's folder.
+        name: the model's name.
+        pads: whether requests of different lengths may share a batch.
+
+    Raises:
+        OutputError: a file can't be written.
+    """
+    contents = {
+        MODELS: f"""model_config_list {{
+  config {{
+    name: "{name}"
+    base_path: "/models/{name}"
+    model_platform: "tensorflow"
+    model_version_policy {{ latest {{ num_versions: 2 }} }}
+  }}
+}}
+""",
+        BATCHING: f"""max_batch_size {{ value: 64 }}
+batch_timeout_micros {{ value: 2000 }}
+max_enqueued_batches {{ value: 100 }}
+num_batch_threads {{ value: 2 }}
+pad_variable_length_inputs: {str(pads).lower()}
+""",
+        COMPOSE: f"""services:
+  {name}:
+    image: tensorflow/serving
+    command:
+      - --model_config_file=/models/{name}/{MODELS}
+      - --enable_batching=true
+      - --batching_parameters_file=/models/{name}/{BATCHING}
+    ports: ["8500:8500", "8501:8501"]
+    volumes: [".:/models/{name}:ro"]
+""",
+    }
+    for file, text in contents.items():
+        if not (path / file).exists():
+            with written_beside(path / file) as beside:
+                beside.write_text(text, encoding="utf-8")

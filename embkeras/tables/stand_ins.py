@@ -1,0 +1,53 @@
+"""Stand-ins: embedding layers that one thread looks up elsewhere, while every other thread uses them as they are.
+
+An export stores a table in another form than the model. The graph it writes is traced with stand-ins, so nothing in the
+live model changes, whatever else runs at the same time: a `ContextVar` belongs to one thread or task.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from embkeras.errors import SavedModelError
+
+Lookup = Callable[[Any], tf.Tensor]
+_active: ContextVar[Mapping[int, Lookup]] = ContextVar("stand_ins")
+
+
+@contextmanager
+def stand_ins(lookups: Mapping[keras.layers.Layer, Lookup]) -> Iterator[None]:
+    """Within the block, in this thread, calls of these layers return `lookup(ids)`."""
+    token = _active.set({id(layer): lookup for layer, lookup in lookups.items()})
+    try:
+        yield
+    finally:
+        _active.reset(token)
+
+
+def stand_in_for(layer: keras.layers.Layer) -> Lookup | None:
+    """What replaces the call of `layer` in this thread, or None.
+
+    Raises:
+        SavedModelError: the layer is called in a `tf.function` of the model's own. It would keep the graph that it
+            traces here and use it in every later call of the live model.
+    """
+    lookup = _active.get({}).get(id(layer))
+    if lookup is not None and _traced_functions() > 1:
+        raise SavedModelError(
+            f"Layer {layer.name!r} is called inside a tf.function of the model, which would keep the exported table. "
+            f"Remove that tf.function, or export a plain table with dtype='float32'."
+        )
+    return lookup
+
+
+def _traced_functions() -> int:
+    """How many `tf.function`s are being traced, one inside the other; bodies of loops and conditions don't count."""
+    count, graph = 0, tf.compat.v1.get_default_graph()
+    while hasattr(graph, "outer_graph"):
+        count += type(graph).__name__ == "FuncGraph"
+        graph = graph.outer_graph
+    return count
