@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from embkeras.errors import VocabularyError
-from embkeras.text.tokenizer import Tokenizer
+from embkeras.text.tokenizer import Tokenizer, check_tokenizer
 
 _MARKS = "".join(f"\\{mark}" for mark in string.punctuation)
-# TextVectorization's `standardize`, as tokenizer settings; its default split is at white space.
+# TextVectorization's `standardize`, as tokenizer settings; by default it splits at white space.
 _STANDARDIZE = {
     None: Tokenizer(lowercase=False),
     "lower": Tokenizer(lowercase=True),
@@ -19,7 +19,7 @@ _STANDARDIZE = {
 
 @dataclass(frozen=True)
 class LayerVocabulary:
-    """What a preprocessing layer says about its ids."""
+    """The ids of a preprocessing layer."""
 
     tokens: list[str]
     padding_id: int | None
@@ -32,11 +32,11 @@ def read_layer(layer: Any, tokenizer: Tokenizer | None = None) -> LayerVocabular
 
     Args:
         layer: the layer.
-        tokenizer: cuts the texts for a layer that does not say how, as no StringLookup does.
+        tokenizer: splits the texts for a layer that doesn't, such as a StringLookup.
 
     Raises:
         VocabularyError: another kind of layer, one without a vocabulary, one that does not output ids, or a tokenizer
-            for a layer that has one or whose ids cannot be given without it.
+            for a layer that has one or whose ids `encode` could not reproduce.
     """
     kinds = {kind.__name__ for kind in type(layer).__mro__}
     if not kinds & {"TextVectorization", "StringLookup"}:
@@ -55,18 +55,19 @@ def read_layer(layer: Any, tokenizer: Tokenizer | None = None) -> LayerVocabular
         special = first + config["num_oov_indices"]
         read = LayerVocabulary(tokens, 0 if first else None, tuple(range(first, special)), None)
     if len(tokens) <= special:
-        raise VocabularyError("The layer has no vocabulary yet: adapt it, or give it one, first.")
+        raise VocabularyError(f"Layer {layer.name!r} has no vocabulary yet: adapt it, or give it one, first.")
     return read if tokenizer is None else _with_tokenizer(read, tokenizer, config)
 
 
 def _with_tokenizer(read: LayerVocabulary, tokenizer: Tokenizer, config: dict[str, Any]) -> LayerVocabulary:
-    """The ids with a tokenizer beside them, if `encode` can then give those of the layer."""
+    """The ids together with a tokenizer, if `encode` can then reproduce those of the layer."""
+    check_tokenizer(tokenizer)
     if read.tokenizer is not None:
-        raise VocabularyError("This layer says itself how it cuts texts. Leave tokenizer= out.")
+        raise VocabularyError(f"The layer splits texts itself: pass no tokenizer. Received: {tokenizer!r}.")
     if config.get("salt") is not None and len(read.oov_ids) > 1:
         raise VocabularyError(
-            f"Several OOV ids with a salt follow a hash that is not known here: leave tokenizer= out, and encode with "
-            f"the layer. Received: salt={config['salt']!r}, num_oov_indices={len(read.oov_ids)}."
+            f"embkeras can't reproduce the salted hash that chooses among several OOV ids: pass no tokenizer, and encode "
+            f"with the layer. Received: salt={config['salt']!r}, num_oov_indices={len(read.oov_ids)}."
         )
     if config.get("encoding", "utf-8") != "utf-8":
         raise VocabularyError(
@@ -76,7 +77,7 @@ def _with_tokenizer(read: LayerVocabulary, tokenizer: Tokenizer, config: dict[st
 
 
 def _text_tokenizer(config: dict[str, Any]) -> Tokenizer | None:
-    """The tokenizer that cuts as the layer does, or None where its settings are not plain data."""
+    """The tokenizer that splits as the layer does, or None where its settings are not plain data."""
     if config.get("ngrams") or config["split"] != "whitespace" or config.get("encoding", "utf-8") != "utf-8":
         return None
     standardize = config["standardize"]

@@ -1,31 +1,39 @@
-"""Reading labelled text (CSV, TSV, JSON Lines) and splitting it."""
+"""Reading labelled text (CSV, TSV, JSON Lines), and splitting it into training, validation and test."""
 
 import contextlib
 import csv
 import json
 import math
 import os
+import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from embkeras.errors import DataError, VocabularyError
+from embkeras._checks import flag, number, shown, whole_number
+from embkeras._checks import path as checked_path
+from embkeras.errors import ArgumentError, DataError, VocabularyError
 from embkeras.text.tokenizer import check_unicode
 
 SENTIMENT140_COLUMNS = ("label", "id", "date", "query", "user", "text")
+_SENTIMENT140_DEFAULTS = {"text": "text", "label": "label", "column": "text"}  # argument -> column
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _JSON_ENDINGS = (".jsonl", ".ndjson")
 _MOST_CLASSES = 1000
-_OPTIONS = ("--text", "--label")  # by which the columns are named on the command line
 _LONGEST_FIELD = 1 << 30  # characters; Python's own limit is 131,072
+_FIELD_LIMIT = threading.Lock()
+
+Columns = dict[str, str | None]  # argument -> name of the column; the first one has the text
+Row = tuple[list[str], str]  # values of the columns, and the place in the file
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabelledTexts:
-    """Texts and their labels.
+    """Texts and their labels. Two are equal only if they are the same object.
 
     Attributes:
         texts: tuple of str.
@@ -45,9 +53,9 @@ class LabelledTexts:
         return LabelledTexts(tuple(self.texts[row] for row in rows), self.labels[rows], self.class_names)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
-    """One set of labelled texts cut into three."""
+    """Labelled texts in three parts."""
 
     train: LabelledTexts
     validation: LabelledTexts
@@ -55,37 +63,49 @@ class Split:
 
 
 def labelled(
-    texts: Sequence[str], labels: Sequence[str], source: str = "the data", *, places: Sequence[str] | None = None
+    texts: Iterable[str], labels: Iterable[str], source: str = "the data", *, places: Sequence[str] | None = None
 ) -> LabelledTexts:
-    """Check texts and labels and number the classes; `places` says where each text stands in the source.
+    """Check texts and labels, and number the classes.
+
+    Args:
+        texts: the texts.
+        labels: their labels.
+        source: what messages call the data.
+        places: where each text is in the source, for messages.
 
     Raises:
-        DataError: an empty text, fewer than two classes, or so many that the column can hardly be a label.
+        DataError: an empty text, something that is not a string, fewer than two classes, or so many classes that the
+            column is most likely not the label.
     """
+    for name, values in (("texts", texts), ("labels", labels)):
+        if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+            raise DataError(f"{name} must be a sequence of strings. Received: {shown(values)}.")
+    texts, labels = list(texts), list(labels)
     if len(texts) != len(labels):
         raise DataError(f"{source} has {len(texts)} texts, but {len(labels)} labels.")
     for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
         place = places[row] if places else f"text {row + 1}"
-        if not text.strip() or not label.strip():
-            what = "text" if not text.strip() else "label"
-            raise DataError(f"{source}, {place}: empty {what}. Remove it, or pass --skip-empty.")
-        try:
-            check_unicode(text)
-            check_unicode(label)
-        except VocabularyError as error:
-            raise DataError(f"{source}, {place}: {error}") from None
-    names = sorted(set(labels), key=_by_size)
+        for what, value in (("text", text), ("label", label)):
+            if not isinstance(value, str):
+                raise DataError(f"{source}, {place}: the {what} must be a string. Received: {shown(value)}.")
+            if not value.strip():
+                raise DataError(f"{source}, {place}: empty {what}. Remove it, or pass skip_empty=True when reading it.")
+            try:
+                check_unicode(value)
+            except VocabularyError as error:
+                raise DataError(f"{source}, {place}: {error}") from None
+    names = sorted(set(labels), key=_numbers_first)
     if len(names) < 2:
-        raise DataError(f"{source} has one class only ({names[0]!r} in all {len(labels)} rows): nothing to tell apart.")
+        raise DataError(f"{source} needs at least two classes. Received: {names} in {len(labels)} rows.")
     if len(names) > max(2, min(_MOST_CLASSES, len(labels) // 2)):
         raise DataError(
             f"{source} has {len(names):,} different labels in {len(labels):,} rows: is that the label column?"
         )
-    number = {name: index for index, name in enumerate(names)}
-    return LabelledTexts(tuple(texts), np.array([number[label] for label in labels], np.int64), tuple(names))
+    index_of = {name: index for index, name in enumerate(names)}
+    return LabelledTexts(tuple(texts), np.array([index_of[label] for label in labels], np.int64), tuple(names))
 
 
-def _by_size(label: str) -> tuple[int, float, str]:
+def _numbers_first(label: str) -> tuple[int, float, str]:
     with contextlib.suppress(ValueError):
         if not math.isnan(float(label)):  # NaN has no place among numbers
             return 0, float(label), label
@@ -103,124 +123,156 @@ def read_labelled(
 ) -> LabelledTexts:
     """Read labelled texts from CSV or TSV with a header line, from JSON Lines, or from Sentiment140's CSV.
 
-    Sentiment140 (Go, Bhayani & Huang 2009) is known by its shape: six columns, no header, Latin-1, the first column
-    0, 2 or 4; `text` and `label` need not be given for it.
+    Sentiment140 (Go, Bhayani & Huang 2009) is recognised by its shape: six columns, no header, Latin-1, the first column
+    0, 2 or 4; it needs neither `text` nor `label`.
 
     Args:
-        path: the file; its ending tells the format (.csv, .tsv, .tab, .jsonl, .ndjson).
+        path: the file; its ending decides the format (.csv, .tsv, .tab, .jsonl, .ndjson).
         text: name of the column with the text.
         label: name of the column with the label.
-        encoding: of the file; UTF-8 if not given, Latin-1 for Sentiment140.
+        encoding: of the file; by default UTF-8, or Latin-1 for Sentiment140.
         skip_empty: leave out rows whose text or label is empty, instead of refusing them.
-        quotes: whether quotation marks in CSV and TSV enclose fields; False takes them for ordinary marks.
+        quotes: whether quotation marks in CSV and TSV enclose fields; False treats them as ordinary characters.
 
     Raises:
-        DataError: no such file or column, a row of another width, bytes that are not in the encoding, or whatever
+        DataError: no such file or column, a row of the wrong width, bytes that are not in the encoding, or what
             `labelled` raises; with the line or row.
+        ArgumentError: arguments of the wrong type.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"Cannot read {str(path)!r}: {'it is a folder' if path.is_dir() else 'there is no such file'}.")
-    if path.suffix.lower() in _JSON_ENDINGS:
-        rows = _json_rows(path, encoding or "utf-8-sig", text, label)
-    elif path.suffix.lower() in _DELIMITERS:
-        rows = _delimited_rows(path, encoding, text, label, quotes)
-    else:
+    path, columns = _existing_file(path), {"text": text, "label": label}
+    read = _reader_of(path)
+    if read is None:
         endings = ", ".join([*_DELIMITERS, *_JSON_ENDINGS])
         raise DataError(f"{str(path)!r} must end in one of {endings}. Received: {path.suffix!r}.")
+    skip_empty, quotes = flag(skip_empty, "skip_empty"), flag(quotes, "quotes")
+    rows = read(path, _checked(columns), _checked_encoding(encoding), quotes)
     if skip_empty:
-        rows = [row for row in rows if row[0].strip() and row[1].strip()]
+        rows = [row for row in rows if all(value.strip() for value in row[0])]
     if not rows:
         raise DataError(f"{str(path)!r} has no rows.")
-    texts, labels, places = zip(*rows, strict=True)
+    values, places = zip(*rows, strict=True)
+    texts, labels = zip(*values, strict=True)
     return labelled(texts, labels, repr(str(path)), places=places)
 
 
 def read_texts(path: str | os.PathLike, column: str | None = None, *, encoding: str | None = None) -> Iterator[str]:
-    """The texts of a corpus, one after the other: a column of a CSV, TSV or JSON Lines file, or else the lines of a file.
+    """The texts of a corpus, one after the other: a column of a CSV, TSV or JSON Lines file, or the lines of any other.
 
     Args:
-        path: the file; its ending tells the format, as for `read_labelled`. Any other is read line by line.
-        column: name of the column with the text; lines have none.
-        encoding: of the file; UTF-8 if not given, Latin-1 for Sentiment140.
+        path: the file; its ending decides the format, as in `read_labelled`. Any other file is read line by line.
+        column: name of the column with the text, for a format with columns.
+        encoding: of the file; by default UTF-8, or Latin-1 for Sentiment140.
 
     Raises:
-        DataError: no such file or column, a column of a file that has none, or bytes that are not in the encoding.
+        DataError: no such file or column, a column for a file without columns, or bytes that are not in the encoding.
+        ArgumentError: arguments of the wrong type.
     """
-    path = Path(path)
+    path, columns = _existing_file(path), _checked({"column": column})
+    read, encoding = _reader_of(path), _checked_encoding(encoding)
+    if read is not None:
+        yield from (values[0] for values, _ in read(path, columns, encoding, True))
+    elif column is not None:
+        raise DataError(f"{str(path)!r} is read line by line and has no columns. Received: column={column!r}.")
+    else:
+        with _readable(path, encoding or "utf-8-sig") as encoding, path.open(encoding=encoding, newline="\n") as file:
+            yield from file
+
+
+def _existing_file(path: Any) -> Path:
+    path = checked_path(path, "path")
     if not path.is_file():
         raise DataError(f"Cannot read {str(path)!r}: {'it is a folder' if path.is_dir() else 'there is no such file'}.")
-    kind, options = path.suffix.lower(), ("--column", "--column")
-    if kind in _JSON_ENDINGS:
-        yield from (text for text, *_ in _json_rows(path, encoding or "utf-8-sig", column, column, options))
-    elif kind in _DELIMITERS:
-        yield from (text for text, *_ in _delimited_rows(path, encoding, column, column, True, options))
-    elif column is not None:
-        raise DataError(f"{str(path)!r} is read line by line and has no columns. Received: --column {column!r}.")
-    else:
-        encoding = encoding or "utf-8-sig"
-        try:
-            with path.open(encoding=encoding, newline="\n") as file:
-                yield from file
-        except (UnicodeError, LookupError) as error:
-            raise _undecodable(path, encoding, error) from error
+    return path
 
 
-def _delimited_rows(
-    path: Path,
-    encoding: str | None,
-    text: str | None,
-    label: str | None,
-    quotes: bool,
-    options: tuple[str, str] = _OPTIONS,
-) -> list[tuple[str, str, str]]:
-    delimiter = _DELIMITERS[path.suffix.lower()]
-    if delimiter == "," and _is_sentiment140(path):
-        header, encoding, first = list(SENTIMENT140_COLUMNS), encoding or "latin-1", 0
-        text, label = text or "text", label or "label"
-    else:
-        header, encoding, first = None, encoding or "utf-8-sig", 1
-    pairs, number = [], 0
-    csv.field_size_limit(_LONGEST_FIELD)
+def _checked(columns: Columns) -> Columns:
+    for argument, name in columns.items():
+        if name is not None and not isinstance(name, str):
+            raise ArgumentError(f"{argument} must be the name of a column. Received: {shown(name)}.")
+    return columns
+
+
+def _checked_encoding(encoding: Any) -> str | None:
+    if encoding is not None and (not isinstance(encoding, str) or "\0" in encoding):
+        raise ArgumentError(f"encoding must be the name of an encoding, such as 'utf-8'. Received: {shown(encoding)}.")
+    return encoding
+
+
+def _reader_of(path: Path) -> Callable[[Path, Columns, str | None, bool], list[Row]] | None:
+    """The function that reads this format; None for a file without columns."""
+    ending = path.suffix.lower()
+    if ending in _JSON_ENDINGS:
+        return _json_rows
+    return _delimited_rows if ending in _DELIMITERS else None
+
+
+@contextlib.contextmanager
+def _readable(path: Path, encoding: str) -> Iterator[str]:
+    """Turn errors of the file or its encoding into one that names the file, and the line where it is known."""
     try:
-        with path.open(encoding=encoding, newline="") as file:
-            quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
-            rows = csv.reader(file, delimiter=delimiter, strict=True, quoting=quoting)
-            header, number = header or next(rows, []), first
+        yield encoding
+    except (UnicodeError, LookupError) as error:
+        place = ""
+        if isinstance(error, UnicodeDecodeError):
+            for line_number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+                try:
+                    line.decode(encoding)
+                except UnicodeDecodeError as found:
+                    place = f", line {line_number}, byte {found.start + 1} of it"
+                    break
+        raise DataError(
+            f"{str(path)!r}{place} cannot be read as {encoding}: {error}. Pass its encoding as encoding=."
+        ) from error
+    except OSError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from error
+
+
+@contextlib.contextmanager
+def _long_fields() -> Iterator[None]:
+    """Lift the csv module's limit, which is one for the whole process, and put it back; one reader at a time."""
+    with _FIELD_LIMIT:
+        before = csv.field_size_limit(_LONGEST_FIELD)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
+
+
+def _delimited_rows(path: Path, columns: Columns, encoding: str | None, quotes: bool) -> list[Row]:
+    delimiter, header, header_rows = _DELIMITERS[path.suffix.lower()], [], 1
+    if delimiter == "," and _is_sentiment140(path):
+        header, encoding, header_rows = list(SENTIMENT140_COLUMNS), encoding or "latin-1", 0
+        columns = {argument: name or _SENTIMENT140_DEFAULTS[argument] for argument, name in columns.items()}
+    found: list[Row] = []
+    with (
+        _readable(path, encoding or "utf-8-sig") as encoding,
+        _long_fields(),
+        path.open(encoding=encoding, newline="") as file,
+    ):
+        # Without strict=True, a quotation mark left open would swallow the rows below it.
+        rows = csv.reader(
+            file, delimiter=delimiter, strict=True, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
+        )
+        row_number = 0
+        try:
+            header, row_number = header or next(rows, []), header_rows
             if not header:
                 raise DataError(f"{str(path)!r} is empty: it has no header line.")
-            at_text, at_label = _column(path, header, text, options[0]), _column(path, header, label, options[1])
-            for number, row in enumerate(rows, start=1 + first):
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    raise DataError(
-                        f"{str(path)!r}, row {number} (line {rows.line_num}): expected {len(header)} fields, found {len(row)}."
-                    )
-                pairs.append((row[at_text], row[at_label], f"row {number} (line {rows.line_num})"))
-    except csv.Error as error:  # without strict=True, a quotation mark left open would swallow the rows below it
-        raise DataError(
-            f"{str(path)!r}, row {number + 1} (up to line {rows.line_num}): {error}. "
-            f"Where quotation marks do not enclose fields, pass --no-quotes."
-        ) from error
-    except (UnicodeError, LookupError) as error:
-        raise _undecodable(path, encoding, error) from error
-    except OSError as error:
-        raise DataError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from error
-    return pairs
-
-
-def _undecodable(path: Path, encoding: str, error: Exception) -> DataError:
-    """The error for bytes that are not in the encoding, with their line where lines can be told."""
-    place = ""
-    if isinstance(error, UnicodeDecodeError):
-        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-            try:
-                line.decode(encoding)
-            except UnicodeDecodeError as found:
-                place = f", line {number}, byte {found.start + 1} of it"
-                break
-    return DataError(f"{str(path)!r}{place} cannot be read as {encoding}: {error}. Another --encoding?")
+            places = [_column(path, header, name, argument) for argument, name in columns.items()]
+            for row_number, row in enumerate(rows, start=1 + header_rows):
+                place = f"row {row_number} (line {rows.line_num})"
+                if row and len(row) != len(header):
+                    raise DataError(f"{str(path)!r}, {place}: expected {len(header)} fields, found {len(row)}.")
+                if row:
+                    found.append(([row[column] for column in places], place))
+        except csv.Error as error:
+            raise DataError(
+                f"{str(path)!r}, row {row_number + 1} (up to line {rows.line_num}): {error}. "
+                f"If quotation marks do not enclose fields, pass quotes=False."
+            ) from error
+    return found
 
 
 def _is_sentiment140(path: Path) -> bool:
@@ -228,73 +280,79 @@ def _is_sentiment140(path: Path) -> bool:
         with path.open(encoding="latin-1", newline="") as file:
             first = next(csv.reader([file.readline()]), [])
     except (OSError, csv.Error):
-        return False  # the reader proper says what is wrong
+        return False  # the reader reports what is wrong
     return len(first) == len(SENTIMENT140_COLUMNS) and first[0] in ("0", "2", "4") and first[1].isdigit()
 
 
-def _column(path: Path | str, header: list[str], name: str | None, option: str) -> int:
+def _column(path: Path | str, header: list[str], name: str | None, argument: str) -> int:
+    columns = ", ".join(map(repr, header))
     if name is None:
-        raise DataError(
-            f"Say which column of {str(path)!r} to read: {option} NAME. Columns: {', '.join(map(repr, header))}."
-        )
+        raise DataError(f"Name the column of {str(path)!r} to read: {argument}=. Columns: {columns}.")
     if header.count(name) != 1:
         how_many = f"{header.count(name)} columns" if name in header else "no column"
-        raise DataError(f"{str(path)!r} has {how_many} {name!r}. Columns: {', '.join(map(repr, header))}.")
+        raise DataError(f"{str(path)!r} has {how_many} {name!r}. Columns: {columns}.")
     return header.index(name)
 
 
-def _json_rows(
-    path: Path, encoding: str, text: str | None, label: str | None, options: tuple[str, str] = _OPTIONS
-) -> list[tuple[str, str, str]]:
-    pairs = []
-    try:
+def _json_rows(path: Path, columns: Columns, encoding: str | None, quotes: bool) -> list[Row]:
+    with _readable(path, encoding or "utf-8-sig") as encoding:
         lines = path.read_text(encoding).split("\n")
-    except (UnicodeError, LookupError) as error:
-        raise _undecodable(path, encoding, error) from error
-    except OSError as error:
-        raise DataError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from error
-    for number, line in enumerate(lines, start=1):
+    found: list[Row] = []
+    for line_number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        place = f"line {line_number}"
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             reason = (
                 f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
             )
-            raise DataError(f"{str(path)!r}, line {number}: not JSON: {reason}.") from error
+            raise DataError(f"{str(path)!r}, {place}: not JSON: {reason}.") from error
         if not isinstance(row, dict):
-            raise DataError(f"{str(path)!r}, line {number}: expected an object, found {line[:40]!r}.")
-        for name, option in zip((text, label), options, strict=True):
+            raise DataError(f"{str(path)!r}, {place}: expected an object, found {line[:40]!r}.")
+        for argument, name in columns.items():
             if name not in row:
-                _column(f"{path}, line {number}", list(row), name, option)
-        if not isinstance(row[text], str):
-            raise DataError(f"{str(path)!r}, line {number}: {text!r} must be a string, found {row[text]!r}.")
-        pairs.append((row[text], "" if row[label] is None else str(row[label]), f"line {number}"))
-    return pairs
+                _column(f"{path}, {place}", list(row), name, argument)
+        text, *more = (row[name] for name in columns.values())
+        if not isinstance(text, str):
+            column = next(iter(columns.values()))
+            raise DataError(f"{str(path)!r}, {place}: {column!r} must be a string, found {text!r}.")
+        found.append(([text, *("" if value is None else str(value) for value in more)], place))
+    return found
 
 
 def split(data: LabelledTexts, *, validation: float = 0.15, test: float = 0.15, seed: int = 0) -> Split:
-    """Cut labelled texts into training, validation and test, each class in the same shares; fixed by `seed`.
+    """Divide labelled texts into training, validation and test, each class in the same shares.
+
+    Args:
+        data: the texts.
+        validation: share of the texts for validation, between 0 and 1.
+        test: share of the texts for the test, between 0 and 1.
+        seed: the same seed gives the same parts.
 
     Raises:
         DataError: shares that leave nothing for training, or a class with fewer than 3 texts.
+        ArgumentError: not LabelledTexts, or a seed that is not an integer >= 0.
     """
-    if not (0 < validation < 1 and 0 < test < 1 and validation + test < 1):
-        raise DataError(f"validation and test must be shares that leave some training. Received: {validation}, {test}.")
-    rng = np.random.default_rng(seed)
-    parts: tuple[list[np.ndarray], ...] = ([], [], [])
+    if not isinstance(data, LabelledTexts):
+        raise ArgumentError(f"split takes LabelledTexts. Received: {shown(data)}.")
+    validation = number(validation, "validation", above=0, below=1, error=DataError)
+    test = number(test, "test", above=0, below=1, error=DataError)
+    if validation + test >= 1:
+        raise DataError(f"validation and test must leave a share for training. Received: {validation} and {test}.")
+    rng = np.random.default_rng(whole_number(seed, "seed", least=0))
     smallest, count = min(Counter(data.labels.tolist()).items(), key=lambda pair: pair[1])
     if count < 3:
         raise DataError(
             f"Class {data.class_names[smallest]!r} has {count} text(s); each class needs 3, one for each of training, "
             f"validation and test."
         )
+    parts: tuple[list[np.ndarray], ...] = ([], [], [])
     for index in range(len(data.class_names)):
         rows = rng.permutation(np.flatnonzero(data.labels == index))
-        first = min(max(1, round(len(rows) * test)), len(rows) - 2)
-        second = min(first + max(1, round(len(rows) * validation)), len(rows) - 1)
-        for part, piece in zip(parts, (rows[second:], rows[first:second], rows[:first]), strict=True):
+        tested = min(max(1, round(len(rows) * test)), len(rows) - 2)
+        held_out = min(tested + max(1, round(len(rows) * validation)), len(rows) - 1)
+        for part, piece in zip(parts, (rows[held_out:], rows[tested:held_out], rows[:tested]), strict=True):
             part.append(piece)
-    train, held_out, tested = (data.take(rng.permutation(np.concatenate(part))) for part in parts)
-    return Split(train, held_out, tested)
+    return Split(*(data.take(rng.permutation(np.concatenate(part))) for part in parts))

@@ -1,8 +1,8 @@
 """A tokenizer as data: rewrite rules and a split at white space.
 
-A tokenizer that is data can be saved with a vocabulary and run wherever the model is served. The rules keep to the
-subset in which Python's `re` (in ASCII mode) and RE2, TensorFlow's engine, agree: no look-around, no
-back-references, and `\\s`, `\\w`, `\\d`, `\\b` in their ASCII meaning. See https://github.com/google/re2/wiki/Syntax.
+Because it is data, it can be saved with a vocabulary and run wherever the model is served. The rules keep to the subset
+in which Python's `re` (in ASCII mode) and RE2, TensorFlow's engine, agree: no look-around, no back-references, and `\\w`,
+`\\d`, `\\b` with their ASCII meaning. See https://github.com/google/re2/wiki/Syntax.
 """
 
 import re
@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from embkeras._checks import flag, shown
 from embkeras.errors import VocabularyError
 
 WHITE_SPACE = " \t\n\r\f\v"
 _SPLIT = re.compile(f"[{WHITE_SPACE}]+")
 _CLASS = re.compile(r"\[\^?\]?(?:[^\]\\]|\\.)*\]")
-# Anywhere in a pattern: classes and escapes on which the engines differ (\s holds \v in Python only; [:alpha:] is a
+# Anywhere in a pattern: classes and escapes on which the engines differ (\s contains \v in Python only; [:alpha:] is a
 # class in RE2 only).
 _ESCAPE_OUTSIDE = re.compile(r"(?<!\\)(?:\\\\)*(\\[sSZuUN])|\[:\^?[a-z]+:\]")
-# Outside brackets: groups other than (?:...), possessive quantifiers, {,n}, more than the 1,000 repetitions that RE2 takes,
-# back-references, and "$", which in Python also matches before a final newline.
+# Outside brackets: groups other than (?:...), possessive quantifiers, {,n}, more than the 1,000 repetitions that RE2
+# allows, back-references, and "$", which in Python also matches before a final newline.
 _SYNTAX_OUTSIDE = re.compile(r"\(\?(?!:)|[*+?}]\+|\{,|\{(?:[0-9]+,)?(?!1000[,}])[1-9][0-9]{3,}|\\[1-9]|(?<!\\)\$")
 _REWRITE_OUTSIDE = re.compile(r"\\(?:0|[0-9]{2}|[^0-9\\]|$)")
 
@@ -31,11 +32,13 @@ class Tokenizer:
 
     Args:
         rules: pairs (pattern, rewrite); `\\1` in a rewrite is the first group, as in RE2.
-        lowercase: lower the ASCII letters first, as `TextVectorization` does. The rules then see one space before
-            and one after the text.
+        lowercase: lower the ASCII letters first, as `TextVectorization` does.
+
+    The rules see the text with one space before and one after it.
 
     Raises:
-        VocabularyError: a pattern that does not compile, or lies outside what `re` and RE2 have in common.
+        VocabularyError: rules that are not pairs of strings, a pattern that does not compile, or one outside what `re`
+            and RE2 have in common.
 
     Example:
         >>> Tokenizer(rules=[("([!?.,])", r" \\1 ")])("Well, yes!")
@@ -46,17 +49,24 @@ class Tokenizer:
     lowercase: bool = True
 
     def __post_init__(self):
-        object.__setattr__(self, "rules", tuple((str(pattern), str(rewrite)) for pattern, rewrite in self.rules))
-        _ = self._compiled  # refuse a bad rule now, not at the first text
+        if not isinstance(self.rules, list | tuple) or not all(map(_is_pair_of_strings, self.rules)):
+            raise VocabularyError(f"rules must be pairs of strings (pattern, rewrite). Received: {shown(self.rules)}.")
+        object.__setattr__(self, "rules", tuple(map(tuple, self.rules)))
+        object.__setattr__(self, "lowercase", flag(self.lowercase, "lowercase", error=VocabularyError))
+        _ = self._compiled  # refuse an invalid rule now, not at the first text
 
     @cached_property
     def _compiled(self) -> list[tuple[re.Pattern, str]]:
         return [_compile(pattern, rewrite) for pattern, rewrite in self.rules]
 
     def __call__(self, text: str) -> list[str]:
-        """The tokens of `text`, in order."""
+        """The tokens of `text`, in order.
+
+        Raises:
+            VocabularyError: not a string, or one with half a surrogate pair.
+        """
         if not isinstance(text, str):
-            raise VocabularyError(f"A text must be a str. Received: {text!r} of type {type(text).__name__}.")
+            raise VocabularyError(f"A text must be a str. Received: {shown(text)} of type {type(text).__name__}.")
         check_unicode(text)
         if self.lowercase:
             text = lower_ascii(text)
@@ -71,28 +81,34 @@ class Tokenizer:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Tokenizer":
-        """The tokenizer that `to_dict` described."""
-        return cls(rules=tuple(tuple(rule) for rule in data["rules"]), lowercase=bool(data["lowercase"]))
+        """The tokenizer that `to_dict` described.
+
+        Raises:
+            VocabularyError: other data.
+        """
+        if not isinstance(data, Mapping) or not {"rules", "lowercase"} <= set(data):
+            raise VocabularyError(f"A tokenizer is described by rules and lowercase. Received: {shown(data)}.")
+        return cls(rules=data["rules"], lowercase=data["lowercase"])
 
 
 def check_tokenizer(tokenizer: Any) -> None:
-    """Refuse another function that cuts texts: it could not be saved with the vocabulary, nor exported.
+    """Refuse any other function that splits texts: it could not be saved with the vocabulary, nor exported.
 
     Raises:
-        VocabularyError: no Tokenizer.
+        VocabularyError: not a Tokenizer.
     """
     if not isinstance(tokenizer, Tokenizer):
         raise VocabularyError(
-            f"tokenizer must be a Tokenizer, whose rules are data; Tokenizer() cuts at white space. "
-            f"Received: {tokenizer!r}."
+            f"tokenizer must be a Tokenizer, whose rules are data; Tokenizer() splits at white space. "
+            f"Received: {shown(tokenizer)}."
         )
 
 
 def check_unicode(text: str) -> None:
-    """Refuse half a surrogate pair, which no encoding holds and RE2 cannot read.
+    """Refuse half a surrogate pair, which no encoding has and RE2 can't read.
 
     Raises:
-        VocabularyError: the text holds one, with its position.
+        VocabularyError: the text contains one; with its position.
     """
     try:
         text.encode("utf-8")
@@ -100,6 +116,10 @@ def check_unicode(text: str) -> None:
         raise VocabularyError(
             f"A text must be valid Unicode. Received {text[error.start]!r} at character {error.start}."
         ) from None
+
+
+def _is_pair_of_strings(rule: Any) -> bool:
+    return isinstance(rule, list | tuple) and len(rule) == 2 and all(isinstance(part, str) for part in rule)
 
 
 def _compile(pattern: str, rewrite: str) -> tuple[re.Pattern, str]:
@@ -129,7 +149,7 @@ _UPPER_TO_LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 
 
 def lower_ascii(text: str) -> str:
-    """Lower A-Z and nothing else: what TensorFlow's `strings.lower` does to bytes."""
+    """Lower A-Z and nothing else, as TensorFlow's `strings.lower` does with bytes."""
     return text.translate(_UPPER_TO_LOWER)
 
 
@@ -148,18 +168,18 @@ _PUNCTUATION = (
     ("[\u2013\u2014]", " - "),
     ("\u2026", "..."),
     (r"(\.\.+|--+)", r" \1 "),
-    # Opening marks, then closing ones, come off a word as one run: "great:)" keeps its face.
+    # Opening marks, then closing ones, are split off a word as one run: "great:)" keeps its face.
     (r"""([ \t\n\r\f\v])(["'(\[*~]+)([A-Za-z0-9#@])""", r"\1\2 \3"),
     (r"""([A-Za-z0-9_])([]'".,:;!?()*~[]+)([ \t\n\r\f\v])""", r"\1 \2 \3"),
-    # Marks inside: "yes!no" and "a,b" are cut, 3.5 and 1,000 and u.s are not.
+    # Marks inside: "yes!no" and "a,b" are split, 3.5 and 1,000 and u.s are not.
     (r"""([A-Za-z0-9])([];!?()"~[]+|[,:]+)([A-Za-z#@])""", r"\1 \2 \3"),
     # Contractions as the Penn Treebank and GloVe split them: do n't, it 's, we 're.
     (r"([A-Za-z])([Nn]'[Tt])\b", r"\1 \2"),
     (r"([A-Za-z])('(?:[SsMmDd]|[Rr][Ee]|[Vv][Ee]|[Ll][Ll]))\b", r"\1 \2"),
 )
-# Text as GloVe's own corpora were split: words, contractions, numbers, and runs of marks on their own.
+# Text as GloVe's own corpora were split: words, contractions, numbers, and runs of punctuation marks.
 WORDS = Tokenizer(rules=_PUNCTUATION)
-# Tweets: HTML entities undone, URLs and @names become <url> and <user>, #tags and emoticons stay whole.
+# Tweets: HTML entities are decoded, URLs and @names become <url> and <user>, #tags and emoticons stay whole.
 TWEETS = Tokenizer(
     rules=(
         *_ENTITIES,

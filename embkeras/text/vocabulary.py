@@ -4,22 +4,25 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from embkeras._arrays import as_array
+from embkeras._checks import one_of, shown, whole_number
+from embkeras._checks import path as checked_path
 from embkeras._files import written_beside
-from embkeras.errors import ArgumentError, VocabularyError
+from embkeras.errors import VocabularyError
 from embkeras.text.from_keras import read_layer
 from embkeras.text.hashing import hash_bucket
-from embkeras.text.special import check_sequence, check_special_ids, check_special_tokens
 from embkeras.text.tokenizer import WORDS, Tokenizer, check_tokenizer
 
 PADDING, OOV = "", "[UNK]"
 _FORMAT, _VERSION = "embkeras.vocabulary", 1
-_DEFAULT_OOV = (1,)  # known by identity: ids that the caller names are taken at their word
+_DEFAULT_OOV = (1,)  # recognised by identity: only special ids by default are checked for words
+_SPECIAL_NAMES = {"pad", "padding", "mask", "unk", "unknown", "oov"}
 
 
 class Vocabulary:
@@ -29,12 +32,12 @@ class Vocabulary:
     is out of the vocabulary ("[UNK]").
 
     Args:
-        tokens: one token an id. Apart from the special ones, each occurs once.
+        tokens: one token per id. Apart from the special ones, each occurs once.
         padding_id: the id that fills short texts, or None if there is none.
         oov_ids: ids for tokens out of the vocabulary: none, one, or several, among which `encode` chooses by the hash
             that `StringLookup(num_oov_indices=k)` uses (without a salt).
         counts: occurrences in the training text: int array of shape (V,), or a mapping token -> count.
-        tokenizer: how `encode` cuts a text; without one, only tokens can be looked up.
+        tokenizer: how `encode` splits a text; without one, only tokens can be looked up.
 
     Attributes:
         tokens: tuple of str.
@@ -43,8 +46,9 @@ class Vocabulary:
         fingerprint: SHA-256 over tokens and special ids: equal if and only if the ids mean the same.
 
     Raises:
-        VocabularyError: no tokens, a repeated token, a special id outside the tokens or, where they
-            are not named, at a word (a plain list of words needs `padding_id=None, oov_ids=()`), counts of another shape.
+        VocabularyError: no tokens, a token that is not a string or occurs twice, a special id outside the tokens,
+            counts that are not one integer per token, or words at the special ids where these are not given (a plain
+            list of words needs `padding_id=None, oov_ids=()`).
 
     Example:
         >>> vocabulary = Vocabulary.from_texts(["a cat", "a dog"])
@@ -63,38 +67,55 @@ class Vocabulary:
         counts: Any = None,
         tokenizer: Tokenizer | None = None,
     ):
-        check_sequence(tokens, "tokens")
+        self.tokens = tuple(_sequence(tokens, "tokens"))
+        if not self.tokens:
+            raise VocabularyError("A vocabulary needs at least one token. Received: an empty sequence.")
         if tokenizer is not None:
             check_tokenizer(tokenizer)
-        self.tokens = tuple(tokens)
-        self.oov_ids = tuple(oov_ids)
         self.tokenizer = tokenizer
-        check_special_ids(self.tokens, padding_id, self.oov_ids)
-        self.padding_id = None if padding_id is None else int(padding_id)
-        self.oov_ids = tuple(map(int, self.oov_ids))
-        if oov_ids is _DEFAULT_OOV:
-            check_special_tokens(self.tokens, self.special_ids)
+        self.padding_id = None if padding_id is None else self._special_id(padding_id, "padding_id")
+        self.oov_ids = tuple(self._special_id(id_, "oov_ids") for id_ in _sequence(oov_ids, "oov_ids"))
         special = self.special_ids
+        if len(special) < len(self.oov_ids) + (self.padding_id is not None):
+            raise VocabularyError(
+                f"Special ids must differ. Received: padding_id={self.padding_id}, oov_ids={self.oov_ids}."
+            )
         self.token_to_id: dict[str, int] = {}
         for id_, token in enumerate(self.tokens):
             if not isinstance(token, str):
-                raise VocabularyError(f"Every token must be a str. Received {token!r} at id {id_}.")
+                raise VocabularyError(f"Every token must be a str. Received: {shown(token)} at id {id_}.")
             if id_ not in special and self.token_to_id.setdefault(token, id_) != id_:
-                raise VocabularyError(f"Token {token!r} stands twice: at ids {self.token_to_id[token]} and {id_}.")
-        self.counts = self._check_counts(counts)
+                raise VocabularyError(f"Token {token!r} occurs twice: at ids {self.token_to_id[token]} and {id_}.")
+        if oov_ids is _DEFAULT_OOV:
+            self._check_default_ids()
+        self.counts = self._checked_counts(counts)
 
-    def _check_counts(self, counts: Any) -> np.ndarray | None:
+    def _special_id(self, id_: Any, name: str) -> int:
+        return whole_number(id_, name, least=0, most=len(self.tokens) - 1, error=VocabularyError)
+
+    def _check_default_ids(self) -> None:
+        """Refuse a plain list of words, whose first two would silently become padding and OOV."""
+        for id_ in sorted(self.special_ids):
+            token = self.tokens[id_]
+            if token.isalpha() and token.lower() not in _SPECIAL_NAMES:
+                raise VocabularyError(
+                    f"Id {id_} is special by default, but its token {token!r} looks like a word. Put '' and '[UNK]' "
+                    f"first, use Vocabulary.from_texts, or pass padding_id=None, oov_ids=() for a vocabulary without "
+                    f"special tokens."
+                )
+
+    def _checked_counts(self, counts: Any) -> np.ndarray | None:
         if counts is None:
             return None
         if isinstance(counts, Mapping):
             counts = [counts.get(token, 0) for token in self.tokens]
-        counts = np.array(counts)
+        counts = as_array(counts, "counts", error=VocabularyError)
         if counts.shape != (len(self),) or counts.dtype.kind not in "iu" or (counts < 0).any():
             raise VocabularyError(
-                f"counts must be {len(self)} integers >= 0, one a token. "
+                f"counts must be {len(self)} integers >= 0, one per token. "
                 f"Received: shape {counts.shape}, dtype {counts.dtype}."
             )
-        counts = counts.astype(np.int64)
+        counts = np.array(counts, np.int64)
         counts.flags.writeable = False
         return counts
 
@@ -109,28 +130,26 @@ class Vocabulary:
     ) -> "Vocabulary":
         """The tokens of `texts`, the most frequent first, after "" (id 0) and "[UNK]" (id 1).
 
-        Tokens left out by `max_tokens` or `min_count` are counted for "[UNK]"; equal counts keep the order of
+        Tokens left out because of `max_tokens` or `min_count` are counted as "[UNK]"; equal counts keep the order of
         first appearance.
 
         Args:
             texts: the training texts.
-            max_tokens: size of the vocabulary, special tokens included.
+            max_tokens: size of the vocabulary, at least 3: special tokens are included.
             min_count: occurrences that a token needs to get an id.
-            tokenizer: cuts the texts, and later those given to `encode`.
+            tokenizer: splits the texts, and later those passed to `encode`.
 
         Raises:
-            VocabularyError: `max_tokens` < 3, `min_count` < 1, no Tokenizer, a single string, or texts without a token.
+            VocabularyError: `max_tokens` < 3, `min_count` < 1, not a Tokenizer, a single string, or texts without a
+                token.
         """
-        check_sequence(texts, "texts")
         check_tokenizer(tokenizer)
-        if (max_tokens is not None and max_tokens < 3) or min_count < 1:
-            raise VocabularyError(
-                f"max_tokens must be >= 3 (two are special) and min_count >= 1. "
-                f"Received: max_tokens={max_tokens}, min_count={min_count}."
-            )
-        counter = Counter(token for text in texts for token in tokenizer(text))
+        min_count = whole_number(min_count, "min_count", least=1, error=VocabularyError)
+        if max_tokens is not None:
+            max_tokens = whole_number(max_tokens, "max_tokens", least=3, error=VocabularyError)
+        counter = Counter(token for tokens in _tokenized(_sequence(texts, "texts"), tokenizer) for token in tokens)
         total = counter.total()
-        counter.pop(OOV, None)  # a text that says "[UNK]" means the special token
+        counter.pop(OOV, None)  # "[UNK]" in a text is the special token
         kept = [(token, count) for token, count in counter.most_common() if count >= min_count]
         kept = kept[: max_tokens - 2] if max_tokens else kept
         if not kept:
@@ -146,31 +165,34 @@ class Vocabulary:
     def from_layer(cls, layer: Any, *, tokenizer: Tokenizer | None = None) -> "Vocabulary":
         """The vocabulary of an adapted `TextVectorization` or `StringLookup` layer, ids unchanged.
 
-        `encode` then gives the ids that the layer gives, as far as the layer's settings are plain data; a layer
-        with a callable of its own gets no tokenizer.
+        `encode` then returns the ids that the layer returns, as far as the layer's settings are plain data; the
+        vocabulary of a layer with a callable of its own gets no tokenizer.
 
         Args:
             layer: the layer.
-            tokenizer: cuts the texts for a layer that does not say how; a StringLookup takes tokens, no texts. Tokens
-                out of the vocabulary get the OOV id that the layer hashes them into. A text that spells out a mask
-                token, such as "<pad>", gets an OOV id from `encode`: what a text says is never padding.
+            tokenizer: splits the texts for a layer that doesn't: a StringLookup takes tokens, not texts. Tokens out of
+                the vocabulary get the OOV id that the layer hashes them into. A text that spells out a mask token, such
+                as "<pad>", gets an OOV id from `encode`: nothing in a text is padding.
 
         Raises:
             VocabularyError: another kind of layer, a layer without a vocabulary, one that does not output ids, or a
-                tokenizer for a layer that has one, or hashes with a salt, or is not in UTF-8.
+                tokenizer for a layer that has one, hashes with a salt, or is not in UTF-8.
         """
         read = read_layer(layer, tokenizer)
         return cls(read.tokens, padding_id=read.padding_id, oov_ids=read.oov_ids, tokenizer=read.tokenizer)
 
     def extended(self, tokens: Iterable[str]) -> "Vocabulary":
-        """This vocabulary with further tokens behind it (count 0); those it has already are left where they are.
+        """This vocabulary with new tokens at the end (count 0); those it already has keep their ids.
 
         Raises:
-            VocabularyError: a single string, or what is no str.
+            VocabularyError: a single string, or something that is not a string.
         """
-        check_sequence(tokens, "tokens")
-        known = set(self.tokens)
-        new = list(dict.fromkeys(token for token in tokens if token not in known))
+        known = dict.fromkeys(self.tokens)
+        for token in _sequence(tokens, "tokens"):
+            if not isinstance(token, str):
+                raise VocabularyError(f"Every token must be a str. Received: {shown(token)}.")
+            known[token] = None
+        new = list(known)[len(set(self.tokens)) :]
         counts = None if self.counts is None else [*self.counts.tolist(), *([0] * len(new))]
         return Vocabulary(
             [*self.tokens, *new],
@@ -187,7 +209,7 @@ class Vocabulary:
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Ids of padding and OOV, which stand for no word."""
+        """Ids of padding and OOV, which are not words."""
         return frozenset(self.oov_ids) | ({self.padding_id} if self.padding_id is not None else set())
 
     @property
@@ -206,60 +228,63 @@ class Vocabulary:
         return f"Vocabulary({len(self):,} tokens, padding_id={self.padding_id}, oov_ids={self.oov_ids})"
 
     def encode(self, text: str) -> np.ndarray:
-        """The ids of a text, int64 of shape (tokens,); a text without tokens gives an empty array.
+        """The ids of a text, int64 of shape (tokens,); empty for a text without tokens.
 
         Raises:
-            VocabularyError: there is no tokenizer, or a token is out of a vocabulary that has no OOV id.
+            VocabularyError: no tokenizer, not a string, or a token out of a vocabulary that has no OOV id.
         """
-        if self.tokenizer is None:
-            raise VocabularyError("This vocabulary has no tokenizer: give one, or encode with the layer it came from.")
-        return np.array([self._id_of(token) for token in self.tokenizer(text)], np.int64)
-
-    def _id_of(self, token: str) -> int:
-        id_ = self.token_to_id.get(token)
-        if id_ is not None:
-            return id_
-        if not self.oov_ids:
-            raise VocabularyError(
-                f"Token {token!r} is out of the vocabulary, which has 0 OOV ids: no id stands for it."
-            )
-        buckets = len(self.oov_ids)
-        return self.oov_ids[hash_bucket(token, buckets) if buckets > 1 else 0]
+        return np.array([self._id_of(token) for token in self._required_tokenizer()(text)], np.int64)
 
     def encode_batch(self, texts: Sequence[str], length: int | None = None, truncate: str = "end") -> np.ndarray:
-        """Ids of several texts, int64 of shape (texts, length), short ones filled up with the padding id.
+        """Ids of several texts, int64 of shape (texts, length), short texts filled with the padding id.
 
         Args:
             texts: the texts.
-            length: tokens a text; by default those of the longest text.
-            truncate: which side of a longer text is cut off, "end" or "start".
+            length: tokens per text; by default those of the longest text.
+            truncate: the side on which a longer text is truncated, "end" or "start".
 
         Raises:
-            VocabularyError: no padding id, a single string, or whatever `encode` raises.
-            ArgumentError: a `length` that is no whole number >= 1, or another `truncate`.
+            VocabularyError: no padding id, a single string, or what `encode` raises.
+            ArgumentError: a `length` that is not an integer >= 1, or an unknown `truncate`.
         """
-        check_sequence(texts, "texts")
         if self.padding_id is None:
             raise VocabularyError(
                 'A batch needs a padding id (StringLookup: mask_token=""). Received: padding_id=None.'
             )
-        if truncate not in ("end", "start"):
-            raise ArgumentError(f'truncate must be "end" or "start". Received: {truncate!r}.')
-        if length is not None and not (isinstance(length, int | np.integer) and length >= 1):
-            raise ArgumentError(f"length must be a whole number, at least 1. Received: {length!r}.")
-        rows = [self.encode(text) for text in texts]
-        width = length if length is not None else max([1, *map(len, rows)])
+        one_of(truncate, "truncate", ("end", "start"))
+        if length is not None:
+            length = whole_number(length, "length", least=1)
+        tokenized = _tokenized(_sequence(texts, "texts"), self._required_tokenizer())
+        rows = [[self._id_of(token) for token in tokens] for tokens in tokenized]
+        width = length or max([1, *map(len, rows)])
         batch = np.full((len(rows), width), self.padding_id, np.int64)
         for filled, ids in zip(batch, rows, strict=True):
             ids = ids[:width] if truncate == "end" else ids[-width:]
             filled[: len(ids)] = ids
         return batch
 
+    def _required_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise VocabularyError(
+                "This vocabulary has no tokenizer: pass one as tokenizer=, or encode with the layer it came from."
+            )
+        return self.tokenizer
+
+    def _id_of(self, token: str) -> int:
+        id_ = self.token_to_id.get(token)
+        if id_ is not None:
+            return id_
+        if not self.oov_ids:
+            raise VocabularyError(f"Token {token!r} is out of the vocabulary, which has no OOV id for it.")
+        buckets = len(self.oov_ids)
+        return self.oov_ids[hash_bucket(token, buckets) if buckets > 1 else 0]
+
     def save(self, path: str | os.PathLike) -> Path:
         """Write the vocabulary as one JSON file.
 
         Raises:
-            OutputError: the file cannot be written.
+            ArgumentError: `path` is not a path.
+            OutputError: the file can't be written.
         """
         data = {
             "format": _FORMAT,
@@ -280,10 +305,12 @@ class Vocabulary:
         """Read what `save` wrote.
 
         Raises:
-            VocabularyError: the file is missing, damaged or of another kind.
+            ArgumentError: `path` is not a path.
+            VocabularyError: the file is missing, damaged or something else.
         """
+        path = checked_path(path, "path")
         try:
-            data = json.loads(Path(path).read_bytes())
+            data = json.loads(path.read_bytes())
             if (data["format"], data["version"]) != (_FORMAT, _VERSION):
                 raise VocabularyError(f"{str(path)!r} is {data['format']} version {data['version']}, not {_VERSION}.")
             vocabulary = cls(
@@ -296,10 +323,27 @@ class Vocabulary:
             fingerprint = data["fingerprint"]
         except OSError as error:
             raise VocabularyError(f"Cannot read the vocabulary {str(path)!r}: {error.strerror}.") from error
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, VocabularyError):
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            if isinstance(error, VocabularyError) and str(path) in str(error):
                 raise
-            raise VocabularyError(f"{str(path)!r} is not a vocabulary saved by embkeras: {error!r}.") from error
+            reason = str(error) if isinstance(error, VocabularyError) else f"{error!r}."
+            raise VocabularyError(f"{str(path)!r} is not a vocabulary saved by embkeras: {reason}") from error
         if vocabulary.fingerprint != fingerprint:
-            raise VocabularyError(f"{str(path)!r} is damaged: its tokens do not give its fingerprint.")
+            raise VocabularyError(f"{str(path)!r} is damaged: its tokens don't match its fingerprint.")
         return vocabulary
+
+
+def _sequence(values: Any, name: str) -> Iterable:
+    """Refuse a single string, which would be read as a sequence of its characters, and what can't be iterated."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise VocabularyError(f"{name} must be a sequence. Received: {shown(values)}.")
+    return values
+
+
+def _tokenized(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[str]]:
+    """The tokens of each text; an error names the text's place."""
+    for place, text in enumerate(texts):
+        try:
+            yield tokenizer(text)
+        except VocabularyError as error:
+            raise VocabularyError(f"Text {place} (counted from 0): {error}") from None

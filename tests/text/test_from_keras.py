@@ -115,7 +115,7 @@ def test_string_lookup_without_oov_ids_refuses_as_the_layer_does():
     layer = StringLookup(vocabulary=["dog"], num_oov_indices=0)
     with pytest.raises(tf.errors.InvalidArgumentError, match="all inputs should be in vocabulary"):
         layer(["bird"])
-    with pytest.raises(VocabularyError, match="'bird' is out of the vocabulary, which has 0 OOV ids"):
+    with pytest.raises(VocabularyError, match="'bird' is out of the vocabulary, which has no OOV id"):
         Vocabulary.from_layer(layer, tokenizer=Tokenizer()).encode("bird")
 
 
@@ -123,7 +123,7 @@ def test_salted_string_lookup_gets_no_tokenizer():
     """Its hash is another one; the ids of known tokens are still read."""
     layer = StringLookup(vocabulary=["dog"], num_oov_indices=3, salt=7)
     assert Vocabulary.from_layer(layer).oov_ids == (0, 1, 2)
-    with pytest.raises(VocabularyError, match=r"a salt .* Received: salt=\[7, 7\], num_oov_indices=3"):
+    with pytest.raises(VocabularyError, match=r"salted hash .* Received: salt=\[7, 7\], num_oov_indices=3"):
         Vocabulary.from_layer(layer, tokenizer=Tokenizer())
 
 
@@ -136,7 +136,7 @@ def test_salt_of_one_oov_id_does_not_matter():
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (TextVectorization(vocabulary=["dog"]), "says itself how it cuts texts"),
+        (TextVectorization(vocabulary=["dog"]), "splits texts itself: pass no tokenizer"),
         (StringLookup(vocabulary=["dog"], encoding="latin-1"), "Received: encoding='latin-1'"),
     ],
 )

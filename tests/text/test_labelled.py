@@ -1,6 +1,8 @@
 """Labelled text: CSV, TSV, JSON Lines, Sentiment140, and the split."""
 
+import csv
 import json
+import threading
 from collections import Counter
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embkeras.errors import DataError
+from embkeras.errors import ArgumentError, DataError
 from embkeras.text.labelled import LabelledTexts, labelled, read_labelled, read_texts, split
 from tests.processes import run_python
 from tests.properties import PROPERTY
@@ -26,6 +28,7 @@ def write(tmp_path):
     return write
 
 
+DATA = LabelledTexts(("t",) * 8, np.arange(8) % 2, ("a", "b"))
 ROWS = "a,pos\nb,neg\nc,pos\nd,neg\n"
 
 
@@ -116,7 +119,7 @@ def test_sentiment140_in_another_encoding(write):
     ("columns", "message"),
     [
         (("tweet", "label"), r"d\.csv' has no column 'tweet'. Columns: 'text', 'label'"),
-        (("text", None), r"Say which column of '.*d\.csv' to read: --label NAME. Columns: 'text', 'label'"),
+        (("text", None), r"column of '.*d\.csv' to read: label=. Columns: 'text', 'label'"),
     ],
 )
 def test_missing_column_names_those_there(write, columns, message):
@@ -143,7 +146,7 @@ def test_row_of_another_width_is_refused(write, row, found):
 def test_bad_encoding_is_refused(write, name):
     """The message names file, encoding and byte."""
     contents = b"text,label\ncaf\xe9,x\n" if name == "d.csv" else b'{"text": "caf\xe9", "label": "x"}\n'
-    with pytest.raises(DataError, match=rf"{name}'.* as utf-8.*0xe9.*Another --encoding"):
+    with pytest.raises(DataError, match=rf"{name}'.* as utf-8.*0xe9.*encoding="):
         read_labelled(write(name, contents), "text", "label")
 
 
@@ -190,7 +193,7 @@ def test_empty_field_is_refused_or_skipped(write, row, what):
 
 def test_one_class_is_refused():
     """The message names it and counts the rows."""
-    with pytest.raises(DataError, match=r"one class only \('x' in all 2 rows\)"):
+    with pytest.raises(DataError, match=r"at least two classes\. Received: \['x'\] in 2 rows"):
         labelled(["a", "b"], ["x", "x"])
 
 
@@ -242,10 +245,17 @@ def test_split_is_a_partition(sizes, validation, test, seed):
 
 
 def test_split_keeps_the_shares_of_the_classes():
-    """15 % of each class by default."""
+    """15% of each class by default."""
     data = LabelledTexts(("t",) * 300, np.repeat([0, 1], [100, 200]), ("a", "b"))
     parts = split(data)
     assert Counter(parts.test.labels.tolist()) == Counter(parts.validation.labels.tolist()) == {0: 15, 1: 30}
+
+
+def test_split_gives_each_part_its_own_share():
+    """20% for validation and 30% for the test, not the other way round."""
+    parts = split(LabelledTexts(("t",) * 300, np.repeat([0, 1], [100, 200]), ("a", "b")), validation=0.2, test=0.3)
+    counts = [Counter(part.labels.tolist()) for part in (parts.train, parts.validation, parts.test)]
+    assert counts == [{0: 50, 1: 100}, {0: 20, 1: 40}, {0: 30, 1: 60}]
 
 
 def test_split_is_fixed_by_the_seed():
@@ -261,19 +271,40 @@ def test_split_refuses_a_class_with_fewer_than_3_texts():
         split(data)
 
 
-@pytest.mark.parametrize(("validation", "test"), [(0, 0.1), (0.1, 1), (0.5, 0.5), (-0.1, 0.5)])
-def test_split_refuses_shares_that_leave_nothing(validation, test):
-    """The message names both shares."""
+@pytest.mark.parametrize(
+    ("validation", "test", "message"),
+    [
+        (0, 0.1, "validation must .* Received: 0"),
+        (0.1, 1, "test must .* Received: 1"),
+        (0.5, 0.5, "share for training. Received: 0.5 and 0.5"),
+        (-0.1, 0.5, "validation must .* Received: -0.1"),
+        (True, 0.5, "validation must .* Received: True"),
+        (0.1, "0.1", "test must .* Received: '0.1'"),
+        (0.1, None, "test must .* Received: None"),
+    ],
+)
+def test_split_refuses_shares(validation, test, message):
+    """Those that leave nothing for a part, and what is not a number."""
     data = LabelledTexts(("t",) * 8, np.arange(8) % 2, ("a", "b"))
-    with pytest.raises(DataError, match=f"Received: {validation}, {test}"):
+    with pytest.raises(DataError, match=message):
         split(data, validation=validation, test=test)
+
+
+@pytest.mark.parametrize(
+    ("data", "seed", "message"),
+    [(None, 0, "takes LabelledTexts. Received: None"), (["a"], 0, "Received: .'a'."), (DATA, True, "seed .* True")],
+)
+def test_split_refuses_other_arguments(data, seed, message):
+    """The message shows what was received."""
+    with pytest.raises(ArgumentError, match=message):
+        split(data, seed=seed)
 
 
 def test_quotation_marks_may_be_ordinary_marks(tmp_path):
     """A TSV of tweets may open a field with a quotation mark that encloses nothing."""
     path = tmp_path / "tweets.tsv"
     path.write_text('text\tlabel\n"Great" he said\tup\n"no\tdown\n' + "a\tup\nb\tdown\n")
-    with pytest.raises(DataError, match=r"row 2 .*pass --no-quotes"):
+    with pytest.raises(DataError, match=r"row 2 .*pass quotes=False"):
         read_labelled(path, "text", "label")
     assert read_labelled(path, "text", "label", quotes=False).texts[:2] == ('"Great" he said', '"no')
 
@@ -290,7 +321,7 @@ def test_encoding_without_its_byte_order_mark_is_refused(tmp_path):
     """UTF-16 asked for, UTF-8 found."""
     path = tmp_path / "d.csv"
     path.write_text("t,l\ngood,a\nbad,b\n")
-    with pytest.raises(DataError, match=r"cannot be read as utf-16: .*Another --encoding"):
+    with pytest.raises(DataError, match=r"cannot be read as utf-16: .*encoding="):
         read_labelled(path, "t", "l", encoding="utf-16")
 
 
@@ -307,6 +338,61 @@ def test_long_text_is_read(tmp_path):
     path = tmp_path / "d.csv"
     path.write_text("t,l\n" + "word " * 40_000 + ",a\nbad,b\nfine,a\nsour,b\n")
     assert len(read_labelled(path, "t", "l").texts[0]) == 200_000
+
+
+def test_limit_of_the_csv_module_stays(write):
+    """It is one for the whole process: the same after reading, after an error, and with several readers at once."""
+    before = csv.field_size_limit()
+    long, broken = write("long.csv", "t,l\n" + "word " * 40_000 + ",a\nbad,b\nf,a\ns,b\n"), write("b.csv", "t,l\na\n")
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(read_labelled(long, "t", "l"))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    with pytest.raises(DataError, match="expected 2 fields"):
+        read_labelled(broken, "t", "l")
+    for thread in threads:
+        thread.join()
+    assert [len(each) for each in results] == [4] * 8 and csv.field_size_limit() == before
+
+
+def test_labelled_texts_compare_by_identity():
+    """`==` has an answer, and they can be in a set."""
+    assert DATA == DATA and DATA.take(np.arange(8)) != DATA and len({DATA, split(DATA), DATA}) == 2
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "message"),
+    [
+        (None, ["x"], "texts must be a sequence of strings. Received: None"),
+        ("ab", ["x", "y"], "texts must .* Received: 'ab'"),
+        (["a", "b"], b"xy", "labels must .* Received: b'xy'"),
+        (["a", None], ["x", "y"], "the data, text 2: the text must be a string. Received: None"),
+        (["a", "b"], ["x", 1], "the data, text 2: the label must be a string. Received: 1"),
+    ],
+)
+def test_other_than_strings_are_refused(texts, labels, message):
+    """The message shows the value and its place."""
+    with pytest.raises(DataError, match=message):
+        labelled(texts, labels)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"path": None}, "path must be a path.* Received: None"),
+        ({"path": b"d.csv"}, "path must be a path.* Received: b'd.csv'"),
+        ({"text": 3}, "text must be the name of a column. Received: 3"),
+        ({"label": ["label"]}, r"label must be the name of a column. Received: \['label'\]"),
+        ({"encoding": 8}, "encoding must .* Received: 8"),
+        ({"encoding": "utf\0"}, "encoding must .* Received: "),
+        ({"skip_empty": "no"}, "skip_empty must be True or False. Received: 'no'"),
+        ({"quotes": 0}, "quotes must be True or False. Received: 0"),
+    ],
+)
+def test_arguments_of_other_types_are_refused(write, arguments, message):
+    """The message names the argument and the value."""
+    with pytest.raises(ArgumentError, match=message):
+        read_labelled(**({"path": write("d.csv", "text,label\n" + ROWS), "text": "text", "label": "label"} | arguments))
 
 
 def test_undecodable_byte_is_placed_by_line(tmp_path):
@@ -335,16 +421,16 @@ def test_texts_of_a_corpus(write, name, contents, column):
 @pytest.mark.parametrize(
     ("name", "contents", "column", "said"),
     [
-        ("c.csv", "id,text\n1,a\n", None, r"which column .* --column NAME\. Columns: 'id', 'text'"),
+        ("c.csv", "id,text\n1,a\n", None, r"the column .* column=\. Columns: 'id', 'text'"),
         ("c.csv", "id,text\n1,a\n", "x", "no column 'x'"),
-        ("c.jsonl", '{"text": "a"}\n', None, "--column NAME"),
+        ("c.jsonl", '{"text": "a"}\n', None, "column="),
         ("c.jsonl", '{"text": 3}\n', "text", "'text' must be a string, found 3"),
-        ("c.txt", "a\n", "text", r"is read line by line and has no columns\. Received: --column 'text'"),
+        ("c.txt", "a\n", "text", r"is read line by line and has no columns\. Received: column='text'"),
         ("c.txt", b"a\n\xff\n", None, r"line 2, byte 1 of it cannot be read as utf-8"),
     ],
 )
 def test_texts_that_cannot_be_read(write, name, contents, column, said):
-    """The file and the option to give."""
+    """The file and the argument to pass."""
     with pytest.raises(DataError, match=said):
         list(read_texts(write(name, contents), column))
 

@@ -157,6 +157,31 @@ def test_pattern_that_matches_nothing_is_refused(pattern):
     assert repr(pattern) in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rules": None}, "rules must be pairs of strings .* Received: None"),
+        ({"rules": "ab"}, "rules must .* Received: 'ab'"),
+        ({"rules": [("a",)]}, r"rules must .* Received: \[\('a',\)\]"),
+        ({"rules": ["ab"]}, r"rules must .* Received: \['ab'\]"),
+        ({"rules": [("a", 1)]}, r"rules must .* Received: \[\('a', 1\)\]"),
+        ({"lowercase": "yes"}, "lowercase must be True or False. Received: 'yes'"),
+        ({"lowercase": 1}, "lowercase must .* Received: 1"),
+    ],
+)
+def test_settings_of_other_types_are_refused(arguments, message):
+    """The message names the setting and the value."""
+    with pytest.raises(VocabularyError, match=message):
+        Tokenizer(**arguments)
+
+
+@pytest.mark.parametrize("data", [None, {}, {"rules": []}, {"rules": 3, "lowercase": True}])
+def test_other_data_are_refused(data):
+    """What `to_dict` did not write."""
+    with pytest.raises(VocabularyError, match="Received: "):
+        Tokenizer.from_dict(data)
+
+
 @pytest.mark.parametrize("text", [None, 3, b"bytes", ["a"]])
 def test_other_than_text_is_refused(text):
     """The message names the type received."""

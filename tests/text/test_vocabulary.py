@@ -46,16 +46,28 @@ def test_from_texts_takes_unk_in_a_text_for_the_special_token():
     assert (vocabulary.tokens, vocabulary.counts.tolist()) == (("", "[UNK]", "a"), [0, 2, 1])
 
 
-@pytest.mark.parametrize(("max_tokens", "min_count"), [(2, 1), (None, 0)])
-def test_from_texts_refuses_impossible_sizes(max_tokens, min_count):
-    """The message names both values received."""
-    with pytest.raises(VocabularyError, match=f"Received: max_tokens={max_tokens}, min_count={min_count}"):
-        Vocabulary.from_texts(["a"], max_tokens=max_tokens, min_count=min_count)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_tokens": 2}, "max_tokens must be an integer >= 3. Received: 2"),
+        ({"max_tokens": True}, "max_tokens must .* Received: True"),
+        ({"max_tokens": "9"}, "max_tokens must .* Received: '9'"),
+        ({"min_count": 0}, "min_count must be an integer >= 1. Received: 0"),
+        ({"min_count": None}, "min_count must .* Received: None"),
+        ({"texts": None}, "texts must be a sequence. Received: None"),
+        ({"texts": b"a cat"}, "texts must be a sequence. Received: b'a cat'"),
+        ({"texts": ["a", None]}, "Text 1 .* must be a str. Received: None of type NoneType"),
+    ],
+)
+def test_from_texts_refuses_arguments(arguments, message):
+    """The message names the argument and the value."""
+    with pytest.raises(VocabularyError, match=message):
+        Vocabulary.from_texts(**({"texts": ["a"]} | arguments))
 
 
 def test_from_texts_refuses_a_single_string():
     """A string is not read as a sequence of letters."""
-    with pytest.raises(VocabularyError, match="Received the string 'a cat'"):
+    with pytest.raises(VocabularyError, match=r"texts must be a sequence\. Received: 'a cat'"):
         Vocabulary.from_texts("a cat")
 
 
@@ -68,19 +80,28 @@ def test_from_texts_refuses_texts_without_a_token():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"tokens": []}, "at least one token. Received none"),
-        ({"tokens": "abc"}, "Received the string 'abc'"),
-        ({"tokens": ["", "[UNK]", 3]}, "must be a str. Received 3 at id 2"),
-        ({"tokens": ["", "[UNK]", "a", "a"]}, "Token 'a' stands twice: at ids 2 and 3"),
-        ({"tokens": ["a"], "padding_id": 1}, r"padding_id must lie in \[0, 1\). Received: 1"),
-        ({"tokens": ["a", "b"], "padding_id": -1}, r"padding_id must lie in \[0, 2\). Received: -1"),
-        ({"tokens": ["a", "b"], "padding_id": True}, r"padding_id must lie in \[0, 2\). Received: True"),
-        ({"tokens": ["a", "b"], "oov_ids": (2,)}, r"oov_ids must lie in \[0, 2\). Received: 2"),
-        ({"tokens": ["a", "b"], "oov_ids": (0,)}, r"must differ. Received padding_id=0, oov_ids=\(0,\)"),
-        ({"tokens": ["a", "b", "c"], "oov_ids": (1, 1)}, r"must differ. Received .* oov_ids=\(1, 1\)"),
+        ({"tokens": []}, "at least one token. Received: an empty"),
+        ({"tokens": "abc"}, "tokens must be a sequence. Received: 'abc'"),
+        ({"tokens": b"abc"}, "tokens must be a sequence. Received: b'abc'"),
+        ({"tokens": None}, "tokens must be a sequence. Received: None"),
+        ({"tokens": ["", "[UNK]", 3]}, "must be a str. Received: 3 at id 2"),
+        ({"tokens": [0, "[UNK]", "a"]}, "must be a str. Received: 0 at id 0"),
+        ({"tokens": ["", "[UNK]", "a", "a"]}, "Token 'a' occurs twice: at ids 2 and 3"),
+        ({"tokens": ["a"], "padding_id": 1}, "padding_id must be an integer from 0 to 0. Received: 1"),
+        ({"tokens": ["a", "b"], "padding_id": -1}, "padding_id must be an integer from 0 to 1. Received: -1"),
+        ({"tokens": ["a", "b"], "padding_id": True}, "padding_id must .* Received: True"),
+        ({"tokens": ["a", "b"], "padding_id": "0"}, "padding_id must .* Received: '0'"),
+        ({"tokens": ["a", "b"], "oov_ids": (2,)}, "oov_ids must be an integer from 0 to 1. Received: 2"),
+        ({"tokens": ["a", "b"], "oov_ids": (False,)}, "oov_ids must .* Received: False"),
+        ({"tokens": ["a", "b"], "oov_ids": 1}, "oov_ids must be a sequence. Received: 1"),
+        ({"tokens": ["a", "b"], "oov_ids": None}, "oov_ids must be a sequence. Received: None"),
+        ({"tokens": ["a", "b"], "oov_ids": (0,)}, r"must differ. Received: padding_id=0, oov_ids=\(0,\)"),
+        ({"tokens": ["a", "b", "c"], "oov_ids": (1, 1)}, r"must differ. Received: .* oov_ids=\(1, 1\)"),
         ({"tokens": ["", "[UNK]"], "counts": [1]}, r"2 integers >= 0, .* Received: shape \(1,\)"),
         ({"tokens": ["", "[UNK]"], "counts": [0.5, 1]}, "2 integers >= 0, .* dtype float64"),
         ({"tokens": ["", "[UNK]"], "counts": [-1, 1]}, "2 integers >= 0"),
+        ({"tokens": ["", "[UNK]"], "counts": {"": "many"}}, "2 integers >= 0"),
+        ({"tokens": ["", "[UNK]"], "counts": [[1], [1, 2]]}, "counts must be an array"),
     ],
 )
 def test_contradictions_are_refused(arguments, message):
@@ -127,8 +148,15 @@ def test_extended_keeps_the_ids(vocabulary):
 
 def test_extended_refuses_a_single_string(vocabulary):
     """A string is not read as a sequence of letters."""
-    with pytest.raises(VocabularyError, match=r"tokens must be a sequence of tokens\. Received the string 'bird'"):
+    with pytest.raises(VocabularyError, match=r"tokens must be a sequence\. Received: 'bird'"):
         vocabulary.extended("bird")
+
+
+@pytest.mark.parametrize("token", [3, None, b"bird", ["bird"]])
+def test_extended_refuses_other_than_strings(vocabulary, token):
+    """The message shows the value."""
+    with pytest.raises(VocabularyError, match=r"must be a str\. Received: "):
+        vocabulary.extended(["cow", token])
 
 
 @pytest.mark.parametrize(
@@ -143,7 +171,7 @@ def test_extended_refuses_a_single_string(vocabulary):
 def test_another_function_for_a_tokenizer_is_refused(make):
     """It would encode, and fail when the vocabulary is saved or exported after training; the message says what to give."""
     with pytest.raises(
-        VocabularyError, match=r"must be a Tokenizer, .* Tokenizer\(\) cuts .* Received: <method 'split'"
+        VocabularyError, match=r"must be a Tokenizer, .* Tokenizer\(\) splits .* Received: <method 'split'"
     ):
         make()
 
@@ -178,7 +206,7 @@ def test_encode_needs_a_tokenizer():
 def test_encode_refuses_a_token_without_an_id():
     """Without an OOV id the message names the token."""
     vocabulary = Vocabulary(["", "x", "y", "a"], oov_ids=(), tokenizer=WHOLE)
-    with pytest.raises(VocabularyError, match=r"Token 'bird' is out .* has 0 OOV ids: no id stands for it"):
+    with pytest.raises(VocabularyError, match=r"Token 'bird' is out .* has no OOV id"):
         vocabulary.encode("a bird")
 
 
@@ -205,27 +233,40 @@ def test_several_oov_ids_are_kept(tmp_path):
     assert other.fingerprint != vocabulary.fingerprint
 
 
+# Texts in which known words, [UNK] and text of any kind all occur.
+WORDED = st.lists(st.one_of(st.sampled_from("abcde"), TEXTS), max_size=8).map(" ".join)
+
+
 @PROPERTY
-@given(st.lists(TEXTS, max_size=5), st.one_of(st.none(), st.integers(1, 6)), st.sampled_from(["start", "end"]))
+@given(st.lists(WORDED, max_size=5), st.one_of(st.none(), st.integers(1, 6)), st.sampled_from(["start", "end"]))
 def test_encode_batch_is_encode_row_by_row(texts, length, truncate):
-    """Each row is the text's ids, cut at the side asked for and filled up with the padding id."""
-    vocabulary = Vocabulary(["a", "b", "[UNK]", ""], padding_id=3, oov_ids=(2,), tokenizer=TWEETS)
+    """Each row is the text's ids, truncated at the chosen side and filled with the padding id."""
+    vocabulary = Vocabulary([*"abcde", "[UNK]", ""], padding_id=6, oov_ids=(5,), tokenizer=TWEETS)
     batch = vocabulary.encode_batch(texts, length, truncate)
     rows = [vocabulary.encode(text).tolist() for text in texts]
     width = length or max([1, *map(len, rows)])
-    cut = [row[:width] if truncate == "end" else row[max(0, len(row) - width) :] for row in rows]
+    truncated = [row[:width] if truncate == "end" else row[max(0, len(row) - width) :] for row in rows]
     assert batch.dtype == np.int64
     assert batch.shape == (len(texts), width)
-    assert batch.tolist() == [row + [3] * (width - len(row)) for row in cut]
+    assert batch.tolist() == [row + [6] * (width - len(row)) for row in truncated]
+
+
+@pytest.mark.parametrize(("truncate", "expected"), [("end", [[2, 3, 4], [5, 2, 0]]), ("start", [[3, 4, 5], [5, 2, 0]])])
+def test_encode_batch_truncates_one_side(truncate, expected):
+    """The first tokens stay, or the last."""
+    vocabulary = Vocabulary(["", "[UNK]", *"abcd"], tokenizer=WHOLE)
+    assert vocabulary.encode_batch(["a b c d", "d a"], 3, truncate).tolist() == expected
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"length": 0}, "length must be a whole number, at least 1. Received: 0"),
-        ({"length": 40.0}, "length must be a whole number, at least 1. Received: 40.0"),
-        ({"length": "40"}, "length must be a whole number, at least 1. Received: '40'"),
-        ({"truncate": "left"}, "Received: 'left'"),
+        ({"length": 0}, "length must be an integer >= 1. Received: 0"),
+        ({"length": 40.0}, "length must .* Received: 40.0"),
+        ({"length": "40"}, "length must .* Received: '40'"),
+        ({"length": True}, "length must .* Received: True"),
+        ({"truncate": "left"}, "truncate must be one of end, start. Received: 'left'"),
+        ({"truncate": None}, "truncate must .* Received: None"),
     ],
 )
 def test_encode_batch_refuses_arguments(vocabulary, arguments, message):
@@ -242,8 +283,14 @@ def test_encode_batch_needs_a_padding_id():
 
 def test_encode_batch_refuses_a_single_string(vocabulary):
     """A string is not read as a sequence of letters."""
-    with pytest.raises(VocabularyError, match="Received the string 'a cat'"):
+    with pytest.raises(VocabularyError, match="texts must be a sequence. Received: 'a cat'"):
         vocabulary.encode_batch("a cat")
+
+
+def test_encode_batch_names_the_text(vocabulary):
+    """The place of a text that is not a string."""
+    with pytest.raises(VocabularyError, match=r"Text 1 .* must be a str\. Received: b'cat'"):
+        vocabulary.encode_batch(["a", b"cat"])
 
 
 @PROPERTY
@@ -316,7 +363,31 @@ def test_load_refuses_a_later_version(tmp_path, vocabulary):
         Vocabulary.load(tmp_path / "v.json")
 
 
-@pytest.mark.parametrize("contents", [b"", b"[]", b"{}", b"\xff\xfe", b"null", b'{"format": "embkeras.vocabulary"}'])
+@pytest.mark.parametrize("path", [None, b"v.json", 3, "", "x" * 5000])
+def test_what_is_no_path_is_refused(vocabulary, path):
+    """By load and save."""
+    for call in (Vocabulary.load, vocabulary.save):
+        with pytest.raises(ArgumentError, match=r"path must be a path.* Received: "):
+            call(path)
+
+
+DAMAGED_FIELDS = [("tokens", None), ("tokens", [1]), ("tokenizer", {"rules": 3}), ("oov_ids", None), ("counts", "many")]
+
+
+@pytest.mark.parametrize(("field", "value"), DAMAGED_FIELDS)
+def test_load_refuses_damaged_fields(tmp_path, vocabulary, field, value):
+    """The message names the file."""
+    data = saved_data(vocabulary, tmp_path / "v.json") | {field: value}
+    (tmp_path / "v.json").write_text(json.dumps(data))
+    with pytest.raises(VocabularyError, match=r"v\.json' is not a vocabulary saved by embkeras: "):
+        Vocabulary.load(tmp_path / "v.json")
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [b"", b"[]", b"{}", b"\xff\xfe", b"null", b'{"format": "embkeras.vocabulary"}', b"[" * 100_000],
+    ids=range(7),
+)
 def test_load_refuses_other_files(tmp_path, contents):
     """The message names the file."""
     (tmp_path / "v.json").write_bytes(contents)
