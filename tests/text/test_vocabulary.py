@@ -283,7 +283,7 @@ def test_encode_batch_needs_a_padding_id():
 
 def test_encode_batch_refuses_a_single_string(vocabulary):
     """A string is not read as a sequence of letters."""
-    with pytest.raises(VocabularyError, match="texts must be a sequence. Received: 'a cat'"):
+    with pytest.raises(VocabularyError, match=r"texts must be a sequence\. Received: 'a cat'"):
         vocabulary.encode_batch("a cat")
 
 
