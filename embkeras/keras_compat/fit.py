@@ -4,7 +4,8 @@ Keras hands a callback the model, the epochs and the number of steps. Its siblin
 variables of `fit`, so they are read there, from the frame that is calling.
 
 Private names used here: the local variables of `keras.Model.fit` in `_LOCALS`, and `data_adapter` of its
-`epoch_iterator`. `tests/training/state/test_fit_context.py` fails when one of them goes.
+`epoch_iterator`; `Metric._direction`, where EarlyStopping's mode "auto" looks too. `tests/keras_compat/test_fit.py`
+fails when one of them goes.
 """
 
 import sys
@@ -91,3 +92,18 @@ def _fit_frame() -> FrameType:
         "ResumableBackup works inside model.fit only, from which it learns the other callbacks and the data. "
         + (f"Keras {keras.__version__} has a fit that it does not know." if fits else "Received a call outside fit.")
     )
+
+
+def metric_direction(model: keras.Model, name: str) -> str | None:
+    """Whether a compiled metric should rise ("up") or fall ("down"), or None if no metric of that name says so.
+
+    With several outputs the logs say "head_accuracy" where the metric is called "accuracy"; both names find it.
+    """
+    # Keras keeps the compiled metrics in containers.
+    metrics = [inner for metric in model.metrics for inner in getattr(metric, "metrics", [metric])]
+    directions = {
+        getattr(metric, "_direction", None)
+        for metric in metrics
+        if name == metric.name or name.endswith(f"_{metric.name}")
+    } & {"up", "down"}
+    return directions.pop() if len(directions) == 1 else None

@@ -10,29 +10,30 @@ In a glob, `*`, `?` and `[...]` match within one name ("encoder/block_*"), and `
 
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from typing import TypeAlias
 
 import keras
 
 from embkeras._checks import shown
-from embkeras.errors import ScheduleError, UnknownLayerError
+from embkeras.errors import EmbkerasError, ScheduleError, UnknownLayerError
 from embkeras.keras_compat.layers import children
 
-LayerRef = str | keras.layers.Layer
+LayerRef: TypeAlias = str | keras.layers.Layer
 
 
-def as_refs(layers: LayerRef | Sequence[LayerRef], what: str) -> tuple[LayerRef, ...]:
+def as_refs(
+    layers: LayerRef | Sequence[LayerRef], what: str, error: type[EmbkerasError] = ScheduleError
+) -> tuple[LayerRef, ...]:
     """One or several names or layers as a tuple.
 
     Raises:
-        ScheduleError: something that is neither a string nor a layer, or an empty string.
+        EmbkerasError: something that is neither a string nor a layer, or an empty string.
     """
     single = isinstance(layers, str | keras.layers.Layer) or not isinstance(layers, Iterable)
     refs = (layers,) if single else tuple(layers)
     for ref in refs:
         if not isinstance(ref, str | keras.layers.Layer) or ref == "":
-            raise ScheduleError(
-                f"{what} must name layers: names, paths, globs or layer objects. Received: {shown(ref)}."
-            )
+            raise error(f"{what} must name layers: names, paths, globs or layer objects. Received: {shown(ref)}.")
     return refs
 
 
@@ -96,6 +97,21 @@ def match_layers(model: keras.Model, refs: Sequence[LayerRef]) -> list[keras.lay
     paths = list(walk(model))
     found = [layer for ref in refs for layer in _match_layer(model, ref, paths)]
     return list({id(layer): layer for layer in found}.values())
+
+
+def match_layer(model: keras.Model, ref: LayerRef) -> keras.layers.Layer:
+    """The only layer that a name, path, glob or layer object refers to.
+
+    Raises:
+        UnknownLayerError: no such layer, or several, with the paths that exist.
+    """
+    found = match_layers(model, [ref])
+    if len(found) > 1:
+        raise UnknownLayerError(
+            f"Model {model.name!r} has {len(found)} layers that match {ref!r}, where one layer is needed: "
+            f"{', '.join(layer_path(model, layer) for layer in found)}. Give the path of the one you mean."
+        )
+    return found[0]
 
 
 def match_variables(model: keras.Model, address: LayerRef) -> list[tuple[str, keras.Variable]]:

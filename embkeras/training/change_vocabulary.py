@@ -3,13 +3,14 @@
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
 
 from embkeras.errors import ArgumentError
 from embkeras.keras_compat.optimizers import parts, slots_of
-from embkeras.tables.addresses import LayerRef, find_layers, walk
+from embkeras.tables.addresses import LayerRef, as_refs, match_layer, walk
 from embkeras.tables.combined import CombinedEmbedding
 from embkeras.tables.embedding import PretrainedEmbedding
 from embkeras.tables.resizing import Resized, resized
@@ -19,28 +20,32 @@ from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.rebuild import rebuild_training
 from embkeras.vectors.align import AlignedMatrix
 
+# layer -> for each change of its vocabulary, which id each token had before (-1: new)
+_CHANGES: WeakKeyDictionary = WeakKeyDictionary()
+
 
 def change_vocabulary(
     model: keras.Model, layer: LayerRef, *, before: Vocabulary, after: AlignedMatrix | Sequence[AlignedMatrix]
 ) -> None:
-    """Give a trained model the vocabulary of `after`: rows of tokens that it knew stay, with their optimizer slots.
+    """Give a trained model the vocabulary of `after`: tokens that it knows keep their rows and optimizer slots.
 
-    Texts get the same scores as before, as far as their tokens are in both vocabularies, whatever their ids are now.
-    Rows of new tokens come from `after`, with the slots of a new optimizer. Of a table of which only some rows train,
-    new tokens that the vectors did not give join those.
+    Texts whose tokens are in both vocabularies get the same scores as before, whatever their ids are now. Rows of new
+    tokens come from `after`, with the slots of a new optimizer. In a table of which only some rows train, new tokens
+    missing from the vectors train too.
 
     Args:
-        model: the model; it is changed in place. If it is compiled, it trains on where it was.
-        layer: name or path of an embedding layer of ours, or the layer.
+        model: the model, which is changed in place. If it is compiled, its training continues where it was.
+        layer: a layer from `build_embedding` or `combine_embeddings`: its name, path, a glob that matches it alone, or
+            the layer.
         before: the vocabulary that the model was trained with, of V tokens.
-        after: what `align` gives for the vocabulary to be, from the same vectors; for a layer of `combine_embeddings`
+        after: what `align` returns for the new vocabulary, from the same vectors; for a layer of `combine_embeddings`,
             one for each of its sources, in their order.
 
     Raises:
         ArgumentError: another kind of layer, one that is combined with others, a vocabulary of another size than its
-            table, vectors of another width, a quantized layer, or special tokens (padding, OOV) that are not the same
-            in number. Nothing is changed then.
-        UnknownLayerError: the model has no such layer.
+            table, vectors of another width, a quantized layer, or another padding id or number of OOV ids. The model
+            is unchanged then.
+        UnknownLayerError: the model has no such layer, or several.
 
     Example:
         >>> from embkeras.tables.builders import build_classifier, build_embedding
@@ -65,10 +70,17 @@ def change_vocabulary(
             swap_rows(model, table, each)
         if isinstance(found, CombinedEmbedding):
             _change_combination(found, sources, aligned)
+    for each in {id(layer): layer for layer in (found, *tables)}.values():
+        _CHANGES.setdefault(each, []).append(sources)
+
+
+def vocabulary_changes(layer: keras.layers.Layer) -> list[np.ndarray]:
+    """For each change of a layer's vocabulary so far, the id that each of its tokens had before, or -1 for a new one."""
+    return list(_CHANGES.get(layer, ()))
 
 
 def _change_combination(layer: CombinedEmbedding, sources: np.ndarray, aligned: Sequence[AlignedMatrix]) -> None:
-    """Which source has which token: as before, and of new tokens as their vectors say."""
+    """Which source has which token: as before, and for new tokens as their vectors say."""
     layer.input_dim = len(sources)
     if layer._found is None:
         return
@@ -96,14 +108,14 @@ def _check_after(before: Any, after: Any, tables: Sequence[PretrainedEmbedding])
         )
     if len(aligned) != len(tables) or len({each.vocabulary.fingerprint for each in aligned}) != 1:
         raise ArgumentError(
-            f"after takes one AlignedMatrix for each of the tables {[table.name for table in tables]}, all of one "
-            f"vocabulary. Received: {len(aligned)}."
+            f"after must have one AlignedMatrix for each of the tables {[table.name for table in tables]}, all of one "
+            f"vocabulary. Received: {len(aligned)}, of {len({each.vocabulary.fingerprint for each in aligned})} vocabularies."
         )
     for table, each in zip(tables, aligned, strict=True):
         if table.input_dim != len(before) or table.output_dim != each.output_dim:
             raise ArgumentError(
-                f"Layer {table.name!r} has a table of {table.input_dim} x {table.output_dim}. "
-                f"Received: before of {len(before)} tokens, after of width {each.output_dim}."
+                f"Layer {table.name!r} has a table of {table.input_dim} x {table.output_dim}, which before and after must "
+                f"match. Received: before of {len(before)} tokens, after of width {each.output_dim}."
             )
     return aligned
 
@@ -119,12 +131,12 @@ def swap_rows(model: keras.Model, layer: PretrainedEmbedding, fresh: Resized) ->
             slot = slots_of(part, variable).get(name)
             if slot is not None:
                 _carry(before, slot, sources)
-    # Each was traced with the variables that are gone, and is made again when it is asked for.
+    # They were traced with the variables that are gone; Keras builds them again when they are needed.
     model.train_function = model.test_function = model.predict_function = None
 
 
 def _slots(optimizer: Any, fresh: Resized) -> Iterator[tuple[Any, str, keras.Variable, Any]]:
-    """Every slot of the variables that go, with the optimizer that holds it."""
+    """Every slot of the variables that are replaced, with the optimizer that holds it."""
     for part in parts(optimizer):
         for move in fresh.moves:
             for name, slot in slots_of(part, move[0]).items():
@@ -132,7 +144,7 @@ def _slots(optimizer: Any, fresh: Resized) -> Iterator[tuple[Any, str, keras.Var
 
 
 def _carry(before: keras.Variable, after: keras.Variable, sources: np.ndarray) -> None:
-    """A slot with one entry a row takes those that it had; one of another kind (a count, a mean) is kept whole."""
+    """Copy a slot: row by row if it has one entry for each row, else (a count, a mean) as a whole."""
     was, now = tuple(before.shape), tuple(after.shape)
     if now[:1] == (len(sources),) and now[1:] == was[1:]:
         for start, stop in blocks((len(sources), math.prod(now[1:]))):
@@ -143,19 +155,19 @@ def _carry(before: keras.Variable, after: keras.Variable, sources: np.ndarray) -
 
 
 def _find(model: keras.Model, layer: LayerRef) -> PretrainedEmbedding | CombinedEmbedding:
-    found = find_layers(model, [layer])[0]
+    found = match_layer(model, as_refs([layer], "layer", ArgumentError)[0])
     combined = isinstance(found, CombinedEmbedding)
     tables = found.sources if combined else [found]
     if not found.built or not all(isinstance(table, PretrainedEmbedding) for table in tables):
         raise ArgumentError(
-            f"change_vocabulary takes a built layer that build_embedding made, or combine_embeddings of such layers. "
+            f"change_vocabulary takes a built layer from build_embedding or combine_embeddings. "
             f"Received: {type(found).__name__} {found.name!r}."
         )
     for _, other in walk(model):
         if isinstance(other, CombinedEmbedding) and any(source is found for source in other.sources):
             raise ArgumentError(
-                f"The ids of layers that are combined are those of all of them, so change_vocabulary takes none of them "
-                f"alone. Received: {found.name!r}, which layer {other.name!r} combines."
+                f"Combined layers share their ids, so change_vocabulary can't change one of them alone: change the layer "
+                f"that combines them. Received: {found.name!r}, which layer {other.name!r} combines."
             )
     return found
 
@@ -164,11 +176,11 @@ def _sources(before: Vocabulary, after: Vocabulary) -> np.ndarray:
     """For each id of `after` the id that its token had, or -1."""
     if len(before.oov_ids) != len(after.oov_ids) or before.padding_id != after.padding_id:
         raise ArgumentError(
-            f"Both vocabularies need the same padding id and as many OOV ids. Received: padding_id={before.padding_id}, "
+            f"Both vocabularies must have the same padding id and number of OOV ids. Received: padding_id={before.padding_id}, "
             f"oov_ids={before.oov_ids} before; padding_id={after.padding_id}, oov_ids={after.oov_ids} after."
         )
     sources = np.array([before.token_to_id.get(token, -1) for token in after.tokens], np.int64)
     sources[list(after.oov_ids)] = before.oov_ids
-    if after.padding_id is not None:
-        sources[after.padding_id] = before.padding_id
+    if before.padding_id is not None:
+        sources[before.padding_id] = before.padding_id
     return sources

@@ -1,4 +1,4 @@
-"""DriftMonitor: drift measured as training goes."""
+"""DriftMonitor: how far a table moves during training."""
 
 import warnings
 import zlib
@@ -8,19 +8,28 @@ import keras
 import numpy as np
 import pandas as pd
 
+from embkeras._checks import whole_number
 from embkeras.drift.report import row_drift
 from embkeras.errors import ArgumentError, EmbkerasWarning
-from embkeras.tables.addresses import LayerRef, as_refs, find_layers
+from embkeras.tables.addresses import LayerRef, as_refs, layer_path, match_layer, walk
+from embkeras.training.change_vocabulary import vocabulary_changes
+
+COLUMNS = ["epoch", "moved", "mean_cosine_distance", "max_cosine_distance", "mean_l2"]
 
 
 class DriftMonitor(keras.callbacks.Callback):
     """Measure at the end of epochs how far an embedding table has moved since training began.
 
     Each measured epoch's logs get `<layer>_drift`: the mean cosine distance (0 to 2) between the rows that moved and
-    themselves at the beginning. It costs one copy of the table, and one pass over it each time.
+    their values at the beginning. If several layers of the model have the same name, the key starts with the layer's
+    path: "q/embedding_drift". A measurement costs one pass over the table, and the monitor keeps one copy of it.
+
+    After `change_vocabulary`, tokens that stay are still compared with their values at the beginning, whatever their ids
+    are now, and new tokens with their values when the next `fit` begins.
 
     Args:
-        layer: name, path or layer; one with `.matrix()`, or a stock `keras.layers.Embedding`.
+        layer: name, path, glob that matches one layer, or layer; one with `.matrix()`, or a stock
+            `keras.layers.Embedding`.
         every: epochs between two measurements.
 
     Attributes:
@@ -28,68 +37,91 @@ class DriftMonitor(keras.callbacks.Callback):
         before: the table when training began, float32 of shape (V, D).
 
     Raises:
-        ArgumentError: `every` is not an integer >= 1; when training begins, a layer without a table.
-        UnknownLayerError: when training begins, a name that the model does not have.
+        ArgumentError: `layer` doesn't name a layer, or `every` is not an integer >= 1; when training begins, a layer
+            without a table, or whose table has another shape than in the last fit.
+        UnknownLayerError: when training begins, a name that the model doesn't have, or that several layers have.
     """
 
     def __init__(self, layer: LayerRef, *, every: int = 1):
         super().__init__()
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ArgumentError(f"every must be a number of epochs: an integer >= 1. Received: {every!r}.")
-        self.layer, self.every = layer, every
+        as_refs([layer], "layer", ArgumentError)
+        self.layer, self.every = layer, whole_number(every, "every", least=1)
         self.before: np.ndarray | None = None
         self._for: keras.Model | None = None
         self._rows: list[dict[str, float]] = []
+        self._changes = 0  # changes of the vocabulary that `before` has followed
         self._checksum: int | None = None
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a measured epoch."""
-        columns = ["epoch", "moved", "mean_cosine_distance", "max_cosine_distance", "mean_l2"]
-        return pd.DataFrame(self._rows, columns=columns)
+        """One row for each measured epoch."""
+        return pd.DataFrame(self._rows, columns=COLUMNS)
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Keep a copy of the table, the first time that this model trains."""
-        (self._layer,) = find_layers(self.model, as_refs(self.layer, "DriftMonitor"))
-        if self.model is not self._for:
-            self._for, self._rows = self.model, []
-            self.before = _matrix_of(self._layer)
-            self._checksum = zlib.crc32(self.before)
+        model = self.model
+        self._layer = match_layer(model, self.layer)
+        namesakes = {id(layer) for _, layer in walk(model) if layer.name == self._layer.name}
+        name = self._layer.name if len(namesakes) == 1 else layer_path(model, self._layer)
+        self._key = f"{name}_drift"
+        table = _matrix_of(self._layer)
+        changes = vocabulary_changes(self._layer)
+        if self.before is None or model is not self._for:
+            self._for, self._rows, self.before = model, [], table
+        else:
+            self.before = _follow(self.before, changes[self._changes :], table, self._layer.name)
+        self._changes, self._checksum = len(changes), zlib.crc32(np.ascontiguousarray(self.before).data)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Measure, if it is time."""
-        if (epoch + 1) % self.every:
+        if (epoch + 1) % self.every or self.before is None:
             return
         drift = row_drift(self.before, _matrix_of(self._layer))
         distance, length = drift["cosine_distance"].to_numpy(), drift["l2"].to_numpy()
-        moved = length != 0  # NaN, after a training that diverged, shows as NaN in every column
-        some = bool(moved.any())
+        moved = length != 0  # NaN, after training has diverged, shows as NaN in every column
         row = {
             "epoch": epoch,
             "moved": int(moved.sum()),
-            "mean_cosine_distance": float(distance[moved].mean()) if some else 0.0,
+            "mean_cosine_distance": float(distance[moved].mean()) if moved.any() else 0.0,
             "max_cosine_distance": float(distance.max()),
-            "mean_l2": float(length[moved].mean()) if some else 0.0,
+            "mean_l2": float(length[moved].mean()) if moved.any() else 0.0,
         }
         self._rows.append(row)
         if logs is not None:
-            logs[f"{self._layer.name}_drift"] = row["mean_cosine_distance"]
+            logs[self._key] = row["mean_cosine_distance"]
 
     def state(self) -> dict[str, Any]:
-        """The rows measured so far. Of the table at the beginning, which the script gives again, only a checksum."""
+        """The rows measured so far, and a checksum of the table at the beginning, which the script fills again."""
         return {"rows": [dict(row) for row in self._rows], "before": self._checksum}
 
     def restore(self, model: keras.Model, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave. Training must have begun: `before` is the table that the script began with."""
+        """Continue from a `state`. Training must have begun: `before` is the table that the script began with."""
         self._rows = [dict(row) for row in state["rows"]]
         if state["before"] != self._checksum:
             warnings.warn(
-                f"DriftMonitor has measured up to here from another table than the one that layer {self._layer.name!r} "
-                f"begins with now, from which it goes on. After an interrupt in a notebook, give fit the same "
-                f"DriftMonitor, or make the model anew; in a script, fill the table alike in each run.",
+                f"So far, DriftMonitor measured layer {self._layer.name!r} from another table than the one it has now; "
+                f"from here on it measures from this one. After an interrupt in a notebook, give fit the same "
+                f"DriftMonitor, or build the model again; in a script, fill the table the same way in each run.",
                 EmbkerasWarning,
                 stacklevel=2,
             )
+
+
+def _follow(before: np.ndarray, changes: list[np.ndarray], table: np.ndarray, name: str) -> np.ndarray:
+    """The table at the beginning under the ids of `table`, whose own rows stay for new tokens only."""
+    ids = np.arange(len(before))
+    for sources in changes:
+        ids = np.where(sources >= 0, ids[sources], -1)
+    if (len(ids), before.shape[1]) != table.shape:
+        raise ArgumentError(
+            f"DriftMonitor began with a table of {len(ids):,} x {before.shape[1]} in layer {name!r}, which is now "
+            f"{table.shape[0]:,} x {table.shape[1]}: continue with a new DriftMonitor."
+        )
+    if not changes:
+        return before
+    known = ids >= 0
+    table[known] = before[ids[known]]
+    return table
 
 
 def _matrix_of(layer: keras.layers.Layer) -> np.ndarray:

@@ -6,7 +6,7 @@ import pytest
 
 from embkeras.errors import ResumeError
 from embkeras.keras_compat import fit as module
-from embkeras.keras_compat.fit import fit_context
+from embkeras.keras_compat.fit import fit_context, metric_direction
 from tests import tiny
 
 
@@ -75,3 +75,15 @@ def test_another_fit_is_refused(monkeypatch):
     monkeypatch.setattr(module, "_LOCALS", {"epoch_walker"})
     with pytest.raises(ResumeError, match=rf"Keras {keras.__version__} has a fit that it does not know"):
         tiny.fit(tiny.model("sgd"), epochs=1, callbacks=[_Asks()])
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [("accuracy", "up"), ("head_accuracy", "up"), ("nats", "down"), ("loss", None), ("score", None)],
+)
+def test_metric_direction(name, direction):
+    """From the compiled metrics. Fails when `Metric._direction` goes."""
+    nats = keras.metrics.SparseCategoricalCrossentropy(name="nats")
+    net = tiny.model("sgd", metrics=["accuracy", nats])
+    tiny.fit(net, epochs=1)
+    assert metric_direction(net, name) == direction

@@ -33,6 +33,13 @@ def test_load_model_finds_our_classes(saved, imports):
     assert done.stdout.strip() == "RowWiseAdam", done.stderr[-500:]
 
 
+@pytest.mark.parametrize("module", ["embkeras.training.schedule.phases", "embkeras.tables.embedding"])
+def test_a_module_may_be_imported_before_keras(module):
+    """Loading Keras registers our classes, and finds none of our modules half imported."""
+    done = run_python("-c", f"import {module}, sys; print('keras' in sys.modules)")
+    assert done.stdout.strip() == "True", done.stderr[-500:]
+
+
 def test_other_backend_is_refused_in_one_line():
     """Using one of our Keras names under another backend says which one is needed."""
     code = "import embkeras\ntry: embkeras.RowWiseAdam\nexcept ImportError as error: print(error)"

@@ -173,14 +173,18 @@ _NO_PADDING = AlignedMatrix(np.ones((2, 4)), Vocabulary(["a", "[UNK]"], padding_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"before": MORE}, "Layer 'embedding' has a table of 10 x 4. Received: before of 12 tokens, after of width 4"),
-        ({"after": _OTHER}, "Layer 'embedding' has a table of 10 x 4. Received: before of 10 tokens, after of width 3"),
+        ({"before": MORE}, "Layer 'embedding' has a table of 10 x 4.* Received: before of 12 tokens, after of width 4"),
+        (
+            {"after": _OTHER},
+            "Layer 'embedding' has a table of 10 x 4.* Received: before of 10 tokens, after of width 3",
+        ),
         (
             {"after": _NO_PADDING},
-            "need the same padding id and as many OOV ids. Received: padding_id=0, .* padding_id=None",
+            "the same padding id .* Received: padding_id=0, .* padding_id=None",
         ),
         ({"after": MORE}, "takes before=Vocabulary and after=AlignedMatrix. Received: Vocabulary and Vocabulary"),
-        ({"layer": "head"}, "takes a built layer that build_embedding made, .* Received: Dense 'head'"),
+        ({"layer": 3}, "layer must name layers.* Received: 3"),
+        ({"layer": "head"}, "takes a built layer .* Received: Dense 'head'"),
     ],
 )
 def test_arguments_are_checked(arguments, message):
@@ -220,9 +224,7 @@ def test_patience_that_goes_on_is_refused():
     net = _trained(_layer("whole"))
     tiny.fit(net, epochs=1, callbacks=[schedules[0]])
     change_vocabulary(net, "embedding", before=BEFORE, after=_after(MORE))
-    with pytest.raises(
-        ScheduleError, match=r"keeps the weights of epoch 0 .* model 'sequential.*' have other shapes now"
-    ):
+    with pytest.raises(ScheduleError, match=r"weights of epoch 0 .* model 'sequential.*' have other shapes now"):
         tiny.fit(net, epochs=2, initial_epoch=1, callbacks=[schedules[0]])
     tiny.fit(net, epochs=2, initial_epoch=1, callbacks=[schedules[1]])
 
@@ -234,9 +236,7 @@ def test_a_layer_that_others_combine_is_refused():
         for kind, name in ((True, "tuned"), (False, "static"))
     ]
     net = _trained(combine_embeddings(layers))
-    with pytest.raises(
-        ArgumentError, match=r"takes none of them alone\. Received: 'tuned', which layer 'embedding' comb"
-    ):
+    with pytest.raises(ArgumentError, match=r"Received: 'tuned', which layer 'embedding' combines"):
         change_vocabulary(net, "tuned", before=BEFORE, after=_after(MORE))
 
 
@@ -326,5 +326,21 @@ def test_a_combination_needs_one_matrix_a_source():
     layer = combine_embeddings([build_embedding(aligned, name="a"), build_embedding(aligned, name="b")])
     net = _trained(layer)
     for after in (_after(MORE), [_after(MORE), _after(FEWER)]):
-        with pytest.raises(ArgumentError, match=r"one AlignedMatrix for each of the tables \['a', 'b'\], all of one"):
+        with pytest.raises(
+            ArgumentError, match=r"one AlignedMatrix for each of the tables \['a', 'b'\].* Received: [12], of [12]"
+        ):
             change_vocabulary(net, "embedding", before=BEFORE, after=after)
+
+
+def test_two_towers_by_path_and_glob():
+    """A bare name that both have is refused with both paths; only the tower named is changed."""
+    ids, towers = keras.Input((5,), dtype="int64"), []
+    for name in ("q", "a"):
+        inner = keras.Input((5,), dtype="int64")
+        towers.append(keras.Model(inner, tiny.embedding()(inner), name=name)(ids))
+    net = keras.Model(ids, keras.layers.Add()(towers), name="towers")
+    for several in ("embedding", "*/embedding"):
+        with pytest.raises(UnknownLayerError, match=r"q/embedding, a/embedding"):
+            change_vocabulary(net, several, before=BEFORE, after=_after(MORE))
+    change_vocabulary(net, "q*/embedding", before=BEFORE, after=_after(MORE))
+    assert [net.get_layer(name).get_layer("embedding").input_dim for name in "qa"] == [12, 10]

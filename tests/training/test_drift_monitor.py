@@ -7,8 +7,11 @@ from keras import optimizers
 
 from embkeras.drift.report import drift_report
 from embkeras.errors import ArgumentError, EmbkerasWarning, UnknownLayerError
+from embkeras.text.vocabulary import Vocabulary
+from embkeras.training.change_vocabulary import change_vocabulary
 from embkeras.training.drift_monitor import DriftMonitor
 from embkeras.training.schedule.callback import unfreeze_at
+from embkeras.vectors.align import AlignedMatrix
 from tests import tiny
 
 
@@ -88,7 +91,7 @@ def test_drift_of_an_unknown_layer():
 @pytest.mark.parametrize("every", [0, -1, 1.5, True])
 def test_drift_every_must_be_a_number_of_epochs(every):
     """No epochs, or half of one, is refused with what was received."""
-    with pytest.raises(ArgumentError, match=rf"every must be .*1.*Received: {every!r}"):
+    with pytest.raises(ArgumentError, match=rf"every must be an integer >= 1\. Received: {every!r}"):
         DriftMonitor("embedding", every=every)
 
 
@@ -136,5 +139,89 @@ def test_monitor_of_another_table_says_so():
     net = tiny.model("sgd")
     net.get_layer("embedding").assign_table(tiny.TABLE + 1)
     tiny.fit(net, epochs=1, callbacks=[second])
-    with pytest.warns(EmbkerasWarning, match="another table than the one that layer 'embedding' begins with now"):
+    with pytest.warns(EmbkerasWarning, match="layer 'embedding' from another table"):
         second.restore(net, first.state())
+
+
+@pytest.mark.parametrize("layer", [3, None, ["embedding", "head"]], ids=str)
+def test_drift_of_something_that_is_not_a_layer(layer):
+    """Refused when the monitor is made."""
+    with pytest.raises(ArgumentError, match=r"layer must name layers.* Received: "):
+        DriftMonitor(layer)
+
+
+def _towers():
+    ids, towers = keras.Input((5,), dtype="int64"), []
+    for name in ("q", "a"):
+        inner = keras.Input((5,), dtype="int64")
+        towers.append(keras.Model(inner, tiny.embedding(trainable=name == "q")(inner), name=name)(ids))
+    mean = keras.layers.GlobalAveragePooling1D()(keras.layers.Add()(towers))
+    net = keras.Model(ids, keras.layers.Dense(3, "softmax", name="head")(mean), name="towers")
+    net.compile(optimizers.SGD(0.5), loss="sparse_categorical_crossentropy")
+    return net
+
+
+def test_two_towers_have_two_keys():
+    """Both layers are called `embedding`; none of the two measurements is lost."""
+    monitors = [DriftMonitor("q/embedding"), DriftMonitor("a/*")]
+    history = tiny.fit(_towers(), epochs=1, callbacks=monitors).history
+    assert history["q/embedding_drift"][0] > 0 and history["a/embedding_drift"] == [0.0]
+    assert "embedding_drift" not in history
+
+
+def test_drift_of_a_name_that_is_not_unique():
+    """A bare name or glob of two layers is refused with both paths."""
+    for several in ("embedding", "*/embedding"):
+        with pytest.raises(UnknownLayerError, match="q/embedding, a/embedding"):
+            tiny.fit(_towers(), callbacks=[DriftMonitor(several)])
+
+
+WORDS = Vocabulary(["", "[UNK]", *(f"w{place}" for place in range(2, 10))])
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        ["", "[UNK]", *(f"w{place}" for place in range(9, 1, -1))],
+        ["", "[UNK]", "w9", "new", *(f"w{place}" for place in range(2, 9)), "newer"],
+        ["", "[UNK]", "w5", "w3"],
+    ],
+    ids=["other ids", "more", "fewer"],
+)
+def test_drift_goes_on_after_a_change_of_the_vocabulary(tokens):
+    """Each token is compared with its own row at the beginning, a new one with the row it came with."""
+    net, monitor = tiny.model(optimizers.SGD(0.5), trainable=True), DriftMonitor("embedding")
+    tiny.fit(net, epochs=1, callbacks=[monitor])
+    trained = tiny.table_of(net)
+    words = Vocabulary(tokens)
+    aligned = AlignedMatrix(np.full((len(words), 4), 7, np.float32), words)
+    change_vocabulary(net, "embedding", before=WORDS, after=aligned)
+    net.get_layer("embedding").trainable = False
+    net.fit(np.zeros((4, 5)), np.zeros(4), verbose=0, callbacks=[monitor])
+    sources = [0, 1, *(WORDS.token_to_id.get(token, -1) for token in tokens[2:])]
+    expected = [tiny.TABLE[source] if source >= 0 else np.full(4, 7) for source in sources]
+    np.testing.assert_array_equal(monitor.before, np.array(expected, np.float32))
+    known = [source for source in sources if source >= 0]
+    assert monitor.table["moved"].iloc[-1] == (trained != tiny.TABLE).any(axis=1)[known].sum() > 0
+    assert monitor.table["epoch"].tolist() == [0, 0]
+
+
+def test_drift_follows_several_changes():
+    """There and back again, all rows are those of the beginning."""
+    net, monitor = tiny.model("sgd"), DriftMonitor("embedding")
+    tiny.fit(net, epochs=1, callbacks=[monitor])
+    turned = Vocabulary(["", "[UNK]", *(f"w{place}" for place in range(9, 1, -1))])
+    for before, after in ((WORDS, turned), (turned, WORDS)):
+        change_vocabulary(net, "embedding", before=before, after=AlignedMatrix(np.ones((10, 4)), after))
+    tiny.fit(net, epochs=1, callbacks=[monitor])
+    np.testing.assert_array_equal(monitor.before, tiny.TABLE)
+    assert monitor.table["moved"].tolist() == [0, 0]
+
+
+def test_drift_of_a_table_of_another_shape():
+    """Changed in another way, it is refused when training begins, with both shapes."""
+    net, monitor = tiny.model("sgd"), DriftMonitor("embedding")
+    tiny.fit(net, epochs=1, callbacks=[monitor])
+    monitor.before = monitor.before[:8]
+    with pytest.raises(ArgumentError, match=r"table of 8 x 4 in layer 'embedding', which is now 10 x 4"):
+        tiny.fit(net, epochs=1, callbacks=[monitor])

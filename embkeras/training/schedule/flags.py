@@ -1,26 +1,29 @@
-"""Which layers train in a phase: the flags that its words ask for, and how they are written.
+"""Which layers and variables train in a phase, and how Keras' flags are set for it.
 
-Keras keeps one flag a layer, and setting it sets that of every layer inside. What the author of a model froze inside a
-layer would so be lost when a schedule freezes and thaws that layer. The author's flags are therefore noted before the
-first one is written, and each layer's flag is worked out by itself.
+Keras keeps one flag a layer, and setting it sets that of every layer inside. A schedule that froze and unfroze a layer
+would so lose what the user froze inside it. The user's flags are therefore noted before the first one is written, and
+each layer's flag is worked out by itself.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import keras
 
 from embkeras.errors import ScheduleError
-from embkeras.tables.addresses import LayerRef, match_layers, own_weights, walk
+from embkeras.tables.addresses import LayerRef, match_layers, match_variables, own_weights, walk
+from embkeras.training.rebuild import is_built
 from embkeras.training.schedule.phases import Phase
 
-# layer -> (what its author had set, what a schedule wrote last). It outlives a schedule, so that another one for the
-# same model does not take what the first one froze for the author's wish.
+# layer -> (the user's flag, the flag that a schedule wrote last). It outlives a schedule, so that another one for the same
+# model doesn't take what the first one froze for the user's wish.
 _NOTED: WeakKeyDictionary = WeakKeyDictionary()
-# model -> its own weights outside every layer (of subclassed models), each with what its author had set
+# model -> its own weights outside every layer (of subclassed models), each with the user's flag
 _OWN: WeakKeyDictionary = WeakKeyDictionary()
+# layer -> its variables that TrainVariables froze one by one
+_HELD: WeakKeyDictionary = WeakKeyDictionary()
 
 
 class Flags:
@@ -29,14 +32,14 @@ class Flags:
     def __init__(self, model: keras.Model, phases: Sequence[Phase], also: Sequence[LayerRef]):
         self.model, self.phases = model, phases
         freezable = [ref for phase in phases for ref in phase.freeze] + list(also)
-        # Named by `freeze` or `also`, a layer is meant to train where it is not frozen.
+        # Layers that `freeze` or `also` names must train in phases that don't freeze them.
         self.claimed = match_layers(model, freezable)
         self.governed = match_layers(model, [ref for phase in phases for ref in phase.named] + list(also))
         self._only = any(phase.train is not None for phase in phases)
         self.note()
 
     def note(self) -> None:
-        """Take what stands now, where no schedule wrote it, for what the author set."""
+        """Take each flag that no schedule wrote for the user's."""
         self._tree = list(_with_ancestors(self.model))
         for place in self._tree:
             _note(place.layer)
@@ -48,44 +51,77 @@ class Flags:
         """Set the flags of every layer for `phase`.
 
         Raises:
-            ScheduleError: a layer that should train now does not.
+            ScheduleError: a layer or variable that should train now can't.
+            UnknownLayerError: no variable has an address of the phase.
         """
         self.note()
-        self._write(self._wanted(phase))
+        self._release()
+        chosen = self._chosen(phase)
+        wanted = self._wanted(phase)
+        holders = {id(p.layer): p.layer for p in self._tree if chosen & {id(w) for w in own_weights(p.layer)}}
+        partial = {key: layer for key, layer in holders.items() if not wanted.get(key)}
+        self._write(wanted | dict.fromkeys(partial, True))
+        for layer in partial.values():
+            _HELD[layer] = [w for w in own_weights(layer) if w.trainable and id(w) not in chosen]
+            for weight in _HELD[layer]:
+                weight.trainable = False
         if self._only:
-            for weight, flag in _OWN[self.model].values():
-                weight.trainable = flag and phase.train is None
-        self._check(phase)
+            for key, (weight, flag) in _OWN[self.model].items():
+                weight.trainable = flag and (phase.train is None or key in chosen)
+        self._check(phase, chosen)
 
-    def try_all(self) -> None:
-        """Set the flags of every phase, so that what cannot be done is refused, and put them back."""
+    def try_all(self, check: Callable[[Phase], None] = lambda phase: None) -> None:
+        """Set the flags of every phase, so that what can't be done is refused, and put them back.
+
+        Args:
+            check: called under the flags of each phase.
+        """
         before = {id(place.layer): place.layer.trainable for place in self._tree}
         own = [(weight, weight.trainable) for weight, _ in _OWN[self.model].values()]
         try:
             for phase in self.phases:
                 self.apply(phase)
+                check(phase)
         finally:
+            self._release()
             self._write(before)
             for weight, flag in own:
                 weight.trainable = flag
 
     def describe(self, phase: Phase) -> str:
-        """What stands and what trains now, in words."""
-        still = [layer.name for layer in self.governed if not layer.trainable]
+        """What is frozen and what trains now, in words."""
+        frozen = [layer.name for layer in self.governed if not layer.trainable]
         if phase.train is not None:
-            still = ["everything else"]
-        moving = [layer.name for layer in self.governed if layer.trainable]
-        parts = [
+            frozen = ["everything else"]
+        training = [layer.name for layer in self.governed if layer.trainable]
+        lists = [
             f"{what}: {', '.join(dict.fromkeys(names))}"
-            for what, names in (("frozen", still), ("unfrozen", moving))
+            for what, names in (("frozen", frozen), ("unfrozen", training))
             if names
         ]
+        lists += [text for action in phase.actions if (text := action.describe())]
         if self.model.built:
-            parts.append(f"{trainable_parameters(self.model):,} trainable parameters")
-        return "; ".join(parts)
+            lists.append(f"{trainable_parameters(self.model):,} trainable parameters")
+        return "; ".join(lists)
+
+    def _chosen(self, phase: Phase) -> set[int]:
+        """Ids of the variables that TrainVariables names."""
+        if phase.train_variables and not is_built(self.model):
+            raise ScheduleError(
+                f"TrainVariables needs the variables of model {self.model.name!r}, which is not built yet: give it an "
+                f"Input, or call it once before fit. Received: {', '.join(phase.train_variables)}."
+            )
+        found = [match_variables(self.model, address) for address in phase.train_variables]
+        return {id(variable) for pairs in found for _, variable in pairs}
+
+    def _release(self) -> None:
+        """Give variables that were frozen one by one the flag of their layer again."""
+        for place in self._tree:
+            for weight in _HELD.pop(place.layer, ()):
+                weight.trainable = place.layer.trainable
 
     def _wanted(self, phase: Phase) -> dict[int, bool]:
-        """The flag of each layer that the phase has a say in, by the layer's id."""
+        """The flag of each layer that the phase decides about, by the layer's id."""
         governed = {id(layer) for layer in self.governed}
         if phase.train is None:
             frozen, training = _ids(match_layers(self.model, phase.freeze)), governed
@@ -95,10 +131,10 @@ class Flags:
         for place in self._tree:
             flag = self._flag_of(place, frozen, training, governed)
             if flag is None and self._only:
-                flag = phase.train is None and _author(place.layer)
+                flag = phase.train is None and _users_flag(place.layer)
             if flag is not None:
                 flags.setdefault(id(place.layer), []).append(flag)
-        # A layer that several layers hold: one that freezes it is enough, and so is one that is to train.
+        # A layer inside several layers: one that freezes it is enough, and so is one that trains it.
         among = all if phase.train is None else any
         return {key: among(each) for key, each in flags.items()}
 
@@ -111,14 +147,14 @@ class Flags:
         inside = [layer for layer in place.ancestors if id(layer) in training]
         if not inside:
             return None
-        # Inside a layer that its author had frozen, what was frozen one by one is not known: it goes with its parent.
-        held = _author(inside[-1]) and not _author(place.layer)
-        return not held or id(place.layer) in governed
+        # Inside a layer that the user froze as a whole, nobody knows what was frozen by itself: it follows its parent.
+        kept_frozen = _users_flag(inside[-1]) and not _users_flag(place.layer)
+        return not kept_frozen or id(place.layer) in governed
 
     def _write(self, wanted: dict[int, bool]) -> None:
-        """Parents before children, and again until all is right: setting a flag sets those of all layers inside."""
+        """Parents before children, and repeatedly: setting a flag sets those of all layers inside."""
         layers = [place.layer for place in self._tree if id(place.layer) in wanted]
-        for _ in layers:  # as many rounds as could be needed; the second is nearly always the last
+        for _ in layers:  # the most rounds that could be needed; nearly always two are enough
             wrong = [layer for layer in layers if layer.trainable != wanted[id(layer)]]
             if not wrong:
                 break
@@ -126,24 +162,29 @@ class Flags:
                 if layer.trainable != wanted[id(layer)]:
                     layer.trainable = wanted[id(layer)]
         for place in self._tree:
-            _NOTED[place.layer] = (_author(place.layer), place.layer.trainable)
+            _NOTED[place.layer] = (_users_flag(place.layer), place.layer.trainable)
 
-    def _check(self, phase: Phase) -> None:
+    def _check(self, phase: Phase, chosen: set[int]) -> None:
         claimed = self.claimed if phase.train is None else match_layers(self.model, phase.train)
         training = {id(variable) for variable in self.model.trainable_variables}
         for layer in claimed:
             variables = layer.trainable_variables
-            if not layer.built or self._is_meant_to_stand(layer, phase):
+            if not layer.built or self._is_frozen_on_purpose(layer, phase):
                 continue
             if not variables or not all(id(variable) in training for variable in variables):
-                alone = layer.trainable and not variables
-                reason = "it has no trainable variables" if alone else "a layer around it is frozen"
-                raise ScheduleError(f"Layer {layer.name!r} cannot train from epoch {phase.start} on: {reason}.")
+                empty = layer.trainable and not variables
+                reason = "it has no trainable variables" if empty else "a layer around it is frozen"
+                raise ScheduleError(f"Layer {layer.name!r} can't train from epoch {phase.start} on: {reason}.")
+        if chosen and not chosen & training:
+            raise ScheduleError(
+                f"None of the variables {', '.join(phase.train_variables)} can train from epoch {phase.start} on: they "
+                f"are not trainable weights, or the model is frozen as a whole."
+            )
 
-    def _is_meant_to_stand(self, layer: keras.layers.Layer, phase: Phase) -> bool:
+    def _is_frozen_on_purpose(self, layer: keras.layers.Layer, phase: Phase) -> bool:
         """Whether the phase freezes a layer by its name, or with the layer around it.
 
-        Where an earlier phase froze both by name, and this one the outer alone, the inner was to thaw: it cannot.
+        If an earlier phase froze both by name, and this one only the outer, the inner was meant to train: it can't.
         """
         frozen = _ids(match_layers(self.model, phase.freeze))
         if id(layer) in frozen:
@@ -163,17 +204,17 @@ class _Place:
 
 
 def trainable_parameters(model: keras.Model) -> int:
-    """How many numbers the optimizer moves."""
+    """How many numbers the optimizer updates."""
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
 def weights_that_may_move(model: keras.Model) -> list[keras.Variable]:
-    """The model's weights, without those of layers whose flag says that they stand still.
+    """The model's weights, without those of frozen layers.
 
-    The statistics of a BatchNormalization that trains are among them, though no optimizer moves them.
+    The statistics of a BatchNormalization that trains are included, although no optimizer updates them.
     """
-    still = {id(weight) for _, layer in walk(model) if not layer.trainable for weight in own_weights(layer)}
-    return [weight for weight in model.weights if id(weight) not in still]
+    frozen = {id(weight) for _, layer in walk(model) if not layer.trainable for weight in own_weights(layer)}
+    return [weight for weight in model.weights if id(weight) not in frozen]
 
 
 def _with_ancestors(model: keras.Model) -> Iterator[_Place]:
@@ -186,13 +227,13 @@ def _with_ancestors(model: keras.Model) -> Iterator[_Place]:
 
 
 def _note(layer: keras.layers.Layer) -> None:
-    """Take the present flag for the author's, unless a schedule wrote it."""
+    """Take the current flag for the user's, unless a schedule wrote it."""
     noted = _NOTED.get(layer)
     if noted is None or noted[1] != layer.trainable:
         _NOTED[layer] = (layer.trainable, layer.trainable)
 
 
-def _author(layer: keras.layers.Layer) -> bool:
+def _users_flag(layer: keras.layers.Layer) -> bool:
     return _NOTED[layer][0]
 
 

@@ -8,7 +8,13 @@ import pytest
 from keras import optimizers
 
 from embkeras.errors import EmbkerasWarning, ScheduleError, UnknownLayerError
-from embkeras.training.schedule.callback import TrainabilitySchedule, gradual_unfreeze, unfreeze_at
+from embkeras.training.schedule.callback import (
+    TrainabilitySchedule,
+    _check_distribution,
+    _warn_of_unreached_phases,
+    gradual_unfreeze,
+    unfreeze_at,
+)
 from embkeras.training.schedule.phases import Phase
 from tests import tiny
 
@@ -50,13 +56,13 @@ def _stock(*inputs):
 @pytest.mark.parametrize("epoch", [-1, True, 2.0, None])
 def test_unfreeze_at_needs_an_epoch(epoch):
     """A negative number, a bool or a float is refused where it is given."""
-    with pytest.raises(ScheduleError, match=rf"epoch must be an epoch: an integer >= 0\. Received: {epoch!r}"):
+    with pytest.raises(ScheduleError, match=rf"epoch must be an integer >= 0\. Received: {epoch!r}"):
         unfreeze_at(epoch, "embedding")
 
 
 def test_unfreeze_at_needs_layers():
     """An empty list would do nothing."""
-    with pytest.raises(ScheduleError, match=r"unfreeze_at needs at least one layer\. Received none"):
+    with pytest.raises(ScheduleError, match=r"unfreeze_at needs at least one layer\. Received: \[\]"):
         unfreeze_at(2, [])
 
 
@@ -68,7 +74,7 @@ def test_unfreeze_at_takes_names_or_layers():
 
 def test_unfreeze_at_checks_the_rate():
     """A rate of zero is refused where it is given."""
-    with pytest.raises(ScheduleError, match=r"learning_rate must be a positive number\. Received: 0"):
+    with pytest.raises(ScheduleError, match=r"learning_rate must be .*Received: 0"):
         unfreeze_at(2, "embedding", learning_rate=0)
 
 
@@ -95,7 +101,7 @@ def test_apply_needs_a_compiled_model():
     [
         (
             lambda: optimizers.Adam(lambda: 0.1),
-            "Adam 'adam.*'.*it is worked out by a function. Received: <function",
+            "Adam 'adam.*'.*a function. Received: <function",
         ),
         (
             lambda: optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(0.1))),
@@ -107,7 +113,7 @@ def test_apply_needs_a_compiled_model():
 def test_a_rate_that_cannot_be_set_is_refused_when_training_begins(make, reason):
     """Not at epoch 3, when hours have gone."""
     net = tiny.model(make())
-    with pytest.raises(ScheduleError, match=f"sets learning_rate, which {reason}"):
+    with pytest.raises(ScheduleError, match=f"sets the learning rate, which {reason}"):
         tiny.fit(net, callbacks=[unfreeze_at(3, "embedding", learning_rate=0.01)])
     assert int(net.optimizer.iterations) == 0
 
@@ -237,7 +243,7 @@ def test_a_frozen_model_around_a_thawed_layer_is_refused_when_training_begins():
     net = tiny.model("sgd")
     net.trainable = False
     with pytest.raises(
-        ScheduleError, match=r"Layer 'embedding' cannot train from epoch 3 on: a layer around it is frozen"
+        ScheduleError, match=r"Layer 'embedding' can't train from epoch 3 on: a layer around it is frozen"
     ):
         tiny.fit(net, callbacks=[unfreeze_at(3, "embedding")])
     assert int(net.optimizer.iterations) == 0
@@ -257,7 +263,7 @@ def test_a_phase_that_freezes_the_parent_of_what_it_trains_is_refused():
     phases = [Phase(0, freeze=["encoder", "encoder/embedding"]), Phase(2, freeze="encoder")]
     net = tiny.nested("sgd", embedding_trainable=True)
     with pytest.raises(
-        ScheduleError, match="Layer 'embedding' cannot train from epoch 2 on: a layer around it is frozen"
+        ScheduleError, match="Layer 'embedding' can't train from epoch 2 on: a layer around it is frozen"
     ):
         tiny.fit(net, callbacks=[TrainabilitySchedule(phases)])
     assert int(net.optimizer.iterations) == 0
@@ -267,7 +273,7 @@ def test_a_layer_without_weights_is_refused_when_training_begins():
     """Thawing a pooling layer would be an empty promise."""
     net = tiny.model("sgd")
     with pytest.raises(
-        ScheduleError, match=r"Layer 'global.*' cannot train from epoch 2 on: it has no trainable variables"
+        ScheduleError, match=r"Layer 'global.*' can't train from epoch 2 on: it has no trainable variables"
     ):
         tiny.fit(net, callbacks=[unfreeze_at(2, net.layers[2])])
     assert int(net.optimizer.iterations) == 0
@@ -279,7 +285,7 @@ def test_refusing_leaves_the_flags_as_they_were():
     pooling = next(layer for layer in net.layers if isinstance(layer, keras.layers.GlobalAveragePooling1D))
     schedule = TrainabilitySchedule([Phase(0, freeze="head"), Phase(1, freeze="head"), Phase(3, freeze=pooling)])
     with pytest.raises(
-        ScheduleError, match=r"Layer 'global.*' cannot train from epoch 0 on: it has no trainable variables"
+        ScheduleError, match=r"Layer 'global.*' can't train from epoch 0 on: it has no trainable variables"
     ):
         tiny.fit(net, callbacks=[schedule])
     assert net.get_layer("head").trainable
@@ -327,7 +333,7 @@ def test_one_schedule_for_two_models():
 @pytest.mark.parametrize("epoch", [-1, 1.0])
 def test_apply_needs_an_epoch(epoch):
     """As in a phase."""
-    with pytest.raises(ScheduleError, match=rf"epoch must be an epoch: .* Received: {epoch}"):
+    with pytest.raises(ScheduleError, match=rf"epoch must be .* Received: {epoch}"):
         unfreeze_at(1, "embedding").apply(tiny.model("sgd"), epoch)
 
 
@@ -540,7 +546,7 @@ def test_state_before_training_can_be_restored():
 def test_state_of_other_phases_is_refused():
     """The script has changed."""
     state = unfreeze_at(2, "embedding").state()
-    with pytest.raises(ScheduleError, match=r"that of phases from \[0, 2\]\. Received: \[0, 3\]"):
+    with pytest.raises(ScheduleError, match=r"\[0, 2\]\..* Received: \[0, 3\]"):
         unfreeze_at(3, "embedding").restore(tiny.model("sgd"), state)
 
 
@@ -586,3 +592,24 @@ def test_a_subclassed_model_with_train():
     assert (net.embedding.matrix() != tiny.TABLE).any()
     for after, value in zip((net.scale, *net.head.weights), before, strict=True):
         np.testing.assert_array_equal(np.array(after), value)
+
+
+def test_accumulated_gradients_on_one_replica_are_fine():
+    """Keras does that."""
+    _check_distribution(tiny.model(optimizers.SGD(0.1, gradient_accumulation_steps=2)))
+
+
+def test_a_phase_that_is_not_reached_warns():
+    """With the first one that is not."""
+    with pytest.warns(EmbkerasWarning, match="phase that begins at epoch 4 is not reached"):
+        _warn_of_unreached_phases([Phase(0), Phase(4), Phase(9)], {"epochs": 4})
+
+
+def test_a_phase_that_patience_may_begin_sooner_does_not_warn():
+    """It may be reached."""
+    _warn_of_unreached_phases([Phase(0, patience=1), Phase(4)], {"epochs": 4})
+
+
+def test_an_unknown_number_of_epochs_does_not_warn():
+    """Outside fit."""
+    _warn_of_unreached_phases([Phase(0), Phase(4)], {})

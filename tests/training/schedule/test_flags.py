@@ -236,7 +236,7 @@ def test_globs_freeze_and_thaw():
 def test_a_layer_that_cannot_train_is_refused():
     """With the epoch and the reason."""
     phases = (Phase(0, freeze=["encoder", "low"]), Phase(2, freeze="encoder"))
-    with pytest.raises(ScheduleError, match="Layer 'low' cannot train from epoch 2 on: a layer around it is frozen"):
+    with pytest.raises(ScheduleError, match="Layer 'low' can't train from epoch 2 on: a layer around it is frozen"):
         _flags(_encoder(), *phases).try_all()
 
 

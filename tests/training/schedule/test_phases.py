@@ -20,32 +20,32 @@ from embkeras.training.schedule.phases import (
 @pytest.mark.parametrize("start", [-1, True, 1.0, "1", None])
 def test_start_must_be_an_epoch(start):
     """A negative number, a bool, a float or a text is no epoch."""
-    with pytest.raises(ScheduleError, match=rf"start must be an epoch: an integer >= 0\. Received: {start!r}"):
+    with pytest.raises(ScheduleError, match=rf"start must be an integer >= 0\. Received: {start!r}"):
         Phase(start)
 
 
 def test_check_epoch_names_its_argument():
     """The caller's word for the epoch is in the message."""
-    with pytest.raises(ScheduleError, match=r"resume_at must be an epoch: .* Received: 2\.5"):
+    with pytest.raises(ScheduleError, match=r"resume_at must be .* Received: 2\.5"):
         check_epoch(2.5, "resume_at")
 
 
 @pytest.mark.parametrize("rate", [0, -0.1, float("inf"), float("nan"), "0.1", True])
 def test_learning_rate_must_be_positive(rate):
     """No rate, a negative or boundless one, and what is no number."""
-    with pytest.raises(ScheduleError, match=rf"learning_rate must be a positive number\. Received: {rate!r}"):
+    with pytest.raises(ScheduleError, match=rf"learning_rate must be .*Received: {rate!r}"):
         Phase(0, learning_rate=rate)
 
 
 @pytest.mark.parametrize("rate", [1, 0.1, np.float64(0.1), np.float32(0.1)])
 def test_learning_rate_of_any_real_type(rate):
     """Python's numbers and NumPy's scalars."""
-    assert Phase(0, learning_rate=rate).learning_rate == rate
+    assert Phase(0, learning_rate=rate).rate.learning_rate == rate
 
 
 def test_freeze_and_train_exclude_each_other():
-    """A phase says one of the two, and shows what it was given."""
-    with pytest.raises(ScheduleError, match=r"freeze or train, not both\. Received: Phase\(start=2, freeze=\('a',\)"):
+    """The phase and the layers of both are in the message."""
+    with pytest.raises(ScheduleError, match=r"phase from epoch 2.* Received: Freeze\(.*'a'.*\) and Train\(.*'b'"):
         Phase(2, freeze="a", train="b")
 
 
@@ -83,42 +83,34 @@ def test_phase_of_an_epoch(epoch, index):
 
 def test_train_needs_layers():
     """A phase in which nothing trains would train nothing."""
-    with pytest.raises(ScheduleError, match=r"train needs at least one layer: .* Received none"):
+    with pytest.raises(ScheduleError, match=r"train needs at least one layer\. Received: \[\]"):
         Phase(0, train=[])
 
 
 def test_learning_rate_may_be_a_schedule():
     """Keras' own, or one's own."""
     rate = keras.optimizers.schedules.CosineDecay(0.1, 10)
-    assert Phase(0, learning_rate=rate).learning_rate is rate
+    assert Phase(0, learning_rate=rate).rate.learning_rate is rate
 
 
 @pytest.mark.parametrize("factor", [0, -1, float("nan"), "2", True])
 def test_rate_factor_must_be_positive(factor):
     """As a rate."""
-    with pytest.raises(ScheduleError, match=rf"rate_factor must be a positive number\. Received: {factor!r}"):
+    with pytest.raises(ScheduleError, match=rf"factor must be .*Received: {factor!r}"):
         Phase(0, rate_factor=factor)
 
 
 def test_learning_rate_and_rate_factor_exclude_each_other():
     """A phase says one of the two."""
-    with pytest.raises(ScheduleError, match=r"learning_rate or rate_factor, not both\. Received: Phase\(start=2"):
+    with pytest.raises(ScheduleError, match=r"Received: Rate\(learning_rate=0.1, factor=0.5\)"):
         Phase(2, learning_rate=0.1, rate_factor=0.5)
 
 
 @pytest.mark.parametrize("patience", [0, -1, 1.0, True, "1"])
 def test_patience_is_a_number_of_epochs(patience):
     """At least one."""
-    with pytest.raises(ScheduleError, match=rf"patience must be a number of epochs: .* Received: {patience!r}"):
+    with pytest.raises(ScheduleError, match=rf"patience must be an integer >= 1\. Received: {patience!r}"):
         Phase(0, patience=patience)
-
-
-@pytest.mark.parametrize(
-    ("phase", "sets"), [(Phase(0), False), (Phase(0, learning_rate=1), True), (Phase(0, rate_factor=1), True)]
-)
-def test_sets_rate(phase, sets):
-    """Whether a phase has a word on the rate."""
-    assert phase.sets_rate is sets
 
 
 @pytest.mark.parametrize(
@@ -146,7 +138,7 @@ def test_groups_hold_layers():
 def test_top_down_phases():
     """All frozen, then the last group, then the one before it; each thaw divides the rate."""
     phases = top_down_phases([("a",), ("b", "c"), ("d",)], 2, 3, 2.0)
-    assert [(phase.start, phase.freeze, phase.rate_factor) for phase in phases] == [
+    assert [(phase.start, phase.freeze, phase.rate and phase.rate.factor) for phase in phases] == [
         (0, ("a", "b", "c", "d"), None),
         (2, ("a", "b", "c"), 0.5),
         (5, ("a",), 0.5),
@@ -157,22 +149,25 @@ def test_top_down_phases():
 def test_top_down_from_the_first_epoch():
     """The top group trains from epoch 0 on at the rate that stands."""
     phases = top_down_phases([("a",), ("b",)], 0, 1, 2.0)
-    assert [(phase.start, phase.freeze, phase.rate_factor) for phase in phases] == [(0, ("a",), None), (1, (), 0.5)]
+    assert [(phase.start, phase.freeze, phase.rate and phase.rate.factor) for phase in phases] == [
+        (0, ("a",), None),
+        (1, (), 0.5),
+    ]
 
 
 def test_decay_of_one_leaves_the_rate():
     """No factor, so that any optimizer will do."""
-    assert not any(phase.sets_rate for phase in top_down_phases([("a",), ("b",)], 1, 1, 1))
+    assert not any(phase.rate for phase in top_down_phases([("a",), ("b",)], 1, 1, 1))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((-1, 1, 2.6), r"start must be an epoch: .* Received: -1"),
-        ((1, 0, 2.6), r"every must be a number of epochs: an integer >= 1\. Received: 0"),
+        ((-1, 1, 2.6), r"start must be .* Received: -1"),
+        ((1, 0, 2.6), r"every must be an integer >= 1\. Received: 0"),
         ((1, True, 2.6), r"every must be .* Received: True"),
-        ((1, 1, 0), r"decay must be a positive number\. Received: 0"),
-        ((1, 1, None), r"decay must be a positive number; 1 leaves the rate\. Received: None"),
+        ((1, 1, 0), r"decay must be a number > 0\. Received: 0"),
+        ((1, 1, None), r"decay must be .* Received: None"),
     ],
     ids=str,
 )
@@ -192,6 +187,6 @@ def test_integers_of_numpy_are_taken_as_such():
 def test_a_layer_belongs_to_one_group(layers):
     """It would thaw with the group that is thawed last, and the phase of the other would do nothing."""
     with pytest.raises(
-        ScheduleError, match=r"gradual_unfreeze takes each layer once, in one group\. Received 'a' twice"
+        ScheduleError, match=r"gradual_unfreeze takes each layer once, in one group\. Received: 'a' twice"
     ):
         as_groups(layers, "gradual_unfreeze")

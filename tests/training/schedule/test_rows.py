@@ -12,7 +12,7 @@ from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.optimizers.rules import RowWiseAdam
 from embkeras.training.resume.backup import ResumableBackup
 from embkeras.training.schedule.callback import unfreeze_at
-from embkeras.training.schedule.rows import RowSchedule, unfreeze_rows
+from embkeras.training.schedule.rows import Rows, unfreeze_rows
 from embkeras.vectors.align import AlignedMatrix
 from tests import tiny
 from tests.training.resume.test_backup import Dies, Dying
@@ -40,7 +40,7 @@ def _schedule(epoch=2):
 
 def test_rows_by_their_counts():
     """Words that occur often enough; special tokens are not words."""
-    np.testing.assert_array_equal(_schedule().rows, FREQUENT)
+    np.testing.assert_array_equal(_schedule().action.rows, FREQUENT)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -149,12 +149,12 @@ def test_saved_and_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"epoch": -1}, "epoch must be an epoch: an integer >= 0. Received: -1"),
+        ({"epoch": -1}, "epoch must be an integer >= 0. Received: -1"),
         ({"min_count": 0}, "min_count must be an integer >= 1. Received: 0"),
-        ({"min_count": 10}, r"No word of Vocabulary\(10 tokens.* occurs 10 times or more"),
+        ({"min_count": 10}, r"min_count=10 .*Received: Vocabulary\(10 tokens"),
         (
             {"vocabulary": Vocabulary(["", "[UNK]", "a"])},
-            r"needs a Vocabulary with counts\. Received: Vocabulary\(3 tokens",
+            r"a Vocabulary with counts.* Received: Vocabulary\(3 tokens",
         ),
         ({"layer": 3}, "layer must name layers: names, paths, globs or layer objects. Received: 3"),
     ],
@@ -169,15 +169,15 @@ def test_arguments_are_checked(arguments, message):
 def test_rows_are_a_mask():
     """Of some row at least."""
     with pytest.raises(
-        ScheduleError, match=r"rows must be a bool array that names some row\. Received: array\(\[1, 2\]\)"
+        ScheduleError, match=r"rows must be a bool array with at least one True\. Received: array\(\[1, 2\]\)"
     ):
-        RowSchedule(2, "embedding", np.array([1, 2]))
+        Rows("embedding", np.array([1, 2]))
 
 
 @pytest.mark.parametrize(("trainable", "kind"), [(True, "PretrainedEmbedding"), (False, "PretrainedEmbedding")])
 def test_another_kind_of_layer_is_refused(trainable, kind):
     """A table that trains as a whole has no rows to add."""
-    with pytest.raises(ScheduleError, match=f"layer of which some rows train, .* Received: {kind} 'embedding'"):
+    with pytest.raises(ScheduleError, match=f"layer in which some rows train, .* Received: {kind} 'embedding'"):
         tiny.fit(_model(trainable=trainable), callbacks=[_schedule()])
 
 

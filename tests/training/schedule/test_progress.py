@@ -1,4 +1,6 @@
-"""Patience: each phase's best value, its weights, and when it hands over."""
+"""Progress: the phases that ran, each one's best value and weights, and when patience ends it."""
+
+import json
 
 import keras
 import numpy as np
@@ -7,9 +9,11 @@ from keras import optimizers
 
 from embkeras.errors import ScheduleError
 from embkeras.training.schedule.callback import TrainabilitySchedule
-from embkeras.training.schedule.patience import Monitor, Watch
 from embkeras.training.schedule.phases import Phase
+from embkeras.training.schedule.progress import COLUMNS, Monitor, Progress
 from tests import tiny
+
+PHASES = [Phase(0), Phase(4), Phase(6)]
 
 
 class _Say(keras.callbacks.Callback):
@@ -102,12 +106,19 @@ def test_min_delta():
     assert len(history.history["phase"]) == 3
 
 
+@pytest.mark.parametrize(("sign", "mode"), [(1, "max"), (-1, "min")])
+@pytest.mark.parametrize(("change", "better"), [(1, True), (0.5, False), (0.25, False), (0, False), (-1, False)])
+def test_min_delta_in_both_modes(sign, mode, change, better):
+    """Only a change of more than 0.5 in the right direction beats a best value of 10."""
+    assert Monitor("score", mode, min_delta=0.5).improves(10 + sign * change, 10, keras.Sequential()) is better
+
+
 def test_best_weights_leave_out_what_stands_still():
     """A frozen table is not copied; statistics of a normalisation that trains are."""
     net = tiny.model("sgd")
-    watch = Watch()
-    watch.see(1.0, 0, Monitor(mode="min"), net)
-    assert [weight.shape for weight in watch.weights] == [(4, 3), (3,)]
+    progress = Progress()
+    progress.see(1.0, 0, Monitor(mode="min"), net)
+    assert [weight.shape for weight in progress.weights] == [(4, 3), (3,)]
 
 
 def test_batch_normalisation_comes_back_whole():
@@ -134,7 +145,7 @@ def test_the_best_weights_outlast_the_moving_averages():
 def test_a_monitor_that_is_missing_is_refused():
     """When the first epoch ends, with the values that exist, whichever phase has the patience."""
     phases = [Phase(0, freeze="embedding"), Phase(2, patience=1)]
-    with pytest.raises(ScheduleError, match=r"'val_loss', which the logs of epoch 0 do not hold .* Received: loss\."):
+    with pytest.raises(ScheduleError, match=r"'val_loss', .*logs of epoch 0.* Received: loss\."):
         tiny.fit(tiny.model("sgd"), callbacks=[TrainabilitySchedule(phases)])
 
 
@@ -146,7 +157,7 @@ def test_without_patience_no_monitor_is_asked_for():
 def test_a_direction_that_cannot_be_told_is_refused():
     """Not guessed from a name."""
     schedule = TrainabilitySchedule(Phase(0, patience=1), monitor="score")
-    with pytest.raises(ScheduleError, match=r"'score' is to rise or to fall cannot be told.* Received: mode='auto'"):
+    with pytest.raises(ScheduleError, match=r"'score' should rise or fall.* Received: mode='auto'"):
         tiny.fit(tiny.model("sgd"), callbacks=[_Say([1, 2, 3, 4]), schedule])
 
 
@@ -201,14 +212,14 @@ def test_announcement_of_a_hand_over(capsys):
     net.fit(tiny.IDS, tiny.LABELS, epochs=3, verbose=2, callbacks=[say, schedule])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Phase")]
     assert lines[1] == (
-        "Phase 1 of 2 ends with epoch 1: score did not improve on 0.5 of epoch 0, whose weights are restored"
+        "Phase 1 of 2 ends with epoch 1: score has not improved on 0.5 of epoch 0, whose weights are restored"
     )
     assert lines[2].startswith("Phase 2 of 2 begins (epoch 2, counted from 0): unfrozen: embedding; 55 ")
 
 
 def test_why_a_phase_without_a_number_ends():
     """There is no best epoch to name."""
-    assert Watch(wait=2).says(Monitor("score")) == "score was no number in 2 epochs"
+    assert Progress(wait=2).why_patience_ran_out(Monitor("score")) == "score was not a number in 2 epochs"
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["before", "behind"])
@@ -221,6 +232,64 @@ def test_early_stopping_beside_it(first):
     assert history.history["phase"] == [1, 1, 2]
 
 
-def test_the_direction_of_a_metric_is_a_private_name_of_keras():
-    """`_direction` is what EarlyStopping reads."""
-    assert keras.metrics.Accuracy()._direction == "up" and keras.metrics.MeanSquaredError()._direction == "down"
+@pytest.mark.parametrize(
+    ("index", "handed_over", "epoch", "expected"),
+    [
+        (None, False, 0, 0),
+        (None, False, 5, 1),
+        (0, False, 3, 0),
+        (0, True, 2, 1),
+        (1, False, 2, 1),
+        (1, False, 6, 2),
+        (0, True, 6, 2),
+        (2, True, 3, 2),
+    ],
+)
+def test_phase_of_an_epoch(index, handed_over, epoch, expected):
+    """The one that runs, the next where patience handed over, and at the latest when a start has come."""
+    assert Progress(phase=index, handed_over=handed_over).phase_at(epoch, PHASES) == expected
+
+
+def test_before_the_first_start_there_is_none():
+    """Nothing runs yet."""
+    assert Progress().phase_at(1, [Phase(2)]) is None
+
+
+def test_a_table_of_nothing_has_its_columns():
+    """Before training."""
+    table = Progress().table()
+    assert list(table.columns) == COLUMNS and len(table) == 0
+
+
+def test_rows():
+    """A phase that goes on in another fit keeps its row, and what ended it first stays."""
+    progress = Progress()
+    progress.begin(0, 0, 15, 0.1)
+    progress.end_epoch(0, 15)
+    progress.end("training ended")
+    progress.begin(0, 1, 15, 0.1)
+    assert progress.table()["ended"].tolist() == [""]
+    progress.end_epoch(1, 20)
+    progress.end("patience")
+    progress.begin(1, 2, 55, None)
+    table = progress.table()
+    assert table[["phase", "first_epoch", "last_epoch"]].to_numpy().tolist() == [[1, 0, 1], [2, 2, 2]]
+    assert table["trainable_parameters"].tolist() == [20, 55]  # as the last epoch found them
+    assert table["ended"].tolist() == ["patience", ""] and table["learning_rate"].isna().tolist() == [False, True]
+
+
+def test_state_goes_through_json():
+    """All but the weights, which are arrays at the top level; the next progress is the same."""
+    progress = Progress()
+    progress.begin(0, 0, 15, None)
+    progress.best, progress.best_epoch, progress.wait = 0.5, 1, 2
+    progress.weights = [np.arange(3.0), np.ones((2, 2), np.float32)]
+    state = progress.state()
+    arrays = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
+    plain = {key: value for key, value in state.items() if key not in arrays}
+    again = Progress.from_state(json.loads(json.dumps(plain)) | arrays)
+    assert sorted(arrays) == ["best_weights/0", "best_weights/1"]
+    assert again.table().equals(progress.table())
+    assert (again.best, again.best_epoch, again.wait, again.phase) == (0.5, 1, 2, 0)
+    for before, after in zip(progress.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(after, before)
