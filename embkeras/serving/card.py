@@ -82,7 +82,7 @@ def _sha256(matrix: np.ndarray) -> str:
     digest = hashlib.sha256(repr(matrix.shape).encode())
     step = max(1, BLOCK // matrix.shape[1])
     for start in range(0, len(matrix), step):
-        digest.update(np.ascontiguousarray(matrix[start : start + step], "<f4"))
+        digest.update(np.ascontiguousarray(matrix[start : start + step], "<f4").tobytes())
     return digest.hexdigest()
 
 

@@ -27,7 +27,7 @@ _SLACK, _SLACK_BYTES = 1.01, 200_000  # of variables/ over the bytes of the vari
 
 
 def check_saved_model(
-    path: str | os.PathLike, *, model: keras.Model | None = None, vocabulary: Encoding | None = None
+    path: str | os.PathLike[str], *, model: keras.Model | None = None, vocabulary: Encoding | None = None
 ) -> None:
     """Send an export many kinds of requests, and raise the first thing that is wrong.
 
@@ -129,10 +129,10 @@ class _Check:
         longest = max(map(len, self.texts))
         batch = np.array([np.pad(ids, (0, longest - len(ids)), constant_values=self.padding_id) for ids in self.texts])
         together = self._ask(batch)
+        what = "scores depend on padding (beside longer texts of a batch)"
         for place, ids in enumerate(self.texts):
-            row = {name: scores[place : place + 1] for name, scores in together.items()}
-            what = "scores depend on padding (beside longer texts of a batch)"
-            self._compare(self._scores(ids), row, ids, what, self.mask_advice)
+            own = {name: scores[place : place + 1] for name, scores in together.items()}
+            self._compare(self._scores(ids), own, ids, what, self.mask_advice)
         unknown = self._scores(self.oov)
         for ids in (np.full(3, self.padding_id), np.empty(0, np.int64)):
             self._compare(unknown, self._scores(ids), ids, "an empty text is not scored as one unknown token")
@@ -180,13 +180,13 @@ class _Check:
         fill = self.oov[0] if self.padding_id is None else self.padding_id
         for ids in self.texts:
             row = np.pad(ids, (0, max(0, length - len(ids))), constant_values=fill)
-            answers = model(tf.constant(row[None], tf.int64), training=False)
+            answers: Any = model(tf.constant(row[None], tf.int64), training=False)
             if not isinstance(answers, dict):
                 parts = answers if isinstance(answers, list | tuple) else [answers]
                 answers = dict(zip(self.card["outputs"], parts, strict=True))
-            answers = {name: np.array(answers[name]) for name in self.card["outputs"]}
+            wanted = {name: np.array(answers[name]) for name in self.card["outputs"]}
             what = f"its scores are not those of model {model.name!r}"
-            self._compare(answers, self._scores(ids), ids, what, stored=_STORED_TOLERANCE[self.card["dtype"]])
+            self._compare(wanted, self._scores(ids), ids, what, stored=_STORED_TOLERANCE[self.card["dtype"]])
 
     def size(self) -> None:
         """Each variable is stored once."""

@@ -23,9 +23,8 @@ from embkeras.serving.messages import (
     parsed_metadata,
 )
 from embkeras.serving.text_encoder import TextEncoder, checked_texts, encoded_rows, labelled
-from embkeras.serving.transports import Gone, RestTransport, RpcTransport, attempted, checked_headers, parsed_url
+from embkeras.serving.transports import TRANSPORTS, Gone, attempted, checked_headers, parsed_url
 
-_TRANSPORTS = {"http": RestTransport, "https": RestTransport, "grpc": RpcTransport, "grpcs": RpcTransport}
 _INT32 = np.iinfo(np.int32)
 
 
@@ -70,7 +69,7 @@ class ServingClient:
         url: str,
         *,
         model: str | None = None,
-        encoder: TextEncoder | str | os.PathLike | None = None,
+        encoder: TextEncoder | str | os.PathLike[str] | None = None,
         version: int | None = None,
         timeout: float = 10.0,
         retries: int = 2,
@@ -96,8 +95,8 @@ class ServingClient:
         if version is not None:
             self.version = whole_number(version, "version", least=0, most=names.LARGEST_VERSION)
         self.leading_padding = flag(leading_padding, "leading_padding")
-        parts = parsed_url(url, _TRANSPORTS)
-        self._transport = _TRANSPORTS[parts.scheme](parts, checked_headers(headers))
+        parts = parsed_url(url)
+        self._transport = TRANSPORTS[parts.scheme](parts, checked_headers(headers))
         self._source = f"Model {name!r} at {self._transport.where}"  # for messages
         self._known: tuple[float, Served] | None = None
 

@@ -8,7 +8,7 @@ number of each request, so clients may send the padding id first.)
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -20,7 +20,7 @@ from embkeras.text.encoding import Encoding
 
 OUT_OF_RANGE = ("oov", "error")
 _NO_ID = -1
-Signature = tf.types.experimental.ConcreteFunction
+Signature: TypeAlias = tf.types.experimental.ConcreteFunction
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _nan_where(bad: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
     return tf.where(bad, tf.constant(float("nan"), scores.dtype), scores)
 
 
-def _traced(function: Callable, spec: tf.TensorSpec) -> Signature:
+def _traced(function: Callable[[tf.Tensor], dict[str, tf.Tensor]], spec: tf.TensorSpec) -> Signature:
     try:
         return tf.function(function, input_signature=[spec]).get_concrete_function()
     except Exception as error:  # anything a layer raises

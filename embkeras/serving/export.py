@@ -36,7 +36,7 @@ _LONGEST_TRIED = 64  # tokens: a model that can't read any text up to this lengt
 
 def export_saved_model(
     model: keras.Model,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     vocabulary: Encoding,
     version: int | None = None,

@@ -60,7 +60,7 @@ class ExportedModel:
 
     vocabulary: Encoding | None = None
 
-    def __init__(self, path: str | os.PathLike, *, vocabulary: Encoding | None = None):
+    def __init__(self, path: str | os.PathLike[str], *, vocabulary: Encoding | None = None):
         self.folder = names.export_folder(path)
         if not (self.folder / "saved_model.pb").is_file():
             raise SavedModelError(f"There is no exported model in {str(path)!r}: saved_model.pb is missing.")

@@ -46,7 +46,7 @@ class TextEncoder:
                [530,   0]])
     """
 
-    def __init__(self, path: str | os.PathLike, *, vocabulary: Encoding | None = None):
+    def __init__(self, path: str | os.PathLike[str], *, vocabulary: Encoding | None = None):
         assets, self.model_name = _assets_of(path)
         self.card: dict[str, Any] = read_card(assets, _NEEDED)
         self.class_names = card_class_names(self.card, assets)

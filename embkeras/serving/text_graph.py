@@ -44,15 +44,19 @@ def text_graph(encoding: Any, assets: Path) -> tuple[TextGraph | None, str | Non
 
 @text_graph.register
 def _(encoding: Vocabulary, assets: Path) -> tuple[TextGraph | None, str | None]:
-    reason = _missing(encoding)
-    if reason is not None:
-        return None, reason
+    tokenizer = encoding.tokenizer
+    if tokenizer is None:
+        return None, "the vocabulary has no tokenizer"
+    if encoding.padding_id is None:
+        return None, "the vocabulary has no padding id, so texts of different lengths can't share a batch"
+    lines = _token_lines(encoding)
+    if not lines:
+        return None, "the vocabulary has no token that can occur in a text"
     file = assets / TOKENS_FILE
-    file.write_bytes(_token_lines(encoding).encode("utf-8", "surrogatepass"))
+    file.write_bytes(lines.encode("utf-8", "surrogatepass"))
     initializer = tf.lookup.TextFileInitializer(str(file), tf.string, 0, tf.int64, 1, delimiter=_SEPARATOR)
     table = tf.lookup.StaticHashTable(initializer, default_value=-1)
     buckets = tf.constant(encoding.oov_ids, tf.int64)
-    tokenizer = encoding.tokenizer
 
     def encode(texts: tf.Tensor) -> tf.RaggedTensor:
         lowered = tf.strings.lower(texts) if tokenizer.lowercase else texts
@@ -66,17 +70,6 @@ def _(encoding: Vocabulary, assets: Path) -> tuple[TextGraph | None, str | None]
         return tf.RaggedTensor.from_row_splits(ids, tokens.row_splits)
 
     return TextGraph(encode, table), None
-
-
-def _missing(vocabulary: Vocabulary) -> str | None:
-    """What a vocabulary lacks for reading texts in a graph, or None."""
-    if vocabulary.tokenizer is None:
-        return "the vocabulary has no tokenizer"
-    if vocabulary.padding_id is None:
-        return "the vocabulary has no padding id, so texts of different lengths can't share a batch"
-    if not _token_lines(vocabulary):
-        return "the vocabulary has no token that can occur in a text"
-    return None
 
 
 def _token_lines(vocabulary: Vocabulary) -> str:

@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, quote, urlsplit
@@ -84,7 +84,7 @@ def quoted(message: Any) -> str:
     return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
 
 
-def parsed_url(url: str, schemes: Collection[str]) -> SplitResult:
+def parsed_url(url: str) -> SplitResult:
     """The parts of a server's address.
 
     Raises:
@@ -92,7 +92,7 @@ def parsed_url(url: str, schemes: Collection[str]) -> SplitResult:
     """
     try:
         parts = urlsplit(url)
-        valid = parts.scheme in schemes and parts.hostname and (parts.port is None or parts.port > 0)
+        valid = parts.scheme in TRANSPORTS and parts.hostname and (parts.port is None or parts.port > 0)
     except (ValueError, TypeError, AttributeError):
         valid = False
     if valid and parts.username is not None:  # not quoted: messages end up in logs
@@ -100,7 +100,7 @@ def parsed_url(url: str, schemes: Collection[str]) -> SplitResult:
     if valid and "/v1/models" in parts.path:
         raise ArgumentError(f"url must end before /v1/models; pass the model's name as model=. Received: {shown(url)}.")
     if not valid or parts.query or parts.fragment or (parts.path.strip("/") and parts.scheme.startswith("grpc")):
-        raise ArgumentError(f"url must be SCHEME://HOST:PORT, scheme {', '.join(schemes)}. Received: {shown(url)}.")
+        raise ArgumentError(f"url must be SCHEME://HOST:PORT, scheme {', '.join(TRANSPORTS)}. Received: {shown(url)}.")
     return parts
 
 
@@ -257,14 +257,13 @@ class _Adapter(HTTPAdapter):
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
         """The pool of connections for a request."""
         pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
-        deadline = self.deadline
+        connect = pool.ConnectionCls.connect
 
-        class Watched(pool.ConnectionCls):
-            def connect(self) -> None:
-                super().connect()
-                deadline.watch(self.sock)
+        def watched(connection: Any) -> None:
+            connect(connection)
+            self.deadline.watch(connection.sock)
 
-        pool.ConnectionCls = Watched
+        pool.ConnectionCls = type("Watched", (pool.ConnectionCls,), {"connect": watched})
         return pool
 
 
@@ -365,3 +364,11 @@ class RpcTransport:
                 raise ServingTimeoutError(f"{self.where} did not answer within {seconds:.3g} s.") from error
             kind = {codes.UNAVAILABLE: Unavailable, codes.NOT_FOUND: Gone}.get(error.code(), ServingError)
             raise kind(f"{self.where} answered {error.code().name}: {quoted(error.details())}") from error
+
+
+TRANSPORTS: dict[str, type[RestTransport] | type[RpcTransport]] = {  # by the scheme of a URL
+    "http": RestTransport,
+    "https": RestTransport,
+    "grpc": RpcTransport,
+    "grpcs": RpcTransport,
+}

@@ -1,0 +1,184 @@
+"""Version folders, paths and cards."""
+
+import io
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+import embkeras as ek
+from embkeras.errors import ArgumentError, SavedModelError
+from embkeras.serving.check import check_saved_model
+from embkeras.serving.names import LARGEST_VERSION, export_folder, root_cause, versions
+
+VOCABULARY = ek.Vocabulary.from_texts(["good day"])
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A small classifier."""
+    aligned = ek.AlignedMatrix(np.random.default_rng(0).normal(size=(len(VOCABULARY), 3)), VOCABULARY)
+    return ek.build_classifier(aligned, 2, architecture="mean")
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    """A model's folder with version 1."""
+    path = tmp_path_factory.mktemp("export") / "model"
+    return ek.export_saved_model(model, path, vocabulary=VOCABULARY, check=False).parent
+
+
+def test_versions_are_those_that_servers_read(tmp_path):
+    """int64 with leading zeros; files count, since a server counts them; other names don't."""
+    for name in ("1", "0003", str(2**63 - 1), str(2**63), "9" * 200, "-4", "5.0", "²", "x", ".writing-6"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "7").write_text("a file")
+    found = versions(tmp_path)
+    assert {number: entry.name for number, entry in found.items()} == {
+        1: "1", 3: "0003", 7: "7", LARGEST_VERSION: str(LARGEST_VERSION)
+    }  # fmt: skip
+    (tmp_path / str(LARGEST_VERSION)).rmdir()
+    assert export_folder(tmp_path).name == "0003"  # not the file
+    assert versions(tmp_path / "missing") == versions(tmp_path / "7") == {}
+
+
+def test_one_number_twice_is_refused(exported, tmp_path):
+    """Which of them a server takes depends on the order in which it lists them."""
+    shutil.copytree(exported, tmp_path / "m")
+    shutil.copytree(exported / "1", tmp_path / "m" / "01")
+    for read in (ek.ExportedModel, ek.TextEncoder, check_saved_model):
+        with pytest.raises(SavedModelError, match=r"two entries for version 1: '01' and '1'"):
+            read(tmp_path / "m")
+
+
+def test_a_folder_with_leading_zeros_is_found(exported, model, tmp_path):
+    """By all that read an export; the next version is 2, and 1 exists."""
+    path = tmp_path / "m"
+    shutil.copytree(exported / "1", path / "0001")
+    assert ek.ExportedModel(path).folder.name == "0001" and ek.TextEncoder(path).model_name == "m"
+    with pytest.raises(SavedModelError, match=r"Version 1 of .* already exists.*'0001'"):
+        ek.export_saved_model(model, path, vocabulary=VOCABULARY, version=1)
+    assert ek.export_saved_model(model, path, vocabulary=VOCABULARY, check=False).name == "2"
+    replaced = ek.export_saved_model(model, path, vocabulary=VOCABULARY, version=1, overwrite=True, check=False)
+    assert replaced.name == "0001" and sorted(each.name for each in path.iterdir()) == ["0001", "2"]
+
+
+def test_a_file_named_like_a_version(model, tmp_path):
+    """It takes its number, and no more."""
+    (tmp_path / "1").write_text("in the way")
+    with pytest.raises(SavedModelError, match=r"Version 1 of .* already exists"):
+        ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY, version=1)
+    assert ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY, check=False).name == "2"
+
+
+@pytest.mark.parametrize("version", [2**63, 10**30, True, np.True_, 0, "1", 1.0, None])
+def test_versions_that_no_server_reads(model, tmp_path, version):
+    """Servers parse an int64; the largest of them leaves no number for the next export."""
+    (tmp_path / str(LARGEST_VERSION)).mkdir()
+    error, message = ArgumentError, rf"version must be an integer from 1 to {2**63 - 1}\. Received: "
+    if version is None:
+        error, message = SavedModelError, f"no free version above {2**63 - 1}"
+    with pytest.raises(error, match=message):
+        ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY, version=version)
+
+
+BAD_PATHS = [None, b"model", io.BytesIO(), 3, "", "a\0b", "x/" * 2500, "x" * 5000, "x" * 300, ["m"]]
+
+
+@pytest.mark.parametrize("path", BAD_PATHS, ids=lambda path: f"{path!r:.12}")
+def test_what_is_no_path(model, path):
+    """None, bytes, open files, and names that no file system holds: our error, whatever takes a path."""
+    for take in (
+        ek.ExportedModel,
+        ek.TextEncoder,
+        check_saved_model,
+        lambda path: ek.export_saved_model(model, path, vocabulary=VOCABULARY),
+    ):
+        with pytest.raises(ArgumentError, match=r"path must be a path.* Received: "):
+            take(path)
+    if path is not None:
+        with pytest.raises(ArgumentError, match=r"(encoder must be a TextEncoder|path must be a path).* Received: "):
+            ek.ServingClient("http://h", model="m", encoder=path)
+
+
+def test_the_folder_above_has_a_name(model, tmp_path, monkeypatch):
+    """ ".." is no name of a model."""
+    (tmp_path / "mood" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mood" / "inner")
+    folder = ek.export_saved_model(model, "..", vocabulary=VOCABULARY, check=False)
+    assert ek.ExportedModel(folder).card["name"] == "mood"
+
+
+@pytest.mark.parametrize("names", [b"ab", {"a", "b"}, {"a": 1, "b": 2}, 5, [1, 2], ["a", "a"], [True, False]])
+def test_what_names_no_classes(model, tmp_path, names):
+    """Bytes, sets, which have no order, and numbers."""
+    with pytest.raises(ArgumentError, match=r"class_names must be .* Received: "):
+        ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY, class_names=names)
+
+
+def test_class_names_of_a_generator(model, tmp_path):
+    """Read once, and kept."""
+    names = (name for name in ("no", "yes"))
+    folder = ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY, class_names=names, check=False)
+    assert ek.ExportedModel(folder).class_names == ("no", "yes")
+
+
+@pytest.mark.parametrize("flag", ["overwrite", "check", "with_config"])
+def test_flags_are_bools(model, tmp_path, flag):
+    """ "no" would be true."""
+    with pytest.raises(ArgumentError, match=rf"{flag} must be True or False\. Received: 'no'"):
+        ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY, **{flag: "no"})
+
+
+@pytest.mark.parametrize("ids", [[[True]], [[True, 2]], [(2, False)], np.array([[True]]), [np.array([True])]])
+def test_bools_are_no_ids(exported, ids):
+    """NumPy makes integers of those among integers."""
+    export = ek.ExportedModel(exported)
+    client = ek.ServingClient("http://h", model="m")
+    for ask in (export.scores, client.scores):
+        with pytest.raises(ArgumentError, match=r"token_ids must be integers .* Received: .*bool"):
+            ask(ids)
+
+
+@pytest.mark.parametrize("ids", [[[1], [1, 2]], np.array([[2**63]], np.uint64), [["a"]], [[[1], [1, 2]]]])
+def test_what_is_no_batch(exported, ids):
+    """Rows of different lengths, and integers that int64 doesn't hold."""
+    with pytest.raises(ArgumentError, match=r"token_ids must be integers .* Received: "):
+        ek.ExportedModel(exported).scores(ids)
+
+
+@pytest.mark.parametrize("texts", ["good", b"good", 5, None, ["good", 5], ["good", None], [b"good"]])
+def test_what_is_no_text(exported, texts):
+    """In this process, and before a server is asked."""
+    for ask in (ek.ExportedModel(exported).predict, ek.ServingClient("http://h", encoder=exported).predict):
+        with pytest.raises(ArgumentError, match=r"texts must be .* Received: "):
+            ask(texts)
+
+
+def test_model_that_can_not_be_traced(tmp_path):
+    """Whatever Keras or TensorFlow make of it is our error, with its reason."""
+
+    class _Hidden(keras.Model):  # Keras names it "__hidden", which is no name in a graph
+        def __init__(self):
+            super().__init__()
+            self.table, self.out = keras.layers.Embedding(len(VOCABULARY), 3), keras.layers.Dense(2)
+
+        def call(self, ids):
+            return self.out(keras.ops.mean(self.table(ids), axis=1))
+
+    model = _Hidden()
+    model(np.array([[1, 2]]))
+    with pytest.raises(SavedModelError, match=r"can't be traced as a TensorFlow graph: ValueError: '__hidden'"):
+        ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY)
+
+
+def test_root_cause():
+    """The first error of those that were raised one from the other."""
+    try:
+        try:
+            raise KeyError("first")
+        except KeyError as error:
+            raise ValueError("second") from error
+    except ValueError as error:
+        assert str(root_cause(error)) == "'first'"
