@@ -201,10 +201,7 @@ def _hold_a_number(optimizer: Any, rate: Any) -> None:
         )
     later = [each for each in optimizer._variables if each is not optimizer._iterations]
     optimizer._learning_rate = variable  # which may track it, behind the others
-    for each in [variable, *later]:
-        optimizer._untrack_variable(each)
-    for each in [variable, *later]:
-        optimizer._track_variable(each)
+    _track_last(optimizer, [variable, *later])
 
 
 def _keys(optimizer: Any) -> list[Any]:
@@ -252,34 +249,30 @@ def _take_apart(state: _State) -> None:
 
 
 def _put_back(state: _State) -> None:
-    optimizer = state.optimizer
-    kept = []
-    for name, before in state.singles.items():
-        now = getattr(optimizer, name)
-        if now is before:  # made in __init__, so build() did not replace it: it still belongs to the optimizer
-            kept.append(now)
+    optimizer, kept = state.optimizer, set()
+    for name, previous in state.singles.items():
+        current = getattr(optimizer, name)
+        if current is previous:  # created in __init__, so build() did not replace it
+            kept.add(id(current))
         else:
-            _copy(before, now)
-    _track_first(optimizer, kept, state.tracked)
+            _copy(previous, current)
+    built = [variable for variable in optimizer._variables if not any(variable is one for one in state.tracked)]
+    _track_last(optimizer, [variable for variable in state.tracked if id(variable) in kept] + built)
     keys = _keys(optimizer)
     for name, slots in state.slots.items():
         for key, slot in zip(keys, getattr(optimizer, name), strict=optimizer.built):
-            previous = slots.get(key)
-            if slot is not None and previous is not None:
-                _copy(previous, slot)
+            old = slots.get(key)
+            if slot is not None and old is not None:
+                _copy(old, slot)
     if optimizer.use_ema and optimizer.built:
         _start_averages(optimizer, known=set(state.slots.get("_model_variables_moving_average", ())))
 
 
-def _track_first(optimizer: Any, kept: list[keras.Variable], tracked: list[keras.Variable]) -> None:
-    """Track variables from __init__ again, before those of build(): .keras files go by position."""
-    if not kept:
-        return
-    built = [variable for variable in optimizer._variables if not any(variable is one for one in tracked)]
-    for variable in built:
+def _track_last(optimizer: Any, variables: Sequence[keras.Variable]) -> None:
+    """Track variables behind all others, in this order: `.keras` files know them by position."""
+    for variable in variables:
         optimizer._untrack_variable(variable)
-    position = {id(variable): place for place, variable in enumerate(tracked)}
-    for variable in sorted(kept, key=lambda variable: position.get(id(variable), len(tracked))) + built:
+    for variable in variables:
         optimizer._track_variable(variable)
 
 

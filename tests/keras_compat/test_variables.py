@@ -8,9 +8,11 @@ from embkeras.keras_compat.variables import (
     is_table,
     local,
     mark_stock_tables,
+    mark_table,
     native,
     read_by_rows,
     reads_rows,
+    reads_whole_table,
     replicas,
     stock_table,
 )
@@ -42,6 +44,7 @@ def test_tables_are_known_by_their_mark():
     assert not is_table(stock_table(stock))
     mark_stock_tables([stock, dense, keras.layers.Embedding(4, 2)])
     assert is_table(stock_table(stock)) and not reads_rows(stock_table(stock))
+    assert reads_whole_table(stock_table(stock)) and not reads_whole_table(stock_table(tiny.embedding()))
     assert not any(is_table(each) for each in dense.variables)
     assert not is_table(tf.Variable(np.eye(2)))
 
@@ -52,6 +55,15 @@ def test_a_variable_that_is_read_by_rows_and_no_table():
     read_by_rows(variable, table=False)
     assert reads_rows(variable) and not is_table(variable)
     assert variable._autocast is False
+    mark_table(variable)
+    assert not is_table(variable)
+
+
+def test_a_variable_that_no_layer_marks():
+    """What gets a gradient by rows is a table; how its layer reads it is unknown."""
+    variable = tf.Variable(np.eye(2))
+    mark_table(variable)
+    assert is_table(variable) and not reads_rows(variable) and not reads_whole_table(variable)
 
 
 def test_variables_of_tensorflow():

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from embkeras._checks import number, shown
 from embkeras.errors import EmbkerasWarning, OptimizerError, UnknownLayerError
-from embkeras.keras_compat.optimizers import StepHooks, key_of, model_of
+from embkeras.keras_compat.optimizers import StepHooks, key_of, model_of, trained_variables
 from embkeras.keras_compat.variables import local
 from embkeras.tables.addresses import match_variables, path_matches
 from embkeras.training.rebuild import is_built
@@ -51,6 +51,8 @@ class RateMultipliers(StepHooks):
             OptimizerError: an address that matches no layer or variable, with those that exist. Not before all layers
                 of the model are built.
         """
+        if not self._addresses:
+            return
         places: dict[str, int | None] = {key_of(self, variable): None for variable in model.weights}
         for place, address in enumerate(self._addresses):
             problem, found = "The layer has no weights.", []
@@ -70,6 +72,8 @@ class RateMultipliers(StepHooks):
                 if places.get(key) is None:  # the first address that matches counts
                     places[key] = place
         self._address_of = {**self._address_of, **places}
+        if self.built:
+            self._find_places(trained_variables(self))
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Find the multiplier of each variable."""
@@ -77,6 +81,10 @@ class RateMultipliers(StepHooks):
         if model is not None:
             self.set_model(model)
         super().build(variables)
+        self._find_places(variables)
+
+    def _find_places(self, variables: Sequence[keras.Variable]) -> None:
+        """The place of the address that each variable goes by."""
         self._paths = [path_of(variable) for variable in variables]
         self._places = [self._place_of(variable) for variable in variables]
         self._matched.update(place for place in self._places if place is not None)

@@ -285,6 +285,15 @@ def test_two_towers_without_a_model():
         optimizer.build(net.trainable_variables)
 
 
+def test_a_model_that_comes_after_build():
+    """A custom loop may build first, as long as the paths of its variables do not collide."""
+    net = tiny.nested("sgd", embedding_trainable=True)
+    net.optimizer = RowWiseAdam(0.01, learning_rate_multipliers={"encoder/embedding": 0})
+    net.optimizer.build(net.trainable_variables)
+    _by_hand(net)
+    np.testing.assert_array_equal(tiny.table_of(net, "encoder/embedding"), tiny.TABLE)
+
+
 def test_an_address_that_matches_nothing_fails_in_fit():
     """In the first step, with the paths that exist, also those of layers that are frozen."""
     for address in ("embeding", "q/embedding/bias", "q/embed.*"):
