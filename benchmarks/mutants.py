@@ -91,12 +91,19 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         "tests/training/optimizers/test_row_wise.py",
         [
             ("tf.math.unsorted_segment_sum", "tf.math.unsorted_segment_max"),
-            ("now - read(self._births[index], None)", "now"),
-            ("tf.cast(self.weight_decay, value.dtype) * rate", "tf.cast(self.weight_decay, value.dtype)"),
+            ("+ 1 - _read(self._births[index], None)", "+ 1"),
+            ("tf.cast(decay, value.dtype) * rate", "tf.cast(decay, value.dtype)"),
             (
-                "value - (before - read(self._anchors[index], rows))",
-                "value + (before - read(self._anchors[index], rows))",
+                "value - (before - _read(anchor, rows))",
+                "value + (before - _read(anchor, rows))",
             ),
+        ],
+    ),
+    "training/optimizers/multipliers.py": (
+        "tests/training/optimizers/test_multipliers.py",
+        [
+            ("if places.get(key) is None:", "if True:"),
+            ("if self._paths.count(path) > 1:", "if False:"),
         ],
     ),
     "training/optimizers/rules.py": (
