@@ -73,23 +73,12 @@ def layer_path(model: keras.Model, layer: keras.layers.Layer) -> str:
     raise UnknownLayerError(f"The layer {layer.name!r} is not part of model {model.name!r}.")
 
 
-def find_layers(model: keras.Model, refs: Sequence[LayerRef]) -> list[keras.layers.Layer]:
-    """The layers with these names or paths ("encoder/block_3"), or the layers themselves, one for each reference.
-
-    A bare name also finds a layer deeper inside, if it is the only one of that name.
-
-    Raises:
-        UnknownLayerError: no such layer, or several, with the paths that exist.
-    """
-    paths = list(walk(model))
-    return [_find_layer(model, ref, paths) for ref in refs]
-
-
 def match_layers(model: keras.Model, refs: Sequence[LayerRef]) -> list[keras.layers.Layer]:
     """The layers that names, paths, globs or layer objects refer to, each once.
 
-    A name that a layer has exactly is never read as a glob. A glob matches layers that hold weights or are not built
-    yet. Without "/", it matches layers of the outermost model or, if there are none, layers deeper inside.
+    A bare name also finds a layer deeper inside, if it is the only one of that name. A name that a layer has exactly is
+    never read as a glob. A glob matches layers that hold weights or are not built yet. Without "/", it matches layers of
+    the outermost model or, if there are none, layers deeper inside.
 
     Raises:
         UnknownLayerError: no such layer, or several for a name that is not a glob, with the paths that exist.
@@ -133,7 +122,7 @@ def match_variables(model: keras.Model, address: LayerRef) -> list[tuple[str, ke
         inside = {id(weight) for weight in _find_layer(model, address, layers).weights}
         return _each_once((path, variable) for path, variable in variables if id(variable) in inside)
     found = [(path, variable) for path, variable in variables if path_matches(path, address)]
-    if not found and is_glob(address) and "/" not in address:
+    if not found and _is_glob(address) and "/" not in address:
         found = [pair for pair in variables if any(fnmatchcase(name, address) for name in pair[0].split("/"))]
     if not found:
         raise UnknownLayerError(
@@ -153,12 +142,7 @@ def path_matches(path: str, address: str) -> bool:
     if path == address or path.startswith(f"{address}/"):
         return True
     names, patterns = path.split("/"), address.split("/")
-    return is_glob(address) and any(_fits(names[:length], patterns) for length in range(1, len(names) + 1))
-
-
-def is_glob(address: str) -> bool:
-    """Whether an address has wildcards."""
-    return not set("*?[").isdisjoint(address)
+    return _is_glob(address) and any(_fits(names[:length], patterns) for length in range(1, len(names) + 1))
 
 
 def _find_layer(model: keras.Model, ref: LayerRef, paths: list[tuple[str, keras.layers.Layer]]) -> keras.layers.Layer:
@@ -187,7 +171,7 @@ def _find_layer(model: keras.Model, ref: LayerRef, paths: list[tuple[str, keras.
 def _match_layer(
     model: keras.Model, ref: LayerRef, paths: list[tuple[str, keras.layers.Layer]]
 ) -> list[keras.layers.Layer]:
-    if not isinstance(ref, str) or not is_glob(ref) or any(ref in (path, layer.name) for path, layer in paths):
+    if not isinstance(ref, str) or not _is_glob(ref) or any(ref in (path, layer.name) for path, layer in paths):
         return [_find_layer(model, ref, paths)]
     holding = [(path, layer) for path, layer in paths if layer.weights or not layer.built]
     found = [layer for path, layer in holding if _fits(path.split("/"), ref.split("/"))]
@@ -199,6 +183,10 @@ def _match_layer(
             f"Its layers: {', '.join(path for path, _ in paths)}."
         )
     return found
+
+
+def _is_glob(address: str) -> bool:
+    return not set("*?[").isdisjoint(address)
 
 
 def _fits(names: list[str], patterns: list[str]) -> bool:

@@ -21,7 +21,7 @@ from embkeras.training.rebuild import rebuild_training
 from embkeras.vectors.align import AlignedMatrix
 
 # layer -> for each change of its vocabulary, which id each token had before (-1: new)
-_CHANGES: WeakKeyDictionary = WeakKeyDictionary()
+_CHANGES: WeakKeyDictionary[keras.layers.Layer, list[np.ndarray]] = WeakKeyDictionary()
 
 
 def change_vocabulary(

@@ -6,7 +6,6 @@ import pytest
 from embkeras.errors import ScheduleError, UnknownLayerError
 from embkeras.tables.addresses import (
     as_refs,
-    find_layers,
     layer_path,
     match_layers,
     match_variables,
@@ -27,7 +26,7 @@ def _two_towers():
 
 @pytest.mark.parametrize(("given", "expected"), [("a", ("a",)), (["a", "b"], ("a", "b")), ((), ())])
 def test_one_or_several_names(given, expected):
-    """A single name is not taken apart into letters."""
+    """A single name is not split into letters."""
     assert as_refs(given, "freeze") == expected
 
 
@@ -61,41 +60,41 @@ def test_walk_goes_into_layers_that_hold_layers():
 
 @pytest.mark.parametrize("ref", ["encoder/embedding", "embedding"])
 def test_by_path_and_by_bare_name(ref):
-    """A bare name may stand for a layer deeper inside."""
+    """A bare name may refer to a layer deeper inside."""
     net = tiny.nested("sgd")
-    assert find_layers(net, [ref]) == [net.get_layer("encoder").get_layer("embedding")]
+    assert match_layers(net, [ref]) == [net.get_layer("encoder").get_layer("embedding")]
 
 
 def test_by_object():
     """A layer object is found wherever it is."""
     net = tiny.nested("sgd")
     layer = net.get_layer("encoder").get_layer("embedding")
-    assert find_layers(net, [layer]) == [layer]
+    assert match_layers(net, [layer]) == [layer]
 
 
 def test_unknown_name_lists_the_names_that_exist():
     """The model, the name and the paths that exist are in the message."""
     expected = r"Model 'tiny' has no layer named 'embeding'\. Its layers: .*encoder, .*encoder/embedding, .*head\."
     with pytest.raises(UnknownLayerError, match=expected):
-        find_layers(tiny.nested("sgd"), ["embeding"])
+        match_layers(tiny.nested("sgd"), ["embeding"])
 
 
 def test_layer_of_another_model():
-    """A layer object that is not in the model is told from the model's own layer of that name."""
+    """A layer object that is not in the model is not confused with the model's own layer of that name."""
     with pytest.raises(UnknownLayerError, match="'embedding' given is not part of model 'tiny', which has another"):
-        find_layers(tiny.model("sgd"), [tiny.embedding()])
+        match_layers(tiny.model("sgd"), [tiny.embedding()])
 
 
 def test_several_layers_of_one_name():
-    """A bare name that two layers bear is refused, with both paths."""
+    """A bare name that two layers have is refused, with both paths."""
     with pytest.raises(UnknownLayerError, match=r"several layers named 'embedding'.*left/embedding.*right/embedding"):
-        find_layers(_two_towers(), ["embedding"])
+        match_layers(_two_towers(), ["embedding"])
 
 
 def test_a_path_tells_layers_of_one_name_apart():
-    """The path finds the one that is meant."""
+    """The path finds the right one."""
     net = _two_towers()
-    assert find_layers(net, ["right/embedding"]) == [net.get_layer("right").get_layer("embedding")]
+    assert match_layers(net, ["right/embedding"]) == [net.get_layer("right").get_layer("embedding")]
 
 
 def test_a_layer_used_twice_is_one_layer():
@@ -105,7 +104,7 @@ def test_a_layer_used_twice_is_one_layer():
     for name in ("left", "right"):
         inner = keras.Input((5,), dtype="int64")
         towers.append(keras.Model(inner, shared(inner), name=name)(ids))
-    assert find_layers(keras.Model(ids, keras.layers.Add()(towers)), ["embedding"]) == [shared]
+    assert match_layers(keras.Model(ids, keras.layers.Add()(towers)), ["embedding"]) == [shared]
 
 
 def _dense(name, *layers):
@@ -156,7 +155,7 @@ def test_a_glob_that_fits_nothing_lists_the_paths():
 
 
 def test_an_exact_name_is_no_glob():
-    """A layer that is called like a glob is meant itself."""
+    """A layer whose name looks like a glob is found by that name."""
     net = _dense("odd", keras.layers.Dense(4, name="block_*"), keras.layers.Dense(4, name="block_1"))
     assert match_layers(net, ["block_*"]) == [net.layers[0]]
 
@@ -169,7 +168,7 @@ def test_several_references_to_one_layer_are_one():
 
 
 def test_a_glob_finds_layers_that_are_not_built_yet():
-    """Whether they will hold weights is not known, so they are taken."""
+    """Whether they will hold weights is unknown, so they are included."""
     net = keras.Sequential([keras.layers.Dense(4, name="first"), keras.layers.Dense(4, name="second")])
     assert match_layers(net, ["*"]) == net.layers
 

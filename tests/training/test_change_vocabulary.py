@@ -64,7 +64,7 @@ def _translated(ids, before, after):
 
 @pytest.mark.parametrize("form", [*FORMS, "LoRA"])
 def test_more_tokens(form):
-    """Texts get the scores that they had, whatever ids their tokens have now; new rows are those of the vectors."""
+    """Texts keep their scores, whatever ids their tokens have now; new rows are those of the vectors."""
     net = _trained(_layer(form))
     scores, table = net.predict(tiny.IDS, verbose=0), net.layers[0].matrix()
     change_vocabulary(net, "embedding", before=BEFORE, after=_after(MORE))
@@ -89,13 +89,13 @@ def test_fewer_tokens(form):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_training_goes_on_as_if_nothing_had_happened(name):
-    """Under every optimizer, a model with other ids and more rows trains the rows it had as the one that was let alone."""
+    """Under every optimizer, a model with other ids and more rows trains its old rows like one that was not changed."""
     nets = [_trained(_layer("whole"), OPTIMIZERS[name](), run_eagerly=True) for _ in range(2)]
     change_vocabulary(nets[1], "embedding", before=BEFORE, after=_after(MORE))
     nets[0].fit(tiny.IDS, tiny.LABELS, epochs=2, batch_size=4, shuffle=False, verbose=0)
     nets[1].fit(_translated(tiny.IDS, BEFORE, MORE), tiny.LABELS, epochs=2, batch_size=4, shuffle=False, verbose=0)
     tables = [net.layers[0].matrix() for net in nets]
-    # Those that look at a table as a whole (norms, factors, orthogonal updates, global clipping) see the new rows too.
+    # Optimizers that use the whole table (norms, factors, orthogonal updates, global clipping) see the new rows too.
     whole = any(word in name for word in ("Adafactor", "Muon", "Lamb"))
     same = tables[1][_translated(np.arange(10), BEFORE, MORE)]
     np.testing.assert_allclose(same, tables[0], atol=0.05 if whole else 1e-6)
@@ -121,7 +121,7 @@ def test_slots_of_rows_follow_their_tokens():
 
 
 def test_new_tokens_without_a_vector_train():
-    """In a table of which some rows train they join these; a token that the vectors have stands still."""
+    """In a table of which some rows train, they train too; a token that the vectors have is frozen."""
     net = _trained(_layer("rows"), optimizers.Adam(0.05))
     found = np.arange(12) != 2
     change_vocabulary(net, "embedding", before=BEFORE, after=_after(MORE, found))
@@ -134,7 +134,7 @@ def test_new_tokens_without_a_vector_train():
 
 
 def test_a_model_that_is_not_compiled():
-    """It has no optimizer; its answers follow."""
+    """It has no optimizer; its answers stay the same."""
     layer = _layer("whole")
     net = keras.Sequential([keras.Input((None,), dtype="int64"), layer, keras.layers.GlobalAveragePooling1D()])
     answers = net.predict(tiny.IDS, verbose=0)
@@ -188,7 +188,7 @@ _NO_PADDING = AlignedMatrix(np.ones((2, 4)), Vocabulary(["a", "[UNK]"], padding_
     ],
 )
 def test_arguments_are_checked(arguments, message):
-    """What does not fit the layer changes nothing."""
+    """Arguments that don't match the layer are refused, and nothing is changed."""
     net = _trained(_layer("whole"))
     given = {"layer": "embedding", "before": BEFORE, "after": _after(MORE)} | arguments
     with pytest.raises(ArgumentError, match=message):
@@ -208,7 +208,7 @@ def test_unknown_layers_and_quantized_tables():
 
 @pytest.mark.parametrize("form", ["whole", "frozen", "rows", "int8", "LoRA"])
 def test_a_frozen_layer_can_be_thawed_afterwards(form):
-    """By a schedule that was made before, in a fit that goes on."""
+    """By a schedule that was made before, in a fit that continues."""
     net, schedule = _trained(_layer(form), optimizers.Adam(0.05)), unfreeze_at(1, "embedding")
     with pytest.warns(EmbkerasWarning, match="ends before epoch 1"):
         tiny.fit(net, epochs=1, callbacks=[schedule])
@@ -219,7 +219,7 @@ def test_a_frozen_layer_can_be_thawed_afterwards(form):
 
 
 def test_patience_that_goes_on_is_refused():
-    """The best weights that it would restore have another shape; a new schedule begins anew."""
+    """The best weights that it would restore have another shape; a new schedule starts again."""
     schedules = [TrainabilitySchedule(Phase(0, patience=3), monitor="loss", mode="max") for _ in range(2)]
     net = _trained(_layer("whole"))
     tiny.fit(net, epochs=1, callbacks=[schedules[0]])
@@ -264,7 +264,7 @@ def test_slots_go_over_in_blocks(monkeypatch):
 
 
 def test_an_optimizer_of_several():
-    """The one that has the table goes on where it was."""
+    """The one that has the table continues where it was."""
     several = [
         optimizers.MultiOptimizer(
             optimizers.OptimizerMap(optimizers.SGD(0.1, momentum=0.9), {"embedding/.*": optimizers.Adam(0.01)})
@@ -301,7 +301,7 @@ def test_weights_go_into_a_clone(form):
 
 @pytest.mark.parametrize("combine", ["concat", "attention"])
 def test_a_combination_as_a_whole(combine, tmp_path):
-    """All of its tables change, and the map of who has which word; texts keep their scores, training goes on."""
+    """All of its tables change, and the map of which source has which word; texts keep their scores, training continues."""
     aligned = AlignedMatrix(tiny.TABLE, BEFORE)
     layers = [build_embedding(aligned, name="static"), build_embedding(aligned, trainable=True, name="tuned")]
     found = [np.arange(10) != 4, np.arange(10) != 5]

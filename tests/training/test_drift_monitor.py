@@ -1,4 +1,4 @@
-"""DriftMonitor: drift measured as training goes."""
+"""DriftMonitor: drift measured during training."""
 
 import keras
 import numpy as np
@@ -39,7 +39,7 @@ def test_drift_monitor_against_drift_report():
 
 
 def test_drift_of_a_frozen_table_is_zero():
-    """No row moved, and the means over none are 0 and not NaN."""
+    """No row moved, and the means are 0 and not NaN."""
     monitor = DriftMonitor("embedding")
     tiny.fit(tiny.model("sgd"), epochs=1, callbacks=[monitor])
     assert monitor.table.to_numpy().tolist() == [[0, 0, 0, 0, 0]]
@@ -62,7 +62,7 @@ def test_drift_over_two_fits_is_measured_from_the_first():
 
 
 def test_drift_of_a_stock_embedding():
-    """A keras Embedding has no matrix() and is read all the same."""
+    """A keras Embedding has no matrix(), but can be read too."""
     keras.utils.set_random_seed(0)
     net = _stock(keras.Input((5,), dtype="int64"))
     monitor = DriftMonitor("words")
@@ -120,7 +120,7 @@ def test_monitor_starts_anew_on_another_model():
 
 
 def test_monitor_goes_on_from_a_state():
-    """Rows measured before come back; what is measured after is held against this script's own beginning."""
+    """Earlier measurements come back; later ones compare with this script's own beginning."""
     first, second = DriftMonitor("embedding"), DriftMonitor("embedding")
     tiny.fit(tiny.model("sgd", trainable=True), epochs=2, callbacks=[first])
     restore = keras.callbacks.LambdaCallback(
@@ -133,7 +133,7 @@ def test_monitor_goes_on_from_a_state():
 
 
 def test_monitor_of_another_table_says_so():
-    """Drift from two beginnings in one table of figures would mislead."""
+    """Drift from two different beginnings in one table would mislead."""
     first, second = DriftMonitor("embedding"), DriftMonitor("embedding")
     tiny.fit(tiny.model("sgd", trainable=True), epochs=1, callbacks=[first])
     net = tiny.model("sgd")
@@ -207,7 +207,7 @@ def test_drift_goes_on_after_a_change_of_the_vocabulary(tokens):
 
 
 def test_drift_follows_several_changes():
-    """There and back again, all rows are those of the beginning."""
+    """After a change and back, all rows are those of the beginning."""
     net, monitor = tiny.model("sgd"), DriftMonitor("embedding")
     tiny.fit(net, epochs=1, callbacks=[monitor])
     turned = Vocabulary(["", "[UNK]", *(f"w{place}" for place in range(9, 1, -1))])

@@ -22,7 +22,7 @@ def test_two_replicas_equal_one(name, measured):
 
 
 def test_every_run_of_the_script_is_looked_at(measured):
-    """A run that is added there has to be named here."""
+    """A run that is added there must be named here."""
     assert sorted(measured["runs"]) == sorted(RUNS)
 
 
@@ -34,5 +34,5 @@ def test_accumulated_gradients_are_refused(measured):
 
 @pytest.mark.stock_keras
 def test_stock_keras_cannot_accumulate_gradients_on_several_replicas(measured):
-    """Its train step fails, without any schedule."""
+    """Its train step fails without any schedule."""
     assert measured["stock"][0] == "RuntimeError"

@@ -19,11 +19,11 @@ from embkeras.training.schedule.phases import Phase
 
 # layer -> (the user's flag, the flag that a schedule wrote last). It outlives a schedule, so that another one for the same
 # model doesn't take what the first one froze for the user's wish.
-_NOTED: WeakKeyDictionary = WeakKeyDictionary()
+_NOTED: WeakKeyDictionary[keras.layers.Layer, tuple[bool, bool]] = WeakKeyDictionary()
 # model -> its own weights outside every layer (of subclassed models), each with the user's flag
-_OWN: WeakKeyDictionary = WeakKeyDictionary()
+_OWN: WeakKeyDictionary[keras.Model, dict[int, tuple[keras.Variable, bool]]] = WeakKeyDictionary()
 # layer -> its variables that TrainVariables froze one by one
-_HELD: WeakKeyDictionary = WeakKeyDictionary()
+_HELD: WeakKeyDictionary[keras.layers.Layer, list[keras.Variable]] = WeakKeyDictionary()
 
 
 class Flags:
@@ -58,8 +58,10 @@ class Flags:
         self._release()
         chosen = self._chosen(phase)
         wanted = self._wanted(phase)
-        holders = {id(p.layer): p.layer for p in self._tree if chosen & {id(w) for w in own_weights(p.layer)}}
-        partial = {key: layer for key, layer in holders.items() if not wanted.get(key)}
+        partial = {}  # layers of which only some variables train
+        for place in self._tree if chosen else ():
+            if not wanted.get(id(place.layer)) and any(id(w) in chosen for w in own_weights(place.layer)):
+                partial[id(place.layer)] = place.layer
         self._write(wanted | dict.fromkeys(partial, True))
         for layer in partial.values():
             _HELD[layer] = [w for w in own_weights(layer) if w.trainable and id(w) not in chosen]

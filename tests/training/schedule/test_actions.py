@@ -89,7 +89,7 @@ def test_arguments_are_checked(make, received):
 
 
 def test_only_some_variables_train():
-    """The biases and the whole head, then everything as before, and the weights that don't train keep their bits."""
+    """First only the biases train, and other weights keep their bits; then everything trains again."""
     net, kept, tables = tiny.model(optimizers.Adam(0.05), trainable=True), _Kept(), tiny.Tables()
     kernel = np.array(net.get_layer("head").kernel)
     phases = [Phase(0, TrainVariables("**/bias")), Phase(2)]
@@ -111,7 +111,7 @@ def test_variables_beside_whole_layers():
 
 
 def test_looking_ahead_leaves_variables_as_they_were():
-    """A phase of single variables that comes later does not reach into the first one."""
+    """Checking a later phase of single variables does not change the first phase."""
     net, kept = tiny.model("sgd"), _Kept()
     phases = [Phase(0, freeze="embedding"), Phase(1, TrainVariables("head/bias")), Phase(2, freeze="embedding")]
     tiny.fit(net, epochs=3, callbacks=[TrainabilitySchedule(phases), kept])
@@ -162,7 +162,7 @@ def _rows(mask=FREQUENT):
 
 
 def test_rows_in_a_phase():
-    """They join when the phase begins, also sooner by patience, and train on in later phases."""
+    """They join when the phase begins, sooner if patience runs out, and keep training in later phases."""
     phases = [Phase(0, freeze="embedding", patience=1), Phase(9, _rows(), patience=1), Phase(20)]
     net, tables = _model(optimizers.Adam(0.05)), tiny.Tables()
     schedule = TrainabilitySchedule(phases, monitor="loss", mode="max")  # the loss falls: each phase has two epochs

@@ -1,4 +1,4 @@
-"""Keras' own callbacks beside a schedule, before and behind it: their work is done, and the weights are right."""
+"""Keras' own callbacks before and after a schedule in the list: they still work, and the weights are right."""
 
 import csv
 
@@ -55,7 +55,7 @@ def test_learning_rate_scheduler(first):
 
 @_ORDERS
 def test_model_checkpoint(first, tmp_path):
-    """The file of each epoch holds that epoch's weights, and goes on as the run did."""
+    """The file of each epoch has that epoch's weights, and training continues from it as the run did."""
     net, _ = _fit(callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras"), first)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.keras", "2.keras", "3.keras", "4.keras"]
     saved = keras.saving.load_model(tmp_path / "3.keras")
@@ -65,7 +65,7 @@ def test_model_checkpoint(first, tmp_path):
 
 @_ORDERS
 def test_early_stopping(first):
-    """It stops at its epoch and brings its best weights back, of frozen and thawed layers."""
+    """It stops at its epoch and restores its best weights, in frozen and unfrozen layers."""
     kept = tiny.Tables()
 
     class Both(callbacks.EarlyStopping):
@@ -83,7 +83,7 @@ def test_early_stopping(first):
 
 @_ORDERS
 def test_tensorboard(first, tmp_path):
-    """Its steps go on across the rebuilt optimizer."""
+    """Its steps keep counting after the optimizer is rebuilt."""
     pytest.importorskip("tensorboard", reason="Keras' TensorBoard callback writes with the tensorboard package")
     net, _ = _fit(callbacks.TensorBoard(tmp_path, write_graph=False), first)
     steps = set()
@@ -95,7 +95,7 @@ def test_tensorboard(first, tmp_path):
 
 @_ORDERS
 def test_csv_logger(first, tmp_path):
-    """One line an epoch; behind the schedule it has the phase as well."""
+    """One line for each epoch; after the schedule in the list, it has the phase too."""
     _fit(callbacks.CSVLogger(tmp_path / "log.csv"), first)
     rows = list(csv.DictReader((tmp_path / "log.csv").open()))
     assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
@@ -104,7 +104,7 @@ def test_csv_logger(first, tmp_path):
 
 @_ORDERS
 def test_swap_ema_weights(first):
-    """It finds an average of each variable that trains, also after the table has joined."""
+    """It finds an average of each variable that trains, including the table once it has joined."""
 
     def make():
         return optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)

@@ -34,7 +34,7 @@ class _Flags(keras.callbacks.Callback):
 
 
 def _blocks():
-    """Embedding, and a block of a Dense that trains and a BatchNormalization that its author froze."""
+    """Embedding, and a block of a Dense that trains and a BatchNormalization that the user froze."""
     keras.utils.set_random_seed(0)
     norm = keras.layers.BatchNormalization(name="norm", trainable=False)
     block = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="dense"), norm], name="block")
@@ -67,7 +67,7 @@ def test_unfreeze_at_needs_layers():
 
 
 def test_unfreeze_at_takes_names_or_layers():
-    """None is no layer."""
+    """None does not name a layer."""
     with pytest.raises(ScheduleError, match=r"unfreeze_at .*Received: None"):
         unfreeze_at(2, None)
 
@@ -111,7 +111,7 @@ def test_apply_needs_a_compiled_model():
     ids=["function", "multi"],
 )
 def test_a_rate_that_cannot_be_set_is_refused_when_training_begins(make, reason):
-    """Not at epoch 3, when hours have gone."""
+    """Not at epoch 3, hours later."""
     net = tiny.model(make())
     with pytest.raises(ScheduleError, match=f"sets the learning rate, which {reason}"):
         tiny.fit(net, callbacks=[unfreeze_at(3, "embedding", learning_rate=0.01)])
@@ -126,7 +126,7 @@ def test_learning_rate_of_a_loss_scale_optimizer():
 
 
 def test_learning_rate_changes_with_the_phase():
-    """Each phase's rate stands from its epoch on; a phase without one leaves it."""
+    """Each phase's rate is set from its epoch on; a phase without one leaves it as it is."""
     phases = [Phase(0, freeze="embedding"), Phase(1, learning_rate=0.05), Phase(2), Phase(3, learning_rate=0.01)]
     flags = _Flags()
     tiny.fit(tiny.model(optimizers.SGD(0.1)), callbacks=[TrainabilitySchedule(phases), flags])
@@ -145,7 +145,7 @@ def test_learning_rate_of_a_run_that_begins_late(begin, rate):
 
 @pytest.mark.parametrize(("begin", "rate"), [(0, 0.1), (1, 0.05), (2, 0.05), (3, 0.01)])
 def test_a_second_fit_with_the_same_schedule_begins_anew(begin, rate):
-    """Going back to an earlier epoch brings back its flags and its rate, the compiled one before the first."""
+    """Going back to an earlier epoch restores its flags and its rate; before the first rate, the compiled one."""
     phases = [Phase(0, freeze="embedding"), Phase(1, learning_rate=0.05), Phase(2), Phase(3, learning_rate=0.01)]
     net, schedule, flags = tiny.model(optimizers.SGD(0.1)), TrainabilitySchedule(phases), _Flags()
     tiny.fit(net, callbacks=[schedule])
@@ -167,7 +167,7 @@ def test_a_rate_lowered_in_between_stays():
 
 
 def test_phases_freeze_and_thaw():
-    """Layers that a phase freezes stand still, others that the schedule governs train, the rest is left alone."""
+    """Layers that a phase freezes are frozen, others that the schedule governs train, the rest stays as it is."""
     phases = [
         Phase(0, freeze=["embedding", "block"]),
         Phase(1, freeze="embedding"),
@@ -181,7 +181,7 @@ def test_phases_freeze_and_thaw():
 
 
 def test_nothing_happens_before_the_first_phase():
-    """Epochs before the first phase are left as the model came, and have no phase in their logs."""
+    """Before the first phase nothing is changed, and the logs have no phase."""
     flags = _Flags()
     net = tiny.model("sgd", trainable=True)
     history = tiny.fit(net, callbacks=[TrainabilitySchedule([Phase(2, freeze="embedding")]), flags])
@@ -197,7 +197,7 @@ def test_unfreeze_at_zero():
 
 
 def test_unfreeze_at_freezes_a_table_that_came_thawed():
-    """Before the epoch the layer stands still, whatever its flag was."""
+    """Before the epoch the layer is frozen, whatever its flag was."""
     net, tables = tiny.model(optimizers.SGD(0.5), trainable=True), tiny.Tables()
     tiny.fit(net, callbacks=[unfreeze_at(2, "embedding"), tables])
     np.testing.assert_array_equal(tables.kept[1], tiny.TABLE)
@@ -211,8 +211,8 @@ def test_several_layers_thaw_at_once():
     assert flags.training == {0: ["head"], 1: ["dense", "embedding", "head"]}
 
 
-def test_a_child_frozen_by_its_author_stays_frozen():
-    """Thawing a parent sets the flag of every child in Keras; here the normalisation stays as it was."""
+def test_a_child_frozen_by_the_user_stays_frozen():
+    """Unfreezing a parent sets the flag of every child in Keras; here the normalization stays as it was."""
     net, flags = _blocks(), _Flags()
     tiny.fit(net, epochs=2, callbacks=[unfreeze_at(1, "block"), flags])
     assert flags.training == {0: ["head"], 1: ["dense", "head"]}
@@ -222,7 +222,7 @@ def test_a_child_frozen_by_its_author_stays_frozen():
 
 @pytest.mark.stock_keras
 def test_stock_thawing_a_parent_thaws_its_children():
-    """Keras forgets what the author froze inside."""
+    """Keras forgets what the user froze inside."""
     block = _blocks().get_layer("block")
     block.trainable = False
     block.trainable = True
@@ -231,7 +231,7 @@ def test_stock_thawing_a_parent_thaws_its_children():
 
 @pytest.mark.parametrize("order", [["encoder", "encoder/embedding"], ["encoder/embedding", "encoder"]], ids=str)
 def test_parent_and_child_may_both_be_named(order):
-    """A child that is named itself thaws with its parent, in whichever order they are given."""
+    """A child that is named itself is unfrozen with its parent, whichever is given first."""
     net, tables = tiny.nested(optimizers.SGD(0.5)), tiny.Tables("encoder/embedding")
     tiny.fit(net, callbacks=[unfreeze_at(2, order), tables])
     np.testing.assert_array_equal(tables.kept[1], tiny.TABLE)
@@ -250,7 +250,7 @@ def test_a_frozen_model_around_a_thawed_layer_is_refused_when_training_begins():
 
 
 def test_a_frozen_model_in_between_does_not_hold_a_thawed_layer():
-    """Keras asks the outermost model and the variables themselves, so the layer does train."""
+    """Keras looks at the outermost model and the variables themselves, so the layer does train."""
     net, tables = tiny.nested(optimizers.SGD(0.5)), tiny.Tables("encoder/embedding")
     net.get_layer("encoder").trainable = False
     tiny.fit(net, callbacks=[unfreeze_at(2, "encoder/embedding"), tables])
@@ -270,7 +270,7 @@ def test_a_phase_that_freezes_the_parent_of_what_it_trains_is_refused():
 
 
 def test_a_layer_without_weights_is_refused_when_training_begins():
-    """Thawing a pooling layer would be an empty promise."""
+    """Unfreezing a pooling layer would do nothing."""
     net = tiny.model("sgd")
     with pytest.raises(
         ScheduleError, match=r"Layer 'global.*' can't train from epoch 2 on: it has no trainable variables"
@@ -292,7 +292,7 @@ def test_refusing_leaves_the_flags_as_they_were():
 
 
 def test_phase_is_in_the_history():
-    """Counted from 1, one an epoch."""
+    """Counted from 1, one for each epoch."""
     history = tiny.fit(tiny.model("sgd"), callbacks=[unfreeze_at(2, "embedding")])
     assert history.history["phase"] == [1, 1, 2, 2]
 
@@ -322,7 +322,7 @@ def test_announcement_under_a_multi_optimizer(capsys):
 
 
 def test_one_schedule_for_two_models():
-    """A schedule that is used again for another model begins anew."""
+    """A schedule that is used for another model starts again."""
     schedule = unfreeze_at(1, "embedding", learning_rate=0.05)
     for _ in range(2):
         net, flags = tiny.model(optimizers.SGD(0.1)), _Flags()
@@ -339,14 +339,14 @@ def test_apply_needs_an_epoch(epoch):
 
 @pytest.mark.parametrize("epoch", [0, 2])
 def test_unfreeze_in_a_model_that_fit_builds(epoch):
-    """A Sequential without an Input has no variables when training begins; it is unfrozen all the same."""
+    """A Sequential without an Input has no variables when training begins; it is still unfrozen."""
     net, flags = _stock(), _Flags()
     tiny.fit(net, callbacks=[unfreeze_at(epoch, "words"), flags])
     assert flags.training == {each: ["head", "words"] if each >= epoch else ["head"] for each in range(4)}
 
 
 def test_parameters_of_a_model_that_fit_builds(capsys):
-    """They are counted when they are there, and not announced as 0."""
+    """They are counted once they exist, and not announced as 0."""
     schedule = unfreeze_at(1, "words")
     net = _stock()
     net.fit(tiny.IDS, tiny.LABELS, epochs=2, verbose=2, callbacks=[schedule])
@@ -356,14 +356,14 @@ def test_parameters_of_a_model_that_fit_builds(capsys):
 
 
 def test_phase_beyond_the_last_epoch_warns():
-    """An unfreezing that this fit cannot reach is said when it begins."""
+    """A phase that this fit can't reach is reported when it begins."""
     net = tiny.model("sgd")
     with pytest.warns(EmbkerasWarning, match=r"ends before epoch 3 .* begins at epoch 3 is not reached"):
         tiny.fit(net, epochs=3, callbacks=[unfreeze_at(3, "embedding")])
 
 
 def test_schedule_on_a_recompiled_model_takes_the_new_rate():
-    """The rate that stood in another optimizer is not written into this one."""
+    """The rate of the previous optimizer is not written into the new one."""
     schedule = unfreeze_at(1, "embedding", learning_rate=1e-4)
     net = tiny.model(optimizers.SGD(1e-3))
     tiny.fit(net, epochs=2, callbacks=[schedule])
@@ -407,7 +407,7 @@ def test_gradual_unfreeze():
 
 
 def test_gradual_unfreeze_from_the_first_epoch():
-    """The top group trains at once, at the rate that stands; groups may be globs and layers."""
+    """The top group trains at once, at the current rate; groups may be globs and layers."""
     flags, net = _Flags(), _deep()
     tiny.fit(net, epochs=2, callbacks=[gradual_unfreeze(["emb*", net.get_layer("top")], start=0, decay=2), flags])
     assert flags.training == {0: ["head", "low", "top"], 1: ["embedding", "head", "low", "top"]}
@@ -415,7 +415,7 @@ def test_gradual_unfreeze_from_the_first_epoch():
 
 
 def test_gradual_unfreeze_of_one_group():
-    """One name is one group; it is no string of letters."""
+    """One name is one group, and not a sequence of letters."""
     assert gradual_unfreeze("embedding", start=0).also == ("embedding",)
 
 
@@ -426,7 +426,7 @@ def test_gradual_unfreeze_needs_groups():
 
 
 def test_history():
-    """One row a phase that ran, with what it began with and why it ended."""
+    """One row for each phase that ran, with what it began with and why it ended."""
     net = tiny.model(optimizers.SGD(0.1))
     schedule = unfreeze_at(3, "embedding", learning_rate=0.05)
     tiny.fit(net, callbacks=[schedule])
@@ -439,7 +439,7 @@ def test_history():
 
 
 def test_history_under_a_multi_optimizer():
-    """Several rates are no one rate."""
+    """An optimizer with several rates has no single one to show."""
     net = tiny.model(optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(0.1))))
     schedule = unfreeze_at(2, "embedding")
     tiny.fit(net, callbacks=[schedule])
@@ -456,7 +456,7 @@ def test_history_of_a_custom_loop():
 
 @pytest.mark.filterwarnings("ignore:This fit ends before")
 def test_a_second_fit_that_goes_on_keeps_the_history():
-    """Where initial_epoch is the epoch after the last one; from another epoch the table begins anew."""
+    """If initial_epoch is the next epoch; from another epoch the table starts again."""
     net, schedule = tiny.model("sgd"), unfreeze_at(3, "embedding")
     tiny.fit(net, epochs=2, callbacks=[schedule])
     tiny.fit(net, epochs=4, initial_epoch=2, callbacks=[schedule])
@@ -475,7 +475,7 @@ class _Score(keras.callbacks.Callback):
         self.last = last
 
     def on_epoch_end(self, epoch, logs=None):
-        """Behind which the schedule stands."""
+        """The schedule comes after this callback."""
         logs["score"] = self.VALUES[epoch]
         self.model.stop_training = epoch == self.last
 
@@ -499,7 +499,7 @@ def _patient_run(last=99):
 @pytest.mark.parametrize("last", [0, 2, 3, 4, 6, 7, 8])
 @pytest.mark.parametrize("order", ["before", "behind"])
 def test_restore_goes_on_as_one_run(last, order):
-    """In any epoch, before or behind the schedule's own on_train_begin: flags, slots, kind of rate, best and wait."""
+    """In any epoch, before or after the schedule's own on_train_begin: flags, slots, kind of rate, best and wait."""
     whole, expected = _patient_run()
     first, schedule = _patient_run(last)
     state = schedule.state()
@@ -521,7 +521,7 @@ def test_restore_goes_on_as_one_run(last, order):
 
 
 def test_state_says_that_patience_has_stopped_the_training():
-    """Going on would train too long."""
+    """Continuing would train too long."""
     assert [_patient_run()[1].state()["stopped"], _patient_run(3)[1].state()["stopped"]] == [True, False]
 
 
@@ -536,7 +536,7 @@ def test_what_was_restored_is_for_one_fit():
 
 
 def test_state_before_training_can_be_restored():
-    """Nothing has begun, nor has anything after restoring."""
+    """No phase has begun, before and after restoring."""
     net, schedule = tiny.model("sgd"), unfreeze_at(2, "embedding")
     schedule.restore(net, unfreeze_at(2, "embedding").state())
     history = tiny.fit(net, callbacks=[schedule])
@@ -551,14 +551,14 @@ def test_state_of_other_phases_is_refused():
 
 
 def test_train_in_a_phase_is_announced(capsys):
-    """Everything else stands, whatever it is called."""
+    """Everything else is frozen, whatever its name."""
     net = tiny.model(optimizers.SGD(0.1))
     net.fit(tiny.IDS, tiny.LABELS, verbose=2, callbacks=[TrainabilitySchedule(Phase(0, train="embedding"))])
     assert "frozen: everything else; unfrozen: embedding; 40 trainable parameters" in capsys.readouterr().out
 
 
 def test_a_shared_embedding():
-    """One table for two inputs: it stands still, then moves by the gradients of both."""
+    """One table for two inputs: it is frozen, then moved by the gradients of both."""
     keras.utils.set_random_seed(0)
     shared, inputs = tiny.embedding(), [keras.Input((5,), dtype="int64") for _ in range(2)]
     means = [keras.layers.GlobalAveragePooling1D()(shared(ids)) for ids in inputs]
@@ -595,12 +595,12 @@ def test_a_subclassed_model_with_train():
 
 
 def test_accumulated_gradients_on_one_replica_are_fine():
-    """Keras does that."""
+    """Keras supports that."""
     _check_distribution(tiny.model(optimizers.SGD(0.1, gradient_accumulation_steps=2)))
 
 
 def test_a_phase_that_is_not_reached_warns():
-    """With the first one that is not."""
+    """The first one that is not reached is named."""
     with pytest.warns(EmbkerasWarning, match="phase that begins at epoch 4 is not reached"):
         _warn_of_unreached_phases([Phase(0), Phase(4), Phase(9)], {"epochs": 4})
 
@@ -611,5 +611,5 @@ def test_a_phase_that_patience_may_begin_sooner_does_not_warn():
 
 
 def test_an_unknown_number_of_epochs_does_not_warn():
-    """Outside fit."""
+    """Outside fit it is unknown."""
     _warn_of_unreached_phases([Phase(0), Phase(4)], {})

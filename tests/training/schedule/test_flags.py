@@ -1,4 +1,4 @@
-"""Which layers train: freeze, train, children, authors, shared layers."""
+"""Which layers train: freeze, train, children, the user's flags, shared layers."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ def _dense(name, **arguments):
 
 
 def _encoder():
-    """encoder/(low, block/(inner, norm, top)), head: the author froze `norm` and `fixed`."""
+    """encoder/(low, block/(inner, norm, top)), head: the user froze `norm` and `fixed`."""
     norm = keras.layers.BatchNormalization(name="norm", trainable=False)
     block = keras.Sequential([keras.Input((4,)), _dense("inner"), norm, _dense("top")], name="block")
     encoder = keras.Sequential([keras.Input((4,)), _dense("low"), block], name="encoder")
@@ -42,7 +42,7 @@ def _each(net, *phases, also=()):
 
 
 def test_layers_no_phase_names_are_never_written():
-    """Not even with the flag that they have."""
+    """Not even with the flag that they already have."""
     written = []
 
     class Noted(keras.layers.Dense):
@@ -62,13 +62,13 @@ def test_layers_no_phase_names_are_never_written():
 
 
 def test_train_means_only_these():
-    """Layers that no phase names stand still too, and go back to what their author set in phases without `train`."""
+    """Layers that no phase names are frozen too, and get the user's flag back in phases without `train`."""
     phases = [Phase(0, train="head"), Phase(1, train=["low", "head"]), Phase(2)]
     assert _each(_encoder(), *phases) == [["head"], ["head", "low"], ["head", "inner", "low", "top"]]
 
 
 def test_train_a_child_of_a_layer_that_is_governed_too():
-    """The parent that another phase freezes stands still around it."""
+    """The parent that another phase freezes stays frozen around it."""
     phases = [Phase(0, freeze="encoder"), Phase(1, train="encoder/low"), Phase(2, freeze="encoder"), Phase(3)]
     all_but_held = ["head", "inner", "low", "top"]
     assert _each(_encoder(), *phases) == [["head"], ["low"], ["head"], all_but_held]
@@ -84,13 +84,13 @@ def test_train_a_parent_and_freeze_a_child_elsewhere():
 
 
 def test_a_child_that_freeze_names_stays_frozen_inside_a_thawed_parent():
-    """Keras would thaw it with the parent."""
+    """Keras would unfreeze it with the parent."""
     phases = [Phase(0, freeze="encoder"), Phase(1, freeze="encoder/block/inner"), Phase(2)]
     assert _each(_encoder(), *phases) == [["head"], ["head", "low", "top"], ["head", "inner", "low", "top"]]
 
 
-def test_what_the_author_froze_stays_frozen():
-    """Inside a governed layer and outside of all."""
+def test_what_the_user_froze_stays_frozen():
+    """Inside a governed layer and outside of all of them."""
     assert _each(_encoder(), Phase(0, train="encoder"), Phase(1)) == [
         ["inner", "low", "top"],
         ["head", "inner", "low", "top"],
@@ -98,21 +98,21 @@ def test_what_the_author_froze_stays_frozen():
 
 
 @pytest.mark.parametrize("name", ["norm", "fixed"])
-def test_what_the_author_froze_trains_if_it_is_named(name):
+def test_what_the_user_froze_trains_if_it_is_named(name):
     """With `also`, in a phase that does not freeze it."""
     (before, after) = _each(_encoder(), Phase(0, freeze=[name, "encoder"]), Phase(1), also=(name,))
     assert name not in before and name in after
 
 
-def test_another_schedule_still_knows_the_author():
-    """What the first one left frozen is not taken for the author's wish; `norm` and `fixed` are."""
+def test_another_schedule_still_knows_the_users_flags():
+    """What the first one left frozen is not taken for the user's wish; `norm` and `fixed` are."""
     net = _encoder()
     _each(net, Phase(0, train="head"))
     assert _each(net, Phase(0, train="low"), Phase(1)) == [["low"], ["head", "inner", "low", "top"]]
 
 
-def test_a_flag_set_by_hand_in_between_is_the_authors():
-    """Between two fits the user may change his mind."""
+def test_a_flag_set_by_hand_in_between_is_the_users():
+    """Users may change their mind between two fits."""
     net = _encoder()
     flags, phases = None, (Phase(0, train="head"), Phase(1))
     flags = _flags(net, *phases)
@@ -123,8 +123,8 @@ def test_a_flag_set_by_hand_in_between_is_the_authors():
     assert _training(net) == ["head", "inner", "top"]
 
 
-def test_inside_a_layer_frozen_by_its_author_all_thaws():
-    """Whether he froze the children one by one as well cannot be told."""
+def test_inside_a_layer_frozen_by_the_user_everything_is_unfrozen():
+    """Whether the children were frozen one by one as well is unknown."""
     net = _encoder()
     net.get_layer("encoder").trainable = False
     assert _each(net, Phase(0, freeze="encoder"), Phase(1), also=("encoder",))[1] == [
@@ -137,7 +137,7 @@ def test_inside_a_layer_frozen_by_its_author_all_thaws():
 
 
 def test_try_all_leaves_every_flag_as_it_was():
-    """Also of children whose parent's flag was set."""
+    """Including children whose parent's flag was set."""
     net = _encoder()
     before = [(path, layer.trainable) for path, layer in walk(net)]
     _flags(net, Phase(0, train="top"), Phase(1), Phase(2, freeze="encoder")).try_all()
@@ -167,7 +167,7 @@ class _Own(keras.Model):
 
 
 def test_train_reaches_weights_outside_every_layer():
-    """They stand still with everything else, and train again afterwards, also for another schedule."""
+    """They are frozen with everything else, and train again afterwards, under another schedule too."""
     net = _Own()
     net(np.ones((1, 4), np.float32))
     for _ in range(2):
@@ -192,7 +192,7 @@ def _two_towers():
 
 
 def test_a_layer_that_two_parents_hold():
-    """One parent that freezes it is enough; one parent that is to train is enough."""
+    """One parent that freezes it is enough, and one parent that trains it is enough."""
     phases = [Phase(0, freeze="left"), Phase(1, train="right"), Phase(2)]
     assert _each(_two_towers(), *phases) == [
         ["right_dense"],
@@ -216,7 +216,7 @@ class _Rows(keras.layers.Layer):
     "phases", [(Phase(0, freeze="part"), Phase(1)), (Phase(0, train="head"), Phase(1, train="part"))]
 )
 def test_a_weight_that_never_trains_stays_so(phases):
-    """Thawing a layer thaws its trainable weights only."""
+    """Unfreezing a layer unfreezes its trainable weights only."""
     net = keras.Sequential([keras.Input((4,)), _Rows(name="part"), _dense("head")])
     flags = _flags(net, *phases)
     for phase in phases:
@@ -226,7 +226,7 @@ def test_a_weight_that_never_trains_stays_so(phases):
 
 
 def test_globs_freeze_and_thaw():
-    """As the names they stand for: a layer that a glob fits is named."""
+    """A layer that a glob matches counts as named."""
     assert _each(_encoder(), Phase(0, freeze="encoder/block/*"), Phase(1, train="*")) == [
         ["fixed", "head", "low"],
         ["fixed", "head", "inner", "low", "norm", "top"],
@@ -248,7 +248,7 @@ def test_own_weights_leave_out_the_layers_inside():
 
 
 def test_weights_that_may_move():
-    """Statistics of a layer that trains may, whatever its variables' flags; those of a frozen layer cannot."""
+    """Statistics of a layer that trains may move, whatever its variables' flags; those of a frozen layer can't."""
     net = _encoder()
     _flags(net, Phase(0, train="block"), also=("norm",)).apply(Phase(0, train="block"))
     assert sorted({weight.path.split("/")[-2] for weight in weights_that_may_move(net)}) == ["inner", "norm", "top"]

@@ -43,13 +43,13 @@ def _graphs(optimizer, phases):
 
 @pytest.mark.parametrize("make", [lambda: optimizers.SGD(0.1), lambda: RowWiseAdam(0.01)], ids=["SGD", "row-wise"])
 def test_no_gradient_is_computed_for_a_frozen_table(make):
-    """The step has no operation that scatters rows while the table stands, has them while it moves, and loses them."""
+    """The step scatters rows only while the table trains."""
     graph = _graphs(make(), [Phase(0, freeze="embedding"), Phase(1), Phase(2, freeze="embedding")])
     assert graph.writes[0] == 0 and graph.writes[1] > 0 and graph.writes[2] == 0
 
 
 def test_no_dense_gradient_either():
-    """Adam makes the gradient dense: nothing of it is in the frozen step."""
+    """Adam makes the gradient dense; the frozen step contains none of it."""
     graph = _graphs(optimizers.Adam(0.01), [Phase(0, freeze="embedding"), Phase(2)])
     joined = graph.kinds[2] - graph.kinds[0]
     assert joined & {"UnsortedSegmentSum", "ResourceScatterAdd", "ResourceScatterSub", "TensorScatterAdd", "Unique"}
@@ -68,14 +68,14 @@ def test_no_dense_gradient_either():
     ids=["Adam", "EMA", "accumulation", "loss scale", "row-wise"],
 )
 def test_a_frozen_table_has_no_slots_from_the_first_step_on(make):
-    """Also where the layer came thawed: the optimizer is built after the first phase has set the flags."""
+    """Even if the layer was trainable: the optimizer is built after the first phase has set the flags."""
     net = tiny.model(make(), trainable=True)
     tiny.fit(net, epochs=1, callbacks=[unfreeze_at(2, "embedding")])
     assert (10, 4) not in [tuple(variable.shape) for variable in net.optimizer.variables]
 
 
 def test_only_the_embedding_trains():
-    """To spare memory: nothing else has slots, and nothing else moves."""
+    """Nothing else has slots, which saves memory, and nothing else moves."""
     net, tables = tiny.model(optimizers.Adam(0.01)), tiny.Tables()
     head = [np.array(weight) for weight in net.get_layer("head").weights]
     tiny.fit(net, callbacks=[TrainabilitySchedule([Phase(0, train="embedding")]), tables])
@@ -86,7 +86,7 @@ def test_only_the_embedding_trains():
 
 
 def test_freeze_unfreeze_refreeze():
-    """Still, moving, still, moving: to the bit."""
+    """Frozen, training, frozen, training: a frozen table keeps its bits."""
     phases = [Phase(0, freeze="embedding"), Phase(1), Phase(3, freeze="embedding"), Phase(5)]
     net, tables = tiny.model(optimizers.AdamW(0.01)), tiny.Tables()
     tiny.fit(net, epochs=6, callbacks=[TrainabilitySchedule(phases), tables])
@@ -97,7 +97,7 @@ def test_freeze_unfreeze_refreeze():
 
 
 def test_a_flag_set_by_hand_between_two_fits_does_not_move_a_frozen_table():
-    """The step that Keras had traced for the thawed table is not used again."""
+    """The step that Keras traced for the unfrozen table is not used again."""
     net = tiny.model(optimizers.SGD(0.5), trainable=True)
     tiny.fit(net, epochs=1)
     net.get_layer("embedding").trainable = False

@@ -19,27 +19,27 @@ from embkeras.training.schedule.phases import (
 
 @pytest.mark.parametrize("start", [-1, True, 1.0, "1", None])
 def test_start_must_be_an_epoch(start):
-    """A negative number, a bool, a float or a text is no epoch."""
+    """A negative number, a bool, a float or a string is not an epoch."""
     with pytest.raises(ScheduleError, match=rf"start must be an integer >= 0\. Received: {start!r}"):
         Phase(start)
 
 
 def test_check_epoch_names_its_argument():
-    """The caller's word for the epoch is in the message."""
+    """The name of the argument is in the message."""
     with pytest.raises(ScheduleError, match=r"resume_at must be .* Received: 2\.5"):
         check_epoch(2.5, "resume_at")
 
 
 @pytest.mark.parametrize("rate", [0, -0.1, float("inf"), float("nan"), "0.1", True])
 def test_learning_rate_must_be_positive(rate):
-    """No rate, a negative or boundless one, and what is no number."""
+    """Zero, negative and infinite rates, and what is not a number."""
     with pytest.raises(ScheduleError, match=rf"learning_rate must be .*Received: {rate!r}"):
         Phase(0, learning_rate=rate)
 
 
 @pytest.mark.parametrize("rate", [1, 0.1, np.float64(0.1), np.float32(0.1)])
 def test_learning_rate_of_any_real_type(rate):
-    """Python's numbers and NumPy's scalars."""
+    """Python's numbers and NumPy's."""
     assert Phase(0, learning_rate=rate).rate.learning_rate == rate
 
 
@@ -77,31 +77,31 @@ def test_phases_begin_one_after_the_other(starts):
 
 @pytest.mark.parametrize(("epoch", "index"), [(0, None), (1, 0), (3, 0), (4, 1), (99, 1)])
 def test_phase_of_an_epoch(epoch, index):
-    """None before the first; the last has no end."""
+    """No phase before the first; the last has no end."""
     assert phase_at([Phase(1), Phase(4)], epoch) == index
 
 
 def test_train_needs_layers():
-    """A phase in which nothing trains would train nothing."""
+    """An empty list would train nothing."""
     with pytest.raises(ScheduleError, match=r"train needs at least one layer\. Received: \[\]"):
         Phase(0, train=[])
 
 
 def test_learning_rate_may_be_a_schedule():
-    """Keras' own, or one's own."""
+    """One of Keras or your own."""
     rate = keras.optimizers.schedules.CosineDecay(0.1, 10)
     assert Phase(0, learning_rate=rate).rate.learning_rate is rate
 
 
 @pytest.mark.parametrize("factor", [0, -1, float("nan"), "2", True])
 def test_rate_factor_must_be_positive(factor):
-    """As a rate."""
+    """Like a rate."""
     with pytest.raises(ScheduleError, match=rf"factor must be .*Received: {factor!r}"):
         Phase(0, rate_factor=factor)
 
 
 def test_learning_rate_and_rate_factor_exclude_each_other():
-    """A phase says one of the two."""
+    """A phase takes one of the two."""
     with pytest.raises(ScheduleError, match=r"Received: Rate\(learning_rate=0.1, factor=0.5\)"):
         Phase(2, learning_rate=0.1, rate_factor=0.5)
 
@@ -124,19 +124,19 @@ def test_groups(given, groups):
 
 @pytest.mark.parametrize("given", [[], ["a", []], [()]])
 def test_groups_are_not_empty(given):
-    """A group of nothing would be a phase of nothing."""
+    """An empty group would be an empty phase."""
     with pytest.raises(ScheduleError, match="groups needs groups of at least one layer"):
         as_groups(given, "groups")
 
 
 def test_groups_hold_layers():
-    """A number is none."""
+    """A number is not a group."""
     with pytest.raises(ScheduleError, match=r"groups .*Received: 3"):
         as_groups(3, "groups")
 
 
 def test_top_down_phases():
-    """All frozen, then the last group, then the one before it; each thaw divides the rate."""
+    """All frozen, then the last group trains, then the previous one; the rate is divided each time."""
     phases = top_down_phases([("a",), ("b", "c"), ("d",)], 2, 3, 2.0)
     assert [(phase.start, phase.freeze, phase.rate and phase.rate.factor) for phase in phases] == [
         (0, ("a", "b", "c", "d"), None),
@@ -147,7 +147,7 @@ def test_top_down_phases():
 
 
 def test_top_down_from_the_first_epoch():
-    """The top group trains from epoch 0 on at the rate that stands."""
+    """The top group trains from epoch 0 on at the current rate."""
     phases = top_down_phases([("a",), ("b",)], 0, 1, 2.0)
     assert [(phase.start, phase.freeze, phase.rate and phase.rate.factor) for phase in phases] == [
         (0, ("a",), None),
@@ -156,7 +156,7 @@ def test_top_down_from_the_first_epoch():
 
 
 def test_decay_of_one_leaves_the_rate():
-    """No factor, so that any optimizer will do."""
+    """No factor, so any optimizer works."""
     assert not any(phase.rate for phase in top_down_phases([("a",), ("b",)], 1, 1, 1))
 
 
@@ -178,14 +178,14 @@ def test_top_down_checks_its_numbers(arguments, message):
 
 
 def test_integers_of_numpy_are_taken_as_such():
-    """The state of a schedule is written as JSON, which knows Python's alone."""
+    """The state of a schedule is written as JSON, which takes Python's numbers only."""
     phase = Phase(np.int64(3), patience=np.int64(2))
     assert json.dumps([phase.start, phase.patience]) == "[3, 2]"
 
 
 @pytest.mark.parametrize("layers", [["a", ["b", "a"]], [["a", "a"]]])
 def test_a_layer_belongs_to_one_group(layers):
-    """It would thaw with the group that is thawed last, and the phase of the other would do nothing."""
+    """It would be unfrozen with the last of its groups, and the phase of the other would do nothing."""
     with pytest.raises(
         ScheduleError, match=r"gradual_unfreeze takes each layer once, in one group\. Received: 'a' twice"
     ):

@@ -24,7 +24,7 @@ class _Say(keras.callbacks.Callback):
         self.values, self.weights = values, {}
 
     def on_epoch_end(self, epoch, logs=None):
-        """Before the schedule, which stands behind it in the list."""
+        """Before the schedule, which comes later in the list."""
         logs["score"] = self.values[epoch]
         self.weights[epoch] = self.model.get_weights()
 
@@ -66,7 +66,7 @@ def test_the_best_weights_of_the_phase_come_back():
 
 
 def test_start_is_the_latest_epoch():
-    """A phase that goes on improving ends at the next one's start, with the weights as they stand."""
+    """A phase that keeps improving ends at the next one's start, with the current weights."""
     phases = [Phase(0, freeze="embedding", patience=2), Phase(2, patience=3)]
     net, schedule, weights, _ = _run([5, 6, 3, 4], phases)
     assert schedule.history["ended"].tolist() == ["next phase", "training ended"]
@@ -83,14 +83,14 @@ def test_a_phase_without_patience_waits_for_its_successor():
 
 
 def test_three_phases_by_patience_and_by_start():
-    """After a hand-over, a later phase still begins at its own start at the latest."""
+    """After patience has ended a phase, a later one still begins at its own start at the latest."""
     phases = [Phase(0, patience=1), Phase(4, patience=9), Phase(5, freeze="embedding")]
     _, _, _, history = _run([1, 2, 1, 1, 1, 1, 1], phases)
     assert history.history["phase"] == [1, 1, 2, 2, 2, 3, 3]
 
 
 def test_nan_is_no_improvement():
-    """Neither first nor later; where no epoch gave a number the weights stay as they stand."""
+    """Neither first nor later; if no epoch had a number, the current weights stay."""
     phases = [Phase(0, freeze="embedding", patience=2), Phase(6, patience=2)]
     net, schedule, weights, history = _run([float("nan")] * 3 + [1, float("nan")] + [float("nan")] * 2, phases)
     assert history.history["phase"] == [1, 1, 2, 2, 2, 2]
@@ -114,7 +114,7 @@ def test_min_delta_in_both_modes(sign, mode, change, better):
 
 
 def test_best_weights_leave_out_what_stands_still():
-    """A frozen table is not copied; statistics of a normalisation that trains are."""
+    """A frozen table is not copied; statistics of a normalization that trains are."""
     net = tiny.model("sgd")
     progress = Progress()
     progress.see(1.0, 0, Monitor(mode="min"), net)
@@ -122,7 +122,7 @@ def test_best_weights_leave_out_what_stands_still():
 
 
 def test_batch_normalisation_comes_back_whole():
-    """Its statistics are no trainable weights, and belong to the best epoch all the same."""
+    """Its statistics are not trainable weights, but belong to the best epoch too."""
     keras.utils.set_random_seed(0)
     norm = keras.layers.BatchNormalization(name="norm", momentum=0.5)
     mean = keras.layers.GlobalAveragePooling1D()
@@ -143,7 +143,7 @@ def test_the_best_weights_outlast_the_moving_averages():
 
 
 def test_a_monitor_that_is_missing_is_refused():
-    """When the first epoch ends, with the values that exist, whichever phase has the patience."""
+    """When the first epoch ends, with the values that exist, whichever phase has patience."""
     phases = [Phase(0, freeze="embedding"), Phase(2, patience=1)]
     with pytest.raises(ScheduleError, match=r"'val_loss', .*logs of epoch 0.* Received: loss\."):
         tiny.fit(tiny.model("sgd"), callbacks=[TrainabilitySchedule(phases)])
@@ -154,7 +154,7 @@ def test_without_patience_no_monitor_is_asked_for():
     tiny.fit(tiny.model("sgd"), epochs=1, callbacks=[TrainabilitySchedule(Phase(0))])
 
 
-def test_a_direction_that_cannot_be_told_is_refused():
+def test_a_direction_that_cannot_be_inferred_is_refused():
     """Not guessed from a name."""
     schedule = TrainabilitySchedule(Phase(0, patience=1), monitor="score")
     with pytest.raises(ScheduleError, match=r"'score' should rise or fall.* Received: mode='auto'"):
@@ -182,7 +182,7 @@ def test_the_direction_of_compiled_metrics(metrics, monitor, up):
 
 @pytest.mark.parametrize(("mode", "up"), [("max", True), ("min", False)])
 def test_the_direction_may_be_given(mode, up):
-    """Then no metric is asked."""
+    """Then no metric is looked up."""
     assert Monitor("score", mode).improves(2.0, 1.0, tiny.model("sgd")) is up
 
 
@@ -199,7 +199,7 @@ def test_the_direction_may_be_given(mode, up):
     ids=str,
 )
 def test_the_monitor_is_checked(arguments, message):
-    """Where it is given."""
+    """When the schedule is made."""
     with pytest.raises(ScheduleError, match=message):
         TrainabilitySchedule(Phase(0), **arguments)
 
@@ -246,12 +246,12 @@ def test_early_stopping_beside_it(first):
     ],
 )
 def test_phase_of_an_epoch(index, handed_over, epoch, expected):
-    """The one that runs, the next where patience handed over, and at the latest when a start has come."""
+    """The current one, the next one after patience has run out, and a later one when its start has come."""
     assert Progress(phase=index, handed_over=handed_over).phase_at(epoch, PHASES) == expected
 
 
 def test_before_the_first_start_there_is_none():
-    """Nothing runs yet."""
+    """No phase runs yet."""
     assert Progress().phase_at(1, [Phase(2)]) is None
 
 
@@ -262,7 +262,7 @@ def test_a_table_of_nothing_has_its_columns():
 
 
 def test_rows():
-    """A phase that goes on in another fit keeps its row, and what ended it first stays."""
+    """A phase that continues in another fit keeps its row, and the first reason why it ended stays."""
     progress = Progress()
     progress.begin(0, 0, 15, 0.1)
     progress.end_epoch(0, 15)

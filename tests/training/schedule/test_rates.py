@@ -1,4 +1,4 @@
-"""Learning rates of phases: numbers, schedules from a phase's start, factors; from one kind to the other."""
+"""Learning rates of phases: numbers, schedules from a phase's start, factors, and changes between them."""
 
 import keras
 import numpy as np
@@ -22,7 +22,7 @@ def _decay(rate=0.1):
 
 
 class _Rates(keras.callbacks.Callback):
-    """The rate of the first step of each epoch: put it behind the schedule."""
+    """The rate of the first step of each epoch; comes after the schedule in the list."""
 
     def __init__(self):
         super().__init__()
@@ -67,7 +67,7 @@ def test_rates_of_the_phases(name):
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("begin", [1, 3])
 def test_a_run_that_begins_late_has_the_rates_of_an_unbroken_one(name, begin):
-    """Phases that were left out are counted in; a schedule is as far as it would be."""
+    """Phases that were skipped count, and a schedule is as far as it would be."""
     _, rates = _run(optimizers.SGD(0.2), KINDS[name], initial_epoch=begin)
     expected = dict(enumerate(EXPECTED[name]))
     assert rates == {epoch: pytest.approx(expected[epoch], rel=1e-5) for epoch in range(begin, 4)}
@@ -89,7 +89,7 @@ def test_a_second_fit_begins_the_rates_anew(name, begin):
 
 
 def test_a_second_fit_begins_with_the_number_of_the_phase_that_ran_last():
-    """What other callbacks made of it in the first fit is gone, as it is where the last phase was a later one."""
+    """Changes by other callbacks in the first fit are gone, as they are if the last phase was a later one."""
     net, schedule, rates = (
         tiny.model(optimizers.SGD(0.2)),
         TrainabilitySchedule([Phase(0, learning_rate=0.1)]),
@@ -105,7 +105,7 @@ def test_a_second_fit_begins_with_the_number_of_the_phase_that_ran_last():
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("stop", [2, 3])
 def test_a_keras_file_keeps_the_rate(name, stop, tmp_path):
-    """Saved in any phase, loaded, and gone on with a new schedule: the weights of one run."""
+    """Saved in any phase, loaded, and continued with a new schedule: the weights of one run."""
     whole, _ = _run(optimizers.Adam(0.02), KINDS[name])
     first, _ = _run(optimizers.Adam(0.02), KINDS[name], epochs=stop)
     first.save(tmp_path / "model.keras")
@@ -126,7 +126,7 @@ def test_a_keras_file_keeps_the_rate(name, stop, tmp_path):
     ids=["number", "schedule", "loss scale", "EMA", "accumulation"],
 )
 def test_from_a_schedule_to_a_number_and_back(make):
-    """Every kind of rate after every other, with the weights of a run that was given the rates by hand."""
+    """Every kind of rate after every other, with the weights of a run whose rates were set by hand."""
     rates = [0.05, _decay(), 0.03, _decay(0.2)]
     net = tiny.model(make())
     tiny.fit(
@@ -187,14 +187,14 @@ def test_stock_takes_no_number_in_place_of_a_schedule():
 
 
 def test_a_factor_scales_the_schedule_that_stands():
-    """It goes on counting from its own start."""
+    """It keeps counting from its own start."""
     net, rates = _run(optimizers.SGD(_decay(0.8)), [Phase(0), Phase(1, rate_factor=0.5), Phase(2, rate_factor=0.5)])
     assert list(rates.values()) == pytest.approx([0.8, 0.4 / 8, 0.2 / 64, 0.2 / 512], rel=1e-4)
     assert isinstance(rate_of(net.optimizer), Scaled) and rate_of(net.optimizer).factor == 0.25
 
 
 def test_a_factor_multiplies_what_other_callbacks_left():
-    """The rate that stands, and not the one that the phase before began with."""
+    """The current rate, and not the one that the previous phase began with."""
 
     class Halve(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -207,7 +207,7 @@ def test_a_factor_multiplies_what_other_callbacks_left():
 
 
 def test_a_loaded_factor_is_not_applied_twice(tmp_path):
-    """In mid-phase it stands already."""
+    """In mid-phase the rate contains it already."""
     phases = [Phase(0, freeze="embedding"), Phase(1, rate_factor=0.5)]
     net, _ = _run(optimizers.SGD(0.2), phases)
     net.save(tmp_path / "model.keras")
@@ -217,7 +217,7 @@ def test_a_loaded_factor_is_not_applied_twice(tmp_path):
 
 
 def test_a_loaded_schedule_in_mid_phase_is_kept(tmp_path):
-    """It goes on from where it began, also where patience began it sooner than a new schedule could know."""
+    """It continues from where it began, even if patience began it sooner than a new schedule could know."""
     phases = [Phase(0, freeze="embedding", patience=1), Phase(3, learning_rate=_decay())]
     first = TrainabilitySchedule(phases, monitor="loss", mode="max")  # the loss falls: patience ends with epoch 1
     net, _ = _run(optimizers.SGD(0.2), phases, first)
@@ -231,7 +231,7 @@ def test_a_loaded_schedule_in_mid_phase_is_kept(tmp_path):
 
 
 def test_train_step_is_not_traced_again_for_another_number():
-    """Only a change of kind costs a retrace."""
+    """Only a change between number and schedule is traced again."""
     traced = []
 
     class Count(keras.callbacks.Callback):
@@ -271,21 +271,21 @@ def test_in_every_mode_of_the_train_step(arguments):
 
 
 def test_apply_says_when_a_loop_has_to_trace_again():
-    """After a change of kind too, though the same variables train."""
+    """After a change between number and schedule too, although the same variables train."""
     phases = [Phase(0), Phase(1, learning_rate=0.1), Phase(2, learning_rate=_decay()), Phase(4, learning_rate=0.1)]
     net, schedule = tiny.model(optimizers.SGD(0.2)), TrainabilitySchedule(phases)
     assert [schedule.apply(net, epoch) for epoch in range(6)] == [False, False, True, False, True, False]
 
 
 def test_a_factor_needs_a_rate_that_can_be_set():
-    """As a number does."""
+    """Like a number."""
     net = tiny.model(optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(0.1))))
     with pytest.raises(ScheduleError, match=r"which MultiOptimizer '.*' doesn't let change"):
         tiny.fit(net, callbacks=[TrainabilitySchedule([Phase(0), Phase(2, rate_factor=0.5)])])
 
 
 def test_a_rate_that_is_not_touched_may_be_anything():
-    """Phases without a rate ask nothing of the optimizer."""
+    """Phases without a rate don't touch the optimizer's."""
     net = tiny.model(optimizers.SGD(lambda: 0.1))
     tiny.fit(net, callbacks=[unfreeze_at(2, "embedding")])
     assert Rates(net, [Phase(0)]).first is None

@@ -1,4 +1,4 @@
-"""Rows that join those that train, at an epoch."""
+"""Further rows of a table that train from an epoch on."""
 
 import keras
 import numpy as np
@@ -45,7 +45,7 @@ def test_rows_by_their_counts():
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_they_move_from_the_epoch_on(name):
-    """Before it only the first rows move, then the frequent ones too, and never the rest, under every optimizer."""
+    """Before it only the first rows move, then the frequent ones too, and the rest never, under every optimizer."""
     net, tables = _model(OPTIMIZERS[name](), run_eagerly=True), tiny.Tables()
     tiny.fit(net, callbacks=[_schedule(), tables])
     assert not (tables.kept[1] != tiny.TABLE).any(axis=1)[~FIRST].any()
@@ -57,7 +57,7 @@ def test_they_move_from_the_epoch_on(name):
     "arguments", [{"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 3}], ids=str
 )
 def test_in_every_mode_of_fit(arguments):
-    """The weights are those of a plain fit, though the step is not traced again."""
+    """The weights are those of a plain fit, although the step is not traced again."""
     nets = [_model(RowWiseAdam(0.01), **each) for each in (arguments, {"jit_compile": False})]
     for net in nets:
         tiny.fit(net, callbacks=[_schedule()])
@@ -65,7 +65,7 @@ def test_in_every_mode_of_fit(arguments):
 
 
 def test_equals_a_table_in_which_they_train_from_the_start():
-    """Begun at epoch 0, it is a mask of both; SGD has no state that could differ."""
+    """From epoch 0 on, it equals a mask of both; SGD has no state that could differ."""
     nets = [_model("sgd"), _model("sgd", trainable=FIRST | FREQUENT)]
     tiny.fit(nets[0], callbacks=[_schedule(0)])
     tiny.fit(nets[1])
@@ -94,7 +94,7 @@ def test_the_step_is_traced_once():
 
 
 def test_room_is_made_in_a_model_that_trained_before():
-    """The moments of the rows that train are kept, and the second fit goes on from them."""
+    """The moments of the rows that train are kept, and the second fit continues from them."""
     nets = [_model(optimizers.Adam(0.05)) for _ in range(2)]
     for net in nets:
         tiny.fit(net, epochs=2)
@@ -114,7 +114,7 @@ def test_slots_cost_what_may_train():
 
 
 def test_beside_a_schedule_of_layers():
-    """The layer frozen as a whole, thawed at epoch 1, and the frequent rows from epoch 2 on, in any order."""
+    """The layer frozen as a whole, unfrozen at epoch 1, and the frequent rows from epoch 2 on, in any order."""
     for order in (1, -1):
         net, tables = _model(optimizers.Adam(0.05)), tiny.Tables()
         tiny.fit(net, callbacks=[*[_schedule(), unfreeze_at(1, "embedding")][::order], tables])
@@ -124,7 +124,7 @@ def test_beside_a_schedule_of_layers():
 
 @pytest.mark.parametrize("batches", [2, 5, 8, 11])
 def test_resumed_equals_uninterrupted(tmp_path, batches):
-    """Interrupted before or after the rows joined, the run goes on to the same bits."""
+    """Interrupted before or after the rows joined, the run ends with the same bits."""
 
     def run(folder, step=None):
         net = _model(RowWiseAdam(0.05))
@@ -167,7 +167,7 @@ def test_arguments_are_checked(arguments, message):
 
 
 def test_rows_are_a_mask():
-    """Of some row at least."""
+    """With at least one row."""
     with pytest.raises(
         ScheduleError, match=r"rows must be a bool array with at least one True\. Received: array\(\[1, 2\]\)"
     ):
@@ -192,7 +192,7 @@ AT_THE_VALUE = {  # optimizers with a slot that begins at the value of a variabl
 @pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
 @pytest.mark.parametrize("name", AT_THE_VALUE)
 def test_nothing_pulls_toward_what_stood_in_the_room(name):
-    """Averages and anchors of rows that join begin where the rows stand: one that no batch holds does not move."""
+    """Averages and anchors of rows that join start at their values: a row that is in no batch does not move."""
     net = _model(AT_THE_VALUE[name](), run_eagerly=True)
     tiny.fit(net, callbacks=[_schedule(3)], epochs=5)
     table = net.layers[0].matrix()
@@ -201,7 +201,7 @@ def test_nothing_pulls_toward_what_stood_in_the_room(name):
 
 
 def test_a_layer_that_others_combine():
-    """Found by its path; what it is combined with stays."""
+    """It is found by its path; the layer it is combined with is unchanged."""
     layers = [
         build_embedding(AlignedMatrix(tiny.TABLE, VOCABULARY), trainable=FIRST, name="tuned"),
         build_embedding(AlignedMatrix(tiny.TABLE, VOCABULARY), name="static"),
