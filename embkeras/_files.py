@@ -26,7 +26,7 @@ _REPLACED = "replaced"  # inside the temporary folder: where a folder waits whil
 
 @contextlib.contextmanager
 def written_beside(
-    target: str | os.PathLike, *, sidecars: Sequence[Path] = (), overwrite: bool = True
+    target: str | os.PathLike[str], *, sidecars: Sequence[Path] = (), overwrite: bool = True
 ) -> Iterator[Path]:
     """Yield a temporary path of the same name as `target`; rename it to `target` if the block succeeds, else remove it.
 
@@ -132,7 +132,7 @@ def _as_output_error(target: Path) -> Iterator[None]:
         raise OutputError(f"Cannot write {str(target)!r}: {error.strerror or error}.") from error
 
 
-def check_writable(folder: str | os.PathLike) -> None:
+def check_writable(folder: str | os.PathLike[str]) -> None:
     """Make sure, before long work begins, that its result can be written into `folder`; leaves nothing behind.
 
     Raises:

@@ -1,31 +1,31 @@
-"""What embkeras raises, and what it warns with.
+"""The errors and the warning of embkeras.
 
-Every error is an `EmbkerasError` and also the built-in that fits, so `except ValueError` keeps working in code that
-does not know embkeras. A message names the rule, the value received and the place (file, line, token, epoch).
+Every error is an `EmbkerasError` and also the built-in that fits, so `except ValueError` works in code that doesn't know
+embkeras. A message says what was wrong, what was received, where (file, line, token, epoch), and what to do next.
 """
 
 
 class EmbkerasError(Exception):
-    """The parent of every error that embkeras raises on purpose."""
+    """The base class of all errors that embkeras raises."""
 
-    # KeyError.__str__ would print the repr of the message; every child prints the message itself.
+    # KeyError.__str__ prints the repr of its message; every child prints the message itself.
     __str__ = Exception.__str__
 
 
 class ArgumentError(EmbkerasError, ValueError):
-    """An argument outside what the function accepts."""
+    """An argument that the function doesn't accept."""
 
 
 class VectorFileError(EmbkerasError, ValueError):
-    """A file of word vectors that is damaged, of another format than expected, or cannot be read or written."""
+    """A vector file that is damaged, in an unexpected format, or can't be read or written."""
 
 
 class VocabularyError(EmbkerasError, ValueError):
-    """Tokens and ids that do not form a vocabulary, or a text that the vocabulary cannot encode."""
+    """Tokens and ids that don't form a vocabulary, or a text that the vocabulary can't encode."""
 
 
 class AlignmentError(EmbkerasError, ValueError):
-    """Vectors and a vocabulary that do not fit each other."""
+    """Vectors and a vocabulary that don't fit together."""
 
 
 class UnknownWordError(EmbkerasError, KeyError):
@@ -33,51 +33,51 @@ class UnknownWordError(EmbkerasError, KeyError):
 
 
 class UnknownLayerError(EmbkerasError, KeyError):
-    """A layer name that the model does not have."""
+    """A layer or variable that the model doesn't contain."""
 
 
 class ScheduleError(EmbkerasError, ValueError):
-    """Phases of training that contradict each other, or an optimizer that cannot follow them."""
+    """Training phases that contradict each other, or an optimizer that can't follow them."""
 
 
 class ResumeError(EmbkerasError, ValueError):
-    """A state of training that is damaged, or does not belong to the fit that asks for it."""
+    """A saved training state that is damaged, or belongs to another fit."""
 
 
 class OptimizerError(EmbkerasError, ValueError):
-    """An optimizer setting that would be silently wrong."""
+    """An optimizer setting that would give wrong results silently."""
 
 
 class SavedModelError(EmbkerasError, ValueError):
-    """A model that cannot be exported, or an export that cannot be read."""
+    """A model that can't be exported, or an export that can't be read."""
 
 
 class ServingError(EmbkerasError, ConnectionError):
-    """A server that cannot be reached, refuses a request, or gives an answer that is none."""
+    """A server that can't be reached, refuses a request, or returns an invalid answer."""
 
 
 class ServingTimeoutError(ServingError, TimeoutError):
-    """A server that did not answer in time; it may still be at work on the request."""
+    """A server that didn't answer in time; it may still be working on the request."""
 
 
 class DataError(EmbkerasError, ValueError):
-    """Labelled text that cannot be read or split."""
+    """Text data that can't be read or split."""
 
 
 class DownloadError(EmbkerasError, OSError):
-    """Demo material that could not be fetched, or arrived damaged."""
+    """Demo data that couldn't be downloaded, or arrived damaged."""
 
 
 class OutputError(EmbkerasError, OSError):
-    """A file or folder that cannot be written."""
+    """A file or folder that can't be written."""
 
 
 class MissingDependencyError(EmbkerasError, ImportError):
-    """An optional package that is not installed; the message names the extra that brings it."""
+    """An optional package that isn't installed; the message names the extra that installs it."""
 
 
 class BackendError(EmbkerasError, ImportError):
-    """Keras runs on another backend than TensorFlow."""
+    """Keras runs on a backend other than TensorFlow."""
 
 
 class EmbkerasWarning(UserWarning):
