@@ -63,12 +63,15 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "text/labelled.py": (
         "tests/text/test_labelled.py",
         [
-            ("(rows[second:], rows[first:second], rows[:first])", "(rows[second:], rows[:first], rows[first:second])"),
+            (
+                "(rows[held_out:], rows[tested:held_out], rows[:tested])",
+                "(rows[held_out:], rows[:tested], rows[tested:held_out])",
+            ),
             ("rng.permutation(np.flatnonzero(data.labels == index))", "np.flatnonzero(data.labels == index)"),
         ],
     ),
-    "training/schedule/patience.py": (
-        "tests/training/schedule/test_patience.py",
+    "training/schedule/progress.py": (
+        "tests/training/schedule/test_progress.py tests/training/schedule/test_callback.py",
         [
             ("value < best - self.min_delta", "value < best + self.min_delta"),
             ("value > best + self.min_delta", "value > best"),
@@ -165,14 +168,14 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "serving/contract.py": (
         "tests/serving/test_contract.py",
         [
-            ("(ids < 0) | (ids >= len(self.vocabulary))", "(ids < 0) | (ids > len(self.vocabulary))"),
+            ("(ids < 0) | (ids >= len(self.encoding))", "(ids < 0) | (ids > len(self.encoding))"),
             ("ids = tf.where(empty & first,", "ids = tf.where(empty & ~first,"),
-            ("longest <= self.most", "longest < self.most"),
+            ("longest <= self.max_length", "longest < self.max_length"),
         ],
     ),
     "serving/export.py": (
         "tests/serving/test_export.py",
-        [("(latest_version(path) or 0) + 1", "(latest_version(path) or 0) + 2")],
+        [("max(existing, default=0) + 1", "max(existing, default=0) + 2")],
     ),
 }
 
