@@ -22,7 +22,6 @@ _WITHOUT_KERAS = {
     "text.vocabulary": "Vocabulary",
     "vectors.align": "AlignedMatrix align",
     "vectors.io.registry": "load_vectors save_vectors",
-    "vectors.pruning": "share_rows",
     "vectors.store": "KeyedVectors",
 }
 _WITH_KERAS = {
@@ -83,7 +82,6 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.vectors.align import align as align
     from embkeras.vectors.io.registry import load_vectors as load_vectors
     from embkeras.vectors.io.registry import save_vectors as save_vectors
-    from embkeras.vectors.pruning import share_rows as share_rows
     from embkeras.vectors.store import KeyedVectors as KeyedVectors
 
 

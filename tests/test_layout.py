@@ -43,16 +43,10 @@ BESIDES |= {
     "WordDropout",
     "change_vocabulary",
     "combine_embeddings",
-    "share_rows",
     "unfreeze_rows",
 }
 BESIDES |= {"ResumableBackup", "RowWiseAdagrad", "RowWiseAdamW", "RowWiseSGD"}
 NOT_YET = {
-    "tables.embedding",
-    "tables.low_rank",
-    "tables.partial_rows",
-    "tables.resizing",
-    "tables.takeover",
     "training.change_vocabulary",
     "training.optimizers.multipliers",
     "training.optimizers.row_wise",

@@ -15,12 +15,11 @@ from embkeras.serving.local import ExportedModel
 from embkeras.serving.server_files import read_warm_up, warm_up_ids, warm_up_records
 from embkeras.serving.text_encoder import encoded_rows
 from embkeras.tables.addresses import walk
+from embkeras.tables.storage import STORAGE
 from embkeras.text.encoding import Encoding
 
 # Relative to the largest score, or to 1, by the coarsest type in which a layer computes: another order of sums differs less.
 _TOLERANCE = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
-# The same for a table stored in fewer bytes, compared with the model's own: enough to tell another model apart.
-_STORED_TOLERANCE = {"float32": 0.0, "float16": 1e-2, "int8": 0.1}
 _LENGTHS = (1, 2, 3, 7, 18, 40)
 _OUTSIDE = (-1, 2**31, 2**40, -(2**63))
 _SLACK, _SLACK_BYTES = 1.01, 200_000  # of variables/ over the bytes of the variables: its index and names
@@ -186,7 +185,7 @@ class _Check:
                 answers = dict(zip(self.card["outputs"], parts, strict=True))
             wanted = {name: np.array(answers[name]) for name in self.card["outputs"]}
             what = f"its scores are not those of model {model.name!r}"
-            self._compare(wanted, self._scores(ids), ids, what, stored=_STORED_TOLERANCE[self.card["dtype"]])
+            self._compare(wanted, self._scores(ids), ids, what, stored=STORAGE[self.card["dtype"]].tolerance)
 
     def size(self) -> None:
         """Each variable is stored once."""

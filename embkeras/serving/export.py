@@ -27,7 +27,7 @@ from embkeras.serving.server_files import WARM_UP_LENGTHS, check_model_name, wri
 from embkeras.serving.text_graph import text_graph
 from embkeras.tables.addresses import walk
 from embkeras.tables.embedding import PretrainedEmbedding
-from embkeras.tables.storage import STORED
+from embkeras.tables.storage import STORAGE
 from embkeras.text.encoding import Encoding
 
 _LARGEST_EXACT_FLOAT_ID = 1 << 24
@@ -93,7 +93,7 @@ def export_saved_model(
     path = path.resolve() if path.name in ("", "..") else path
     if version is not None:
         whole_number(version, "version", least=1, most=names.LARGEST_VERSION)
-    one_of(dtype, "dtype", STORED)
+    one_of(dtype, "dtype", STORAGE)
     one_of(out_of_range, "out_of_range", OUT_OF_RANGE)
     for name, value in (("overwrite", overwrite), ("check", check), ("with_config", with_config)):
         flag(value, name)

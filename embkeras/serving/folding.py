@@ -21,9 +21,7 @@ from embkeras.tables.addresses import walk
 from embkeras.tables.combined import CombinedEmbedding
 from embkeras.tables.embedding import PretrainedEmbedding
 from embkeras.tables.stand_ins import stand_ins
-from embkeras.tables.storage import StoredAccuracy, encode, stored_accuracy
-
-_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+from embkeras.tables.storage import STORAGE, StoredAccuracy, lookup_stored, stored_accuracy
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,9 @@ def fold(model: keras.Model, dtype: str = "float32") -> Folded:
         if not _worth_folding(layer, dtype):
             continue
         matrix = layer.matrix()
-        values, scales = encode(matrix, dtype)
+        values, scales = STORAGE[dtype].encode(matrix)
         if dtype != "float32":
-            accuracy[path] = stored_accuracy(matrix, values if scales is None else values * scales[:, None])
+            accuracy[path] = stored_accuracy(matrix, STORAGE[dtype].decode(values, scales))
         tables[layer] = [
             tf.Variable(each, trainable=False, name="table") for each in (values, scales) if each is not None
         ]
@@ -91,16 +89,11 @@ def _worth_folding(layer: keras.layers.Layer, dtype: str) -> bool:
         np.prod(variable.shape) * tf.as_dtype(keras.backend.standardize_dtype(variable.dtype)).size
         for variable in layer.variables
     )
-    row = layer.output_dim * _BYTES[dtype] + (4 if dtype == "int8" else 0)
-    return bool(held > layer.input_dim * row)
+    return bool(held > layer.input_dim * STORAGE[dtype].row_bytes(layer.output_dim))
 
 
 def _lookup(table: tf.Variable, scales: tf.Variable | None = None, *, dtype: str) -> Callable[[Any], tf.Tensor]:
     def lookup(inputs: Any) -> tf.Tensor:
-        ids = tf.cast(inputs, tf.int64)
-        rows = tf.nn.embedding_lookup(table, ids)
-        if scales is not None:
-            rows = tf.cast(rows, tf.float32) * tf.nn.embedding_lookup(scales, ids)[..., None]
-        return tf.cast(rows, dtype)
+        return tf.cast(lookup_stored(tf.cast(inputs, tf.int64), table, scales), dtype)
 
     return lookup

@@ -6,12 +6,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from embkeras._checks import flag, number, one_of, whole_number
 from embkeras.errors import ArgumentError
-from embkeras.tables.embedding import PretrainedEmbedding
-from embkeras.tables.partial_rows import RowEmbedding, check_mask
+from embkeras.tables.embedding import PretrainedEmbedding, check_name
+from embkeras.tables.partial_rows import RowEmbedding, check_mask, check_no_padding
 from embkeras.tables.pooling import MaskedConvolutions, MaskedMean, PadToLength
+from embkeras.tables.storage import STORAGE
 from embkeras.vectors.align import AlignedMatrix
-from embkeras.vectors.pruning import SharedRows
 
 CNN_WIDTHS = (3, 4, 5)
 
@@ -22,7 +23,6 @@ def build_embedding(
     trainable: bool | str | np.ndarray = False,
     mask_zero: bool = True,
     stored: str = "float32",
-    shared: SharedRows | None = None,
     name: str = "embedding",
     dtype: Any = None,
 ) -> PretrainedEmbedding:
@@ -30,23 +30,22 @@ def build_embedding(
 
     Args:
         aligned: what `align` returned; V rows of width D.
-        trainable: False freezes the table, True lets all rows move, "oov" only those that the vectors did not give
-            ("[UNK]" included, padding not), and a bool array of shape (V,) those where it is true; the others then stay
+        trainable: False freezes the table, True lets all rows move, "oov" only the rows of words missing from the vectors
+            ("[UNK]" included, padding not), and a bool array of shape (V,) the rows where it is true; the others then stay
             bit-identical under any optimizer. Schedules freeze and thaw each of these forms.
         mask_zero: id 0 is padding and masked for the layers that follow.
-        stored: "float16" or "int8" (with one scale a row) keep the rows that do not train in half or a quarter of the
-            memory; `layer.accuracy` says how near they stay. Not with `trainable=True`.
-        shared: what `share_rows` gave: ids that share a row have one row of the base. Not with `trainable=True`.
+        stored: "float16" or "int8" (with one scale a row) keep the rows that don't train in half or a quarter of the
+            memory; `layer.accuracy` says how close they stay. Not with `trainable=True`.
         name: the layer's name, by which schedules find it.
         dtype: dtype or dtype policy, as for any Keras layer.
 
     Returns:
-        A layer from integer ids (batch, time) to vectors (batch, time, D); `.matrix()` gives the table back. The row of
-        the padding is zeros, and gets no gradient.
+        A layer from integer ids (batch, time) to vectors (batch, time, D); `.matrix()` returns the table. The row of the
+        padding is zeros, and gets no gradient.
 
     Raises:
-        ArgumentError: no AlignedMatrix, another `trainable`, one that names the padding row or no row, `mask_zero`
-            where id 0 is a word, or a small table that is to train as a whole.
+        ArgumentError: not an AlignedMatrix, an invalid `trainable` or one that includes the padding row or no row,
+            `mask_zero` although id 0 is a word, or `stored` with a table that trains as a whole.
 
     Example:
         >>> import numpy as np
@@ -58,46 +57,34 @@ def build_embedding(
     """
     if not isinstance(aligned, AlignedMatrix):
         raise ArgumentError(
-            f"build_embedding takes what align() returns; wrap a matrix of your own as AlignedMatrix(matrix, vocabulary). "
+            f"build_embedding takes what align() returns; wrap your own matrix as AlignedMatrix(matrix, vocabulary). "
             f"Received: {type(aligned).__name__}."
         )
-    rows = None if isinstance(trainable, bool) else _rows_to_train(trainable, aligned)
+    one_of(stored, "stored", STORAGE)
+    rows = None if isinstance(trainable, bool | np.bool_) else _rows_to_train(trainable, aligned)
     vocabulary = aligned.vocabulary
-    if mask_zero and vocabulary.padding_id != 0:
+    if flag(mask_zero, "mask_zero") and vocabulary.padding_id != 0:
         raise ArgumentError(
             f"mask_zero=True would hide id 0, which is {vocabulary.tokens[0]!r} and not padding "
-            f"(padding_id={vocabulary.padding_id}). Pass mask_zero=False, or give the vocabulary a padding id 0 "
+            f"(padding_id={vocabulary.padding_id}). Pass mask_zero=False, or give the vocabulary padding_id 0 "
             f"(StringLookup: mask_token='')."
         )
-    settings = {"mask_zero": mask_zero, "padding_id": vocabulary.padding_id, "name": name, "dtype": dtype}
+    settings = {"mask_zero": mask_zero, "padding_id": vocabulary.padding_id, "name": check_name(name), "dtype": dtype}
     size = len(vocabulary), aligned.output_dim
-    if rows is None and stored == "float32" and shared is None:
-        layer = PretrainedEmbedding(*size, trainable=trainable, **settings)
+    if rows is None and stored == "float32":
+        layer = PretrainedEmbedding(*size, trainable=bool(trainable), **settings)
         layer.build()
-    elif trainable is True:
+    elif rows is None and trainable:
         raise ArgumentError(
-            f"A table that trains as a whole is float32, with a row for each id. "
-            f"Received: trainable=True with stored={stored!r}, shared={shared}."
+            f'A table that trains as a whole is stored as float32. Received: trainable=True with stored="{stored}".'
         )
     else:
-        layer = _split_layer(size, rows, stored, shared, settings)
+        count = 0 if rows is None else int(rows.sum())
+        layer = RowEmbedding(*size, count, stored=stored, trainable=count > 0, **settings)
+        layer.build()
+        if rows is not None:
+            layer.choose_rows(rows)
     layer.assign_table(aligned.values)
-    return layer
-
-
-def _split_layer(
-    size: tuple[int, int], rows: np.ndarray | None, stored: str, shared: SharedRows | None, settings: dict[str, Any]
-) -> RowEmbedding:
-    if shared is not None and (not isinstance(shared, SharedRows) or len(shared.row_of) != size[0]):
-        raise ArgumentError(f"shared takes what share_rows gives for these {size[0]} ids. Received: {shared}.")
-    count = 0 if rows is None else int(rows.sum())
-    kept = None if shared is None else len(shared.kept)
-    layer = RowEmbedding(*size, count, stored=stored, stored_rows=kept, trainable=count > 0, **settings)
-    layer.build()
-    if shared is not None and kept < size[0]:
-        layer.share_rows(shared.row_of, shared.kept)
-    if rows is not None:
-        layer.choose_rows(rows)
     return layer
 
 
@@ -116,9 +103,8 @@ def _rows_to_train(trainable: Any, aligned: AlignedMatrix) -> np.ndarray:
             f"Received: {trainable!r}."
         )
     if not mask.any():
-        raise ArgumentError("trainable names no row that trains: pass trainable=False for a frozen table.")
-    if padding is not None and mask[padding]:
-        raise ArgumentError(f"The padding row (id {padding}) never trains. Received: a mask that names it.")
+        raise ArgumentError("trainable selects no row. Pass trainable=False for a frozen table.")
+    check_no_padding(mask, padding)
     return mask
 
 
@@ -129,26 +115,27 @@ def build_classifier(
     architecture: str = "lstm",
     units: int = 64,
     dropout: float = 0.3,
-    trainable: bool = False,
+    trainable: bool | str | np.ndarray | None = None,
     name: str = "classifier",
 ) -> keras.Model:
     """A text classifier on an embedding: integer ids (batch, time) -> `scores` (batch, num_classes).
 
     The scores are softmax probabilities, to be compiled with "sparse_categorical_crossentropy". A text gets the same
-    scores alone, padded to any length and in any batch, and an empty text a defined answer.
+    scores alone, padded to any length and in any batch, and an empty text has defined scores.
 
     Args:
         aligned_or_layer: what `align` returned, or an embedding layer with `mask_zero=True`.
         num_classes: at least 2.
         architecture: "lstm" is a bidirectional LSTM (Hochreiter & Schmidhuber 1997); "cnn" convolutions of widths 3,
             4, 5 with max-over-time (Kim 2014); "mean" the mean of the vectors and one hidden layer (Iyyer et al. 2015).
-        units: units of the LSTM in each direction, filters a width, or units of the hidden layer.
+        units: units of the LSTM in each direction, filters of each width, or units of the hidden layer.
         dropout: share of features dropped before the last layer in training.
-        trainable: whether the table may move, where the layer is made here.
+        trainable: which rows of the table train, as for `build_embedding`; by default none. Only with what `align`
+            returned: a layer keeps its own setting.
         name: name of the model.
 
     Raises:
-        ArgumentError: an unknown architecture, fewer than 2 classes, or a layer without a mask.
+        ArgumentError: an unknown architecture, a size out of range, a layer without a mask, or `trainable` with a layer.
 
     Example:
         >>> import numpy as np
@@ -158,16 +145,17 @@ def build_classifier(
         >>> model(np.array([[2, 1]])).shape
         TensorShape([1, 2])
     """
-    if architecture not in _ENCODERS:
-        raise ArgumentError(f"architecture must be one of {', '.join(_ENCODERS)}. Received: {architecture!r}.")
-    if num_classes < 2 or units < 1 or not 0 <= dropout < 1:
-        raise ArgumentError(
-            f"A classifier needs num_classes >= 2, units >= 1 and dropout in [0, 1). "
-            f"Received: num_classes={num_classes}, units={units}, dropout={dropout}."
-        )
+    one_of(architecture, "architecture", _ENCODERS)
+    num_classes = whole_number(num_classes, "num_classes", least=2)
+    units, dropout = whole_number(units, "units", least=1), number(dropout, "dropout", least=0, below=1)
     embedding = aligned_or_layer
     if not isinstance(embedding, keras.layers.Layer):
-        embedding = build_embedding(aligned_or_layer, trainable=trainable)
+        embedding = build_embedding(embedding, trainable=False if trainable is None else trainable)
+    elif trainable is not None:
+        raise ArgumentError(
+            f"trainable applies to a layer that build_classifier makes, but layer {embedding.name!r} was made before: "
+            f"set layer.trainable, or pass trainable to build_embedding. Received: trainable={trainable!r}."
+        )
     if not getattr(embedding, "mask_zero", False):
         raise ArgumentError(
             f"A classifier that ignores padding needs an embedding with mask_zero=True. Received: layer {embedding.name!r}."
@@ -177,7 +165,7 @@ def build_classifier(
     features = encode(embedding(PadToLength(length, name="at_least")(ids)), units)
     features = keras.layers.Dropout(dropout, name="dropout")(features)
     scores = keras.layers.Dense(num_classes, activation="softmax", dtype="float32", name="scores")(features)
-    return keras.Model(ids, scores, name=name)
+    return keras.Model(ids, scores, name=check_name(name))
 
 
 def _lstm(vectors: Any, units: int) -> Any:
@@ -192,7 +180,7 @@ def _mean(vectors: Any, units: int) -> Any:
     return keras.layers.Dense(units, activation="relu", name="hidden")(MaskedMean(name="encoder")(vectors))
 
 
-# name -> the shortest text it can read, and its encoder
+# name -> the length to which shorter texts are padded, and the encoder
 _ENCODERS: dict[str, tuple[int, Callable[[Any, int], Any]]] = {
     "lstm": (1, _lstm),
     "cnn": (max(CNN_WIDTHS), _cnn),

@@ -1,10 +1,10 @@
 """CombinedEmbedding: several tables over the same ids, as one embedding layer.
 
-Whatever the way of combining, the vector of an id depends on the id alone, so that the layer is one table and `matrix()`
-can give it. Nothing has a bias, so that padding, zeros in every source, is zeros in the result.
+However the sources are combined, the vector of an id depends on the id alone, so the layer is one table, which `matrix()`
+returns. Nothing has a bias: padding, zeros in every source, is zeros in the result.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -12,15 +12,13 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from embkeras._checks import one_of, whole_number
 from embkeras.errors import ArgumentError
+from embkeras.tables.embedding import check_name
 from embkeras.tables.row_io import table_of_calls
 from embkeras.tables.stand_ins import stand_in_for
 
 COMBINATIONS = ("concat", "mean", "weighted", "attention")
-_CONTEXTUAL = (
-    "Contextual meta-embeddings weigh the sources of a word by the words around it, so an id would have no vector of its "
-    'own, and the layer no matrix(). combine="attention" weighs them by the word alone. Received: "contextual".'
-)
 
 
 def combine_embeddings(
@@ -32,30 +30,30 @@ def combine_embeddings(
     name: str = "embedding",
     dtype: Any = None,
 ) -> "CombinedEmbedding":
-    """One built embedding layer out of several, which stay what they are: frozen, trainable, or partly so.
+    """One built embedding layer out of several, each of which stays frozen, trainable, or partly trainable.
 
     Args:
-        layers: what `build_embedding` returned, each with a name of its own, over the same ids. With `output_dim` it may
-            be one alone: that is a projection to another width.
+        layers: what `build_embedding` returned, each with its own name, over the same ids. With `output_dim` a single
+            layer is enough: that is a projection to another width.
         combine: "concat" puts the vectors side by side; "mean" averages them (Coates & Bollegala 2018, Frustratingly
-            Easy Meta-Embedding); "weighted" learns one weight a source, "attention" one a source and word (dynamic
-            meta-embeddings: Kiela, Wang & Cho 2018, Dynamic Meta-Embeddings for Improved Sentence Representations).
+            Easy Meta-Embedding); "weighted" learns one weight per source, "attention" one per source and word
+            (dynamic meta-embeddings: Kiela, Wang & Cho 2018, Dynamic Meta-Embeddings for Improved Sentence Representations).
         output_dim: width of the result after a learned projection without bias: of the vectors side by side for
-            "concat", of each source for the others. By default there is no projection, and all but "concat" want
+            "concat", of each source for the others. By default there is no projection, and all but "concat" need
             sources of one width; only "attention" always projects.
-        found: for each layer the bool array (V,) of the ids that its source has, `aligned.found`. A source that lacks a
-            word then has weight 0 there and its row learns nothing; the others share the weight. A word that no source
-            has ("[UNK]") is weighed as if all had it. By default every source has every word. Not for "concat", which
-            weighs nothing: what `align` filled in stays in its place.
+        found: for each layer the bool array (V,) of the ids that its source contains, `aligned.found`. A source without
+            a word then has weight 0 there and its row learns nothing; the others share the weight. A word that no source
+            contains ("[UNK]") is weighted as if all did. By default every source contains every word. Not for "concat",
+            which has no weights: it uses the rows that `align` filled in.
         name: the layer's name. Schedules find the layers inside as "embedding/static".
         dtype: dtype or dtype policy, as for any Keras layer.
 
     Returns:
-        A layer from integer ids (batch, time) to vectors (batch, time, output_dim); `.matrix()` gives them as one table.
+        A layer from integer ids (batch, time) to vectors (batch, time, output_dim); `.matrix()` returns them as one table.
 
     Raises:
-        ArgumentError: no such layers, or two that do not fit each other, another `combine`, no width, or masks that do
-            not fit.
+        ArgumentError: not embedding layers, layers that don't match each other, an unknown `combine`, widths that can't
+            be combined, or masks that don't match the layers.
 
     Example:
         The channels of Kim 2014 (Convolutional Neural Networks for Sentence Classification), one of them frozen:
@@ -73,14 +71,14 @@ def combine_embeddings(
         >>> [variable.path for variable in layer.trainable_variables]
         ['tuned/embeddings']
 
-        A projection alone; trained, it folds into a table of its own:
+        A projection alone; once trained, it folds into a table:
 
         >>> narrow = combine_embeddings([build_embedding(aligned)], output_dim=1, name="narrow")
         >>> folded = build_embedding(AlignedMatrix(narrow.matrix(), vocabulary))
         >>> bool(np.allclose(folded(np.arange(3)), narrow(np.arange(3))))
         True
     """
-    layer = CombinedEmbedding(layers, combine, output_dim, name=name, dtype=dtype)
+    layer = CombinedEmbedding(layers, combine, output_dim, name=check_name(name), dtype=dtype)
     layer.build()
     if found is not None:
         layer.assign_found(found)
@@ -92,21 +90,21 @@ class CombinedEmbedding(keras.layers.Layer):
     """Several embedding layers over the same ids as one; `combine_embeddings` makes one.
 
     Setting its `trainable` sets that of the layers inside, as with any Keras layer: to freeze or thaw one of them, name
-    it ("embedding/tuned"). A layer inside is not to be used elsewhere in the model as well: a .keras file would hold its
-    weights at one of the two places, and Keras refuses to load it.
+    it ("embedding/tuned"). Don't use a layer inside elsewhere in the model too: a .keras file would store its weights in
+    only one of the two places, and Keras refuses to load it.
 
     Args:
-        layers: embedding layers with a `matrix()`, alike in input_dim, mask_zero and padding_id.
+        layers: embedding layers with a `matrix()` and the same input_dim, mask_zero and padding_id.
         combine: "concat", "mean", "weighted" or "attention", as for `combine_embeddings`.
         output_dim: width after a projection; None for none.
         **kwargs: as for any Keras layer.
 
     Attributes:
         sources: the layers inside.
-        input_dim, mask_zero, padding_id: as those of the layers inside.
+        input_dim, mask_zero, padding_id: those of the layers inside.
         output_dim: width of the result.
 
-    Input shape: integer ids of any shape. Output shape: the same with output_dim behind.
+    Input shape: integer ids of any shape. Output shape: the same with output_dim at the end.
     """
 
     def __init__(
@@ -124,27 +122,27 @@ class CombinedEmbedding(keras.layers.Layer):
         self.output_dim = _width(widths, combine, output_dim, self.sources)
         self._projects = output_dim is not None or combine == "attention"
         self.supports_masking = self.mask_zero
-        self.autocast = False  # ids that come as float32 would lose their last digits in float16
-        for source in self.sources:  # here, so that paths of their variables are the same made new and loaded
+        self.autocast = False  # float32 ids would lose their last digits in float16
+        for source in self.sources:  # here, so that new and loaded layers have the same variable paths
             if not source.built:
                 source.build()
 
     def build(self, input_shape: Any = None) -> None:
-        """Make the projections, what the weights are learned by, and the map of who has which word."""
+        """Make the projections, the scores that weights are computed from, and the map of which source contains which id."""
         if self.built:
             return
         widths = {f"projection_{source.name}": source.output_dim for source in self.sources}
         if self.combine == "concat":
             widths = {"projection": sum(widths.values())}
-        # Orthogonal, so that at the start vectors keep their distances, as far as the width allows. Weights and no Dense
-        # layers, since Model.quantize would quantize those, and a file would not say so.
+        # Orthogonal, so that vectors keep their distances at the start, as far as the width allows. Weights, not Dense
+        # layers: Model.quantize would quantize those, and a file would not say so.
         self._projections = [
             self.add_weight(shape=(width, self.output_dim), initializer="orthogonal", name=name)
             for name, width in widths.items()
             if self._projects
         ]
         self._scores = self._found = None
-        if self.combine in ("weighted", "attention"):  # zeros: at the start both are the mean
+        if self.combine in ("weighted", "attention"):  # zeros: both start as the mean
             size = len(self.sources) if self.combine == "weighted" else self.output_dim
             self._scores = self.add_weight(shape=(size,), initializer="zeros", name="scores")
         if self.combine != "concat":
@@ -153,19 +151,19 @@ class CombinedEmbedding(keras.layers.Layer):
             self._found = self.add_weight(shape=shape, initializer="ones", dtype="int8", name="found", trainable=False)
 
     def assign_found(self, found: Sequence[np.ndarray]) -> None:
-        """Say which ids each source has; the others it has no say in.
+        """Set which ids each source contains; for the others its weight is 0.
 
         Args:
             found: for each layer a bool array of shape (input_dim,).
 
         Raises:
-            ArgumentError: the layer is not built or puts vectors side by side, or masks of another number, kind or shape.
+            ArgumentError: the layer is not built or concatenates, or masks of the wrong number, dtype or shape.
         """
         self._check_built()
         if self._found is None:
             raise ArgumentError(
-                f'combine="concat" puts all vectors side by side and weighs none, so it takes no found '
-                f"(layer {self.name!r}): the rows that align filled in stay where they are."
+                f'combine="concat" has no weights, so it takes no found (layer {self.name!r}): '
+                f"it uses the rows that align filled in."
             )
         masks = [np.asarray(mask) for mask in found]
         if len(masks) != len(self.sources):
@@ -173,8 +171,8 @@ class CombinedEmbedding(keras.layers.Layer):
         for mask, source in zip(masks, self.sources, strict=True):
             if mask.dtype != bool or mask.shape != (self.input_dim,):
                 raise ArgumentError(
-                    f"found must be bool of the shape ({self.input_dim},). "
-                    f"Received: {mask.dtype} of the shape {mask.shape} for layer {source.name!r}."
+                    f"found must be bool of shape ({self.input_dim},). "
+                    f"Received: {mask.dtype} of shape {mask.shape} for layer {source.name!r}."
                 )
         table = np.stack(masks, axis=1)
         table[~table.any(axis=1)] = True
@@ -198,8 +196,8 @@ class CombinedEmbedding(keras.layers.Layer):
         return ops.sum(stacked * weights[..., None], axis=-2)
 
     def _weights(self, inputs: Any, stacked: Any) -> Any:
-        """The weight of each source for each id, (..., sources), in float32; each id's add up to 1."""
-        scores = 0.0  # of the mean
+        """The weight of each source for each id, (..., sources), in float32; the weights of an id sum to 1."""
+        scores = 0.0  # for the mean
         if self.combine == "weighted":
             scores = ops.convert_to_tensor(self._scores)
         elif self.combine == "attention":
@@ -209,7 +207,7 @@ class CombinedEmbedding(keras.layers.Layer):
         return tf.nn.softmax(tf.where(found, scores, float("-inf")))
 
     def matrix(self) -> np.ndarray:
-        """What the layer gives for each id as one float32 table, shape (input_dim, output_dim), up to rounding.
+        """What the layer returns for each id as one float32 table, shape (input_dim, output_dim), up to rounding.
 
         Raises:
             ArgumentError: the layer is not built.
@@ -219,41 +217,41 @@ class CombinedEmbedding(keras.layers.Layer):
 
     def _check_built(self) -> None:
         if not self.built:
-            raise ArgumentError(f"Layer {self.name!r} has no table yet: build it, or call it once, first.")
+            raise ArgumentError(f"Layer {self.name!r} has no table yet: build the layer, or call it once, first.")
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """Which ids are not padding, where id 0 is masked."""
+        """Which ids are not padding, if id 0 is masked."""
         return ops.not_equal(inputs, 0) if self.mask_zero else None
 
     def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
-        """The shape of the ids with output_dim behind."""
+        """The shape of the ids with output_dim at the end."""
         return keras.KerasTensor((*inputs.shape, self.output_dim), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """The settings, and those of the layers inside; tables and map are weights."""
+        """The settings, with those of the layers inside; tables and map are weights."""
         layers = [keras.saving.serialize_keras_object(source) for source in self.sources]
         width = self.output_dim if self._projects else None
         return {**super().get_config(), "layers": layers, "combine": self.combine, "output_dim": width}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "CombinedEmbedding":
-        """A layer of these settings, whose tables are empty until weights are loaded."""
+        """A layer with these settings; its tables are empty until weights are loaded."""
         layers = [keras.saving.deserialize_keras_object(each) for each in config["layers"]]
         return cls(**{**config, "layers": layers})
 
 
 def _check_sources(layers: Any) -> list[keras.layers.Layer]:
     """The layers as a list, if they are embedding layers over the same ids."""
-    sources = list(layers) if isinstance(layers, Sequence) else [layers]
+    sources = list(layers) if isinstance(layers, Iterable) else [layers]
     for source in sources:
         if not isinstance(source, keras.layers.Layer) or not hasattr(source, "matrix"):
             raise ArgumentError(
-                f"combine_embeddings takes layers that build_embedding made. Received: {type(source).__name__}."
+                f"combine_embeddings takes layers made by build_embedding. Received: {type(source).__name__}."
             )
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise ArgumentError(
-            f"Layers that are combined need names of their own: build_embedding(..., name=...). "
+            f"Layers to combine need different names: build_embedding(..., name=...). "
             f"Received: {', '.join(map(repr, names))}."
         )
     for source in sources[1:]:
@@ -263,7 +261,7 @@ def _check_sources(layers: Any) -> list[keras.layers.Layer]:
             )
             if first != other:
                 raise ArgumentError(
-                    f"Layers that are combined read the same ids and have the same {what}. "
+                    f"Layers to combine must have the same {what}. "
                     f"Received: {first} for layer {names[0]!r}, {other} for layer {source.name!r}."
                 )
     return sources
@@ -275,12 +273,15 @@ def _padding_of(layer: keras.layers.Layer) -> int | None:
 
 def _check_combine(combine: Any, count: int, output_dim: Any) -> str:
     if isinstance(combine, str) and combine == "contextual":
-        raise ArgumentError(_CONTEXTUAL)
-    if combine not in COMBINATIONS:
-        raise ArgumentError(f"combine must be one of {', '.join(COMBINATIONS)}. Received: {combine!r}.")
+        raise ArgumentError(
+            "Contextual meta-embeddings weight the sources of a word by the words around it, so an id would have no vector "
+            'of its own, and the layer no matrix(). Use combine="attention", which weights them by the word alone. '
+            'Received: "contextual".'
+        )
+    one_of(combine, "combine", COMBINATIONS)
     if count < 2 and not (count and combine == "concat" and output_dim is not None):
         raise ArgumentError(
-            f'There must be two layers to combine, or one with combine="concat" and an output_dim to project it to. '
+            f'combine_embeddings needs two layers, or one with combine="concat" and an output_dim to project it to. '
             f"Received: {count} with combine={combine!r}, output_dim={output_dim!r}."
         )
     return combine
@@ -289,14 +290,12 @@ def _check_combine(combine: Any, count: int, output_dim: Any) -> str:
 def _width(widths: list[int], combine: str, output_dim: Any, sources: list[keras.layers.Layer]) -> int:
     """The width of the result."""
     if output_dim is not None:
-        if isinstance(output_dim, bool) or not isinstance(output_dim, int | np.integer) or output_dim < 1:
-            raise ArgumentError(f"output_dim must be an integer >= 1, or None. Received: {output_dim!r}.")
-        return int(output_dim)
+        return whole_number(output_dim, "output_dim", least=1)
     if combine == "concat":
         return sum(widths)
     if len(set(widths)) > 1:
         named = ", ".join(f"{width} of layer {each.name!r}" for width, each in zip(widths, sources, strict=True))
         raise ArgumentError(
-            f"combine={combine!r} wants vectors of one width, or an output_dim to project them to. Received: {named}."
+            f"combine={combine!r} needs vectors of one width, or an output_dim to project them to. Received: {named}."
         )
     return widths[0]

@@ -1,8 +1,4 @@
-"""PretrainedEmbedding: a Keras Embedding that reads the rows of a batch and never the whole table.
-
-Private name used here: `_embeddings`, the variable of the stock layer. Its public name `embeddings` is a property that
-adds LoRA's whole product to the table. `tests/layers/test_embedding.py` fails when the name goes.
-"""
+"""PretrainedEmbedding: a Keras Embedding that reads the rows of a batch and never the whole table."""
 
 import warnings
 from typing import Any
@@ -11,15 +7,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from embkeras._arrays import check_matrix, first_nonfinite_row
+from embkeras._arrays import check_matrix, first_nonfinite_row, row_slices
+from embkeras._checks import is_whole, number, one_of, shown, whole_number
 from embkeras.errors import ArgumentError, EmbkerasWarning
-from embkeras.keras_compat.variables import read_by_rows
-from embkeras.tables.low_rank import LowRank
+from embkeras.keras_compat.variables import read_by_rows, stock_table
+from embkeras.tables.resize import Resized, fresh_like
 from embkeras.tables.row_io import (
+    BLOCK,
     copy_of_table,
+    copy_rows,
     fill_table,
-    load_table,
-    save_table,
+    load_variable,
+    read_rows,
+    save_variable,
     table_of_calls,
     write_rows,
 )
@@ -27,39 +27,43 @@ from embkeras.tables.stand_ins import stand_in_for
 
 _SAMPLED_ROWS = 64
 _KEY = "0"  # under which Keras stores the one variable of an Embedding
-_WHERE_MASK_ZERO = "0 if mask_zero else None"
+_ZERO_IF_MASKED = "0 if mask_zero else None"
 
 
 @keras.saving.register_keras_serializable("embkeras")
-class PretrainedEmbedding(LowRank, keras.layers.Embedding):
+class PretrainedEmbedding(keras.layers.Embedding):
     """A `keras.layers.Embedding` for tables that were trained elsewhere; `build_embedding` makes one.
 
-    It differs from the stock layer in what it reads and what it writes down:
+    It differs from the stock layer:
 
     - `call` reads the rows of the batch. The stock layer reads the variable, which after the first sparse update
       copies the whole table in every step.
-    - Ids outside [0, input_dim) are refused; the stock layer takes -1 for the last row. (On CPU. A GPU and XLA do not
-      check: the gather there gives zeros or the last row.)
+    - Ids outside [0, input_dim) raise an error; the stock layer reads -1 as the last row. (On CPU. A GPU and XLA don't
+      check: there, such an id reads zeros or the last row.)
     - The row of the padding is zeros and gets no gradient, with or without a mask.
-    - The config never holds the matrix. A layer made from a config alone (`from_config`, `clone_model`) therefore has
+    - The config never contains the matrix. A layer made from a config alone (`from_config`, `clone_model`) therefore has
       a table of zeros until weights are loaded; using it before that warns.
+    - `enable_lora` moves only the rows of ids that occur in training. The stock layer draws A, which has a row for each
+      id, at random, so every row of the table moves as soon as B does.
 
     Args:
         input_dim: V, the number of token ids.
         output_dim: D, the width of a row.
         mask_zero: id 0 is padding: masked for the layers that follow.
-        padding_id: id of the padding, or None where there is none; by default 0 if `mask_zero`.
+        padding_id: id of the padding, or None if there is none; by default 0 if `mask_zero`.
         **kwargs: as for `keras.layers.Embedding`, without an `embeddings_initializer`.
 
-    Input shape: integer ids of any shape. Output shape: the same with D behind.
+    Input shape: integer ids of any shape. Output shape: the same with D at the end.
     """
+
+    _merged: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # ids, their rows, and their rows of A
 
     def __init__(
         self,
         input_dim: int,
         output_dim: int,
         mask_zero: bool = True,
-        padding_id: int | str | None = _WHERE_MASK_ZERO,
+        padding_id: int | str | None = _ZERO_IF_MASKED,
         **kwargs: Any,
     ):
         for name in ("weights", "embeddings_initializer"):
@@ -67,38 +71,45 @@ class PretrainedEmbedding(LowRank, keras.layers.Embedding):
                 raise ArgumentError(f"PretrainedEmbedding takes no {name}=: build_embedding fills its table.")
         kwargs["embeddings_initializer"] = "zeros"
         super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
-        self.padding_id = (0 if mask_zero else None) if padding_id == _WHERE_MASK_ZERO else padding_id
+        self.padding_id = (0 if mask_zero else None) if padding_id == _ZERO_IF_MASKED else padding_id
         self._check_padding_id()
         self._may_be_empty = True
 
     def _check_padding_id(self) -> None:
         id_, rule = self.padding_id, f"an integer in [0, {self.input_dim}), or None"
         if self.mask_zero:
-            rule = "0 where id 0 is masked"
-        integer = isinstance(id_, int | np.integer) and not isinstance(id_, bool)
-        inside = id_ is None or (integer and 0 <= id_ < self.input_dim)
+            rule = "0, because mask_zero=True masks id 0"
+        inside = id_ is None or (is_whole(id_) and 0 <= id_ < self.input_dim)
         if not inside or (self.mask_zero and id_ != 0):
-            raise ArgumentError(f"padding_id must be {rule}. Received: {id_!r} (layer {self.name!r}).")
+            raise ArgumentError(f"padding_id must be {rule}. Received: {shown(id_)} (layer {self.name!r}).")
 
     def build(self, input_shape: Any = None) -> None:
         """Make the table, of zeros until it is filled."""
         super().build(input_shape)
-        read_by_rows(self._embeddings)
+        read_by_rows(self.table_variable)
+
+    @property
+    def table_variable(self) -> keras.Variable:
+        """The variable with one row a token id, without LoRA."""
+        return stock_table(self)
+
+    # Calls -----------------------------------------------------------------------------------------------------------
 
     def call(self, inputs: Any) -> Any:
         """The rows of `inputs`, in the layer's compute dtype."""
         stand_in = stand_in_for(self)
         if stand_in is not None:
             return stand_in(inputs)
-        self._warn_of_empty_table()
-        ids = self._as_ids(inputs)
-        return keras.ops.cast(self._rows(ids), self.compute_dtype)
+        self._warn_if_empty()
+        return keras.ops.cast(self._rows(self._as_ids(inputs)), self.compute_dtype)
 
     def _rows(self, ids: tf.Tensor) -> tf.Tensor:
-        rows = tf.nn.embedding_lookup(self._embeddings.value, ids)
+        rows = tf.nn.embedding_lookup(self.table_variable.value, ids)
         if self.lora_enabled:
-            rows += self._low_rank_rows(ids)
-        if self.padding_id is not None and self.trainable:  # a table that does not train needs no mask at all
+            a = tf.nn.embedding_lookup(self.lora_embeddings_a.value, ids)
+            change = self._lora_scale() * (a @ tf.convert_to_tensor(self.lora_embeddings_b.value))
+            rows += tf.cast(change, rows.dtype)  # A and B are float32 whatever the dtype of the table
+        if self.padding_id is not None and self.trainable:  # a frozen table needs no mask
             rows = _no_gradient_where(ids == self.padding_id, rows)
         return rows
 
@@ -109,7 +120,7 @@ class PretrainedEmbedding(LowRank, keras.layers.Embedding):
     def _as_ids(self, inputs: Any) -> tf.Tensor:
         if isinstance(inputs, tf.RaggedTensor):
             raise ArgumentError(
-                f"Token ids must be a dense batch, short texts filled up with padding: ragged.to_tensor(). "
+                f"Token ids must be a dense batch, with short texts padded: ragged.to_tensor(). "
                 f"Received: a RaggedTensor of shape {inputs.shape} (layer {self.name!r})."
             )
         ids = tf.convert_to_tensor(inputs)
@@ -119,56 +130,73 @@ class PretrainedEmbedding(LowRank, keras.layers.Embedding):
             raise ArgumentError(
                 f"Token ids must be integers. Received: {_first_where(ids, ids != tf.floor(ids))} (layer {self.name!r})."
             )
-        if ids.dtype not in (tf.int32, tf.int64):  # a gather takes no others
+        if ids.dtype not in (tf.int32, tf.int64):  # the only types that a gather takes
             ids = tf.cast(ids, tf.int64)
         if eager:
             bad = (ids < 0) | (ids >= self.input_dim)
             if bool(tf.reduce_any(bad)):
                 raise ArgumentError(
-                    f"Token ids must lie in [0, {self.input_dim}). Received: {_first_where(ids, bad)} "
+                    f"Token ids must be in [0, {self.input_dim}). Received: {_first_where(ids, bad)} "
                     f"(layer {self.name!r})."
                 )
         return ids
 
+    # Rows in and out -------------------------------------------------------------------------------------------------
+
     def assign_table(self, matrix: np.ndarray) -> None:
         """Write `matrix` (input_dim, output_dim) into the table in blocks, so that it is never held twice.
 
-        The row of the padding becomes zeros; with LoRA, A begins at zero again.
+        The row of the padding becomes zeros; with LoRA, A becomes zero again.
 
         Raises:
-            ArgumentError: the layer is not built or is quantized, or the matrix has another shape or holds NaN or
-                infinity.
+            ArgumentError: the layer is not built or is quantized, or the matrix has the wrong shape or holds NaN,
+                infinity or numbers that the dtype of the table can't hold.
         """
         self._check_built()
         if self.quantization_mode is not None:
-            raise ArgumentError(f"A quantized table takes no other rows: layer {self.name!r}. Fill it before quantize.")
+            raise ArgumentError(f"Layer {self.name!r} is quantized: fill its table before quantize.")
         matrix = check_matrix(matrix, f"The table of layer {self.name!r}")
-        bad = first_nonfinite_row(matrix)
-        if bad is not None:
-            raise ArgumentError(
-                f"The table of layer {self.name!r} must be finite. Received NaN or infinity in row {bad}."
-            )
         if tuple(matrix.shape) != (self.input_dim, self.output_dim):
             raise ArgumentError(
                 f"The table of layer {self.name!r} has the shape {(self.input_dim, self.output_dim)}. "
                 f"Received: {tuple(matrix.shape)}."
             )
-        self.filled()
+        bad = first_nonfinite_row(matrix)
+        if bad is not None:
+            raise ArgumentError(
+                f"The table of layer {self.name!r} must be finite. Received: NaN or infinity in row {bad}."
+            )
+        self._check_range(matrix)
+        self.mark_filled()
         self._fill(matrix)
 
-    def filled(self) -> None:
-        """Note that the table was filled: one of zeros is then what was wanted, and no merge can be undone."""
+    def _check_range(self, matrix: np.ndarray) -> None:
+        """Refuse numbers that would become infinity in the table."""
+        dtype = tf.as_dtype(keras.backend.standardize_dtype(self.table_variable.dtype))
+        if not dtype.is_floating or np.finfo(matrix.dtype).max <= dtype.max:
+            return
+        for part in row_slices(matrix.shape):
+            largest = np.abs(matrix[part]).max(axis=1)
+            if (largest > dtype.max).any():
+                row = int((largest > dtype.max).argmax())
+                raise ArgumentError(
+                    f"The table of layer {self.name!r} is {dtype.name}, which holds numbers up to {float(dtype.max):g}. "
+                    f"Received: {largest[row]:g} in row {part.start + row}. Scale the vectors or use another dtype."
+                )
+
+    def mark_filled(self) -> None:
+        """Note that the table was filled: zeros are intended then, and no merge can be undone."""
         self._may_be_empty, self._merged = False, None
 
     def _fill(self, matrix: np.ndarray) -> None:
-        fill_table(self._embeddings, matrix)
-        self._clear_padding()
+        fill_table(self.table_variable, matrix)
+        self._clear_padding(self.table_variable)
         if self.lora_enabled:
             self.lora_embeddings_a.assign(np.zeros(tuple(self.lora_embeddings_a.shape)))
 
-    def _clear_padding(self) -> None:
+    def _clear_padding(self, variable: keras.Variable) -> None:
         if self.padding_id is not None:
-            write_rows(self._embeddings, np.array([self.padding_id]), np.zeros((1, self.output_dim)))
+            write_rows(variable, np.array([self.padding_id]), np.zeros((1, variable.shape[1])))
 
     def matrix(self) -> np.ndarray:
         """A float32 copy of the table, shape (input_dim, output_dim).
@@ -179,86 +207,201 @@ class PretrainedEmbedding(LowRank, keras.layers.Embedding):
             ArgumentError: the layer is not built.
         """
         self._check_built()
-        self._warn_of_empty_table()
-        return copy_of_table(self._embeddings) if self._is_one_table() else table_of_calls(self)
+        self._warn_if_empty()
+        plain = not self.lora_enabled and self.quantization_mode is None
+        return copy_of_table(self.table_variable) if plain else table_of_calls(self)
 
     def quantize(self, mode: str | None = None, type_check: bool = True, config: Any = None) -> None:
-        """Keep the table as int8 with one scale a row, a quarter of its size; it cannot train any more.
+        """Store the table as int8 with one scale a row, a quarter of its size; it can't train any more.
 
         Args:
-            mode: "int8". (Keras unpacks a table of "int4" as a whole in each call.)
-            type_check: not used; Keras refuses subclasses by it.
+            mode: "int8". (Keras unpacks the whole table of "int4" in each call.)
+            type_check: ignored; Keras uses it to refuse subclasses.
             config: a `keras.quantizers` configuration, as for any Keras layer.
 
         Raises:
-            ArgumentError: the layer is not built, another mode, or a layer with LoRA.
+            ArgumentError: the layer is not built or has LoRA, or another mode.
         """
         self._check_built()
-        if mode != "int8":
-            raise ArgumentError(f'quantize takes the mode "int8". Received: {mode!r} (layer {self.name!r}).')
+        one_of(mode, f"The mode of quantize (layer {self.name!r})", ("int8",))
         if self.lora_enabled:
-            raise ArgumentError(f"quantize takes a plain table. Layer {self.name!r} has LoRA.")
-        self._warn_of_empty_table()
+            raise ArgumentError(f"quantize takes a plain table, but layer {self.name!r} has LoRA.")
+        self._warn_if_empty()
         super().quantize(mode, type_check=False, config=config)
+
+    def resized(
+        self, sources: np.ndarray, values: np.ndarray | None = None, *, trains: np.ndarray | None = None, room: int = 0
+    ) -> Resized:
+        """A layer like this one with other rows, for `take_over`.
+
+        Args:
+            sources: for each new id the old one, or -1.
+            values: rows for new ids, shape (len(sources), output_dim); only those with source -1 are read.
+            trains: if only some rows train, which of the new ids do: bool, shape (len(sources),).
+            room: if only some rows train, room for at least this many more.
+
+        Raises:
+            ArgumentError: the layer is quantized.
+        """
+        if self.quantization_mode is not None:
+            raise ArgumentError(f"Layer {self.name!r} is quantized: change its rows before quantize.")
+        fresh = fresh_like(self, input_dim=len(sources))
+        copy_rows(self.table_variable, fresh.table_variable, sources, values)
+        if not self.lora_enabled:
+            return Resized(fresh, [(self.table_variable, fresh.table_variable, sources)])
+        a, b = self.lora_embeddings_a, self.lora_embeddings_b
+        copy_rows(a, fresh.lora_embeddings_a, sources, np.zeros((len(sources), self.lora_rank), np.float32))
+        fresh.lora_embeddings_b.assign(b)
+        same = np.arange(self.lora_rank)
+        return Resized(fresh, [(a, fresh.lora_embeddings_a, sources), (b, fresh.lora_embeddings_b, same)])
 
     def _check_built(self) -> None:
         if not self.built:
-            raise ArgumentError(f"Layer {self.name!r} has no table yet: build it, or call it once, first.")
+            raise ArgumentError(f"Layer {self.name!r} has no table yet: build the layer, or call it once, first.")
 
-    def _is_one_table(self) -> bool:
-        """Whether the table is all there is: no LoRA term to add to it, no quantized form to unpack."""
-        return not self.lora_enabled and self.quantization_mode is None
+    # LoRA ------------------------------------------------------------------------------------------------------------
+
+    def enable_lora(
+        self,
+        rank: int,
+        lora_alpha: float | None = None,
+        a_initializer: Any = "zeros",
+        b_initializer: Any = "he_uniform",
+    ) -> None:
+        """Freeze the table and train a low-rank sum to it: table + lora_alpha / rank * A @ B. Call it before compile.
+
+        A is (input_dim, rank), B is (rank, output_dim). LoRA is from Hu et al. 2021 (Low-Rank Adaptation of Large Language
+        Models).
+
+        Args:
+            rank: columns of A.
+            lora_alpha: the sum is scaled by lora_alpha / rank; by default by 1.
+            a_initializer: with "zeros", rows that occur in no batch stay bit-identical. The row of the padding is always
+                zeros.
+            b_initializer: not zeros, or nothing would ever move.
+
+        Raises:
+            ArgumentError: a rank below 1, a lora_alpha that isn't a finite number above 0, or a layer that is not built,
+                is quantized, or has LoRA already or a constraint.
+        """
+        rank = whole_number(rank, "rank", least=1, where=f"(layer {self.name!r})")
+        if lora_alpha is not None:
+            number(lora_alpha, "lora_alpha", above=0, where=f"(layer {self.name!r})")
+        for refused, why in (
+            (not self.built, "is not built"),
+            (self.lora_enabled, "has LoRA already"),
+            (self.quantization_mode is not None, "is quantized"),
+            (self.embeddings_constraint is not None, "has a constraint"),
+        ):
+            if refused:
+                raise ArgumentError(f"enable_lora takes a built layer with a plain table. Layer {self.name!r} {why}.")
+        alpha = self.lora_alpha if lora_alpha is None and rank == self.lora_rank else lora_alpha  # Keras forgets it
+        super().enable_lora(rank, alpha, a_initializer, b_initializer)
+        read_by_rows(self.lora_embeddings_a, table=False)
+        read_by_rows(self.lora_embeddings_b, table=False)
+        self._clear_padding(self.lora_embeddings_a)
+
+    @keras.layers.Embedding.trainable.setter
+    def trainable(self, value: bool) -> None:
+        """Whether the layer trains: with LoRA, A and B alone."""
+        keras.layers.Embedding.trainable.fset(self, value)
+        if self.lora_enabled:  # Keras would thaw the table too
+            self.table_variable.trainable = False
+
+    def merge_lora(self) -> None:
+        """Write A @ B into the table and set A to zero; the layer returns the same vectors as before.
+
+        The rows that change are kept in memory, for `unmerge_lora` to undo the last merge; they are not saved.
+
+        Raises:
+            ArgumentError: the layer has no LoRA.
+        """
+        self._check_lora()
+        a = copy_of_table(self.lora_embeddings_a)
+        ids = np.flatnonzero(a.any(axis=1))
+        before, a = read_rows(self.table_variable, ids), a[ids]
+        write_rows(
+            self.table_variable,
+            ids,
+            before + self._lora_scale() * (a @ keras.ops.convert_to_numpy(self.lora_embeddings_b)),
+        )
+        write_rows(self.lora_embeddings_a, ids, np.zeros_like(a))
+        if len(ids) or self._merged is None:
+            self._merged = ids, before, a
+
+    def unmerge_lora(self) -> None:
+        """Restore table and A to what they were before `merge_lora`, bit by bit.
+
+        Raises:
+            ArgumentError: nothing was merged since the table was filled, or A was trained since, which would be lost.
+        """
+        self._check_lora()
+        if self._merged is None:
+            raise ArgumentError(f"unmerge_lora undoes merge_lora, but layer {self.name!r} has nothing merged.")
+        a = self.lora_embeddings_a
+        if any(read_rows(a, part).any() for part in row_slices(a.shape, BLOCK)):
+            raise ArgumentError(f"unmerge_lora would lose what A of layer {self.name!r} has learned since the merge.")
+        ids, before, merged_a = self._merged
+        write_rows(self.table_variable, ids, before)
+        write_rows(a, ids, merged_a)
+        self._merged = None
+
+    def _lora_scale(self) -> float:
+        return self.lora_alpha / self.lora_rank
+
+    def _check_lora(self) -> None:
+        if not self.lora_enabled:
+            raise ArgumentError(f"Layer {self.name!r} has no LoRA: call enable_lora first.")
+
+    # Files -----------------------------------------------------------------------------------------------------------
 
     def save_own_variables(self, store: Any) -> None:
-        """Write the table: the same file as Keras writes, in blocks where the store lets us; A and B of LoRA behind it."""
-        self._warn_of_empty_table()
+        """Write the table to the same file as Keras does, in blocks if the store allows it, then A and B of LoRA."""
+        self._warn_if_empty()
         if not self.built or self.quantization_mode is not None:
             super().save_own_variables(store)
             return
-        if not save_table(store, _KEY, self._embeddings):
-            store[_KEY] = keras.ops.convert_to_numpy(self._embeddings)
-        for key, variable in self._lora_variables():
-            store[key] = keras.ops.convert_to_numpy(variable)
+        for key, variable in self._stored().items():
+            save_variable(store, key, variable)
 
     def load_own_variables(self, store: Any) -> None:
-        """Read the table: any file that Keras can read, in blocks where the store lets us.
+        """Read the table from any file that Keras can read, in blocks if the store allows it.
 
-        Of a file without LoRA, the table becomes the base and A begins at zero.
+        From a file without LoRA, a layer with LoRA reads its table, and A becomes zero.
         """
         keys = set(store.keys())
         plain = self.built and self.quantization_mode is None
-        whole = plain and keys == {_KEY, *dict(self._lora_variables())}
-        if whole or (plain and self.lora_enabled and keys == {_KEY}):
-            if not load_table(store, _KEY, self._embeddings):
-                self._embeddings.assign(store[_KEY])
-            for key, variable in self._lora_variables():
-                if key in keys:
-                    variable.assign(store[key])
-                elif variable is self.lora_embeddings_a:
-                    variable.assign(np.zeros(tuple(variable.shape)))
+        if plain and keys in ({_KEY}, set(self._stored())):
+            for key in sorted(keys):
+                load_variable(store, key, self._stored()[key])
+            if self.lora_enabled and keys == {_KEY}:
+                self.lora_embeddings_a.assign(np.zeros(tuple(self.lora_embeddings_a.shape)))
         else:
-            super().load_own_variables(store)  # which refuses it with Keras' own message
+            super().load_own_variables(store)  # which raises Keras' own error
         self._merged = None
         if plain:
-            self._clear_padding()
+            self._clear_padding(self.table_variable)
 
-    def _lora_variables(self) -> list[tuple[str, keras.Variable]]:
-        return [("1", self.lora_embeddings_a), ("2", self.lora_embeddings_b)] if self.lora_enabled else []
+    def _stored(self) -> dict[str, keras.Variable]:
+        """The variables by the keys under which Keras stores them."""
+        low_rank = {"1": self.lora_embeddings_a, "2": self.lora_embeddings_b} if self.lora_enabled else {}
+        return {_KEY: self.table_variable, **low_rank}
 
-    def _warn_of_empty_table(self) -> None:
-        """Once: a table that nobody filled and that holds only zeros was forgotten."""
+    def _warn_if_empty(self) -> None:
+        """Warn once of a table of zeros that nobody filled."""
         if not self._may_be_empty or not self.built:
             return
         with tf.init_scope():  # out of the graph that is being traced, if any
             if not tf.executing_eagerly():
                 return
-            sample = np.unique(np.linspace(0, self._embeddings.shape[0] - 1, _SAMPLED_ROWS).astype(np.int64))
-            empty = not np.any(keras.ops.convert_to_numpy(tf.nn.embedding_lookup(self._embeddings.value, sample)))
+            table = self.table_variable
+            sample = np.unique(np.linspace(0, table.shape[0] - 1, _SAMPLED_ROWS).astype(np.int64))
+            empty = not np.any(keras.ops.convert_to_numpy(tf.nn.embedding_lookup(table.value, sample)))
         self._may_be_empty = False
         if empty:
             warnings.warn(
                 f"The table of layer {self.name!r} is all zeros: it was never filled. A layer made from a config "
-                f"(clone_model, from_config) does not hold the matrix. Carry the weights over with "
+                f"(clone_model, from_config) does not contain the matrix. Copy the weights with "
                 f"clone.set_weights(model.get_weights()), or fill the layer with layer.assign_table(aligned.values).",
                 EmbkerasWarning,
                 stacklevel=2,
@@ -271,11 +414,19 @@ class PretrainedEmbedding(LowRank, keras.layers.Embedding):
         return config
 
 
-def _no_gradient_where(mask: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """`rows` as they are, from which no gradient flows back where `mask` is true: zeros stay zeros.
+def check_name(name: Any) -> str:
+    """The name of a layer or model.
 
-    To mask the rows themselves would cost twice as much, forward and backward.
+    Raises:
+        ArgumentError: Keras would refuse it.
     """
+    if not isinstance(name, str) or not name or "/" in name:
+        raise ArgumentError(f"name must be a string without '/'. Received: {shown(name)}.")
+    return name
+
+
+def _no_gradient_where(mask: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """`rows` unchanged, with a gradient of zero where `mask` is true. (Masking the rows themselves costs twice as much.)"""
 
     @tf.custom_gradient
     def masked(values: tf.Tensor) -> Any:

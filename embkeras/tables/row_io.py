@@ -1,9 +1,10 @@
-"""Tables in and out of TensorFlow variables and Keras' weight files in blocks of rows: never a second whole table.
+"""Tables in and out of TensorFlow variables and Keras' weight files in blocks of rows, so that none is held twice.
 
-A whole read of a variable that was ever read or written by rows copies it, and TensorFlow keeps the memory of the copy;
-NumPy and Keras then copy once or twice more. A block costs 4 MB whatever the table's size.
+Reading a whole variable that was ever read or written by rows copies it, and TensorFlow keeps the memory of the copy;
+NumPy and Keras then copy once or twice more. A block costs 4 MB whatever the size of the table.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,42 +13,47 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from embkeras._arrays import row_slices
 from embkeras.keras_compat.variables import replicas
 from embkeras.keras_compat.weight_files import hdf5_group
 
-BLOCK = 1 << 20  # numbers moved at once; more is no faster, and TensorFlow keeps the memory of several
-# What HDF5 stores as it is; bfloat16 needs a mark beside it, which is Keras' business.
+BLOCK = 1 << 20  # numbers per block; more is no faster, and TensorFlow keeps the memory of several
+# What HDF5 stores unchanged; Keras marks bfloat16 with an attribute of its own.
 _PLAIN_DTYPES = ("float16", "float32", "float64")
 
 
-def fill_table(variable: keras.Variable, source: Any) -> None:
-    """Write `source` into a table, block by block, on every replica.
-
-    Args:
-        variable: float table of shape (rows, width).
-        source: array or HDF5 dataset of the same shape; it may lie on disk.
-    """
-    for start, stop in blocks(variable.shape):
-        write_rows(variable, np.arange(start, stop), source[start:stop])
-
-
-def write_rows(variable: keras.Variable, rows: np.ndarray, values: Any) -> None:
+def write_rows(variable: keras.Variable, rows: np.ndarray | slice, values: Any) -> None:
     """Write `values` into some rows of a variable, on every replica."""
     values = tf.cast(values, variable.dtype)
     for replica in replicas(variable):
         # `variable[a:b].assign` copies the whole variable, and a raw slice assignment takes 4 times as long.
-        replica.scatter_update(tf.IndexedSlices(values, tf.convert_to_tensor(rows)))
+        replica.scatter_update(tf.IndexedSlices(values, tf.convert_to_tensor(_numbers(rows))))
 
 
-def read_rows(variable: keras.Variable, rows: np.ndarray) -> np.ndarray:
+def read_rows(variable: keras.Variable, rows: np.ndarray | slice) -> np.ndarray:
     """Some rows of a variable; on several replicas those of the first."""
-    return tf.nn.embedding_lookup(replicas(variable)[0], rows).numpy()
+    return tf.nn.embedding_lookup(replicas(variable)[0], _numbers(rows)).numpy()
+
+
+def _numbers(rows: np.ndarray | slice) -> np.ndarray:
+    return np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+
+
+def fill_table(variable: keras.Variable, source: Any) -> None:
+    """Write `source` into a table block by block, on every replica.
+
+    Args:
+        variable: float table of shape (rows, width).
+        source: array or HDF5 dataset of the same shape, in memory or on disk.
+    """
+    for part in row_slices(variable.shape, BLOCK):
+        write_rows(variable, part, source[part])
 
 
 def row_blocks(variable: keras.Variable) -> Iterator[tuple[int, np.ndarray]]:
     """The table as (first row, rows) from top to bottom; on several replicas that of the first."""
-    for start, stop in blocks(variable.shape):
-        yield start, read_rows(variable, np.arange(start, stop))
+    for part in row_slices(variable.shape, BLOCK):
+        yield part.start, read_rows(variable, part)
 
 
 def copy_of_table(variable: keras.Variable) -> np.ndarray:
@@ -58,29 +64,49 @@ def copy_of_table(variable: keras.Variable) -> np.ndarray:
     return copy
 
 
+def copy_rows(
+    before: keras.Variable, after: keras.Variable, sources: np.ndarray, values: np.ndarray | None = None
+) -> None:
+    """Write into row i of `after` row `sources[i]` of `before`; for -1 `values[i]`, or nothing if there are no values.
+
+    Both variables have one entry a row, of any shape.
+    """
+    for part in row_slices((len(sources), math.prod(after.shape[1:])), BLOCK):
+        rows = np.arange(part.start, part.stop)
+        known = rows[sources[part] >= 0]
+        write_rows(after, known, read_rows(before, sources[known]))
+        new = rows[sources[part] < 0]
+        if values is not None and len(new):
+            write_rows(after, new, values[new])
+
+
 def table_of_calls(layer: keras.layers.Layer) -> np.ndarray:
-    """A float32 table of what the layer gives for each id, shape (input_dim, output_dim)."""
+    """A float32 table of what the layer returns for each id, shape (input_dim, output_dim)."""
     table = np.empty((layer.input_dim, layer.output_dim), np.float32)
-    for start, stop in blocks(table.shape):
-        table[start:stop] = keras.ops.convert_to_numpy(keras.ops.cast(layer(np.arange(start, stop)), "float32"))
+    for part in row_slices(table.shape, BLOCK):
+        table[part] = keras.ops.convert_to_numpy(keras.ops.cast(layer(_numbers(part)), "float32"))
     return table
 
 
-def save_table(store: Any, key: str, variable: keras.Variable) -> bool:
-    """Write a table as `store[key] = variable` does, the file being the same, but in blocks.
+def save_variable(store: Any, key: str, variable: keras.Variable) -> bool:
+    """Write `store[key] = variable`, to the same file as Keras does, but a float table in blocks if the store allows it.
+
+    Stores that take whole arrays only are sharded files, which count the bytes that they are given, `.npz` and
+    dictionaries; and a bfloat16 table is written as a whole.
 
     Args:
-        store: what Keras hands to `save_own_variables`.
+        store: what Keras passes to `save_own_variables`.
         key: name of the variable in the store.
-        variable: float table of shape (rows, width).
+        variable: variable of any shape; a table has the shape (rows, width).
 
     Returns:
-        False, and nothing is written, where the store takes whole arrays only: sharded files, which count what they
-        are given, `.npz`, dictionaries; and for bfloat16.
+        Whether it was written in blocks.
     """
     group = hdf5_group(store)
     dtype = keras.backend.standardize_dtype(replicas(variable)[0].dtype)
-    if group is None or hasattr(store, "max_shard_size") or dtype not in _PLAIN_DTYPES:
+    plain = len(variable.shape) == 2 and dtype in _PLAIN_DTYPES
+    if group is None or hasattr(store, "max_shard_size") or not plain:
+        store[key] = keras.ops.convert_to_numpy(variable)
         return False
     dataset = group.create_dataset(key, tuple(variable.shape), dtype)
     for start, rows in row_blocks(variable):
@@ -88,41 +114,35 @@ def save_table(store: Any, key: str, variable: keras.Variable) -> bool:
     return True
 
 
-def load_table(store: Any, key: str, variable: keras.Variable) -> bool:
-    """Read a table as `variable.assign(store[key])` does, but in blocks.
+def load_variable(store: Any, key: str, variable: keras.Variable) -> bool:
+    """Do `variable.assign(store[key])`, but with a float table in blocks if the store allows it.
+
+    Keras itself reads, or refuses with its own message, what is not in an HDF5 file, has another shape, is bfloat16, or
+    is stored outside the file.
 
     Args:
-        store: what Keras hands to `load_own_variables`.
+        store: what Keras passes to `load_own_variables`.
         key: name of the variable in the store.
-        variable: float table of shape (rows, width).
+        variable: variable of any shape; a table has the shape (rows, width).
 
     Returns:
-        False, and nothing is read, where the store is not an HDF5 file, or its dataset has another shape, is bfloat16,
-        or lies outside the file; Keras then reads it, or refuses it with its own message.
+        Whether it was read in blocks.
     """
     group = hdf5_group(store)
-    if group is None or not isinstance(group.get(key, getlink=True), h5py.HardLink):
-        return False
-    dataset = group[key]
-    if not _is_plain(dataset) or dataset.shape != tuple(variable.shape):
-        return False
-    fill_table(variable, dataset)
-    return True
+    inside = group is not None and isinstance(group.get(key, getlink=True), h5py.HardLink)
+    if inside and _is_plain(group[key]) and group[key].shape == tuple(variable.shape):
+        fill_table(variable, group[key])
+        return True
+    variable.assign(store[key])
+    return False
 
 
 def _is_plain(dataset: Any) -> bool:
     """Whether an HDF5 object is an array inside its own file. (Keras refuses links out of it, for safety.)"""
     return (
         isinstance(dataset, h5py.Dataset)
+        and dataset.ndim == 2
         and not dataset.external
         and not dataset.is_virtual
         and dataset.dtype.name in _PLAIN_DTYPES
     )
-
-
-def blocks(shape: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """The blocks of a table of this shape as (first row, row behind the last)."""
-    rows, width = shape
-    step = max(1, BLOCK // width)
-    for start in range(0, rows, step):
-        yield start, min(start + step, rows)

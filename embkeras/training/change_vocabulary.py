@@ -1,6 +1,5 @@
 """change_vocabulary: tokens added to a trained model, or dropped, and everything else kept."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,9 +12,8 @@ from embkeras.keras_compat.optimizers import parts, slots_of
 from embkeras.tables.addresses import LayerRef, as_refs, match_layer, walk
 from embkeras.tables.combined import CombinedEmbedding
 from embkeras.tables.embedding import PretrainedEmbedding
-from embkeras.tables.resizing import Resized, resized
-from embkeras.tables.row_io import blocks, read_rows, write_rows
-from embkeras.tables.takeover import replace_map, take_over
+from embkeras.tables.resize import Resized, replace_map, take_over
+from embkeras.tables.row_io import copy_rows
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.rebuild import rebuild_training
 from embkeras.vectors.align import AlignedMatrix
@@ -63,7 +61,7 @@ def change_vocabulary(
     sources = _sources(before, aligned[0].vocabulary)
     with model.distribute_strategy.scope():
         fresh = [
-            resized(table, sources, each.values, _new_without_vector(each, sources))
+            table.resized(sources, each.values, trains=_new_without_vector(each, sources))
             for table, each in zip(tables, aligned, strict=True)
         ]
         for table, each in zip(tables, fresh, strict=True):
@@ -147,9 +145,7 @@ def _carry(before: keras.Variable, after: keras.Variable, sources: np.ndarray) -
     """Copy a slot: row by row if it has one entry for each row, else (a count, a mean) as a whole."""
     was, now = tuple(before.shape), tuple(after.shape)
     if now[:1] == (len(sources),) and now[1:] == was[1:]:
-        for start, stop in blocks((len(sources), math.prod(now[1:]))):
-            known = start + np.flatnonzero(sources[start:stop] >= 0)
-            write_rows(after, known, read_rows(before, sources[known]))
+        copy_rows(before, after, sources)
     elif was == now:
         after.assign(keras.ops.convert_to_numpy(before))
 

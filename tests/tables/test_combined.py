@@ -411,7 +411,7 @@ def test_classifier_and_drift():
 
 def test_ids_are_checked_by_the_sources():
     """As by any layer of ours, in every form."""
-    with pytest.raises(ArgumentError, match=r"Token ids must lie in \[0, 10\)\. Received: 10 at position \[0\]"):
+    with pytest.raises(ArgumentError, match=r"Token ids must be in \[0, 10\)\. Received: 10 at position \[0\]"):
         _layer("attention")(np.array([10]))
 
 
@@ -424,16 +424,16 @@ def test_contextual_is_refused_with_the_reason():
 @pytest.mark.parametrize(
     ("layers", "arguments", "message"),
     [
-        (lambda: _source(), {}, r"There must be two layers .* Received: 1 with combine='concat', output_dim=None"),
-        (list, {"output_dim": 3}, r"There must be two layers .* Received: 0"),
+        (lambda: _source(), {}, r"needs two layers.* Received: 1 with combine='concat', output_dim=None"),
+        (list, {"output_dim": 3}, r"needs two layers.* Received: 0"),
         (
             lambda: [_source()],
             {"output_dim": 3, "combine": "mean"},
-            r"two layers .* 1 with combine='mean', output_dim=3",
+            r"two layers.* 1 with combine='mean', output_dim=3",
         ),
-        (lambda: _aligned(), {}, r"takes layers that build_embedding made\. Received: AlignedMatrix"),
-        (lambda: [_source(), keras.layers.Embedding(10, 4)], {}, r"that build_embedding made\. Received: Embedding"),
-        (lambda: [_source(), _source()], {}, r"need names of their own: .* Received: 'a', 'a'"),
+        (lambda: _aligned(), {}, r"takes layers made by build_embedding\. Received: AlignedMatrix"),
+        (lambda: [_source(), keras.layers.Embedding(10, 4)], {}, r"made by build_embedding\. Received: Embedding"),
+        (lambda: [_source(), _source()], {}, r"need different names: .* Received: 'a', 'a'"),
         (
             lambda: [_source("a"), _source("b", mask_zero=False)],
             {},
@@ -450,7 +450,7 @@ def test_contextual_is_refused_with_the_reason():
         (
             lambda: [_source("a"), _source("b", width=6)],
             {"combine": "mean"},
-            r"combine='mean' wants vectors of one width, .* Received: 4 of layer 'a', 6 of layer 'b'",
+            r"combine='mean' needs vectors of one width, .* Received: 4 of layer 'a', 6 of layer 'b'",
         ),
     ],
 )
@@ -463,9 +463,9 @@ def test_layers_are_checked(layers, arguments, message):
 @pytest.mark.parametrize(
     ("combine", "found", "message"),
     [
-        ("concat", FOUND, r'combine="concat" puts all vectors side by side and weighs none, .* stay where they are'),
+        ("concat", FOUND, r'combine="concat" has no weights, so it takes no found'),
         ("mean", FOUND[:1], r"found takes one mask for each of 2 layers\. Received: 1"),
-        ("mean", [FOUND[0], FOUND[1][:9]], r"shape \(10,\)\. Received: bool of the shape \(9,\) for layer 'b'"),
+        ("mean", [FOUND[0], FOUND[1][:9]], r"shape \(10,\)\. Received: bool of shape \(9,\) for layer 'b'"),
         ("mean", [FOUND[0].astype(int), FOUND[1]], r"must be bool .* Received: int64 .* for layer 'a'"),
     ],
 )
@@ -479,5 +479,5 @@ def test_nothing_before_it_is_built():
     """Masks and table come after build."""
     layer = CombinedEmbedding([_source("a"), _source("b")], "mean", name="both")
     for work in (layer.matrix, lambda: layer.assign_found(FOUND)):
-        with pytest.raises(ArgumentError, match="Layer 'both' has no table yet: build it"):
+        with pytest.raises(ArgumentError, match="Layer 'both' has no table yet: build the layer"):
             work()

@@ -330,7 +330,7 @@ def test_a_quantized_table_is_not_filled(aligned):
     """Numbers would be cut to integers in silence."""
     layer = build_embedding(aligned)
     layer.quantize("int8")
-    with pytest.raises(ArgumentError, match="A quantized table takes no other rows: layer 'embedding'"):
+    with pytest.raises(ArgumentError, match="Layer 'embedding' is quantized"):
         layer.assign_table(aligned.values)
 
 
@@ -347,8 +347,8 @@ def test_quantize_a_model(aligned, tmp_path):
 @pytest.mark.parametrize(
     ("make", "mode", "message"),
     [
-        (build_embedding, "int4", r'quantize takes the mode "int8"\. Received: \'int4\' \(layer \'embedding\'\)'),
-        (lambda aligned: _with_lora(aligned), "int8", "quantize takes a plain table. Layer 'embedding' has LoRA"),
+        (build_embedding, "int4", r"mode of quantize \(layer 'embedding'\) must be one of int8\. Received: 'int4'"),
+        (lambda aligned: _with_lora(aligned), "int8", "layer 'embedding' has LoRA"),
     ],
 )
 def test_quantize_is_refused(aligned, make, mode, message):
@@ -430,8 +430,8 @@ def test_another_padding_id(aligned):
 @pytest.mark.parametrize(
     ("mask_zero", "padding_id", "message"),
     [
-        (True, 3, "padding_id must be 0 where id 0 is masked. Received: 3"),
-        (True, None, "padding_id must be 0 where id 0 is masked. Received: None"),
+        (True, 3, "padding_id must be 0, .* Received: 3"),
+        (True, None, "padding_id must be 0, .* Received: None"),
         (False, 10, r"padding_id must be an integer in \[0, 10\), or None. Received: 10"),
         (False, True, r"padding_id must be an integer in \[0, 10\), or None. Received: True"),
     ],
@@ -513,7 +513,7 @@ def test_table_with_nan_is_refused(layer):
     """The message names the row."""
     table = np.ones((10, 4), np.float32)
     table[6, 1] = np.nan
-    with pytest.raises(ArgumentError, match=r"'embedding' must be finite. Received NaN or infinity in row 6"):
+    with pytest.raises(ArgumentError, match=r"'embedding' must be finite. Received: NaN or infinity in row 6"):
         layer.assign_table(table)
 
 

@@ -146,7 +146,7 @@ def test_mask():
 
 def test_ids_outside_the_table_are_refused():
     """As by any layer of ours."""
-    with pytest.raises(ArgumentError, match=r"Token ids must lie in \[0, 10\)\. Received: -1 at position \[0\]"):
+    with pytest.raises(ArgumentError, match=r"Token ids must be in \[0, 10\)\. Received: -1 at position \[0\]"):
         _layer()(np.array([-1]))
 
 
@@ -174,7 +174,7 @@ def test_weights_of_another_layer_are_refused(tmp_path):
     """A whole table does not say which rows train."""
     _model("sgd", _layer(True)).save_weights(tmp_path / "whole.weights.h5")
     with pytest.raises(
-        ValueError, match=r"weights for layer 'embedding' are not those of .* Received: 0 variables, not 3"
+        ValueError, match=r"weights for layer 'embedding' are not those of .* expected 3 variables. Received: 0"
     ):
         _model().load_weights(tmp_path / "whole.weights.h5")
 
@@ -209,9 +209,9 @@ def test_drift_counts_the_rows_that_moved():
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (MASK.astype(int), r"mask of rows must be bool of the shape \(10,\)\. Received: int64 of the shape \(10,\)"),
-        (MASK[:9], r"mask of rows must be bool of the shape \(10,\)\. Received: bool of the shape \(9,\)"),
-        (np.zeros(10, bool), "trainable names no row that trains"),
+        (MASK.astype(int), r"mask of rows must be bool of shape \(10,\)\. Received: int64 of shape \(10,\)"),
+        (MASK[:9], r"mask of rows must be bool of shape \(10,\)\. Received: bool of shape \(9,\)"),
+        (np.zeros(10, bool), "trainable selects no row"),
         (np.arange(10) < 2, r"The padding row \(id 0\) never trains"),
         ("unknown", r'trainable must be True, False, "oov" or a bool array .* Received: \'unknown\''),
     ],
@@ -233,13 +233,13 @@ def test_choose_rows_wants_as_many_as_there_is_room_for():
 @pytest.mark.parametrize("rows", [-1, 11, 2.0, True])
 def test_number_of_rows(rows):
     """None at least and at most all."""
-    with pytest.raises(ArgumentError, match=rf"trainable_rows must be an integer from 0 to input_dim=10\. .*: {rows}"):
+    with pytest.raises(ArgumentError, match=rf"trainable_rows must be an integer from 0 to 10\. .*: {rows}"):
         RowEmbedding(10, 4, rows)
 
 
 def test_lora_is_refused():
     """It would touch rows that are to stand."""
-    with pytest.raises(ArgumentError, match="enable_lora would move every row, and of layer 'embedding' only some"):
+    with pytest.raises(ArgumentError, match="enable_lora moves every row, but of layer 'embedding' only some"):
         _layer().enable_lora(2)
     with pytest.raises(ArgumentError, match="only some rows train takes no lora_rank"):
         RowEmbedding(10, 4, 4, lora_rank=2)
@@ -252,7 +252,9 @@ def test_choose_rows_after_the_table_is_filled():
     layer.assign_table(_aligned().values)
     layer.choose_rows(MASK)
     np.testing.assert_array_equal(layer.matrix(), _aligned().values)
-    with pytest.raises(ArgumentError, match=r"choose_rows is said once; .* Of layer 'embedding' 4 rows train already"):
+    with pytest.raises(
+        ArgumentError, match=r"choose_rows can be called once, but 4 rows of layer 'embedding' train already"
+    ):
         layer.choose_rows(MASK)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from embkeras.tables.builders import build_embedding
 from embkeras.tables.embedding import PretrainedEmbedding
-from embkeras.tables.row_io import copy_of_table, fill_table, load_table, row_blocks, save_table
+from embkeras.tables.row_io import copy_of_table, copy_rows, fill_table, load_variable, row_blocks, save_variable
 from tests.processes import run_python
 
 ROWS, WIDTH = 4_000, 250
@@ -29,8 +29,7 @@ def keras_way(monkeypatch):
     """A switch: after calling it, the layer is saved and loaded by Keras alone."""
 
     def switch():
-        monkeypatch.setattr("embkeras.tables.embedding.save_table", lambda *_: False)
-        monkeypatch.setattr("embkeras.tables.embedding.load_table", lambda *_: False)
+        monkeypatch.setattr("embkeras.tables.row_io.hdf5_group", lambda _: None)
 
     return switch
 
@@ -99,7 +98,7 @@ def test_keras_reads_what_is_saved_here(tmp_path, keras_way, name):
 def test_what_keras_saved_is_read_here(tmp_path, keras_way, monkeypatch, name):
     """A file from before tables went in blocks loads as it did."""
     with monkeypatch.context() as patch:
-        patch.setattr("embkeras.tables.embedding.save_table", lambda *_: False)
+        patch.setattr("embkeras.tables.row_io.hdf5_group", lambda _: None)
         _save(_model(), tmp_path / name)
     np.testing.assert_array_equal(_table(_load(tmp_path / name)), VALUES)
 
@@ -192,10 +191,10 @@ def test_weights_out_of_a_keras_file(tmp_path):
 def test_store_that_is_no_file():
     """A dictionary, as Keras uses for .npz, goes Keras' way."""
     layer, store = _layer("embedding"), {}
-    assert not save_table(store, "0", layer.variables[0])
+    assert not save_variable(store, "0", layer.variables[0])
     layer.save_own_variables(store)
     fresh = _layer("fresh", filled=False)
-    assert not load_table(store, "0", fresh.variables[0])
+    assert not load_variable(store, "0", fresh.variables[0])
     fresh.load_own_variables({key: np.asarray(value) for key, value in store.items()})
     np.testing.assert_array_equal(fresh.matrix(), VALUES)
 
@@ -267,6 +266,24 @@ def test_mark_for_optimizers(aligned, tmp_path):
     model.save(tmp_path / "model.keras")
     for each in (layer, keras.models.clone_model(model).layers[0], _load(tmp_path / "model.keras").layers[0]):
         assert each.variables[0].row_reads is True
+
+
+@pytest.mark.parametrize("values", [None, np.full((5, 2), 9, np.float32)], ids=["kept", "given"])
+@pytest.mark.parametrize("width", [2, None])
+def test_copy_rows(values, width):
+    """Known rows come from their source, others from the values or stay; in blocks, for columns too."""
+    shape = (5, width) if width else (5,)
+    old, new = np.arange(5 * (width or 1), dtype="float32").reshape(shape), np.zeros(shape, "float32")
+    before, after = keras.Variable(old), keras.Variable(new)
+    sources = np.array([4, -1, 0, 0, -1])
+    values = values if values is None or width else values[:, 0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("embkeras.tables.row_io.BLOCK", 4)
+        copy_rows(before, after, sources, values)
+    expected = np.where(
+        (sources >= 0).reshape(-1, *[1] * (len(shape) - 1)), old[sources], 9 if values is not None else 0
+    )
+    np.testing.assert_array_equal(after, expected)
 
 
 _MIRRORED = """

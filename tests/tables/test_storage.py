@@ -1,4 +1,4 @@
-"""Tables stored in fewer bytes, and rows that several ids share."""
+"""Tables stored in fewer bytes."""
 
 import keras
 import numpy as np
@@ -9,19 +9,16 @@ from embkeras.errors import ArgumentError
 from embkeras.serving.export import export_saved_model
 from embkeras.serving.local import ExportedModel
 from embkeras.tables.builders import build_embedding
-from embkeras.tables.partial_rows import RowEmbedding
-from embkeras.tables.storage import StoredAccuracy, encode, stored_accuracy
+from embkeras.tables.storage import STORAGE, StoredAccuracy, stored_accuracy
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.optimizers.rules import RowWiseAdam
 from embkeras.training.schedule.callback import unfreeze_at
 from embkeras.vectors.align import AlignedMatrix
-from embkeras.vectors.pruning import SharedRows, share_rows
 from tests import tiny
 
 MASK = np.isin(np.arange(10), [1, 3, 7])
 VOCABULARY = Vocabulary(["", "[UNK]", *(f"w{place}" for place in range(8))], counts=np.arange(10)[::-1])
 ALIGNED = AlignedMatrix(tiny.TABLE, VOCABULARY)
-SHARED = share_rows(ALIGNED, 6)
 STORED = ("float16", "int8")
 
 
@@ -98,22 +95,14 @@ def _vocabulary(size):
     return Vocabulary(["", "[UNK]", *(f"w{place}" for place in range(size - 2))])
 
 
-def test_shared_rows():
-    """Ids that share a row have the one of the id that keeps it, and the base stores no more rows."""
-    layer = build_embedding(ALIGNED, shared=SHARED)
-    assert layer.variables[0].shape == (6, 4)
-    np.testing.assert_array_equal(layer.matrix(), tiny.TABLE[SHARED.kept][SHARED.row_of])
-    assert layer.accuracy.smallest_cosine == pytest.approx(float(SHARED.similarity.min()), abs=1e-6)
-
-
-def test_all_of_it_together(tmp_path):
-    """Shared rows in int8 with rows that train, frozen first: it trains, is saved, and goes on to the bit."""
-    layer = build_embedding(ALIGNED, trainable=MASK, stored="int8", shared=SHARED)
+def test_int8_with_rows_that_train(tmp_path):
+    """Frozen first: it trains, is saved, and continues bit by bit."""
+    layer = build_embedding(ALIGNED, trainable=MASK, stored="int8")
     net = _fitted(layer, RowWiseAdam(0.05), callbacks=[unfreeze_at(2, "embedding")])
     loaded = tiny.fit_on_from_a_file(net, tmp_path)
     assert tiny.apart(net, loaded) == 0
     same = ~MASK
-    np.testing.assert_array_equal(layer.matrix()[same], _int8(tiny.TABLE)[SHARED.kept][SHARED.row_of][same])
+    np.testing.assert_array_equal(layer.matrix()[same], _int8(tiny.TABLE)[same])
 
 
 @pytest.mark.parametrize("stored", STORED)
@@ -126,10 +115,10 @@ def test_mixed_precision(stored):
 
 @pytest.mark.parametrize("arguments", [{"run_eagerly": True}, {"jit_compile": True}], ids=str)
 def test_in_other_modes_of_fit(arguments):
-    """Shared rows in int8 with rows that train: the weights are those of a plain fit."""
+    """int8 with rows that train: the weights are those of a plain fit."""
     nets = []
     for each in (arguments, {"jit_compile": False}):
-        layer = build_embedding(ALIGNED, trainable=MASK, stored="int8", shared=SHARED)
+        layer = build_embedding(ALIGNED, trainable=MASK, stored="int8")
         keras.utils.set_random_seed(0)
         head = [keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(3, "softmax")]
         net = keras.Sequential([keras.Input((5,), dtype="int64"), layer, *head])
@@ -154,7 +143,7 @@ def test_export(stored, tmp_path):
 @pytest.mark.parametrize("trainable", [False, MASK], ids=["frozen", "rows"])
 def test_quantize_makes_the_base_int8(trainable):
     """In a model that trains already: rows that train go on from where they are, the optimizer knows them."""
-    layer = build_embedding(ALIGNED, trainable=trainable, shared=SHARED)
+    layer = build_embedding(ALIGNED, trainable=trainable, stored="float16")
     net = _fitted(layer, optimizers.Adam(0.05))
     before = layer.matrix()
     net.quantize("int8")
@@ -172,13 +161,13 @@ def test_quantize_takes_int8_alone():
     before = layer.matrix()
     layer.quantize("int8")
     np.testing.assert_array_equal(layer.matrix(), before)
-    with pytest.raises(ArgumentError, match=r"quantize takes the mode \"int8\"\. Received: 'int4'"):
+    with pytest.raises(ArgumentError, match=r"mode of quantize .* one of int8\. Received: 'int4'"):
         layer.quantize("int4")
 
 
 def test_encode_holds_extremes():
     """Zero rows stay zero, the largest number of a row is exact up to rounding, and signs are kept."""
-    values, scales = encode(np.array([[0, 0], [-300.0, 1]], np.float32), "int8")
+    values, scales = STORAGE["int8"].encode(np.array([[0, 0], [-300.0, 1]], np.float32))
     assert values.tolist() == [[0, 0], [-127, 0]] and scales.tolist() == pytest.approx([1, 300 / 127])
 
 
@@ -186,10 +175,10 @@ def test_encode_holds_extremes():
     ("arguments", "message"),
     [
         ({"stored": "int4"}, "stored must be one of float32, float16, int8. Received: 'int4'"),
-        ({"stored": "int8", "trainable": True}, "trains as a whole is float32, .* trainable=True with stored='int8'"),
-        ({"shared": SHARED, "trainable": True}, "trains as a whole is float32, with a row for each id"),
-        ({"shared": SHARED.row_of}, "shared takes what share_rows gives for these 10 ids"),
-        ({"shared": share_rows(AlignedMatrix(np.eye(4), _vocabulary(4)), 3)}, "share_rows gives for these 10 ids"),
+        (
+            {"stored": "int8", "trainable": True},
+            'trains as a whole .* float32. Received: trainable=True with stored="int8"',
+        ),
     ],
 )
 def test_arguments_are_checked(arguments, message):
@@ -198,43 +187,34 @@ def test_arguments_are_checked(arguments, message):
         build_embedding(ALIGNED, **arguments)
 
 
-def test_float16_refuses_what_it_cannot_hold():
-    """Instead of infinity in the table."""
-    with pytest.raises(ArgumentError, match=r"float16 holds numbers up to 65504\. Received: 70000\.0"):
-        build_embedding(AlignedMatrix(np.full((10, 4), 7e4), VOCABULARY), stored="float16")
+@pytest.mark.parametrize("stored", STORAGE)
+def test_registry(stored):
+    """Each way decodes what it encoded, and a row takes the bytes that it says."""
+    way = STORAGE[stored]
+    values, scales = way.encode(tiny.TABLE)
+    np.testing.assert_allclose(way.decode(values, scales), KEPT[stored](tiny.TABLE), atol=1e-6)
+    assert way.row_bytes(4) * 10 == values.nbytes + (0 if scales is None else scales.nbytes)
+    assert way.encode(np.zeros((0, 4), np.float32))[0].shape == (0, 4)
 
 
 @pytest.mark.parametrize(
-    ("row_of", "kept", "message"),
+    ("value", "settings", "message"),
     [
-        (np.zeros(9, int), np.arange(6), r"one place for each of 10 ids .* Received: shapes \(9,\) and \(6,\)"),
-        (np.arange(10), np.arange(6), "Every shared row belongs to the id that gives it"),
-        (np.arange(10) % 6, np.arange(6)[::-1], "Every shared row belongs to the id that gives it"),
+        (7e4, {"stored": "float16"}, r"'embedding' is float16, .* up to 65504\. Received: 70000 in row 1"),
+        (7e4, {"dtype": "float16"}, r"'embedding' is float16, .* up to 65504\. Received: 70000 in row 1"),
+        (1e39, {}, r"'embedding' is float32, .* Received: 1e\+39 in row 1"),
+        (1e39, {"dtype": "bfloat16"}, r"'embedding' is bfloat16, .* Received: 1e\+39 in row 1"),
     ],
 )
-def test_shared_rows_are_checked(row_of, kept, message):
-    """Shapes, ranges, and that who gives a row has it."""
-    layer = RowEmbedding(10, 4, stored_rows=6)
-    layer.build()
+def test_numbers_that_a_table_cannot_hold(value, settings, message):
+    """They would become infinity in the table without an error."""
+    matrix = np.zeros((10, 4))
+    matrix[1:] = value
     with pytest.raises(ArgumentError, match=message):
-        layer.share_rows(row_of, kept)
+        build_embedding(ALIGNED, **settings).assign_table(matrix)
 
 
-def test_filling_after_loading_asks_who_gives_the_rows(tmp_path):
-    """The file says which row an id has, and not which of its ids gave it."""
-    net = _fitted(build_embedding(ALIGNED, shared=SHARED), epochs=1)
-    net.save(tmp_path / "model.keras")
-    layer = keras.saving.load_model(tmp_path / "model.keras").layers[0]
-    with pytest.raises(ArgumentError, match="can be filled after share_rows has said which"):
-        layer.assign_table(tiny.TABLE)
-    layer.share_rows(SHARED.row_of, SHARED.kept)
-    layer.assign_table(tiny.TABLE)
-    np.testing.assert_array_equal(layer.matrix(), tiny.TABLE[SHARED.kept][SHARED.row_of])
-
-
-def test_sharing_every_row_is_a_plain_table():
-    """Nothing is shared, and no map is stored."""
-    every = SharedRows(np.arange(10), np.arange(10, dtype=np.int32), np.ones(10, np.float32))
-    layer = build_embedding(ALIGNED, shared=every)
-    assert len(layer.variables) == 1
-    np.testing.assert_array_equal(layer.matrix(), tiny.TABLE)
+def test_float16_refuses_to_encode_what_it_cannot_hold():
+    """Also where there is no layer, as in an export."""
+    with pytest.raises(ArgumentError, match=r"float16 holds numbers up to 65504\. Received: 70000"):
+        STORAGE["float16"].encode(np.full((1, 2), 7e4, np.float32))

@@ -17,7 +17,6 @@ from embkeras.training.optimizers.rules import RowWiseAdam, RowWiseSGD
 from embkeras.training.schedule.callback import TrainabilitySchedule, unfreeze_at
 from embkeras.training.schedule.phases import Phase
 from embkeras.vectors.align import AlignedMatrix
-from embkeras.vectors.pruning import share_rows
 from tests import tiny
 from tests.training.test_rebuild import OPTIMIZERS
 
@@ -31,7 +30,6 @@ FORMS = {
     "frozen": {},
     "rows": {"trainable": np.isin(np.arange(10), [1, 3, 7, 9])},
     "int8": {"trainable": np.isin(np.arange(10), [3, 7]), "stored": "int8"},
-    "shared": {"shared": share_rows(AlignedMatrix(tiny.TABLE, BEFORE), 6)},
 }
 
 
@@ -142,7 +140,7 @@ def test_a_model_that_is_not_compiled():
     np.testing.assert_array_equal(net.predict(_translated(tiny.IDS, BEFORE, MORE), verbose=0), answers)
 
 
-@pytest.mark.parametrize("form", ["whole", "shared"])
+@pytest.mark.parametrize("form", ["whole", "int8"])
 def test_saved_and_exported(form, tmp_path):
     """Files and exports hold the table of the new size."""
     net = _trained(_layer(form))

@@ -15,7 +15,7 @@ from embkeras.errors import OptimizerError
 from embkeras.keras_compat.optimizers import index_of, key_of, trained_variables, weight_decay_of
 from embkeras.keras_compat.variables import is_table, local, mark_stock_tables, mark_table, native, reads_whole_table
 from embkeras.tables.addresses import walk
-from embkeras.tables.row_io import load_table, save_table
+from embkeras.tables.row_io import load_variable, save_variable
 from embkeras.training.optimizers.multipliers import RateMultipliers, path_of
 
 _REFUSED = {
@@ -193,8 +193,7 @@ class RowWise(RateMultipliers):
     def save_own_variables(self, store: Any) -> None:
         """Write the slots as Keras does, those of tables in blocks, so that none is held twice."""
         for place, variable in enumerate(self.variables):
-            if len(variable.shape) != 2 or not save_table(store, str(place), variable):
-                store[str(place)] = keras.ops.convert_to_numpy(variable)
+            save_variable(store, str(place), variable)
 
     def load_own_variables(self, store: Any) -> None:
         """Read the slots from any file that Keras can read, those of tables in blocks."""
@@ -202,8 +201,7 @@ class RowWise(RateMultipliers):
             super().load_own_variables(store)  # which warns that it reads nothing, and why
             return
         for place, variable in enumerate(self.variables):
-            if len(variable.shape) != 2 or not load_table(store, str(place), variable):
-                variable.assign(store[str(place)])
+            load_variable(store, str(place), variable)
 
     def get_config(self) -> dict[str, Any]:
         """The settings, with the current multipliers."""

@@ -10,7 +10,6 @@ from embkeras._checks import whole_number
 from embkeras.errors import ScheduleError
 from embkeras.tables.addresses import LayerRef, as_refs, match_layer
 from embkeras.tables.partial_rows import RowEmbedding
-from embkeras.tables.resizing import resized
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.change_vocabulary import swap_rows
 from embkeras.training.rebuild import renew_rows
@@ -69,7 +68,7 @@ class Rows(Action):
             more = int(rows.sum() - layer.trainable_mask.sum())
             if rows.sum() > layer.trainable_rows:
                 with model.distribute_strategy.scope():
-                    swap_rows(model, layer, resized(layer, np.arange(layer.input_dim), room=more))
+                    swap_rows(model, layer, layer.resized(np.arange(layer.input_dim), room=more))
 
     def check(self, model: keras.Model, epoch: int) -> None:
         """Refuse a layer that is frozen in this phase: its rows would not train."""

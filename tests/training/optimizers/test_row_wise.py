@@ -320,7 +320,7 @@ def test_under_mirrored_strategy():
     assert len(apart) == 2 and max(apart) <= 1e-6
 
 
-@pytest.mark.parametrize("name", ["save_table", "load_table"])
+@pytest.mark.parametrize("name", ["save_variable", "load_variable"])
 def test_slots_of_tables_go_in_blocks(name, monkeypatch, tmp_path):
     """Two moments and an anchor of the table, two moments of the kernel: none is held a second time as a whole."""
     in_blocks, done = getattr(row_wise, name), []
@@ -334,4 +334,4 @@ def test_slots_of_tables_go_in_blocks(name, monkeypatch, tmp_path):
     tiny.fit(net, epochs=1)
     net.save(tmp_path / "model.keras")
     keras.saving.load_model(tmp_path / "model.keras")
-    assert sorted(done) == [((4, 3), True)] * 2 + [((10, 4), True)] * 3
+    assert sorted(each for each in done if len(each[0]) == 2) == [((4, 3), True)] * 2 + [((10, 4), True)] * 3

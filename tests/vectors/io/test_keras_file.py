@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from embkeras import Vocabulary, build_embedding, combine_embeddings, load_vectors, share_rows
+from embkeras import Vocabulary, build_embedding, combine_embeddings, load_vectors
 from embkeras.errors import ArgumentError, EmbkerasWarning, VectorFileError
 from embkeras.vectors.io import keras_file
 
@@ -36,7 +36,7 @@ def table(aligned):
     return lambda layer: keras.ops.convert_to_numpy(layer(np.arange(10)[None]))[0]
 
 
-@pytest.mark.parametrize("form", ["stock", "frozen", "rows", "oov", "float16", "int8", "shared", "lora", "quantized"])
+@pytest.mark.parametrize("form", ["stock", "frozen", "rows", "oov", "float16", "int8", "lora", "quantized"])
 def test_every_form_of_table(tmp_path, aligned, table, form):
     """What is read is what the layer gives, whatever it is stored as."""
     mask = np.arange(10) % 3 == 1
@@ -44,8 +44,6 @@ def test_every_form_of_table(tmp_path, aligned, table, form):
         layer = keras.layers.Embedding(10, 4)
     elif form in ("float16", "int8"):
         layer = build_embedding(aligned, trainable=mask, stored=form)
-    elif form == "shared":
-        layer = build_embedding(aligned, shared=share_rows(aligned, 5), trainable=mask)
     else:
         layer = build_embedding(aligned, trainable={"rows": mask, "oov": "oov"}.get(form, False))
     if form == "lora":

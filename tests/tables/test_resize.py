@@ -1,4 +1,4 @@
-"""A layer that takes over the variables of another."""
+"""Layers with other rows, and layers that take over the variables of another."""
 
 import gc
 import weakref
@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from embkeras.errors import EmbkerasWarning
-from embkeras.tables.takeover import fresh_like, take_over
+from embkeras.tables.combined import combine_embeddings
+from embkeras.tables.partial_rows import RowEmbedding
+from embkeras.tables.resize import fresh_like, replace_map, take_over
 from tests import tiny
 
 
@@ -52,14 +54,21 @@ def test_a_frozen_layer_stays_frozen():
     assert not layer.trainable and layer.trainable_variables == []
 
 
-@pytest.mark.parametrize("keep", [(), ("_embeddings",)], ids=str)
+@pytest.mark.parametrize("keep", [(), ("_moving", "_places")], ids=str)
 def test_a_frozen_layer_trains_when_it_is_thawed(keep):
     """Keras files a variable that is frozen when it is tracked among those that never train."""
-    layer = tiny.embedding(trainable=True)
+    layer = _rows()
     layer.trainable = False
     take_over(layer, fresh_like(layer), keep=keep)
     layer.trainable = True
-    assert [variable.path for variable in layer.trainable_variables] == ["embedding/embeddings"]
+    assert [variable.path for variable in layer.trainable_variables] == ["rows/embeddings"]
+
+
+def _rows():
+    layer = RowEmbedding(10, 4, 2, name="rows")
+    layer.build()
+    layer.assign_table(tiny.TABLE)
+    return layer
 
 
 def test_order_of_the_weights():
@@ -83,13 +92,30 @@ def test_the_table_before_is_let_go():
 
 def test_variables_may_stay():
     """Those that are named are the very ones that optimizers know."""
+    layer = _rows()
+    moving, places = layer.trainable_variables[0], layer._places
+    take_over(layer, fresh_like(layer), keep=("_moving", "_places"))
+    assert layer.trainable_variables[0] is moving and layer._places is places
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_resized_rows(rank):
+    """Known ids keep their rows, new ones get theirs, and LoRA comes along."""
     layer = tiny.embedding(trainable=True)
-    table = layer.variables[0]
-    take_over(layer, fresh_like(layer), keep=("_embeddings",))
-    assert layer.variables[0] is table and layer.trainable_variables[0] is table
+    if rank:
+        layer.enable_lora(rank, a_initializer="normal")
+    before, values = layer.matrix(), np.full((4, 4), 7, np.float32)
+    resized = layer.resized(np.array([0, 3, -1, 9]), values)
+    np.testing.assert_allclose(
+        resized.layer.matrix(), np.stack([before[0], before[3], values[2], before[9]]), rtol=1e-6
+    )
+    assert len(resized.moves) == (2 if rank else 1)
 
 
-def test_private_names_of_keras_are_there():
-    """When one goes, taking over must be looked at again."""
-    names = ("_tracker", "_track_variable", "_untrack_variable", "_trainable_variables", "_embeddings")
-    assert [name for name in names if not hasattr(tiny.embedding(), name)] == []
+def test_a_map_of_another_shape():
+    """It replaces the old one under the same path, and never trains."""
+    layer = combine_embeddings([tiny.embedding(name="a"), tiny.embedding(name="b")], combine="mean")
+    path, count = layer._found.path, len(layer.variables)
+    replace_map(layer, "_found", np.ones((3, 2), np.int8))
+    assert layer._found.path == path and layer._found.shape == (3, 2) and not layer._found.trainable
+    assert len(layer.variables) == count and any(each is layer._found for each in layer.non_trainable_variables)
