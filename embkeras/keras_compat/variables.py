@@ -30,10 +30,10 @@ def read_by_rows(variable: keras.Variable, *, table: bool = True) -> None:
 
 
 def mark_stock_tables(layers: Iterable[keras.layers.Layer]) -> None:
-    """Mark the tables of the stock Embedding layers among `layers` that are built."""
+    """Mark the tables of the Embedding layers among `layers` that are built; other forms of a table mark their own."""
     for layer in layers:
-        if isinstance(layer, keras.layers.Embedding) and layer.built:
-            table = stock_table(layer)
+        table = getattr(layer, "_embeddings", None) if isinstance(layer, keras.layers.Embedding) else None
+        if table is not None:
             table.embkeras_table, table.row_reads = True, reads_rows(table)
 
 
