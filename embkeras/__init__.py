@@ -20,7 +20,8 @@ _WITHOUT_KERAS = {
     "serving.text_encoder": "TextEncoder",
     "text.tokenizer": "Tokenizer",
     "text.vocabulary": "Vocabulary",
-    "vectors.align": "AlignedMatrix align",
+    "vectors.align": "align",
+    "vectors.aligned": "AlignedMatrix",
     "vectors.io.registry": "load_vectors save_vectors",
     "vectors.store": "KeyedVectors",
 }
@@ -78,8 +79,8 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.training.schedule.callback import unfreeze_at as unfreeze_at
     from embkeras.training.schedule.phases import Phase as Phase
     from embkeras.training.schedule.rows import unfreeze_rows as unfreeze_rows
-    from embkeras.vectors.align import AlignedMatrix as AlignedMatrix
     from embkeras.vectors.align import align as align
+    from embkeras.vectors.aligned import AlignedMatrix as AlignedMatrix
     from embkeras.vectors.io.registry import load_vectors as load_vectors
     from embkeras.vectors.io.registry import save_vectors as save_vectors
     from embkeras.vectors.store import KeyedVectors as KeyedVectors

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embkeras.text.vocabulary import Vocabulary
-from embkeras.vectors.align import AlignedMatrix
+from embkeras.vectors.aligned import AlignedMatrix
 
 
 @pytest.fixture

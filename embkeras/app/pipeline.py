@@ -27,7 +27,8 @@ from embkeras.text.tokenizer import TWEETS
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.drift_monitor import DriftMonitor
 from embkeras.training.optimizers.rules import RowWiseAdam
-from embkeras.vectors.align import AlignedMatrix, align
+from embkeras.vectors.align import align
+from embkeras.vectors.aligned import AlignedMatrix
 from embkeras.vectors.fallbacks import FOR_TEXTS
 from embkeras.vectors.io.registry import load_vectors
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from embkeras.drift.report import DriftReport
-from embkeras.vectors.align import AlignedMatrix
+from embkeras.vectors.aligned import AlignedMatrix
 
 _SHOWN = 8
 

@@ -14,7 +14,7 @@ from embkeras.errors import ArgumentError
 from embkeras.tables.builders import build_embedding
 from embkeras.training.schedule.callback import TrainabilitySchedule, unfreeze_at
 from embkeras.training.schedule.phases import Phase
-from embkeras.vectors.align import AlignedMatrix
+from embkeras.vectors.aligned import AlignedMatrix
 
 _VECTORS = ("pretrained", "random")
 _FORMS = tuple(inspect.signature(build_embedding).parameters)[1:]

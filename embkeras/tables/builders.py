@@ -12,7 +12,7 @@ from embkeras.tables.embedding import PretrainedEmbedding, check_name
 from embkeras.tables.partial_rows import RowEmbedding, check_mask, check_no_padding
 from embkeras.tables.pooling import MaskedConvolutions, MaskedMean, PadToLength
 from embkeras.tables.storage import STORAGE
-from embkeras.vectors.align import AlignedMatrix
+from embkeras.vectors.aligned import AlignedMatrix
 
 CNN_WIDTHS = (3, 4, 5)
 

@@ -59,7 +59,7 @@ def combine_embeddings(
         The channels of Kim 2014 (Convolutional Neural Networks for Sentence Classification), one of them frozen:
 
         >>> from embkeras.tables.builders import build_embedding
-        >>> from embkeras.vectors.align import AlignedMatrix
+        >>> from embkeras.vectors.aligned import AlignedMatrix
         >>> from embkeras.text.vocabulary import Vocabulary
         >>> vocabulary = Vocabulary(["", "[UNK]", "cat"])
         >>> aligned = AlignedMatrix(np.array([[0, 0], [1, 2], [3, 4]], "float32"), vocabulary)

@@ -16,7 +16,7 @@ from embkeras.tables.resize import Resized, replace_map, take_over
 from embkeras.tables.row_io import copy_rows
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.rebuild import rebuild_training
-from embkeras.vectors.align import AlignedMatrix
+from embkeras.vectors.aligned import AlignedMatrix
 
 # layer -> for each change of its vocabulary, which id each token had before (-1: new)
 _CHANGES: WeakKeyDictionary[keras.layers.Layer, list[np.ndarray]] = WeakKeyDictionary()

@@ -1,9 +1,11 @@
-"""Spellings tried after the exact token; loading and alignment share them, so both look for the same words."""
+"""Spellings to try after the exact token; loading and alignment share them, so both look for the same words."""
 
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+from embkeras._checks import one_of, shown
 from embkeras.errors import ArgumentError
 
 _REPEAT = re.compile(r"(.)\1{2,}", re.DOTALL)
@@ -15,7 +17,7 @@ def _unaccented(token: str) -> str:
     return "".join(character for character in decomposed if not unicodedata.combining(character))
 
 
-# name -> the spellings it makes of a token, in the order in which they are tried
+# name -> its spellings of a token, in the order in which they are tried
 FALLBACKS: dict[str, Callable[[str], list[str]]] = {
     "lower": lambda token: [token.lower()],
     "upper": lambda token: [token.upper()],
@@ -27,28 +29,25 @@ FALLBACKS: dict[str, Callable[[str], list[str]]] = {
     "hyphen": lambda token: [token.replace("-", "")] if len(token) > 2 else [],  # e-mail -> email
     "marks": lambda token: [token[0]] if _MARKS.fullmatch(token) else [],  # ?! -> ?
 }
-# For text as people write it, in the order in which they are tried; `embkeras train` and `coverage` use these.
+# For text written by people, in the order in which they are tried; `embkeras train` and `coverage` use these.
 FOR_TEXTS = ("lower", "placeholder", "hashtag", "hyphen", "repeats", "marks")
 
 
-def check_fallbacks(fallbacks: Sequence[str]) -> tuple[str, ...]:
+def check_fallbacks(fallbacks: Any) -> tuple[str, ...]:
     """The fallbacks as a tuple of known names.
 
     Raises:
-        ArgumentError: a name that is not in `FALLBACKS`, or a bare string.
+        ArgumentError: a name that is not in `FALLBACKS`, or not a sequence of names.
     """
-    if isinstance(fallbacks, str):
-        raise ArgumentError(f"fallbacks must be a sequence of names. Received the string {fallbacks!r}.")
-    for name in fallbacks:
-        if name not in FALLBACKS:
-            raise ArgumentError(f"fallbacks must be among {', '.join(FALLBACKS)}. Received: {name!r}.")
-    return tuple(fallbacks)
+    if isinstance(fallbacks, str) or not isinstance(fallbacks, Sequence):
+        raise ArgumentError(f"fallbacks must be a sequence of names. Received: {shown(fallbacks)}.")
+    return tuple(one_of(name, "Each of fallbacks", FALLBACKS) for name in fallbacks)
 
 
 def spellings(token: str, fallbacks: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Pairs (spelling, how it came about), the exact token first.
+    """Pairs (spelling, how it was made), the exact token first.
 
-    A later fallback also works on what the earlier ones made, so ("lower", "hashtag") takes "#Win" to "win".
+    A later fallback also works on the spellings of earlier ones, so ("lower", "hashtag") turns "#Win" into "win".
 
     Example:
         >>> [spelling for spelling, _ in spellings("#Win", ("lower", "hashtag"))]

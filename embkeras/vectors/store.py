@@ -1,4 +1,4 @@
-"""KeyedVectors: words and the matrix that holds one vector a word."""
+"""KeyedVectors: words and a matrix with one vector per word."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,26 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from embkeras._arrays import check_matrix, nearest_rows
+from embkeras._arrays import check_matrix, first_nonfinite_row, nearest_rows
+from embkeras._checks import shown, whole_number
 from embkeras.errors import ArgumentError, UnknownWordError
-from embkeras.vectors.from_gensim import read_gensim
 from embkeras.vectors.subwords import Subwords
 from embkeras.vectors.words import PackedWords, WordIndex
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where vectors were read from, and what the reading met.
+    """Where vectors were read from, and what was found there.
 
     Attributes:
         path: the file.
         format: its format, as `load_vectors` names it.
-        rows: rows in the file, whether kept or not (None where reading stopped early).
-        duplicates: rows whose word had come before; the first one is kept.
-        undecodable: words that are not valid text in the encoding asked for.
-        wanted: the spellings that were asked for, or None when every row was.
-        limit: only so many rows were read from the head of the file, or None.
-        stored: the type of the values in the file where they are no floats, such as "int8", or None. They are read as
+        rows: rows in the file, kept or not (None if reading stopped early).
+        duplicates: rows whose word occurred before; the first one is kept.
+        undecodable: words that are not valid text in the encoding.
+        wanted: the spellings that were looked for, or None if all rows were read.
+        limit: the number of rows read from the start of the file, or None for all.
+        stored: the type of the values in the file where they are not floats, such as "int8", or None. They are read as
             the same numbers in floats: nothing is scaled.
     """
 
@@ -43,24 +43,23 @@ class KeyedVectors:
     """Words and their vectors, in the order of the file.
 
     Args:
-        words: distinct words, one a row.
-        matrix: floats of shape (words, vector_size); kept as it is, so it may be memory-mapped.
+        words: distinct words, one per row.
+        matrix: floats of shape (words, vector_size); not copied, so it may be memory-mapped.
         subwords: n-gram vectors of the same width, from which `align(oov="subwords")` composes vectors.
         provenance: set by `load_vectors`.
-        key_to_index: the row of each word, from a reader that has such an index: words and index are then kept as
-            they are, and are not gone through.
+        key_to_index: the row of each word, from a reader that has such an index: words and index are then neither
+            copied nor checked.
 
     Attributes:
-        words: list of str, made of the bytes that were read when it is first asked for; from embkeras's own store a
-            sequence that decodes each word when it is asked for.
+        words: list of str, decoded at first use; from embkeras's own store a sequence that decodes single words.
         matrix: array of shape (words, vector_size).
         vector_size: width of a vector.
-        key_to_index: word -> row: a dict, made when it is first asked for, or from a store a mapping that searches the file.
+        key_to_index: word -> row: a dict, made at first use; from a store a mapping that searches the file.
         subwords: Subwords, or None.
 
     Raises:
-        ArgumentError: another number of words than rows, a repeated word, a matrix that is not 2-D floats, or
-            subwords of another width.
+        ArgumentError: words that are not distinct strings, a different number of words than rows, a matrix that is not
+            2-D floats, or subwords of another width.
 
     Example:
         >>> import numpy as np
@@ -78,28 +77,41 @@ class KeyedVectors:
         provenance: Provenance | None = None,
         key_to_index: Mapping[str, int] | None = None,
     ):
-        self._words: Sequence[str] = list(words) if key_to_index is None else words
+        self._words: Sequence[str] = _checked_words(words, "KeyedVectors") if key_to_index is None else words
         self.matrix = check_matrix(matrix, "The matrix of KeyedVectors", rows=len(self._words))
         self._index = _index_of(self._words) if key_to_index is None else key_to_index
         self.provenance = provenance
         if subwords is not None and (not isinstance(subwords, Subwords) or subwords.vector_size != self.vector_size):
-            raise ArgumentError(f"subwords must be Subwords of vector_size {self.vector_size}. Received: {subwords!r}.")
+            raise ArgumentError(
+                f"subwords must be Subwords of vector_size {self.vector_size}. Received: {shown(subwords)}."
+            )
         self.subwords = subwords
 
     @classmethod
     def from_gensim(cls, vectors: Any) -> "KeyedVectors":
-        """The words and vectors of gensim's `KeyedVectors` or `FastTextKeyedVectors`, or of a model that has them as `wv`.
+        """The words and vectors of gensim's `KeyedVectors` or `FastTextKeyedVectors`, or of a model with such a `wv`.
 
-        The arrays are gensim's own: what it trains further changes here too. Counts are not taken over.
+        gensim need not be installed: only the attributes of the object count. The arrays are gensim's own, so what it
+        trains further changes here too. Counts are not read.
 
         Args:
             vectors: the object, in memory. A file that gensim saved is a pickle: load it with gensim, if you trust it.
 
         Raises:
-            ArgumentError: another kind of object, keys that are no words, or NaN or infinity.
+            ArgumentError: another kind of object, one without vectors, keys that are not strings, or NaN or infinity.
         """
-        read = read_gensim(vectors)
-        return cls(read.words, read.matrix, subwords=read.subwords)
+        held = getattr(vectors, "wv", vectors)
+        words, matrix = getattr(held, "index_to_key", None), getattr(held, "vectors", None)
+        if words is None or not isinstance(matrix, np.ndarray):
+            raise ArgumentError(
+                f"from_gensim takes gensim's KeyedVectors, or a model with them as wv (gensim 4 or later). "
+                f"Received: {type(vectors).__module__}.{type(vectors).__name__}."
+            )
+        if not len(words):
+            raise ArgumentError("from_gensim takes vectors of at least one word. Received: 0 words; was it trained?")
+        words = _checked_words(words, "from_gensim")
+        matrix = _finite(matrix, "The vectors of gensim", len(words))
+        return cls(words, matrix, subwords=_subwords_of_gensim(held))
 
     @property
     def words(self) -> Sequence[str]:
@@ -124,7 +136,7 @@ class KeyedVectors:
         return len(self._words)
 
     def __contains__(self, word: str) -> bool:
-        return word in self._index
+        return isinstance(word, str) and word in self._index
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._words)
@@ -134,16 +146,20 @@ class KeyedVectors:
         return self.matrix[self._row(word)]
 
     def rows_of(self, words: Iterable[str]) -> np.ndarray:
-        """The rows of many words at once, int64 of shape (words,); -1 for a word that has no vector here.
+        """The rows of many words at once, int64 of shape (words,); -1 for a word without a vector.
+
+        Raises:
+            ArgumentError: a single string, or something that is not a string.
 
         Example:
             >>> import numpy as np
             >>> KeyedVectors(["cat", "dog"], np.eye(2)).rows_of(["dog", "cow"]).tolist()
             [1, -1]
         """
+        words = _checked_words(words, "rows_of")
         if isinstance(self._index, WordIndex):
             return self._index.rows_of(words)
-        return np.fromiter((self._index.get(word, -1) for word in words), np.int64)
+        return np.fromiter((self._index.get(word, -1) for word in words), np.int64, len(words))
 
     def __getstate__(self) -> dict[str, Any]:
         words = list(self._words)  # one string for both
@@ -153,30 +169,73 @@ class KeyedVectors:
         return f"KeyedVectors({len(self):,} words, vector_size={self.vector_size}, dtype={self.matrix.dtype})"
 
     def most_similar(self, word: str, topn: int = 10) -> list[tuple[str, float]]:
-        """The `topn` words nearest to `word` by cosine similarity, best first, `word` itself left out.
+        """The `topn` words nearest to `word` by cosine similarity, best first, without `word` itself.
 
         Raises:
             UnknownWordError: `word` has no vector here.
-            ArgumentError: `topn` < 1.
+            ArgumentError: `word` is not a string, or `topn` not an integer >= 1.
         """
-        if topn < 1:
-            raise ArgumentError(f"topn must be at least 1. Received: {topn}.")
+        topn = whole_number(topn, "topn", least=1)
         own = self._row(word)
         rows, similarities = nearest_rows(self.matrix, self.matrix[own : own + 1], topn + 1)
         pairs = zip(rows[0].tolist(), similarities[0].tolist(), strict=True)
         return [(self._words[row], similarity) for row, similarity in pairs if row != own][:topn]
 
     def _row(self, word: str) -> int:
+        if not isinstance(word, str):
+            raise ArgumentError(
+                f"A word must be a str, such as str(key); the vector of row i is matrix[i]. "
+                f"Received: {shown(word)} of type {type(word).__name__}."
+            )
         try:
             return self._index[word]
         except KeyError:
             raise UnknownWordError(f"No vector for the word {word!r} among {len(self):,} words.") from None
 
 
+def _checked_words(words: Any, where: str) -> list[str]:
+    """The words as a list; a single string is not read as a sequence of characters."""
+    if isinstance(words, str | bytes) or not isinstance(words, Iterable):
+        raise ArgumentError(f"{where} takes a sequence of words. Received: {shown(words)}.")
+    words = list(words)
+    if not all(isinstance(word, str) for word in words):
+        row, word = next((row, word) for row, word in enumerate(words) if not isinstance(word, str))
+        raise ArgumentError(
+            f"{where} takes words that are str, such as str(key). "
+            f"Received: {shown(word)} of type {type(word).__name__} at place {row}."
+        )
+    return words
+
+
 def _index_of(words: Sequence[str]) -> dict[str, int]:
-    """The row of each word; refuses a word that stands twice."""
+    """The row of each word; refuses a repeated word."""
     rows = {word: row for row, word in enumerate(words)}
     if len(rows) != len(words):
         row = next(i for i, word in enumerate(words) if rows[word] != i)
-        raise ArgumentError(f"Words must be distinct. Received {words[row]!r} twice (first at row {row}).")
+        raise ArgumentError(f"Words must be distinct. Received: {words[row]!r} twice, first at row {row}.")
     return rows
+
+
+def _subwords_of_gensim(held: Any) -> Subwords | None:
+    """The vectors of n-grams, if it is a fastText model with n-grams."""
+    matrix, buckets = getattr(held, "vectors_ngrams", None), getattr(held, "bucket", 0)
+    if not isinstance(matrix, np.ndarray) or not buckets:
+        return None
+    if getattr(held, "compatible_hash", True) is False:
+        raise ArgumentError(
+            "These fastText vectors hash n-grams unlike any other fastText: load and save them with gensim 3.8.3 first. "
+            "Received: compatible_hash=False."
+        )
+    shortest, longest = held.min_n, held.max_n
+    if longest < max(1, shortest):
+        return None  # fastText's way of having no n-grams
+    matrix = _finite(matrix, "The n-gram vectors of gensim", buckets)
+    return Subwords(matrix, min_n=max(1, shortest), max_n=longest, buckets=buckets)
+
+
+def _finite(matrix: np.ndarray, what: str, rows: int) -> np.ndarray:
+    matrix = check_matrix(matrix, what, rows=rows)
+    bad = first_nonfinite_row(matrix)
+    if bad is not None:
+        raise ArgumentError(f"{what} must be finite. Received: NaN or infinity in row {bad}.")
+    return matrix

@@ -1,32 +1,38 @@
 """Subwords: vectors of character n-grams, from which fastText composes a vector for any word."""
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from embkeras._arrays import check_matrix
+from embkeras._checks import shown, whole_number
 from embkeras.errors import ArgumentError, UnknownWordError
-from embkeras.vectors.ngrams import mean_rows, ngram_rows
+
+_OFFSET, _PRIME = np.uint32(2166136261), np.uint32(16777619)  # FNV-1a, 32 bits
+_HASHES = 1 << 20  # computed at once
+_SUMS = 1 << 16  # numbers summed at once: 256 KB, which stay in the processor's cache
+END_OF_SENTENCE = b"</s>"
 
 
 class Subwords:
     """The n-gram vectors of a fastText model.
 
-    A word is marked as "<word>", cut into its n-grams of `min_n` to `max_n` characters (code points), and each n-gram
+    A word is marked as "<word>", divided into its n-grams of `min_n` to `max_n` characters (code points), and each n-gram
     is hashed into one of `buckets` rows (Bojanowski et al. 2017, "Enriching Word Vectors with Subword Information").
 
     Args:
-        matrix: floats of shape (buckets, vector_size); kept as it is, so it may be memory-mapped.
-        min_n: shortest n-gram, in characters, the marks counted.
-        max_n: longest one.
+        matrix: floats of shape (buckets, vector_size); not copied, so it may be memory-mapped.
+        min_n: length of the shortest n-gram in characters, marks included.
+        max_n: length of the longest.
         buckets: rows of the matrix.
-        encoding: of the text that the model learnt from; n-grams are hashed as bytes. What it cannot hold becomes "?".
+        encoding: of the text that the model was trained on; n-grams are hashed as bytes, and characters that the
+            encoding lacks as "?".
 
     Raises:
-        ArgumentError: lengths that are not 1 <= min_n <= max_n, a matrix that is not floats of `buckets` rows, or an
-            unknown encoding.
+        ArgumentError: lengths that are not integers 1 <= min_n <= max_n, a matrix that is not floats of `buckets` rows,
+            or an unknown encoding.
 
     Example:
         >>> import numpy as np
@@ -36,20 +42,17 @@ class Subwords:
     """
 
     def __init__(self, matrix: Any, *, min_n: int, max_n: int, buckets: int, encoding: str = "utf-8"):
-        lengths = (min_n, max_n, buckets)
-        whole = all(isinstance(value, int | np.integer) and not isinstance(value, bool) for value in lengths)
-        if not whole or not 1 <= min_n <= max_n or buckets < 1:
-            raise ArgumentError(
-                f"Subwords need whole numbers 1 <= min_n <= max_n and buckets >= 1. "
-                f"Received: min_n={min_n!r}, max_n={max_n!r}, buckets={buckets!r}."
-            )
-        self.matrix = check_matrix(matrix, "The matrix of Subwords", rows=int(buckets))
-        self.min_n, self.max_n, self.buckets = map(int, lengths)
+        self.min_n = whole_number(min_n, "min_n", least=1)
+        self.max_n = whole_number(max_n, "max_n", least=self.min_n)
+        self.buckets = whole_number(buckets, "buckets", least=1)
+        self.matrix = check_matrix(matrix, "The matrix of Subwords", rows=self.buckets)
         try:
-            "".encode(encoding)  # refuses what is an encoding of bytes, such as base64
+            "".encode(encoding)  # refuses encodings of bytes, such as base64
             self.encoding = codecs.lookup(encoding).name
         except (LookupError, TypeError, ValueError):
-            raise ArgumentError(f"Subwords need the name of an encoding. Received: {encoding!r}.") from None
+            raise ArgumentError(
+                f"encoding must be the name of a text encoding, such as 'utf-8'. Received: {shown(encoding)}."
+            ) from None
 
     @property
     def vector_size(self) -> int:
@@ -60,16 +63,17 @@ class Subwords:
         return f"Subwords({self.buckets:,} buckets, vector_size={self.vector_size}, min_n={self.min_n}, max_n={self.max_n})"
 
     def rows(self, word: str) -> np.ndarray:
-        """The rows of the word's n-grams, int64, one an n-gram; empty for a word too short to have any."""
+        """The rows of the word's n-grams, int64, one per n-gram; empty for a word too short to have any."""
         return self._ngram_rows([word])[0]
 
     def compose(self, word: str) -> np.ndarray:
         """The vector of a word out of the vocabulary: the mean of its n-grams' rows, float32 of shape (vector_size,).
 
-        For a word that has a row of its own, fastText takes that row into the mean too: look it up instead.
+        For a word with a row of its own, fastText includes that row in the mean: look such a word up instead.
 
         Raises:
             UnknownWordError: the word is too short to have an n-gram.
+            ArgumentError: not a string.
         """
         vectors, composed = self.compose_all([word])
         if not composed[0]:
@@ -79,14 +83,14 @@ class Subwords:
         return vectors[0]
 
     def compose_all(self, words: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The vectors of many words at once, each as `compose` gives it, and which of the words have one.
+        """The vectors of many words at once, each as `compose` returns it, and which of the words have one.
 
         Returns:
             float32 of shape (words, vector_size), and bool of shape (words,): False for a word without n-grams,
             whose row is zeros.
 
         Raises:
-            ArgumentError: a single string, or what is no string.
+            ArgumentError: a single string, or something that is not a string.
 
         Example:
             >>> import numpy as np
@@ -95,17 +99,119 @@ class Subwords:
             >>> vectors.tolist(), composed.tolist()
             ([[0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]], [True, False])
         """
-        if isinstance(words, str):
-            raise ArgumentError(f"compose_all takes a sequence of words. Received the string {words!r}.")
-        words = list(words)
-        strange = [word for word in words if not isinstance(word, str)]
-        if strange:
-            raise ArgumentError(f"Words must be strings. Received: {strange[0]!r}.")
+        if isinstance(words, str | bytes) or not isinstance(words, Iterable):
+            raise ArgumentError(f"compose_all takes a sequence of words. Received: {shown(words)}.")
         rows, counts = self._ngram_rows(words)
         return mean_rows(self.matrix, rows, counts), counts > 0
 
-    def _ngram_rows(self, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def _ngram_rows(self, words: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        words = list(words)
+        strange = [word for word in words if not isinstance(word, str)]
+        if strange:
+            raise ArgumentError(f"Words must be strings. Received: {shown(strange[0])}.")
         # Half a surrogate pair has no UTF-8; it gets bytes that no other word has, rather than an error.
-        unheld = "surrogatepass" if self.encoding == "utf-8" else "replace"
-        raw = [word.encode(self.encoding, unheld) for word in words]
+        errors = "surrogatepass" if self.encoding == "utf-8" else "replace"
+        raw = [word.encode(self.encoding, errors) for word in words]
         return ngram_rows(raw, min_n=self.min_n, max_n=self.max_n, buckets=self.buckets)
+
+
+# The n-grams of many words at once, and the means of their rows. The order of the n-grams and of the sums is fastText's
+# own, so that the results equal its results bit for bit.
+
+
+def ngram_rows(
+    words: Sequence[bytes], *, min_n: int, max_n: int, buckets: int, whole: bytes | None = END_OF_SENTENCE
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the n-grams of words, one per n-gram: by word, then by first character, then by length.
+
+    A character is a byte and the bytes 0x80 to 0xBF that follow it, as in UTF-8, in any encoding.
+
+    Args:
+        words: as they were in fastText's training text, without the marks "<" and ">".
+        min_n: length of the shortest n-gram in characters, marks included.
+        max_n: length of the longest.
+        buckets: the rows are in [0, buckets).
+        whole: the one word that has no n-grams; None for models of fastText's first releases, where every word has some.
+
+    Returns:
+        Rows, int64 of shape (n-grams,), and how many of them belong to each word, int64 of shape (words,).
+    """
+    marked = [b"" if word == whole else b"<%b>" % word for word in words]
+    hashed, counts, start = [np.empty(0, np.uint32)], [np.empty(0, np.int64)], 0
+    while start < len(marked):
+        size, stop = len(marked[start]), start + 1
+        while stop < len(marked) and (size + len(marked[stop])) * max_n <= _HASHES:
+            size, stop = size + len(marked[stop]), stop + 1
+        some = _hashes(marked[start:stop], min_n, max_n)
+        hashed.append(some[0] % np.uint32(buckets))
+        counts.append(some[1])
+        start = stop
+    return np.concatenate(hashed).astype(np.int64), np.concatenate(counts)
+
+
+def _hashes(marked: list[bytes], min_n: int, max_n: int) -> tuple[np.ndarray, np.ndarray]:
+    """FNV-1a of every n-gram of the words with their marks, and the number of n-grams per word."""
+    text = np.frombuffer(b"".join(marked), np.uint8)
+    begins = np.flatnonzero((text & 0xC0) != 0x80)  # of the characters
+    widths = np.diff(begins, append=len(text))
+    word = np.repeat(np.arange(len(marked)), [len(one) for one in marked])[begins]
+    first, last = np.diff(word, prepend=-1) > 0, np.diff(word, append=len(marked)) > 0  # characters of their words
+    ends = np.cumsum(np.bincount(word, minlength=len(marked)))[word]
+    # fastText takes bytes as *signed* chars: from 128 on, the sign fills the upper 24 bits.
+    signed = text.view(np.int8).astype(np.int32).view(np.uint32)
+    longest = min(max_n, int(np.bincount(word).max(initial=0)))
+    hashes = np.zeros((len(begins), max(0, longest - min_n + 1)), np.uint32)
+    valid = np.zeros(hashes.shape, bool)
+    at, value = np.arange(len(begins)), np.full(len(begins), _OFFSET)  # of the n-grams so far: first character, hash
+    for length in range(1, longest + 1):
+        inside = at + length <= ends[at]
+        at, value = at[inside], value[inside]
+        value = _with_character(value, signed, begins[at + length - 1], widths[at + length - 1])
+        if length >= min_n:
+            hashes[at, length - min_n] = value
+            valid[at, length - min_n] = ~(first[at] | last[at]) if length == 1 else True  # not a mark alone
+    return hashes[valid], np.bincount(word, valid.sum(axis=1), minlength=len(marked)).astype(np.int64)
+
+
+def _with_character(value: np.ndarray, signed: np.ndarray, begins: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """The hashes with one more character each, which has `widths` bytes from `begins` on."""
+    value = (value ^ signed[begins]) * _PRIME
+    for byte in range(1, int(widths.max(initial=0))):
+        more = np.flatnonzero(widths > byte)
+        value[more] = (value[more] ^ signed[begins[more] + byte]) * _PRIME
+    return value
+
+
+def mean_rows(matrix: np.ndarray, rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The means of groups of rows, summed in float32 and in the given order, as fastText does; zeros for an empty group.
+
+    Args:
+        matrix: floats of shape (any, width); may be memory-mapped.
+        rows: rows of the matrix, group after group.
+        counts: rows per group.
+
+    Returns:
+        float32 of shape (groups, width).
+    """
+    width = matrix.shape[1]
+    means = np.zeros((len(counts), width), np.float32)
+    starts = np.cumsum(counts) - counts
+    order = np.argsort(-counts, kind="stable")  # longest first: so the groups with rows left are always the first ones
+    step = max(1, _SUMS // width)
+    for groups in (order[first : first + step] for first in range(0, len(order), step)):
+        sums = np.zeros((len(groups), width), np.float32)
+        begins, lengths = starts[groups], counts[groups]
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite, and says where
+            for i in range(int(lengths[0])):  # np.add.reduceat adds in another order, and is not faster
+                left = np.count_nonzero(lengths > i)
+                sums[:left] += gathered(matrix, rows[begins[:left] + i])
+            means[groups] = sums * (1 / np.maximum(lengths, 1)).astype(np.float32)[:, None]
+    return means
+
+
+def gathered(matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`matrix[rows]`; copied as bytes, which is twice as fast for a matrix that does not start at a multiple of 4 bytes."""
+    plain = np.asarray(matrix)
+    if not plain.flags.c_contiguous:
+        return plain[rows]
+    return plain.view(np.uint8).take(rows, axis=0).view(plain.dtype)

@@ -14,7 +14,7 @@ from embkeras.serving.local import ExportedModel
 from embkeras.tables.builders import build_embedding
 from embkeras.tables.combined import combine_embeddings
 from embkeras.text.vocabulary import Vocabulary
-from embkeras.vectors.align import AlignedMatrix
+from embkeras.vectors.aligned import AlignedMatrix
 
 SIZE, WIDTH = 4000, 32
 VOCABULARY = Vocabulary(["", "[UNK]", *(f"w{place}" for place in range(SIZE - 2))])

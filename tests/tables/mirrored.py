@@ -17,7 +17,7 @@ from embkeras.training.change_vocabulary import change_vocabulary
 from embkeras.training.optimizers.rules import RowWiseAdam
 from embkeras.training.schedule.callback import unfreeze_at
 from embkeras.training.schedule.rows import unfreeze_rows
-from embkeras.vectors.align import AlignedMatrix
+from embkeras.vectors.aligned import AlignedMatrix
 from tests import mirroring, tiny
 
 tf.config.set_logical_device_configuration(

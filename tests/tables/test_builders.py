@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from embkeras.errors import ArgumentError
 from embkeras.tables.builders import build_classifier, build_embedding
 from embkeras.text.vocabulary import Vocabulary
-from embkeras.vectors.align import AlignedMatrix
+from embkeras.vectors.aligned import AlignedMatrix
 
 ARCHITECTURES = ["lstm", "cnn", "mean"]
 TEXTS = [[2], [3, 4], [5, 6, 7, 8], [9, 2, 9, 2, 9], [1, 2, 3, 4, 5, 6, 7, 8, 9]]

@@ -15,7 +15,7 @@ from embkeras.training.drift_monitor import DriftMonitor
 from embkeras.training.optimizers.rules import RowWiseAdam, RowWiseAdamW
 from embkeras.training.schedule.callback import TrainabilitySchedule, unfreeze_at
 from embkeras.training.schedule.phases import Phase
-from embkeras.vectors.align import AlignedMatrix
+from embkeras.vectors.aligned import AlignedMatrix
 from tests import tiny
 from tests.processes import run_python
 

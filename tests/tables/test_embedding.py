@@ -14,7 +14,7 @@ from embkeras.tables.builders import build_embedding
 from embkeras.tables.embedding import PretrainedEmbedding
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.optimizers.rules import RowWiseAdam
-from embkeras.vectors.align import AlignedMatrix
+from embkeras.vectors.aligned import AlignedMatrix
 from tests.processes import run_python
 
 IDS = np.array([[2, 3, 3, 0], [9, 1, 2, 2]])

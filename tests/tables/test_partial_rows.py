@@ -15,7 +15,7 @@ from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.drift_monitor import DriftMonitor
 from embkeras.training.optimizers.rules import RowWiseAdam, RowWiseAdamW
 from embkeras.training.schedule.callback import unfreeze_at
-from embkeras.vectors.align import AlignedMatrix
+from embkeras.vectors.aligned import AlignedMatrix
 from tests import tiny
 from tests.training.test_rebuild import OPTIMIZERS
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from embkeras import Vocabulary, build_classifier, build_embedding, export_saved_model, load_vectors
 from embkeras.errors import ArgumentError, EmbkerasWarning, VectorFileError
 from embkeras.tables.saved import table_of_saved_model
-from embkeras.vectors.align import AlignedMatrix
+from embkeras.vectors.aligned import AlignedMatrix
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from embkeras.tables.storage import STORAGE, StoredAccuracy, stored_accuracy
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.optimizers.rules import RowWiseAdam
 from embkeras.training.schedule.callback import unfreeze_at
-from embkeras.vectors.align import AlignedMatrix
+from embkeras.vectors.aligned import AlignedMatrix
 from tests import tiny
 
 MASK = np.isin(np.arange(10), [1, 3, 7])

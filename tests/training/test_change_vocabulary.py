@@ -16,7 +16,7 @@ from embkeras.training.change_vocabulary import change_vocabulary
 from embkeras.training.optimizers.rules import RowWiseAdam, RowWiseSGD
 from embkeras.training.schedule.callback import TrainabilitySchedule, unfreeze_at
 from embkeras.training.schedule.phases import Phase
-from embkeras.vectors.align import AlignedMatrix
+from embkeras.vectors.aligned import AlignedMatrix
 from tests import tiny
 from tests.training.test_rebuild import OPTIMIZERS
 

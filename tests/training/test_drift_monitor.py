@@ -11,7 +11,7 @@ from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.change_vocabulary import change_vocabulary
 from embkeras.training.drift_monitor import DriftMonitor
 from embkeras.training.schedule.callback import unfreeze_at
-from embkeras.vectors.align import AlignedMatrix
+from embkeras.vectors.aligned import AlignedMatrix
 from tests import tiny
 
 

@@ -2,22 +2,23 @@
 
 import os
 import signal
-from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from keras.layers import StringLookup
 
-from embkeras import AlignedMatrix, KeyedVectors, Vocabulary, align, load_vectors, save_vectors
+from embkeras import KeyedVectors, Vocabulary, _arrays, align, load_vectors, save_vectors
 from embkeras.errors import AlignmentError, ArgumentError, OutputError
 from embkeras.vectors import align as alignment
-from embkeras.vectors.postprocess import centre, reduce_width, unit_norm, weight_by_frequency
+from embkeras.vectors.subwords import Subwords
 from tests.processes import run_python
 from tests.properties import PROPERTY
 
 WORDS = ["cat", "dog", "car", "the"]
 MATRIX = np.random.default_rng(1).normal(size=(4, 5)).astype("float32")
+NGRAMS = np.random.default_rng(2).normal(size=(30, 5)).astype("float32")
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_rows_are_those_of_the_tokens_in_any_order(words, tokens, block):
     """Whatever the orders and the size of a block."""
     tokens = ["the", *(token for token in tokens if token != "the")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alignment, "BLOCK", block)
+        patch.setattr(_arrays, "BLOCK", block)
         aligned = align(KeyedVectors(words, MATRIX), Vocabulary(["", "[UNK]", *tokens]))
     for token, row, found in zip(tokens, aligned.values[2:], aligned.found[2:], strict=True):
         assert found == (token in words)
@@ -193,14 +194,14 @@ def test_vectors_loaded_for_the_vocabulary_fit(vector_file, vocabulary):
 
 def test_vectors_loaded_for_other_words_are_refused(vector_file, vocabulary):
     """The message names the spelling that was not asked for, and its token."""
-    with pytest.raises(AlignmentError, match=r"did not ask for 'xyz' .*token 'xyz'"):
+    with pytest.raises(AlignmentError, match=r"without looking for 'xyz', .*token 'xyz'"):
         align(load_vectors(vector_file, words=["car", "Dog"]), vocabulary)
 
 
 def test_vectors_loaded_with_fewer_fallbacks_are_refused(vector_file, vocabulary):
     """The message names the spelling, its token and the fallbacks to load with."""
     vectors = load_vectors(vector_file, words=vocabulary, fallbacks=())
-    with pytest.raises(AlignmentError, match=r"did not ask for 'dog' .*token 'Dog'.*fallbacks=\('lower',\)"):
+    with pytest.raises(AlignmentError, match=r"without looking for 'dog', .*token 'Dog'.*fallbacks=\('lower',\)"):
         align(vectors, vocabulary)
 
 
@@ -230,159 +231,49 @@ def test_killed_process_leaves_out_as_it_was(tmp_path, before):
         import numpy as np
         from embkeras import KeyedVectors, Vocabulary, align
         from embkeras.vectors import align as alignment
-        alignment.fill_oov = lambda *arguments, **more: os.kill(os.getpid(), signal.SIGKILL)
+        alignment._fill_oov = lambda *arguments, **more: os.kill(os.getpid(), signal.SIGKILL)
         align(KeyedVectors(["a"], np.ones((1, 2), "float32")), Vocabulary(["", "[UNK]", "a"]), out=sys.argv[1])
     """
     run_python("-c", code, path, returncode=-signal.SIGKILL)
     assert (path.read_bytes() if path.exists() else None) == before
 
 
-def test_coverage_counts_types_and_running_text(vectors, vocabulary):
-    """Tokens that never occurred are no type; what [UNK] stands for is not covered."""
-    coverage = align(vectors, vocabulary).coverage
-    assert (coverage.types, coverage.tokens) == (2 / 3, 5 / 10)
-    assert str(coverage) == "66.7% of the vocabulary, 50.0% of the running text"
-
-
-def test_coverage_without_counts(vectors):
-    """Only the share of the vocabulary is known."""
-    coverage = align(vectors, Vocabulary(["", "[UNK]", "cat", "xyz"])).coverage
-    assert (coverage.types, coverage.tokens, str(coverage)) == (0.5, None, "50.0% of the vocabulary")
-
-
-def test_report_has_a_row_an_id(vectors, vocabulary):
-    """How each token was found, and under which spelling."""
-    report = align(vectors, vocabulary).report()
-    assert report["token"].tolist() == list(vocabulary.tokens)
-    assert report["how"].tolist() == ["special", "special", "exact", "lower", "oov", "oov"]
-    assert report["spelling"].tolist() == ["", "", "car", "dog", "", ""]
-    assert report["count"].tolist() == vocabulary.counts.tolist()
-
-
-def test_own_matrix_counts_as_found(vocabulary):
-    """A matrix in the vocabulary's order covers all but the special ids."""
-    aligned = AlignedMatrix(np.ones((6, 2)), vocabulary)
-    assert aligned.found.tolist() == [False, False, True, True, True, True]
-    assert aligned.report()["how"].tolist() == ["special", "special", *["exact"] * 4]
-
-
 @pytest.mark.parametrize(
-    ("matrix", "message"),
+    "given",
     [
-        (np.ones((5, 2)), r"must have 6 rows. Received: shape \(5, 2\)"),
-        (np.ones((6, 2), int), "must hold floats. Received: dtype int"),
-        (np.ones(6), r"Received: shape \(6,\)"),
-        (np.vstack([np.ones((4, 2)), [[0, np.nan], [0, 0]]]), r"NaN or infinity in row 4 \(token 'xyz'\)"),
-        (np.vstack([np.ones((4, 2)), [[0, 1e39], [0, 0]]]), r"NaN or infinity in row 4 \(token 'xyz'\)"),
+        (np.eye(2), Vocabulary(["", "[UNK]"])),
+        (KeyedVectors(["a"], np.ones((1, 2))), ["a"]),
+        (None, None),
+        (b"vectors", "words"),
     ],
 )
-def test_own_matrix_that_does_not_fit_is_refused(vocabulary, matrix, message):
-    """The message names the shape, or the row and its token; overflow of float32 counts as infinity."""
-    with pytest.raises(AlignmentError, match=message):
-        AlignedMatrix(matrix, vocabulary)
-
-
-@pytest.mark.parametrize(
-    ("found", "received"),
-    [(np.ones(2, bool), r"\(2,\), dtype bool"), ([0, 1, 2, 3, 4, 5], r"\(6,\), dtype int64")],
-)
-def test_own_found_of_another_kind_is_refused(vocabulary, found, received):
-    """Another shape, or ids where a mask is wanted, of which all but 0 would count as found."""
-    with pytest.raises(
-        AlignmentError, match=rf"found must be a bool array of shape \(6,\)\. Received: shape {received}"
-    ):
-        AlignedMatrix(np.ones((6, 2)), vocabulary, found=found)
-
-
-def test_own_matrix_needs_a_vocabulary():
-    """A plain list of words is refused, and the message says how to make one of it."""
-    with pytest.raises(AlignmentError, match=r"Vocabulary\(words, padding_id=None, oov_ids=\(\)\)\. Received: list"):
-        AlignedMatrix(np.ones((2, 2)), ["cat", "dog"])
-
-
-def test_callers_array_cannot_change_the_baseline(vocabulary):
-    """The matrix given is copied, since drift is measured against it."""
-    matrix = np.ones((len(vocabulary), 2), np.float32)
-    aligned = AlignedMatrix(matrix, vocabulary)
-    matrix[2] = 9
-    assert aligned.values.max() == 1
-
-
-@pytest.mark.parametrize(
-    "given", [(np.eye(2), Vocabulary(["", "[UNK]"])), (KeyedVectors(["a"], np.ones((1, 2))), ["a"])]
-)
 def test_other_types_are_refused(given):
-    """Both types received are named."""
+    """Both are shown."""
     with pytest.raises(ArgumentError, match=r"align takes KeyedVectors and a Vocabulary\. Received: "):
         align(*given)
 
 
-@pytest.mark.parametrize("oov", ["normal", "mean", "zeros"])
-def test_transformed_takes_statistics_of_the_rows_found(vectors, vocabulary, oov):
-    """Whatever fills the rows of other tokens, they do not shift the mean of those found."""
-    values = align(vectors, vocabulary, oov=oov).transformed(centre).values
-    np.testing.assert_array_equal(values[[2, 3]], centre(MATRIX[[2, 1]]))
-
-
-def test_transformed_changes_drawn_rows_too(vectors, vocabulary):
-    """Rows that are not found move along, so that they stay in the cloud of the others."""
-    before = align(vectors, vocabulary)
-    expected = before.values[[1, 4, 5]] - MATRIX[[1, 2]].mean(axis=0, dtype=np.float64)
-    np.testing.assert_allclose(before.transformed(centre).values[[1, 4, 5]], expected, atol=1e-6)
-
-
-def test_transformed_leaves_rows_of_zeros(vectors, vocabulary):
-    """With oov="zeros" a token without a vector has none afterwards either."""
-    values = align(vectors, vocabulary, oov="zeros").transformed(centre, unit_norm).values
-    assert not values[[0, 1, 4, 5]].any()
-
-
-def test_transformed_keeps_padding_zero(vectors):
-    """Wherever it is, and whatever the function makes of it."""
-    aligned = align(vectors, Vocabulary(["cat", "[UNK]", ""], padding_id=2))
-    seen = []
-    values = aligned.transformed(lambda matrix: seen.append(matrix) or matrix + 1).values
-    assert not seen[0][2].any()
-    np.testing.assert_array_equal(values[:2], aligned.values[:2] + 1)
-    assert not values[2].any()
-
-
-def test_transformed_keeps_tokens_and_how_they_were_found(vectors, vocabulary):
-    """Only the matrix is another one, and the one before stays as it was."""
-    before = align(vectors, vocabulary)
-    kept = before.values.copy()
-    after = before.transformed(partial(weight_by_frequency, counts=vocabulary.counts), partial(reduce_width, width=1))
-    assert (after.vocabulary, after.how, after.found.tolist()) == (vocabulary, before.how, before.found.tolist())
-    assert (after.output_dim, after.values.dtype) == (1, np.float32)
-    np.testing.assert_array_equal(before.values, kept)
-
-
-def test_transformed_by_nothing_is_equal(vectors, vocabulary):
-    """Nothing is done by default."""
-    before = align(vectors, vocabulary)
-    np.testing.assert_array_equal(before.transformed().values, before.values)
-
-
-def test_transformed_values_are_read_only(vectors, vocabulary):
-    """Initialiser and baseline of drift, as before; and no function can write into the matrix it is given."""
-    aligned = align(vectors, vocabulary)
-    with pytest.raises(ValueError, match="read-only"):
-        aligned.transformed(centre).values[0] = 1
-    with pytest.raises(ValueError, match="read-only"):
-        aligned.transformed(lambda matrix: matrix.fill(0))
-
-
-def test_transformed_to_nonfinite_values_is_refused(vectors, vocabulary):
-    """The message names the token."""
-    with pytest.raises(AlignmentError, match=r"NaN or infinity in row 2 \(token 'car'\)"):
-        align(vectors, vocabulary, oov="zeros").transformed(lambda matrix: np.where(matrix == 0, 0, np.inf))
-
-
-def test_transformed_without_a_row_found_is_refused(vocabulary):
-    """There is nothing to take a mean of."""
-    aligned = AlignedMatrix(np.ones((6, 2)), vocabulary, found=np.zeros(6, bool))
-    with pytest.raises(ArgumentError, match="a mean needs at least 1 rows"):
-        aligned.transformed(centre)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"fallbacks": None}, "fallbacks must be a sequence of names. Received: None"),
+        ({"fallbacks": b"lower"}, "Received: 108"),
+        ({"fallbacks": [["lower"]]}, r"Received: \['lower'\]"),
+        ({"fallbacks": 3}, "Received: 3"),
+        ({"seed": True}, "seed must be an integer >= 0. Received: True"),
+        ({"seed": None}, "seed must .* Received: None"),
+        ({"seed": -1}, "seed must .* Received: -1"),
+        ({"seed": "1"}, "seed must .* Received: '1'"),
+        ({"oov": b"mean"}, "oov must .* Received: b'mean'"),
+        ({"out": 3}, "path must .* Received: 3"),
+        ({"out": b"table.npy"}, "path must .* Received: b'table.npy'"),
+        ({"out": ""}, "path must .* Received: ''"),
+    ],
+)
+def test_arguments_of_other_types_are_refused(vectors, vocabulary, arguments, message):
+    """The message shows the value."""
+    with pytest.raises(ArgumentError, match=message):
+        align(vectors, vocabulary, **arguments)
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
@@ -395,3 +286,111 @@ def test_tokens_are_looked_up_some_at_a_time(monkeypatch, at_once):
     monkeypatch.setattr(alignment, "_TOKENS_AT_ONCE", at_once)
     aligned = align(vectors, vocabulary, oov="zeros")
     assert aligned.values.tolist() == expected.values.tolist() and aligned.how == expected.how
+
+
+@pytest.fixture
+def with_ngrams():
+    """Four words, and the n-grams of a model that has no others."""
+    return KeyedVectors(WORDS, MATRIX, subwords=Subwords(NGRAMS, min_n=4, max_n=6, buckets=30))
+
+
+@pytest.fixture
+def mixed():
+    """Padding, [UNK], a word found, one with n-grams, one too short for any, a fallback."""
+    return Vocabulary(["", "[UNK]", "car", "Übung", "x", "DOG"])
+
+
+@pytest.mark.parametrize("out", [None, "table.npy"])
+def test_subwords_compose_what_is_missing(tmp_path, with_ngrams, mixed, out):
+    """From the token as it is spelt; rows found are those of the vectors."""
+    values = align(with_ngrams, mixed, oov="subwords", out=out and tmp_path / out).values
+    np.testing.assert_array_equal(values[3], with_ngrams.subwords.compose("Übung"))
+    np.testing.assert_array_equal(values[[2, 5]], MATRIX[[2, 1]])
+
+
+def test_subwords_draw_what_has_no_ngram(with_ngrams, mixed):
+    """[UNK] is no word and "x" too short: both are drawn, each its own, the same for the same seed."""
+    first, again, other = (align(with_ngrams, mixed, oov="subwords", seed=seed).values for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert (first[[1, 4]] != other[[1, 4]]).all()
+    assert (first[1] != first[4]).all()
+    assert not first[0].any()
+
+
+def test_subwords_are_reported_and_not_found(with_ngrams, mixed):
+    """`how` tells them from the drawn ones; neither counts as covered."""
+    aligned = align(with_ngrams, mixed, oov="subwords")
+    assert aligned.report()["how"].tolist() == ["special", "special", "exact", "subwords", "oov", "lower"]
+    assert aligned.found.tolist() == [False, False, True, False, False, True]
+    assert aligned.coverage.types == 2 / 4
+
+
+def test_subwords_need_vectors_that_have_them(mixed):
+    """The message names the vectors received."""
+    with pytest.raises(ArgumentError, match=r'oov="subwords" needs vectors .* Received: KeyedVectors\(4 words'):
+        align(KeyedVectors(WORDS, MATRIX), mixed, oov="subwords")
+
+
+@pytest.mark.parametrize("oov", ["random", np.zeros(5), ["mean"], None])
+def test_other_fills_are_refused(with_ngrams, mixed, oov):
+    """A name that is not known, or a row where a function is wanted; the message names what there is."""
+    with pytest.raises(ArgumentError, match=r"oov must be one of normal, .* or a function\. Received: "):
+        align(with_ngrams, mixed, oov=oov)
+
+
+def test_nonfinite_ngram_is_refused(mixed):
+    """The message names the token."""
+    ngrams = np.full((30, 5), np.nan, np.float32)
+    with_ngrams = KeyedVectors(WORDS, MATRIX, subwords=Subwords(ngrams, min_n=4, max_n=6, buckets=30))
+    with pytest.raises(AlignmentError, match="NaN or infinity from the n-grams of 'Übung'"):
+        align(with_ngrams, mixed, oov="subwords")
+
+
+def test_function_gives_the_rows(with_ngrams, mixed):
+    """It is asked for each token without a vector, [UNK] among them, and never for padding."""
+    asked = []
+
+    def length(token):
+        asked.append(token)
+        return [len(token)] * 5
+
+    aligned = align(with_ngrams, mixed, oov=length)
+    assert asked == ["[UNK]", "Übung", "x"]
+    assert aligned.values[:, 0].tolist() == [0, 5, MATRIX[2, 0], 5, 1, MATRIX[1, 0]]
+    assert aligned.report()["how"].tolist() == ["special", "special", "exact", "oov", "oov", "lower"]
+    assert not aligned.found[[1, 3, 4]].any()
+
+
+def test_function_may_leave_rows_to_be_drawn(with_ngrams, mixed):
+    """None stands for a row as "normal" draws it."""
+    other = {"x": np.ones(5)}
+    values = align(with_ngrams, mixed, oov=other.get).values
+    np.testing.assert_array_equal(values[4], np.ones(5))
+    assert values[[1, 3]].all()
+    assert (values[1] != values[3]).all()
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (np.ones(4), r"must return 5 numbers, .* token '\[UNK\]': shape \(4,\), dtype float64"),
+        (np.ones((1, 5)), r"token '\[UNK\]': shape \(1, 5\)"),
+        ([[1], [1, 2]], r"token '\[UNK\]': shape \(0,\), dtype object"),
+        ("abcde", r"token '\[UNK\]': shape \(\), dtype <U5"),
+        ([np.nan] * 5, r"must be finite. Received: NaN or infinity for the token '\[UNK\]'"),
+        ([1e39] * 5, r"must be finite. Received: NaN or infinity for the token '\[UNK\]'"),
+    ],
+)
+def test_function_that_gives_no_row_is_refused(with_ngrams, mixed, answer, message):
+    """Another shape, no numbers, or not finite in float32; the message names the token."""
+    with pytest.raises(ArgumentError, match=message):
+        align(with_ngrams, mixed, oov=lambda token: answer)
+
+
+@pytest.mark.parametrize("oov", ["normal", "subwords", lambda token: None])
+def test_several_oov_ids_get_rows_that_differ(with_ngrams, oov):
+    """Each bucket of a StringLookup has a row of its own, so that training can tell them apart."""
+    layer = StringLookup(vocabulary=["cat", "car"], num_oov_indices=3, mask_token="")
+    values = align(with_ngrams, Vocabulary.from_layer(layer), oov=oov).values
+    assert len(np.unique(values[1:4], axis=0)) == 3
+    np.testing.assert_array_equal(values[[0, 4, 5]], [np.zeros(5), MATRIX[0], MATRIX[2]])

@@ -1,17 +1,23 @@
 """KeyedVectors: words and one vector a word."""
 
+import re
+import shlex
+import shutil
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from embkeras import KeyedVectors
-from embkeras.errors import ArgumentError, UnknownWordError
+from embkeras import KeyedVectors, load_vectors
+from embkeras.errors import ArgumentError, UnknownWordError, VectorFileError
 from embkeras.vectors.io.request import Request, keyed_vectors
 from embkeras.vectors.io.source import Source
 from embkeras.vectors.subwords import Subwords
+from tests.processes import run_python
 
 MATRIX = np.array([[1, 0], [0.9, 0.1], [0, 1]], "float32")
+TEXTS = [["cat", "sat", "mat", "naïve"], ["the", "cat", "ran"]] * 20
 
 
 @pytest.fixture
@@ -44,7 +50,7 @@ def test_unknown_word_is_a_key_error(vectors):
 
 def test_repeated_word_is_refused():
     """The message names the word and its first row."""
-    with pytest.raises(ArgumentError, match=r"Received 'b' twice .*row 1"):
+    with pytest.raises(ArgumentError, match="Received: 'b' twice, first at row 1"):
         KeyedVectors(["a", "b", "b"], MATRIX)
 
 
@@ -97,8 +103,41 @@ def test_most_similar_leaves_the_word_out_among_twins():
 
 def test_most_similar_refuses_no_neighbours(vectors):
     """The message names the number received."""
-    with pytest.raises(ArgumentError, match=r"at least 1. Received: 0"):
+    with pytest.raises(ArgumentError, match=r"topn must be an integer >= 1\. Received: 0"):
         vectors.most_similar("cat", topn=0)
+    with pytest.raises(ArgumentError, match=r"topn must .* Received: True"):
+        vectors.most_similar("cat", topn=True)
+
+
+@pytest.mark.parametrize("word", [3, None, b"cat", ["cat"], np.int64(1)])
+def test_words_are_strings(vectors, word):
+    """An int is not read as a row, and nothing else is a word; the message says what to write."""
+    for call in (vectors.__getitem__, vectors.most_similar):
+        with pytest.raises(ArgumentError, match=r"must be a str, such as str\(key\); .*matrix\[i\]\. Received: "):
+            call(word)
+    with pytest.raises(ArgumentError, match=r"rows_of takes words that are str, .* at place 1"):
+        vectors.rows_of(["cat", word])
+    with pytest.raises(
+        ArgumentError, match=r"KeyedVectors takes words that are str, such as str\(key\)\..* at place 2"
+    ):
+        KeyedVectors(["cat", "dog", word], MATRIX)
+    assert word not in vectors
+
+
+@pytest.mark.parametrize("words", ["cat", b"cat", None, 3])
+def test_words_are_a_sequence(vectors, words):
+    """A string is not read as a sequence of letters."""
+    with pytest.raises(ArgumentError, match=r"rows_of takes a sequence of words\. Received: "):
+        vectors.rows_of(words)
+    with pytest.raises(ArgumentError, match=r"KeyedVectors takes a sequence of words\. Received: "):
+        KeyedVectors(words, MATRIX)
+
+
+@pytest.mark.parametrize("matrix", [None, "matrix", b"bytes", [[1.0], [1.0, 2.0], [1.0]]])
+def test_matrix_is_one(matrix):
+    """What is not an array of the right shape is refused."""
+    with pytest.raises(ArgumentError, match=r"The matrix of KeyedVectors must .* Received: "):
+        KeyedVectors(["cat", "dog", "car"], matrix)
 
 
 def test_most_similar_of_an_unknown_word(vectors):
@@ -127,3 +166,133 @@ def test_readers_keep_subwords_whole(tmp_path):
     request = Request(wanted=frozenset(["cat", "xyz"]), limit=1)
     vectors = keyed_vectors(["cat"], MATRIX[:1], Source(tmp_path), "fasttext", request, subwords=subwords, rows=1)
     assert vectors.subwords is subwords
+
+
+@pytest.fixture(scope="module")
+def models():
+    """gensim's Word2Vec and FastText, trained a moment."""
+    models = pytest.importorskip("gensim.models")
+    settings = {"vector_size": 6, "min_count": 1, "workers": 1, "epochs": 1}
+    return {
+        "Word2Vec": models.Word2Vec(TEXTS, **settings),
+        "FastText": models.FastText(TEXTS, bucket=64, min_n=2, max_n=4, **settings),
+        "without n-grams": models.FastText(TEXTS, bucket=64, min_n=3, max_n=0, **settings),
+    }
+
+
+@pytest.mark.parametrize("name", ["Word2Vec", "FastText", "without n-grams"])
+def test_words_and_vectors(models, name):
+    """From the model or from its wv, without a copy."""
+    for held in (models[name], models[name].wv):
+        read = KeyedVectors.from_gensim(held)
+        assert read.words == models[name].wv.index_to_key
+        assert np.shares_memory(read.matrix, models[name].wv.vectors)
+    assert (read.subwords is not None) == (name == "FastText")
+
+
+def test_keyed_vectors(models):
+    """The method that users call."""
+    vectors = KeyedVectors.from_gensim(models["FastText"])
+    assert vectors.words == models["FastText"].wv.index_to_key and vectors.subwords.buckets == 64
+    np.testing.assert_array_equal(vectors["cat"], models["FastText"].wv["cat"])
+    with pytest.raises(ArgumentError, match=r"Received: builtins\.list"):
+        KeyedVectors.from_gensim([])
+
+
+@pytest.mark.parametrize("word", ["dog", "naïf", "catmat", "new", "日本"])
+def test_subwords_compose_as_gensim_does(models, word):
+    """Words that are not in the vocabulary."""
+    composed = KeyedVectors.from_gensim(models["FastText"]).subwords.compose(word)
+    np.testing.assert_allclose(composed, models["FastText"].wv[word], rtol=1e-5, atol=1e-7)
+
+
+def test_only_the_attributes_count():
+    """gensim itself is not imported."""
+    code = "import sys, embkeras.vectors.store; print('gensim' in sys.modules)"
+    assert run_python("-c", code).stdout == "False\n"
+    read = KeyedVectors.from_gensim(SimpleNamespace(index_to_key=("a",), vectors=np.ones((1, 2), "float32")))
+    assert (read.words, read.matrix.tolist(), read.subwords) == (["a"], [[1, 1]], None)
+
+
+def like(**changed):
+    """What looks like gensim's fastText vectors."""
+    good = {"index_to_key": ["a", "b"], "vectors": np.ones((2, 3), "float32"), "bucket": 4, "min_n": 2, "max_n": 3}
+    return SimpleNamespace(**{**good, "vectors_ngrams": np.ones((4, 3), "float32"), **changed})
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ({"cat": [1.0]}, r"takes gensim's KeyedVectors.* Received: builtins\.dict"),
+        (SimpleNamespace(index2word=["a"], vectors=np.ones((1, 2))), "gensim 4 or later"),
+        (SimpleNamespace(index_to_key=["a"], vectors=None), "takes gensim's KeyedVectors"),
+        (like(index_to_key=[], vectors=np.ones((0, 3))), "at least one word. Received: 0 words"),
+        (like(index_to_key=["a", 7]), r"str, such as str\(key\)\. Received: 7 of type int at place 1"),
+        (like(index_to_key=["a"]), r"must have 1 rows. Received: shape \(2, 3\)"),
+        (
+            like(vectors=np.array([[1.0], [np.nan]])),
+            "vectors of gensim must be finite. Received: NaN or infinity in row 1",
+        ),
+        (like(vectors_ngrams=np.full((4, 3), np.inf)), "n-gram vectors of gensim must be finite"),
+        (like(vectors_ngrams=np.ones((5, 3))), "n-gram vectors of gensim must have 4 rows"),
+        (like(compatible_hash=False), "unlike any other fastText"),
+    ],
+)
+def test_what_it_cannot_be(held, said):
+    """The message names what was received."""
+    with pytest.raises(ArgumentError, match=said):
+        KeyedVectors.from_gensim(held)
+
+
+def command_of(error):
+    """The conversion that a message says to run."""
+    return re.search(r'python (-c ".*")', str(error.value))[1]
+
+
+@pytest.mark.parametrize(("whole_model", "separately"), [(False, False), (False, True), (True, False)])
+def test_saved_file_is_refused_with_a_conversion_that_works(models, tmp_path, whole_model, separately):
+    """A pickle is not opened; the printed command, run as it stands, gives a file that loads."""
+    vectors, path = models["Word2Vec"].wv, tmp_path / "x.kv"
+    saved = models["Word2Vec"] if whole_model else vectors
+    saved.save(str(path), **({"sep_limit": 1} if separately else {}))
+    assert (tmp_path / "x.kv.vectors.npy").exists() == separately
+    with pytest.raises(
+        VectorFileError, match=r"x\.kv' holds no word vectors: it is a pickle, .*convert it once"
+    ) as error:
+        load_vectors(path)
+    command = command_of(error).replace("FILE", str(path))
+    run_python(*shlex.split(command))
+    loaded = load_vectors(f"{path}.vec")
+    assert loaded.words == vectors.index_to_key
+    np.testing.assert_array_equal(loaded.matrix, vectors.vectors)
+
+
+def test_matrix_beside_a_saved_file_has_no_words(models, tmp_path):
+    """The .npy that gensim writes beside large files is refused alone, and alone with a word list that is not its own."""
+    models["Word2Vec"].wv.save(str(tmp_path / "x.kv"), sep_limit=1)
+    matrix = tmp_path / "x.kv.vectors.npy"
+    with pytest.raises(
+        VectorFileError, match=r"The words of '.*x\.kv\.vectors\.npy' should stand in .*Give words_file="
+    ):
+        load_vectors(matrix)
+    (tmp_path / "words.txt").write_text("one\ntwo")
+    with pytest.raises(VectorFileError, match=r"but .*words.txt.* 2 words"):
+        load_vectors(matrix, words_file=tmp_path / "words.txt")
+
+
+def test_text_that_gensim_writes(tmp_path):
+    """save_word2vec_format as text reads back bit for bit."""
+    vectors = pytest.importorskip("gensim.models").KeyedVectors(2)
+    vectors.add_vectors(["new york", "naïve"], np.array([[0.1, 1 / 3], [2e-30, -7]], "float32"))
+    vectors.save_word2vec_format(str(tmp_path / "x.vec"))
+    loaded = load_vectors(tmp_path / "x.vec")
+    assert loaded.words == vectors.index_to_key
+    np.testing.assert_array_equal(loaded.matrix, vectors.vectors)
+
+
+def test_pickle_by_another_name(models, tmp_path):
+    """It is known by its first bytes."""
+    models["FastText"].save(str(tmp_path / "model"))
+    shutil.move(tmp_path / "model", tmp_path / "model.bin")
+    with pytest.raises(VectorFileError, match="it is a pickle, which can run any code and"):
+        load_vectors(tmp_path / "model.bin")

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embkeras.errors import ArgumentError, UnknownWordError
-from embkeras.vectors.ngrams import ngram_rows
-from embkeras.vectors.subwords import Subwords
+from embkeras.vectors import subwords as module
+from embkeras.vectors.subwords import Subwords, gathered, mean_rows, ngram_rows
 from tests.properties import PROPERTY, TEXTS
 
 MATRIX = np.random.default_rng(2).normal(size=(50, 6)).astype("float32")
@@ -97,12 +97,14 @@ def test_repr_names_the_sizes():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"min_n": 0}, "Received: min_n=0, max_n=6, buckets=50"),
-        ({"min_n": 7}, "Received: min_n=7, max_n=6"),
-        ({"max_n": 6.0}, "Received: min_n=3, max_n=6.0"),
-        ({"min_n": True}, "Received: min_n=True"),
-        ({"encoding": "utf-9"}, "name of an encoding. Received: 'utf-9'"),
+        ({"min_n": 0}, "min_n must be an integer >= 1. Received: 0"),
+        ({"min_n": 7}, "max_n must be an integer >= 7. Received: 6"),
+        ({"max_n": 6.0}, "max_n must .* Received: 6.0"),
+        ({"min_n": True}, "min_n must .* Received: True"),
+        ({"buckets": "50"}, "buckets must .* Received: '50'"),
+        ({"encoding": "utf-9"}, "name of a text encoding.* Received: 'utf-9'"),
         ({"encoding": "base64"}, "Received: 'base64'"),
+        ({"encoding": None}, "encoding must .* Received: None"),
         ({"buckets": 49}, r"must have 49 rows. Received: shape \(50, 6\)"),
         ({"matrix": np.ones((50, 6), int)}, "must hold floats. Received: dtype int"),
     ],
@@ -129,12 +131,27 @@ def test_compose_all_of_nothing():
 
 
 @pytest.mark.parametrize(
-    ("words", "message"), [("word", "the string 'word'"), (["a", None], "strings. Received: None")]
+    ("words", "message"),
+    [
+        ("word", "Received: 'word'"),
+        (b"word", "Received: b'word'"),
+        (None, "Received: None"),
+        (["a", None], "strings. Received: None"),
+        ([b"a"], "strings. Received: b'a'"),
+    ],
 )
 def test_compose_all_takes_words(words, message):
-    """A single string, or what is no string, is refused."""
+    """A single string, or something that is not a string, is refused."""
     with pytest.raises(ArgumentError, match=message):
         subwords().compose_all(words)
+
+
+@pytest.mark.parametrize("word", [None, 3, b"word"])
+def test_single_word_is_a_string(word):
+    """By `rows` and `compose`."""
+    for call in (subwords().rows, subwords().compose):
+        with pytest.raises(ArgumentError, match=r"strings\. Received: "):
+            call(word)
 
 
 def test_encoding_is_that_of_the_model():
@@ -143,3 +160,79 @@ def test_encoding_is_that_of_the_model():
     assert ours.rows("už").tolist() == ngram_rows(["už".encode("cp852")], min_n=3, max_n=6, buckets=50)[0].tolist()
     assert ours.rows("už").tolist() != subwords().rows("už").tolist()
     assert ours.rows("a日b").tolist() == ours.rows("a?b").tolist()
+
+
+ROWS = np.random.default_rng(4).normal(size=(60, 5)).astype("float32")
+
+
+def by_definition(word, min_n, max_n, buckets):
+    """One n-gram after the other, over bytes."""
+    marked, rows = b"<" + word + b">", []
+    heads = [i for i, byte in enumerate(marked) if byte & 0xC0 != 0x80] + [len(marked)]
+    for i in range(len(heads) - 1):
+        for n in range(min_n, max_n + 1):
+            mark_alone = n == 1 and i in (0, len(heads) - 2)
+            if i + n < len(heads) and not mark_alone:
+                value = 2166136261
+                for byte in np.frombuffer(marked[heads[i] : heads[i + n]], np.int8).tolist():
+                    value = (value ^ byte % 2**32) * 16777619 % 2**32
+                rows.append(value % buckets)
+    return rows
+
+
+@PROPERTY
+@given(st.lists(st.binary(max_size=12), max_size=6), st.integers(1, 4), st.integers(0, 4))
+def test_rows_of_any_bytes(words, min_n, more):
+    """Words need not be UTF-8: a character is a byte and those of 0x80 to 0xBF behind it; the order is fastText's."""
+    rows, counts = ngram_rows(words, min_n=min_n, max_n=min_n + more, buckets=97, whole=None)
+    expected = [by_definition(word, min_n, min_n + more, 97) for word in words]
+    assert rows.tolist() == [row for one in expected for row in one]
+    assert counts.tolist() == [len(one) for one in expected]
+
+
+def test_batches_do_not_matter(monkeypatch):
+    """Words worked on in several batches give the rows that they give in one."""
+    words = [b"word%d" % i for i in range(50)]
+    whole = ngram_rows(words, min_n=3, max_n=6, buckets=97)
+    monkeypatch.setattr(module, "_HASHES", 64)
+    for one, other in zip(whole, ngram_rows(words, min_n=3, max_n=6, buckets=97), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_end_of_sentence_is_whole():
+    """fastText makes no n-grams of "</s>"; its first releases did."""
+    assert ngram_rows([b"</s>"], min_n=3, max_n=6, buckets=97)[1].tolist() == [0]
+    assert ngram_rows([b"</s>"], min_n=3, max_n=6, buckets=97, whole=None)[1].tolist() == [10]
+
+
+@pytest.mark.parametrize("sums", [1 << 16, 10])
+def test_means_are_summed_in_order(monkeypatch, sums):
+    """In float32, one row after the other, times the inverse: bit for bit what fastText's loop gives."""
+    monkeypatch.setattr(module, "_SUMS", sums)
+    rng = np.random.default_rng(5)
+    counts = np.array([3, 0, 40, 1, 7])
+    rows = rng.integers(0, 60, counts.sum())
+    means = mean_rows(ROWS, rows, counts)
+    for mean, group in zip(means, np.split(rows, np.cumsum(counts)[:-1]), strict=True):
+        total = np.zeros(5, np.float32)
+        for row in group:
+            total = total + ROWS[row]
+        expected = total * np.float32(1 / max(1, len(group)))
+        assert mean.tobytes() == expected.tobytes()
+
+
+def test_means_that_are_not_finite_do_not_warn(recwarn):
+    """They are the caller's to refuse."""
+    matrix = np.array([[np.inf], [-np.inf]], np.float32)
+    assert np.isnan(mean_rows(matrix, np.array([0, 1]), np.array([2])))
+    assert not list(recwarn)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<f2", "<f8"])
+def test_gathered_equals_indexing(dtype):
+    """Also from a place in a file that is no multiple of four, and from columns."""
+    values = ROWS.astype(dtype)
+    unaligned = np.ndarray(values.shape, dtype, b"x" + values.tobytes(), 1)
+    rows = np.array([5, 0, 5, 59])
+    for matrix in (values, unaligned, values[:, 1:4], np.asfortranarray(values)):
+        np.testing.assert_array_equal(gathered(matrix, rows), matrix[rows])

@@ -26,9 +26,8 @@ from embkeras.vectors.io.cursor import Cursor
 from embkeras.vectors.io.request import Request
 from embkeras.vectors.io.selection import GrowingTable, Selection
 from embkeras.vectors.io.source import Source
-from embkeras.vectors.ngrams import END_OF_SENTENCE, gathered, mean_rows, ngram_rows
 from embkeras.vectors.store import KeyedVectors
-from embkeras.vectors.subwords import Subwords
+from embkeras.vectors.subwords import END_OF_SENTENCE, Subwords, gathered, mean_rows, ngram_rows
 from embkeras.vectors.words import Words
 
 FORMAT = "fasttext-binary"

@@ -13,7 +13,7 @@ from embkeras.training.optimizers.rules import RowWiseAdam
 from embkeras.training.resume.backup import ResumableBackup
 from embkeras.training.schedule.callback import unfreeze_at
 from embkeras.training.schedule.rows import Rows, unfreeze_rows
-from embkeras.vectors.align import AlignedMatrix
+from embkeras.vectors.aligned import AlignedMatrix
 from tests import tiny
 from tests.training.resume.test_backup import Dies, Dying
 from tests.training.test_rebuild import OPTIMIZERS

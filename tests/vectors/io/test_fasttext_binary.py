@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from embkeras import KeyedVectors, Vocabulary, align, load_vectors, save_vectors
 from embkeras.errors import ArgumentError, EmbkerasWarning, VectorFileError
 from embkeras.vectors.io import cursor, fasttext_binary
-from embkeras.vectors.ngrams import ngram_rows
-from embkeras.vectors.subwords import Subwords
+from embkeras.vectors.subwords import Subwords, ngram_rows
 from tests.properties import PROPERTY, read_or_refused
 
 WORDS = ["the", "naïve", "日本", "</s>", "x", "word"]

@@ -1,0 +1,173 @@
+"""AlignedMatrix: one row per token id of a vocabulary, and which rows came from the vectors."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from embkeras._arrays import as_array, check_matrix, first_nonfinite_row
+from embkeras._checks import shown
+from embkeras.errors import AlignmentError, ArgumentError
+from embkeras.text.vocabulary import Vocabulary
+from embkeras.vectors.postprocess import transform
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The share of a vocabulary that has vectors; padding and OOV ids don't count.
+
+    Attributes:
+        types: share of the distinct tokens, 0 to 1; where counts are known, of those that occurred.
+        tokens: share of the running text, 0 to 1 (None without counts); tokens counted as "[UNK]" are not covered.
+    """
+
+    types: float
+    tokens: float | None
+
+    def __str__(self) -> str:
+        text = f"{self.types:.1%} of the vocabulary"
+        return text if self.tokens is None else f"{text}, {self.tokens:.1%} of the running text"
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedMatrix:
+    """A matrix whose row i belongs to token id i of a vocabulary. Two are equal only if they are the same object.
+
+    `align` returns one; you can also make one from your own matrix, if its rows are in the vocabulary's order.
+
+    Args:
+        values: finite floats of shape (V, D); stored as read-only float32, with zeros in the padding row.
+        vocabulary: V tokens.
+        found: bool array of shape (V,): rows that came from the vectors; by default all but the special ones.
+        how: for each id (spelling found, how): "exact", the fallbacks, "subwords", "oov" or "special".
+
+    Raises:
+        AlignmentError: not a Vocabulary, a different number of rows than tokens, NaN or infinity in the matrix, or a
+            `found` or `how` of another shape or type.
+    """
+
+    values: np.ndarray
+    vocabulary: Vocabulary
+    found: Any = None
+    how: Any = field(default=None, repr=False)
+
+    def __post_init__(self):
+        if not isinstance(self.vocabulary, Vocabulary):
+            raise AlignmentError(
+                f"An aligned matrix needs a Vocabulary; from a plain list of words, make it with "
+                f"Vocabulary(words, padding_id=None, oov_ids=()). Received: {shown(self.vocabulary)}."
+            )
+        values = self._checked_values()
+        found = self._checked_found()
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "found", found)
+        object.__setattr__(self, "how", self._checked_how())
+
+    def _checked_values(self) -> np.ndarray:
+        try:
+            values = check_matrix(self.values, "An aligned matrix", rows=len(self.vocabulary))
+        except ArgumentError as error:
+            raise AlignmentError(f"Matrix and vocabulary don't match: {error}") from None
+        with np.errstate(over="ignore"):  # what does not fit into float32 becomes infinity, and is refused
+            # A caller's own array is copied, so that it cannot change the baseline of drift afterwards.
+            values = values.astype(np.float32, copy=bool(values.flags.writeable)).view()
+        bad = first_nonfinite_row(values)
+        if bad is not None:
+            raise AlignmentError(
+                f"An aligned matrix must be finite. Received: NaN or infinity in row {bad} "
+                f"(token {self.vocabulary.tokens[bad]!r})."
+            )
+        padding = self.vocabulary.padding_id
+        if padding is not None and values[padding].any():  # zeros in every layer, so zeros in the baseline
+            values = values.copy()
+            values[padding] = 0
+        values.flags.writeable = False
+        return values
+
+    def _checked_found(self) -> np.ndarray:
+        size = len(self.vocabulary)
+        if self.found is None:
+            found = np.ones(size, bool)
+            found[sorted(self.vocabulary.special_ids)] = False
+        else:
+            found = np.array(as_array(self.found, "found", error=AlignmentError))
+        if found.shape != (size,) or found.dtype != bool:
+            raise AlignmentError(
+                f"found must be a bool array of shape ({size},). Received: shape {found.shape}, dtype {found.dtype}."
+            )
+        found.flags.writeable = False
+        return found
+
+    def _checked_how(self) -> tuple[tuple[str, str], ...]:
+        special, tokens = self.vocabulary.special_ids, self.vocabulary.tokens
+        if self.how is None:
+            return tuple(
+                ("", "special") if id_ in special else (tokens[id_], "exact") if found else ("", "oov")
+                for id_, found in enumerate(self.found.tolist())
+            )
+        if not isinstance(self.how, list | tuple) or len(self.how) != len(tokens):
+            raise AlignmentError(f"how must be {len(tokens)} pairs (spelling, how). Received: {shown(self.how)}.")
+        for id_, pair in enumerate(self.how):
+            if not isinstance(pair, tuple) or len(pair) != 2:
+                raise AlignmentError(f"how must contain pairs (spelling, how). Received: {shown(pair)} for id {id_}.")
+        return tuple(self.how)
+
+    @property
+    def output_dim(self) -> int:
+        """Width of a row."""
+        return self.values.shape[1]
+
+    @cached_property
+    def coverage(self) -> Coverage:
+        """Share of the vocabulary, and of the running text, that has vectors."""
+        words = np.ones(len(self.found), bool)
+        words[sorted(self.vocabulary.special_ids)] = False
+        counts = self.vocabulary.counts
+        running = None
+        if counts is not None and counts.sum():
+            words &= counts > 0
+            running = float(counts[self.found].sum() / counts.sum())
+        return Coverage(float(self.found[words].mean()) if words.any() else 0.0, running)
+
+    def report(self) -> pd.DataFrame:
+        """One row per token id: `token`, `count` (where known), `how`, and the `spelling` found.
+
+        `how` is "exact", the fallbacks that found it, "subwords" (composed from n-grams), "oov" or "special".
+        """
+        spelling, how = zip(*self.how, strict=True)
+        table = pd.DataFrame({"token": self.vocabulary.tokens, "how": how, "spelling": spelling})
+        if self.vocabulary.counts is not None:
+            table.insert(1, "count", self.vocabulary.counts)
+        return table.rename_axis("id")
+
+    def transformed(self, *functions: Callable[[np.ndarray], np.ndarray]) -> "AlignedMatrix":
+        """The same vocabulary with a matrix to which functions were applied, one after the other.
+
+        Each function receives all V rows, the padding row as zeros; afterwards it is zeros again. A function with an
+        argument `rows`, like those of `embkeras.vectors.postprocess`, receives `found` for it unless you set it: means
+        and components are then those of the vectors found, and rows drawn for other tokens do not shift them. `found`
+        and `how` stay as they are. The table is copied once more at the end.
+
+        Args:
+            functions: from a float32 array (V, D) to one of shape (V, any width); set arguments with
+                `functools.partial`.
+
+        Raises:
+            ArgumentError: something that is not a function, needs more arguments than the matrix, or returns something
+                other than floats of V rows; or what the function raises.
+            AlignmentError: a result with NaN or infinity.
+
+        Example:
+            >>> from embkeras.vectors.postprocess import centre
+            >>> aligned = AlignedMatrix(np.array([[0.0], [1.0], [2.0]]), Vocabulary(["", "cat", "dog"], oov_ids=()))
+            >>> aligned.transformed(centre).values.tolist()
+            [[0.0], [-0.5], [0.5]]
+        """
+        values = transform(self.values, functions, rows=self.found)
+        if self.vocabulary.padding_id is not None:  # already here: otherwise the class would have to copy the table
+            values[self.vocabulary.padding_id] = 0
+        values.flags.writeable = False
+        return AlignedMatrix(values, self.vocabulary, self.found, self.how)
