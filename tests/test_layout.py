@@ -201,6 +201,15 @@ def test_private_names_are_found(code):
     assert foreign_private_names(ast.parse(code))
 
 
+@pytest.mark.parametrize("name", sorted(name for name in modules() if room(name) not in ("app", "__main__")))
+def test_library_names_no_command_line_flags(name):
+    """Errors of the library name arguments (`overwrite=True`); the commands turn them into their flags."""
+    if name in ("serving.server_files", "vectors.conversion"):  # flags of TensorFlow Serving; to be moved
+        pytest.skip("flags of another program")
+    texts = [node.value for node in ast.walk(modules()[name]) if isinstance(node, ast.Constant)]
+    assert not [text for text in texts if isinstance(text, str) and re.search(r"(^|[\s(`'\"])--[a-z]", text)]
+
+
 def test_type_checkers_see_every_public_name():
     """The imports for editors and type checkers name the same objects as `__all__`."""
     imports = [

@@ -56,7 +56,7 @@ class Strategy:
     schedule: Any = ()
     learning_rate: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise ArgumentError(f"A strategy needs a name. Received: {shown(self.name)}.")
         where = f"(strategy {self.name!r})"
@@ -80,7 +80,7 @@ class Strategy:
             object.__setattr__(self, "learning_rate", rate)
         object.__setattr__(self, "schedule", self._checked_schedule(where))
 
-    def _checked_schedule(self, where: str) -> tuple:
+    def _checked_schedule(self, where: str) -> tuple[Any, ...]:
         single = isinstance(self.schedule, Phase | keras.callbacks.Callback) or not isinstance(self.schedule, Iterable)
         parts = (self.schedule,) if single else tuple(self.schedule)
         for kind in (Phase, keras.callbacks.Callback):
