@@ -1,4 +1,4 @@
-"""Fixtures that several wings share: a tiny vocabulary, and a matrix aligned to it."""
+"""Fixtures shared by several rooms: a tiny vocabulary, and a matrix aligned to it."""
 
 import numpy as np
 import pytest
@@ -15,6 +15,6 @@ def vocabulary() -> Vocabulary:
 
 @pytest.fixture
 def aligned(vocabulary: Vocabulary) -> AlignedMatrix:
-    """Ten rows of width 4; the padding row is not zero, so that a layer which reads it is found out."""
+    """Ten rows of width 4; the padding row isn't zero, so a layer that reads it is noticed."""
     values = np.random.default_rng(0).normal(size=(len(vocabulary), 4)).astype(np.float32)
     return AlignedMatrix(values, vocabulary)

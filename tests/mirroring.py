@@ -1,4 +1,4 @@
-"""Scripts that fit models on two replicas: logical CPUs must be made before TensorFlow starts, so in a process of their own."""
+"""Scripts that train on two replicas, each in its own process: logical CPUs must be made before TensorFlow starts."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -7,12 +7,12 @@ from tests.processes import run_python
 
 
 def found_by(module):
-    """What the script `python -m module` printed last, as JSON."""
+    """The last line printed by `python -m module`, from JSON."""
     return json.loads(run_python("-m", module).stdout.splitlines()[-1])
 
 
 def each(names: Iterable[str], measure: Callable[[str], dict]) -> dict[str, dict]:
-    """What is measured of each run, or its error."""
+    """The measurement of each run, or its error."""
     runs = {}
     for name in names:
         try:

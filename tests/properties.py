@@ -1,4 +1,4 @@
-"""Settings and strategies that the property tests share."""
+"""Settings and strategies shared by the property tests."""
 
 import contextlib
 from pathlib import Path
@@ -23,7 +23,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
 def finite_bits(dtype: str = "uint32") -> st.SearchStrategy[np.ndarray]:
-    """Tables (rows, width >= 2) of finite float32 drawn by their bits, so that subnormals and -0.0 are among them."""
+    """Tables (rows, width >= 2) of finite float32, drawn by their bits so that they include subnormals and -0.0."""
     bits = st.integers(0, 2**32 - 1).filter(lambda value: value >> 23 & 0xFF != 0xFF)
     shapes = st.tuples(st.integers(1, 6), st.integers(2, 4))
     return shapes.flatmap(
@@ -34,7 +34,7 @@ def finite_bits(dtype: str = "uint32") -> st.SearchStrategy[np.ndarray]:
 
 
 def comes_back(words: list[str], matrix: np.ndarray, path: Path, **how) -> KeyedVectors:
-    """What is saved is loaded again, every bit of it; gives what was loaded."""
+    """Save and load bit-identically; returns what was loaded."""
     loaded = load_vectors(save_vectors(KeyedVectors(words, matrix), path), **how)
     assert loaded.words == words
     assert loaded.matrix.tobytes() == matrix.tobytes()
@@ -42,7 +42,7 @@ def comes_back(words: list[str], matrix: np.ndarray, path: Path, **how) -> Keyed
 
 
 def read_or_refused(path: Path, contents: bytes, start: int, data: st.DataObject, format: str) -> None:
-    """Write the contents with other bytes in the place of some, from `start` on, and load them as whatever they are."""
+    """Write the contents with some bytes replaced from `start` on, and load them."""
     damaged = bytearray(contents)
     damaged[start : start + data.draw(st.integers(0, 30))] = data.draw(st.binary(max_size=30))
     path.write_bytes(damaged)

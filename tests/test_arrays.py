@@ -12,7 +12,7 @@ from tests.properties import PROPERTY, finite_bits
 
 
 def test_check_matrix_copies_nothing():
-    """An array that is right comes back itself."""
+    """A valid array is returned, not copied."""
     matrix = np.ones((2, 3), np.float32)
     assert check_matrix(matrix, "m", rows=2) is matrix
 
@@ -25,7 +25,7 @@ def test_check_matrix_refuses_other_shapes(shape):
 
 
 def test_check_matrix_refuses_rows_of_different_lengths():
-    """With NumPy's own reason."""
+    """The message contains NumPy's own reason."""
     with pytest.raises(ArgumentError, match=r"before must be an array .* Received: a list; .*inhomogeneous"):
         check_matrix([[1.0], [1.0, 2.0]], "before")
 
@@ -45,7 +45,7 @@ def test_check_matrix_refuses_another_number_of_rows():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_first_nonfinite_row_counts_across_blocks(monkeypatch, value):
-    """The row is that of the whole matrix, not of the block."""
+    """The row counts from the start of the matrix, not of the block."""
     monkeypatch.setattr(arrays, "BLOCK", 4)
     matrix = np.zeros((9, 2), np.float32)
     matrix[[5, 7], 1] = value
@@ -53,7 +53,7 @@ def test_first_nonfinite_row_counts_across_blocks(monkeypatch, value):
 
 
 def test_first_nonfinite_row_of_a_finite_matrix():
-    """None where there is none, in an empty matrix too."""
+    """None if all are finite, also for an empty matrix."""
     assert first_nonfinite_row(np.ones((3, 2))) is None
     assert first_nonfinite_row(np.ones((0, 2))) is None
 
@@ -74,7 +74,7 @@ def test_unit_rows_keeps_zero_rows():
 @PROPERTY
 @given(finite_bits())
 def test_unit_rows_of_any_norm(matrix):
-    """Rows whose squares leave float32 have norm 1 too, and the direction that float64 gives."""
+    """Rows whose squares overflow float32 get norm 1 too, in the direction computed in float64."""
     given = matrix.astype(np.float64)
     expected = given / np.where(matrix.any(axis=1), np.linalg.norm(given, axis=1), 1)[:, None]
     unit = unit_rows(matrix)
@@ -83,7 +83,7 @@ def test_unit_rows_of_any_norm(matrix):
 
 
 def test_unit_rows_beyond_float32():
-    """Of float64, rows that float32 cannot hold and rows whose squares float64 cannot hold; the input is left as it was."""
+    """float64 rows outside float32, and rows whose squares overflow float64; the input isn't changed."""
     matrix = np.array([[3e60, 4e60], [3e200, 4e200], [3e-60, 4e-60], [3e-200, 4e-200], [0, 0]])
     before = matrix.copy()
     np.testing.assert_allclose(unit_rows(matrix), [[0.6, 0.8]] * 4 + [[0, 0]], rtol=1e-6)
@@ -91,7 +91,7 @@ def test_unit_rows_beyond_float32():
 
 
 def test_nearest_rows_of_huge_and_tiny_rows():
-    """The direction alone counts, for rows and for queries."""
+    """Only the direction counts, of rows and of queries."""
     directions = np.array([[1, 0], [0.8, 0.6], [0, 1]])
     matrix = (directions * [[1e-30], [1e30], [1]]).astype(np.float32)
     rows, values = nearest_rows(matrix, matrix, 2)
@@ -102,7 +102,7 @@ def test_nearest_rows_of_huge_and_tiny_rows():
 @PROPERTY
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 12), count=st.integers(1, 15), block=st.integers(1, 30))
 def test_nearest_rows_equals_sorting_all(seed, rows, count, block):
-    """Block by block gives what one sort of all similarities gives."""
+    """Work in blocks returns the same as one sort of all similarities."""
     rng = np.random.default_rng(seed)
     matrix, queries = rng.normal(size=(rows, 3)), rng.normal(size=(2, 3))
     similarity = queries @ matrix.T / np.outer(np.linalg.norm(queries, axis=1), np.linalg.norm(matrix, axis=1))
@@ -115,7 +115,7 @@ def test_nearest_rows_equals_sorting_all(seed, rows, count, block):
 
 
 def test_nearest_rows_keeps_the_first_of_equals(monkeypatch):
-    """Rows equally near come in the order of the matrix, across blocks too."""
+    """Ties keep the order of the matrix, across blocks too."""
     monkeypatch.setattr(arrays, "BLOCK", 2)
     rows, _ = nearest_rows(np.ones((5, 2)), np.ones((1, 2)), 3)
     assert rows.tolist() == [[0, 1, 2]]

@@ -1,4 +1,4 @@
-"""The tiny model on which the tests of training run, and a record of its table."""
+"""The tiny model of the training tests, and a record of its table."""
 
 import keras
 import numpy as np
@@ -46,7 +46,7 @@ def _headed(ids, vectors, optimizer, dtype, compile_arguments):
 
 
 def fit(net, *, epochs=4, callbacks=(), **arguments):
-    """Three steps an epoch, in order."""
+    """Three steps per epoch, in order."""
     return net.fit(
         IDS, LABELS, epochs=epochs, batch_size=4, shuffle=False, verbose=0, callbacks=list(callbacks), **arguments
     )
@@ -66,7 +66,7 @@ def apart(first, second):
 
 
 def fit_on_from_a_file(net, folder, *, epochs=1):
-    """Save the model as .keras, load it, and train both on; gives the loaded one."""
+    """Save the model as .keras, load it, and train both further; returns the loaded one."""
     net.save(folder / "model.keras")
     loaded = keras.saving.load_model(folder / "model.keras")
     for each in (net, loaded):
@@ -75,7 +75,7 @@ def fit_on_from_a_file(net, folder, *, epochs=1):
 
 
 class Tables(keras.callbacks.Callback):
-    """Keeps the table at the end of each epoch."""
+    """Records the table at the end of each epoch."""
 
     def __init__(self, path="embedding"):
         super().__init__()
@@ -87,14 +87,14 @@ class Tables(keras.callbacks.Callback):
 
 
 class ThawByHand(keras.callbacks.Callback):
-    """What a reference run does: the optimizer knows every variable from the start, and the flag is set at an epoch."""
+    """The reference: the optimizer knows every variable from the start, and the flag is set at an epoch."""
 
     def __init__(self, epoch, layer="embedding"):
         super().__init__()
         self.epoch, self.layer = epoch, layer
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Thaw, and trace the step again."""
+        """Unfreeze, and trace the step again."""
         if epoch == self.epoch:
             self.model.get_layer(self.layer).trainable = True
             self.model.make_train_function(force=True)
@@ -110,12 +110,12 @@ def reference(optimizer, *, epoch=2, epochs=4, dtype=None, **compile_arguments):
 
 
 def variable(width=4):
-    """TABLE as a variable by itself."""
+    """TABLE as a single variable."""
     return keras.Variable(TABLE[:, :width], name="table")
 
 
 def slices(rows, values):
-    """A gradient by rows, as TensorFlow makes it for a lookup."""
+    """A sparse gradient, as TensorFlow returns it for a lookup."""
     values = np.asarray(values, np.float32)
     return tf.IndexedSlices(
         tf.constant(values), tf.constant(rows, tf.int64), tf.constant((10, values.shape[1]), tf.int64)
