@@ -289,7 +289,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from embkeras.vectors.conversion import convert
+    from embkeras.vectors.io.registry import convert
 
     more = _arguments(options, *_READING, "to", "overwrite", "errors", "dtype", "limit")
     vectors = convert(options.file, options.out, **more)

@@ -17,12 +17,11 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from embkeras._arrays import first_nonfinite_row
 from embkeras.errors import ArgumentError, EmbkerasError, EmbkerasWarning, VectorFileError, VocabularyError
+from embkeras.tables.stored_tables import StoredTable
 from embkeras.text.vocabulary import Vocabulary
-from embkeras.vectors.io.kept_rows import keep
-from embkeras.vectors.io.keras_file import words_of
-from embkeras.vectors.io.request import Request
+from embkeras.vectors.io.rows import Request, keep_listed
+from embkeras.vectors.io.words_file import read_words
 from embkeras.vectors.store import KeyedVectors, Provenance
-from embkeras.vectors.stored_tables import StoredTable
 
 _NAMES = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VOCABULARY = Path("assets", "vocabulary.json")  # where export_saved_model puts it
@@ -72,7 +71,7 @@ def table_of_saved_model(
 
 
 def _vectors(table: StoredTable, words: list[str], path: Path) -> KeyedVectors:
-    kept = keep(words, Request())
+    kept = keep_listed(words, Request())
     repeated = kept.counts["duplicates"]
     if repeated:
         warnings.warn(
@@ -142,7 +141,12 @@ def _read(reader: Any, keys: dict[str, str], name: str) -> StoredTable:
 
 def _words(path: Path, words_file: Path | None) -> list[str]:
     if words_file is not None:
-        return words_of(words_file)
+        if words_file.suffix == ".json":
+            try:
+                return list(Vocabulary.load(words_file).tokens)
+            except VocabularyError:
+                pass  # a plain list
+        return read_words(words_file).words
     if not (path / _VOCABULARY).is_file():
         raise VectorFileError(
             f"{str(path)!r} does not say what its ids mean: there is no {_VOCABULARY}, which export_saved_model writes. "

@@ -15,9 +15,9 @@ from embkeras.errors import EmbkerasWarning, VectorFileError
 from embkeras.text.tokenizer import Tokenizer
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.vectors.align import AlignedMatrix, align
-from embkeras.vectors.io.hdf5 import check_store
 from embkeras.vectors.io.registry import load_vectors
 from embkeras.vectors.io.source import Source
+from embkeras.vectors.io.store import check_store
 from embkeras.vectors.store import KeyedVectors
 
 _SHOWN = 5

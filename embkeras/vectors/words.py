@@ -83,7 +83,7 @@ class PackedWords(Sequence[str]):
         self, text: np.ndarray, offsets: np.ndarray, check: Callable[[], None], name: str, *, in_memory: bool = False
     ):
         # Reading single items of a memoryview is several times faster than of an array.
-        self._text, self._offsets = memoryview(text), memoryview(offsets)
+        self._text, self._offsets = text.data, offsets.data
         self.check, self._name, self.in_memory = check, name, in_memory
 
     def __len__(self) -> int:
@@ -121,7 +121,7 @@ class PackedWords(Sequence[str]):
         shown = ", ".join(map(repr, self[:3]))
         return f"[{shown}{', ...' if len(self) > 3 else ''}]"
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return list, (list(self),)
 
     def _decoded(self, raw: bytes) -> str:
@@ -154,7 +154,7 @@ class WordIndex(Mapping[str, int]):
     ):
         self.words, self._hashes = words, hashes
         self._hash_of, self._hashes_of = hash_of or stored_hash, hashes_of or stored_hashes
-        self._sorted, self._rows = memoryview(hashes), memoryview(rows)
+        self._sorted, self._rows = hashes.data, rows.data
 
     def __len__(self) -> int:
         return len(self.words)
@@ -201,7 +201,7 @@ class WordIndex(Mapping[str, int]):
         """The same mapping as a dict."""
         return dict(zip(self.words, range(len(self)), strict=True))
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return dict, (self.as_dict(),)
 
     def _row(self, raw: bytes, place: int) -> int:

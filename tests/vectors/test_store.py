@@ -11,7 +11,7 @@ import pytest
 
 from embkeras import KeyedVectors, load_vectors
 from embkeras.errors import ArgumentError, UnknownWordError, VectorFileError
-from embkeras.vectors.io.request import Request, keyed_vectors
+from embkeras.vectors.io.rows import Request, keyed_vectors
 from embkeras.vectors.io.source import Source
 from embkeras.vectors.subwords import Subwords
 from tests.processes import run_python
@@ -257,7 +257,7 @@ def test_saved_file_is_refused_with_a_conversion_that_works(models, tmp_path, wh
     saved.save(str(path), **({"sep_limit": 1} if separately else {}))
     assert (tmp_path / "x.kv.vectors.npy").exists() == separately
     with pytest.raises(
-        VectorFileError, match=r"x\.kv' holds no word vectors: it is a pickle, .*convert it once"
+        VectorFileError, match=r"x\.kv' contains no word vectors: it is a pickle, .*convert it once"
     ) as error:
         load_vectors(path)
     command = command_of(error).replace("FILE", str(path))
@@ -271,12 +271,10 @@ def test_matrix_beside_a_saved_file_has_no_words(models, tmp_path):
     """The .npy that gensim writes beside large files is refused alone, and alone with a word list that is not its own."""
     models["Word2Vec"].wv.save(str(tmp_path / "x.kv"), sep_limit=1)
     matrix = tmp_path / "x.kv.vectors.npy"
-    with pytest.raises(
-        VectorFileError, match=r"The words of '.*x\.kv\.vectors\.npy' should stand in .*Give words_file="
-    ):
+    with pytest.raises(VectorFileError, match=r"The words of '.*x\.kv\.vectors\.npy' must be in .*Pass words_file="):
         load_vectors(matrix)
     (tmp_path / "words.txt").write_text("one\ntwo")
-    with pytest.raises(VectorFileError, match=r"but .*words.txt.* 2 words"):
+    with pytest.raises(VectorFileError, match=r"but .*words.txt.* has 2 words"):
         load_vectors(matrix, words_file=tmp_path / "words.txt")
 
 

@@ -1,42 +1,40 @@
 """Decimal numbers in a buffer of bytes, thousands at once, each equal to what float() reads.
 
-Nearly every number in a file of vectors is written as ``-0.41942`` is: perhaps a minus, one digit, a point, some digits.
-Those are read here with a few NumPy operations over all of them. Whatever is written otherwise (`12.5`, `3`, `1e-05`,
-more than 16 digits behind the point, no number at all) is called odd; its place is given back, and float() reads it.
+Nearly every number in a file of vectors looks like ``-0.41942``: an optional minus, one digit, a point, some digits.
+These are parsed here with a few NumPy operations over all of them. Everything else (`12.5`, `3`, `1e-05`, more than 16
+digits after the point, text that is not a number) is called odd: its index is returned, and float() parses it.
 
-How the digits behind the point become a number, by the example of ``0.41942``:
+How the digits after the point become a number, with the example ``0.41942``:
 
 1. The eight bytes that end where the number ends are taken as one 64-bit integer: ``?0.41942``. On a little-endian
    machine the first byte is the lowest and the last digit is the highest.
 2. XOR with "00000000" turns each digit into its value, 0 to 9. The three bytes before the digits are set to 0:
-   ``0 0 0 4 1 9 4 2``. A byte that is above 9 now was no digit.
+   ``0 0 0 4 1 9 4 2``. A byte that is above 9 now was not a digit.
 3. Neighbours are joined in all lanes at once. In each 16-bit lane, first + 256 * second, multiplied by 2561 = 10 * 256 + 1,
-   has 10 * first + second in its upper byte; shifted down this gives ``00 04 19 42``. The same again in 32-bit lanes with
+   has 10 * first + second in its upper byte; shifted down, this gives ``00 04 19 42``. The same in 32-bit lanes with
    100 * 2**16 + 1 gives ``0004 1942``, and in the 64-bit lane with 10000 * 2**32 + 1 gives ``41942``.
-4. With more than eight digits, the eight bytes before go the same way, times 10**8.
+4. With more than eight digits, the previous eight bytes are treated the same way, times 10**8.
 
-The value is (digit * 10**k + fraction) / 10**k for k digits behind the point. Below 2**53 an integer is exact in float64,
-and so is 10**k up to k = 22, so the one division rounds once and gives what float() gives (Clinger 1990, How to Read
-Floating Point Numbers Accurately). Joining digits by lanes is described in Lemire 2021, Number Parsing at a Gigabyte per
-Second. float() is the oracle of the tests.
+The value is (digit * 10**k + fraction) / 10**k for k digits after the point. Below 2**53 an integer is exact in float64,
+and so is 10**k up to k = 22, so the one division rounds once and gives the same as float() (Clinger 1990, How to Read
+Floating Point Numbers Accurately). Joining digits in lanes is described in Lemire 2021, Number Parsing at a Gigabyte per
+Second. The tests compare with float().
 """
 
 import sys
 
 import numpy as np
 
-MARGIN = 64  # bytes that must lie in the buffer before the first number and after the last
-_MOST = 16  # digits behind the point: two groups of eight
+MARGIN = 64  # bytes that the buffer must have before the first number and after the last
+_MOST = 16  # digits after the point: two groups of eight
 _EXACT = 2.0**53
 _MINUS, _POINT, _ZERO = ord("-"), ord("."), ord("0")
-# 10**k, and behind them -10**k
+# 10**k, followed by -10**k
 _SIGNED_POWERS = np.array([sign * 10.0**k for sign in (1, -1) for k in range(_MOST + 1)])
-# _LAST[k] keeps the last k of eight bytes, which are the upper ones.
+# _LAST[k] keeps the last k of eight bytes: the upper ones.
 _LAST = np.array([(1 << 64) - (1 << 8 * (8 - k)) for k in range(9)], np.uint64)
 _ZEROS = np.uint64(0x3030303030303030)
-_TO_HIGH_BIT = np.uint64(
-    0x7676767676767676
-)  # 10 + 0x76 = 0x80: added to a byte, it sets the high bit of what is above 9
+_TO_HIGH_BIT = np.uint64(0x7676767676767676)  # 10 + 0x76 = 0x80: added to a byte above 9, it sets the high bit
 _HIGH_BITS = np.uint64(0x8080808080808080)
 # Lane, factor and shift of the three joinings of step 3. The types keep NumPy from widening the lanes.
 _JOININGS = [
@@ -44,7 +42,7 @@ _JOININGS = [
     (np.uint32, np.uint32(100 * 2**16 + 1), np.uint32(16)),
     (np.uint64, np.uint64(10000 * 2**32 + 1), np.uint64(32)),
 ]
-# The types of the scratch arrays. Some memory has several names, one after the other.
+# The types of the scratch arrays. Some memory is used under several names, one after the other.
 _SCRATCH = {
     "begin word value": (np.int64, np.int64, np.float64),
     "count": (np.int64,),
@@ -58,10 +56,10 @@ _SCRATCH = {
 
 
 class Digits:
-    """Reads numbers out of one buffer. Its scratch arrays are kept from call to call, so one thread at a time.
+    """Parses numbers in one buffer. It reuses its scratch arrays, so only one thread at a time may use it.
 
     Args:
-        buffer: uint8; its length a multiple of 8. Its contents may change between calls.
+        buffer: uint8, of a length that is a multiple of 8. Its contents may change between calls.
 
     Example:
         >>> buffer = np.zeros(192, np.uint8)
@@ -77,32 +75,32 @@ class Digits:
         self._scratch = _scratch(0)
 
     def values(self, starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers that stand at [start, stop) of the buffer, at least MARGIN from its ends.
+        """The numbers at [start, stop) of the buffer, at least MARGIN from its ends.
 
         Args:
-            starts, stops: int64, of one length.
+            starts, stops: int64 arrays of the same length.
 
         Returns:
-            float64 values, overwritten by the next call, and the indices of the odd ones, whose values mean nothing.
+            float64 values, overwritten by the next call, and the indices of the odd ones, whose values are meaningless.
         """
-        if sys.byteorder != "little":  # the lanes would lie the other way round
+        if sys.byteorder != "little":  # the lanes would be reversed
             return np.zeros(len(starts)), np.arange(len(starts))
         scratch = self._sized(len(starts))
         begin, count, sign, digit, other = (scratch[name] for name in ("begin", "count", "sign", "digit", "other"))
-        # begin: the digit before the point. count: the digits behind it.
+        # begin: the digit before the point. count: the digits after it.
         np.take(self._bytes, starts, out=other, mode="clip")
         np.equal(other, _MINUS, out=sign.view(bool))
         np.add(starts, sign, out=begin)
         np.take(self._bytes, begin, out=digit, mode="clip")
-        digit -= np.uint8(_ZERO)  # wraps, so that what stands before "0" is above 9 too
+        digit -= np.uint8(_ZERO)  # wraps around, so characters below "0" are above 9 too
         np.take(self._bytes[1:], begin, out=other, mode="clip")
         np.subtract(stops, begin, out=count)
         count -= 2
         odd = (count < 1) | (count > _MOST) | (digit > 9) | (other != _POINT)
         if odd.any():
-            count[odd] = 1  # so that the tables below have an entry; the result is not used
+            count[odd] = 1  # a valid index into the tables below; the result is not used
         fractions = self._fractions(stops, count, odd)
-        # value = (digit * 10**count + fraction) / 10**count, where the last carries the sign.
+        # value = (digit * 10**count + fraction) / 10**count, where the last 10**count has the sign.
         sign *= np.uint8(_MOST + 1)
         count += sign
         value, power = scratch["value"], scratch["power"]
@@ -115,13 +113,13 @@ class Digits:
         return value, np.flatnonzero(odd)
 
     def _fractions(self, stops: np.ndarray, count: np.ndarray, odd: np.ndarray) -> np.ndarray:
-        """The `count` (1 to 16) digits that end at `stops` as int64; where one is no digit, `odd` is set."""
+        """The `count` (1 to 16) digits that end at `stops`, as int64; `odd` is set where one of them is not a digit."""
         fractions, wrong = self._last_eight(stops, count)
         if wrong is not None:
             odd |= wrong
         long = np.flatnonzero(count > 8)
         if len(long):
-            kept = fractions.copy()  # the scratch is used again
+            kept = fractions.copy()  # the scratch array is reused
             upper, wrong = self._last_eight(stops[long] - 8, count[long] - 8)
             kept[long] += upper * 10**8
             if wrong is not None:
@@ -130,9 +128,9 @@ class Digits:
         return fractions
 
     def _last_eight(self, stops: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """The last `count` bytes, at most eight, before `stops`, as numbers; and which hold another byte than digits."""
+        """The last `count` bytes, at most eight, before `stops`, as numbers; and which of them contain a non-digit."""
         word, shift, low, high = (self._scratch[name][: len(stops)] for name in ("word", "shift", "low", "high"))
-        # Step 1. The eight bytes lie across two aligned words: the upper end of the one before, the lower end of this.
+        # Step 1. The eight bytes span two aligned words: the upper end of the previous one and the lower end of this one.
         np.right_shift(stops, 3, out=word)
         np.take(self._words, word, out=high, mode="clip")
         word -= 1
@@ -141,9 +139,9 @@ class Digits:
         shift <<= np.uint64(3)
         low >>= shift
         np.subtract(np.uint64(64), shift, out=shift)
-        high <<= shift  # by 64 gives 0 in NumPy, as is wanted where the eight bytes are one aligned word
+        high <<= shift  # by 64 gives 0 in NumPy, as it should where the eight bytes are one aligned word
         low |= high
-        # Step 2. `clip` makes more than eight of a count into eight.
+        # Step 2. `clip` reduces counts above eight to eight.
         low ^= _ZEROS
         np.take(_LAST, count, out=high, mode="clip")
         low &= high
@@ -167,7 +165,7 @@ class Digits:
 
 
 def _scratch(size: int) -> dict[str, np.ndarray]:
-    scratch = {}
+    scratch: dict[str, np.ndarray] = {}
     for names, types in _SCRATCH.items():
         shared = np.empty(size, types[0])
         scratch |= {name: shared.view(kind) for name, kind in zip(names.split(), types, strict=True)}

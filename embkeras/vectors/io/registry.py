@@ -1,60 +1,126 @@
-"""load_vectors and save_vectors: one file a format, each with its read and its write.
+"""load_vectors, save_vectors and convert, and the registry of formats that they use.
 
-To add a format, write a module with `recognises(source)` and `read(source, request)` and, if it can be written,
-`check_words(vectors, path)` and `write(vectors, beside, path)`, and enter it in `FORMATS`; CONTRIBUTING.md has the details.
+To add a format, write a module with functions for a `Format` and enter it in `FORMATS`; CONTRIBUTING.md has the details.
 """
 
-import numbers
 import os
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from embkeras import _checks
 from embkeras._files import written_beside
 from embkeras.errors import ArgumentError, EmbkerasError, EmbkerasWarning, OutputError, VectorFileError
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.vectors.fallbacks import check_fallbacks, spellings
 from embkeras.vectors.io import (
     fasttext_binary,
-    hdf5,
-    keras_file,
-    npy,
-    npz,
-    pandas_hdf5,
+    numpy_files,
     safetensors_file,
+    store,
     text,
+    text_reader,
     word2vec_binary,
 )
-from embkeras.vectors.io.progress import bar_for
-from embkeras.vectors.io.refusals import what_it_is
-from embkeras.vectors.io.request import Request
-from embkeras.vectors.io.source import Source
+from embkeras.vectors.io.rows import Request
+from embkeras.vectors.io.source import LOAD_TABLE, Source, bar_for
 from embkeras.vectors.store import KeyedVectors
 
-# name -> module and the name endings it is the default for when writing. A file is read by the first that recognises it.
-FORMATS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "keras": (keras_file, ()),
-    "store": (hdf5, (".h5",)),
-    "pandas-h5": (pandas_hdf5, ()),
-    "npz": (npz, (".npz",)),
-    "npy": (npy, (".npy",)),
-    "safetensors": (safetensors_file, (".safetensors",)),
-    "fasttext-binary": (fasttext_binary, ()),
-    "word2vec-binary": (word2vec_binary, (".bin",)),
-    "word2vec": (text.WORD2VEC, (".vec",)),
-    "glove": (text.GLOVE, (".txt",)),
+
+@dataclass(frozen=True)
+class Format:
+    """A format of vector files.
+
+    Attributes:
+        recognises: whether a file has the format, by its contents.
+        read: reads the requested rows of a file.
+        endings: the endings of names for which this is the default format to write; none if it is only read.
+        options: the arguments of `load_vectors` that only some formats have: "words_file", "member".
+        write: writes vectors to a temporary path, and the sidecars next to that; it also gets the final path.
+        check_words: called before anything is written; raises an error for words that the format can't hold.
+        sidecars: the paths of the files that `write` writes beside a file. Like the file itself, `convert` never
+            overwrites them unless asked to.
+        compressed: whether the format can be written compressed.
+    """
+
+    recognises: Callable[[Source], bool]
+    read: Callable[[Source, Request], KeyedVectors]
+    endings: tuple[str, ...] = ()
+    options: frozenset[str] = frozenset()
+    write: Callable[[KeyedVectors, Path, Path], None] = lambda vectors, beside, path: None
+    check_words: Callable[[KeyedVectors, Path], None] = lambda vectors, path: None
+    sidecars: Callable[[Path], list[Path]] = lambda path: []
+    compressed: bool = False
+
+
+# A file is read in the first format that recognises it.
+FORMATS: dict[str, Format] = {
+    "store": Format(store.recognises, store.read, (".h5",), frozenset(), store.write, store.check_words),
+    "npz": Format(
+        numpy_files.recognises_npz,
+        numpy_files.read_npz,
+        (".npz",),
+        frozenset({"words_file", "member"}),
+        numpy_files.write_npz,
+        numpy_files.check_npz_words,
+    ),
+    "npy": Format(
+        numpy_files.recognises_npy,
+        numpy_files.read_npy,
+        (".npy",),
+        frozenset({"words_file"}),
+        numpy_files.write_npy,
+        sidecars=numpy_files.npy_sidecars,
+    ),
+    "safetensors": Format(
+        safetensors_file.recognises,
+        safetensors_file.read,
+        (".safetensors",),
+        frozenset({"words_file", "member"}),
+        safetensors_file.write,
+        safetensors_file.check_words,
+        safetensors_file.sidecars,
+    ),
+    "fasttext-binary": Format(fasttext_binary.recognises, fasttext_binary.read),
+    "word2vec-binary": Format(
+        word2vec_binary.recognises,
+        word2vec_binary.read,
+        (".bin",),
+        frozenset(),
+        word2vec_binary.write,
+        word2vec_binary.check_words,
+    ),
+    "word2vec": Format(
+        lambda source: text.header_of(source.head) is not None,
+        partial(text_reader.read, header=True),
+        (".vec",),
+        frozenset(),
+        partial(text.write, header=True),
+        partial(text.check_words, header=True),
+        compressed=True,
+    ),
+    "glove": Format(
+        lambda source: True,
+        partial(text_reader.read, header=False),
+        (".txt",),
+        frozenset(),
+        partial(text.write, header=False),
+        partial(text.check_words, header=False),
+        compressed=True,
+    ),
 }
 
 
 def load_vectors(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     format: str | None = None,
     words: Vocabulary | Iterable[str] | None = None,
     fallbacks: Sequence[str] = ("lower",),
-    words_file: str | os.PathLike | None = None,
+    words_file: str | os.PathLike[str] | None = None,
     limit: int | None = None,
     encoding: str = "utf-8",
     errors: str = "strict",
@@ -62,34 +128,35 @@ def load_vectors(
     member: str | None = None,
     progress: bool | None = None,
 ) -> KeyedVectors:
-    """Read word vectors from a file of any format that is known, found by its contents.
+    """Read word vectors from a file in any known format, which is recognised by the contents.
 
-    GloVe text, word2vec text and fastText `.vec`, each also compressed (`.gz`, `.bz2`, `.xz`, a member of a `.zip`) and
-    decompressed on the way; word2vec binary; fastText `.bin`, with its n-grams as `subwords`; embkeras's own store (`.h5`),
-    which stays in the file and opens at once; `.npy` and `.npz` with a list of words; safetensors as model2vec writes
-    them, or the folder that holds them; ConceptNet Numberbatch's `mini.h5`; the table of an Embedding in a `.keras` file.
+    The formats: GloVe text, word2vec text and fastText `.vec`, also compressed (`.gz`, `.bz2`, `.xz`, a member of a `.zip`);
+    word2vec binary; fastText `.bin`, with its n-grams as `subwords`; embkeras's own store (`.h5`), which opens at once and
+    stays on disk; `.npy` and `.npz` with a list of words; safetensors as model2vec writes them, or the folder with them.
 
-    Nothing is normalised, lower-cased or reordered. Where a word stands twice, the first row is kept, the others
-    are counted in `provenance.duplicates` and warned of.
+    Nothing is normalised, lower-cased or reordered. If a word is repeated, its first row is kept; the others are counted in
+    `provenance.duplicates`, with a warning. A words file that `save_vectors` wrote beside a `.npy` or `.safetensors` file has
+    a checksum that ties the two, and is refused if it belongs to another matrix.
 
     Args:
         path: the file.
-        format: its format, one of `FORMATS`; found by the content if not given.
-        words: read only these words and the spellings that `fallbacks` makes of them; memory follows their number.
-        fallbacks: names from `embkeras.vectors.fallbacks`, used with `words`; give the same to `align`.
-        words_file: for `.npy`, `.npz`, safetensors and `.keras`, the words: `.txt` (one a line), `.json` (a list), or
-            `.parquet` (first column of strings); by default the file of the same stem, or what the file itself holds.
-        limit: read only the first so many rows.
-        encoding: of the words in text and binary files.
-        errors: for words that are not valid in `encoding`: "strict" raises, "replace" puts U+FFFD, "skip" leaves
-            the row out; counted in `provenance.undecodable`.
+        format: its format, one of `FORMATS`; recognised by the contents by default.
+        words: read only these words and the spellings that `fallbacks` makes of them; memory grows only with their number.
+        fallbacks: names from `embkeras.vectors.fallbacks`, used with `words`; pass the same to `align`.
+        words_file: for `.npy`, `.npz` and safetensors, the words: `.txt` (one per line), `.json` (a list), or `.parquet`
+            (first column of strings); by default the file with the same stem, or the words that the file itself contains.
+        limit: read only the first `limit` rows.
+        encoding: encoding of the words in text and binary files.
+        errors: what to do with words that are invalid in `encoding`: "strict" raises, "replace" puts U+FFFD, "skip" leaves
+            the row out. They are counted in `provenance.undecodable`.
         dtype: "float32" or "float16".
-        member: the file in a zip archive of several, the table in a file of several, or the layer of a `.keras` model.
-        progress: show a bar on standard error; by default on a terminal, when it takes long.
+        member: name of the file in a zip archive of several, or of the table in a file of several tables.
+        progress: whether to show a progress bar on standard error; by default on a terminal, if reading takes long.
 
     Raises:
-        VectorFileError: no such file, or a file that is damaged, with the line or row and what was expected there.
-        ArgumentError: an argument outside the above.
+        VectorFileError: no such file, or a damaged file; the message says the line, row or byte.
+        ArgumentError: an invalid argument.
+        MissingDependencyError: the format needs a package that is not installed.
 
     Example:
         >>> import pathlib, tempfile
@@ -99,38 +166,35 @@ def load_vectors(
         ...     load_vectors(path, words=["Dog"])
         KeyedVectors(1 words, vector_size=2, dtype=float32)
     """
-    if errors not in ("strict", "replace", "skip"):
-        raise ArgumentError(f'errors must be "strict", "replace" or "skip". Received: {errors!r}.')
-    if dtype not in ("float32", "float16"):
-        raise ArgumentError(f'dtype must be "float32" or "float16". Received: {dtype!r}.')
-    if limit is not None and not (isinstance(limit, numbers.Integral) and limit >= 1):
-        raise ArgumentError(f"limit must be an integer of at least 1. Received: {limit!r}.")
-    path = Path(path)
-    if (path / safetensors_file.MODEL).is_file():  # a model2vec folder
-        path = path / safetensors_file.MODEL
-    if not path.is_file():
-        reason = "it is a folder" if path.is_dir() else "there is no such file"
-        if (path / "saved_model.pb").is_file():
-            reason = "it is a SavedModel, whose table embkeras.tables.saved.table_of_saved_model reads"
-        raise VectorFileError(f"Cannot read vectors from {str(path)!r}: {reason}.")
+    path = _checks.path(path, "path")
+    if format is not None:
+        _checks.one_of(format, "format", FORMATS)
+    if progress is not None:
+        _checks.flag(progress, "progress")
+    if member is not None and not isinstance(member, str):
+        raise ArgumentError(f"member must be a string. Received: {_checks.shown(member)}.")
     request = Request(
-        wanted=_wanted(words, check_fallbacks(fallbacks)),
-        words_file=Path(words_file) if words_file is not None else None,
-        limit=limit,
+        wanted=_wanted_spellings(words, check_fallbacks(fallbacks)),
+        words_file=None if words_file is None else _checks.path(words_file, "words_file"),
+        limit=None if limit is None else _checks.whole_number(limit, "limit", least=1),
         encoding=encoding,
-        errors=errors,
-        dtype=dtype,
+        errors=_checks.one_of(errors, "errors", ("strict", "replace", "skip")),
+        dtype=_checks.one_of(dtype, "dtype", ("float32", "float16")),
     )
-    source = Source(path, member)
-    bar = bar_for(path.name, progress)
+    source = Source(_file_at(path), member)
+    bar = bar_for(source.path.name, progress)
     try:
-        module = _module(format) if format is not None else _recognised(source)
-        if words_file is not None and module not in (npy, npz, safetensors_file, keras_file):
+        chosen = _recognised(source) if format is None else FORMATS[format]
+        if words_file is not None and "words_file" not in chosen.options:
             raise ArgumentError(
-                f"words_file belongs to .npy, .npz and safetensors tables and .keras models. "
-                f"Received: {str(words_file)!r} with {source.name}."
+                f"words_file= is for .npy, .npz and safetensors files. Received: {str(words_file)!r} with {source.name}."
             )
-        vectors = module.read(source, replace(request, progress=bar))
+        if member is not None and "member" not in chosen.options and source.compression != "zip":
+            raise ArgumentError(
+                f"member= names a file in a .zip archive or a table in a file of several tables, and {str(path)!r} is "
+                f"neither. Received: {member!r}."
+            )
+        vectors = chosen.read(source, replace(request, progress=bar))
     except OSError as error:
         if isinstance(error, EmbkerasError):
             raise
@@ -138,86 +202,163 @@ def load_vectors(
     finally:
         if bar is not None:
             bar.close()
-    if vectors.provenance.duplicates:
+    if vectors.provenance is not None and vectors.provenance.duplicates:
         warnings.warn(
-            f"{str(path)!r} holds {vectors.provenance.duplicates:,} rows whose word had come before; "
-            f"the first was kept.",
+            f"{str(path)!r} has {vectors.provenance.duplicates:,} rows with a repeated word; the first row of each word was "
+            f"kept.",
             EmbkerasWarning,
             stacklevel=2,
         )
     return vectors
 
 
-def save_vectors(vectors: KeyedVectors, path: str | os.PathLike, *, format: str | None = None) -> Path:
-    """Write word vectors in the format that the name's ending tells.
+def save_vectors(
+    vectors: KeyedVectors, path: str | os.PathLike[str], *, format: str | None = None, overwrite: bool = True
+) -> Path:
+    """Write word vectors in the format of the name's ending.
 
-    GloVe text (`.txt`), word2vec text (`.vec`) and binary (`.bin`), embkeras's own store (`.h5`), `.npz`, `.npy` with a list
-    of words beside it, `.safetensors` with a `tokenizer.json` beside it. Text is written with 9 digits, so that float32
-    values are read back bit for bit, and compressed if the name ends in `.gz`, `.bz2`, `.xz` or `.zip` (`x.vec.gz`). The file
-    appears whole or not at all. No format that is written holds n-grams: of vectors that have `subwords` only the words
-    are written, with a warning.
+    The formats: GloVe text (`.txt`), word2vec text (`.vec`) and binary (`.bin`), embkeras's own store (`.h5`), `.npz`, `.npy`
+    with its words in a `.json` file beside it, `.safetensors` with its words in a `.tokenizer.json` beside it (`tokenizer.json`
+    beside `model.safetensors`, as model2vec has it). Text is written with 9 digits, so float32 values are read back bit for
+    bit, and compressed if the name ends in `.gz`, `.bz2`, `.xz` or `.zip` (`x.vec.gz`). A file appears complete or not at all.
+    No format that is written can hold n-grams: of vectors with `subwords`, only the words are written, with a warning.
+
+    Args:
+        vectors: the vectors.
+        path: the file to write.
+        format: its format, one of `FORMATS`; by default that of the name's ending.
+        overwrite: whether to replace the file and those beside it if they exist.
+
+    Returns:
+        The path.
 
     Raises:
-        VectorFileError: a word that the format cannot hold.
-        ArgumentError: the format is not given and the name's ending does not tell it.
-        OutputError: the file cannot be written.
+        VectorFileError: a word that the format can't hold.
+        ArgumentError: an invalid argument, or no format is given and the name's ending has none.
+        OutputError: the file can't be written, or a file exists and `overwrite` is false.
+        MissingDependencyError: the format needs a package that is not installed.
     """
-    path = Path(path)
-    if format is None:
-        compressed = path.suffix in text.COMPRESSED  # x.vec.gz is x.vec, compressed; only text is written so
-        ending = Path(path.stem).suffix if compressed else path.suffix
-        fitting = [
-            name
-            for name, (module, endings) in FORMATS.items()
-            if ending in endings and (not compressed or isinstance(module, text.Text))
-        ]
-        if not fitting:
-            raise ArgumentError(f"format must be one of {_writable()} for a name such as {path.name!r}.")
-        format = fitting[0]
-    module = _module(format)
-    if not hasattr(module, "write"):
-        raise ArgumentError(f"format must be one of {_writable()} to write. Received: {format!r}, which is only read.")
-    if path.is_dir():
-        raise OutputError(f"Cannot write {str(path)!r}: it is a folder.")
-    module.check_words(vectors, path)
-    with written_beside(path) as beside:
-        module.write(vectors, beside, path)
+    if not isinstance(vectors, KeyedVectors):
+        raise ArgumentError(f"vectors must be KeyedVectors. Received: {_checks.shown(vectors)}.")
+    target, chosen = _target(path, format)
+    if not _checks.flag(overwrite, "overwrite"):
+        _refuse_existing(target, chosen)
+    chosen.check_words(vectors, target)
+    with written_beside(target, sidecars=chosen.sidecars(target), overwrite=overwrite) as beside:
+        chosen.write(vectors, beside, target)
     if vectors.subwords is not None:
         warnings.warn(
-            f"{str(path)!r} holds the {len(vectors):,} words and not the {vectors.subwords.buckets:,} rows of n-grams: it "
-            f"gives no vectors for other words.",
+            f"{str(target)!r} has the {len(vectors):,} words but not the {vectors.subwords.buckets:,} rows of n-grams, so it has "
+            f"no vectors for other words.",
             EmbkerasWarning,
             stacklevel=2,
         )
+    return target
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    to: str | None = None,
+    overwrite: bool = False,
+    **arguments: Any,
+) -> KeyedVectors:
+    """Read vectors from one file and write them to another, in the format of its name or of `to`.
+
+    Args:
+        source: a file in any format that `load_vectors` reads.
+        target: the file to write; it appears complete or not at all.
+        to: its format, if its name's ending doesn't say it.
+        overwrite: whether to replace `target` and the files beside it that belong to its format if they exist.
+        **arguments: as for `load_vectors`: `format`, `words_file`, `limit`, `encoding`, `errors`, `dtype`, `member`,
+            `progress`.
+
+    Returns:
+        The vectors.
+
+    Raises:
+        OutputError: the target can't be written; or it exists, or a file beside it, and `overwrite` is false.
+        VectorFileError: the source is damaged, or has a word that the target's format can't hold.
+        ArgumentError: an invalid argument.
+        MissingDependencyError: a format needs a package that is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     text = Path(folder, "tiny.txt")
+        ...     _ = text.write_text("cat 1.0 0.5\\n")
+        ...     convert(text, Path(folder, "tiny.vec")), Path(folder, "tiny.vec").read_text()
+        (KeyedVectors(1 words, vector_size=2, dtype=float32), '1 2\\ncat 1 0.5\\n')
+    """
+    _checks.path(source, "source")
+    path, chosen = _target(target, to, "target", "to")
+    if not _checks.flag(overwrite, "overwrite"):  # before the work of reading
+        _refuse_existing(path, chosen)
+    vectors = load_vectors(source, **arguments)
+    save_vectors(vectors, target, format=to, overwrite=overwrite)
+    return vectors
+
+
+def _file_at(path: Path) -> Path:
+    """The file to read at a path: of a model2vec folder, the one inside it."""
+    if (path / safetensors_file.MODEL).is_file():
+        return path / safetensors_file.MODEL
+    if not path.is_file():
+        reason = "it is a folder" if path.is_dir() else "there is no such file"
+        if (path / "saved_model.pb").is_file():
+            reason = f"it is a SavedModel. Read a table of it with {LOAD_TABLE}"
+        raise VectorFileError(f"Cannot read vectors from {str(path)!r}: {reason}.")
     return path
 
 
-def _recognised(source: Source) -> Any:
-    """The format that a file has by its contents."""
-    what = what_it_is(source.head)
-    if what is not None:
-        raise VectorFileError(f"{source.name} holds no word vectors: it is {what}.")
-    return next(module for module, _ in FORMATS.values() if module.recognises(source))
+def _recognised(source: Source) -> Format:
+    """The format of a file, by its contents."""
+    reason = source.not_vectors()
+    if reason is not None:
+        raise VectorFileError(f"{source.name} contains no word vectors: it is {reason}.")
+    return next(format for format in FORMATS.values() if format.recognises(source))
 
 
-def _writable() -> str:
-    return ", ".join(name for name, (module, _) in FORMATS.items() if hasattr(module, "write"))
+def _target(
+    path: str | os.PathLike[str], format: str | None, name: str = "path", name_of_format: str = "format"
+) -> tuple[Path, Format]:
+    """The path to write and its format."""
+    path = _checks.path(path, name)
+    writable = [each for each, known in FORMATS.items() if known.endings]
+    if format is None:
+        compressed = path.suffix in text.COMPRESSED  # x.vec.gz is x.vec, compressed
+        ending = Path(path.stem).suffix if compressed else path.suffix
+        fitting = [each for each in writable if ending in FORMATS[each].endings]
+        if not fitting or (compressed and not FORMATS[fitting[0]].compressed):
+            raise ArgumentError(
+                f"Can't infer the format from the name {path.name!r}: {name_of_format} must be one of {', '.join(writable)}."
+            )
+        format = fitting[0]
+    _checks.one_of(format, name_of_format, writable)
+    if path.is_dir():
+        raise OutputError(f"Cannot write {str(path)!r}: it is a folder.")
+    return path, FORMATS[format]
 
 
-def _module(format: str) -> Any:
-    if format not in FORMATS:
-        raise ArgumentError(f"format must be one of {', '.join(FORMATS)}. Received: {format!r}.")
-    return FORMATS[format][0]
+def _refuse_existing(path: Path, format: Format) -> None:
+    """Raise if the file or one of its sidecars exists."""
+    for each in (path, *format.sidecars(path)):
+        if os.path.lexists(each):
+            beside = "" if each == path else f", which is written beside {path.name!r},"
+            raise OutputError(
+                f"{str(each)!r}{beside} already exists. Pass overwrite=True to replace it, or choose another name."
+            )
 
 
-def _wanted(words: Vocabulary | Iterable[str] | None, fallbacks: tuple[str, ...]) -> frozenset[str] | None:
-    """Every spelling under which a wanted word may stand in the file."""
+def _wanted_spellings(words: Vocabulary | Iterable[str] | None, fallbacks: tuple[str, ...]) -> frozenset[str] | None:
+    """Every spelling under which a wanted word may be in the file."""
     if words is None:
         return None
-    if isinstance(words, str):
-        raise ArgumentError(f"words must be a Vocabulary or a sequence of words. Received the string {words!r}.")
+    if isinstance(words, str | bytes) or not isinstance(words, Vocabulary | Iterable):
+        raise ArgumentError(f"words must be a Vocabulary or a sequence of words. Received: {_checks.shown(words)}.")
     tokens = words.token_to_id if isinstance(words, Vocabulary) else list(words)
     strange = [token for token in tokens if not isinstance(token, str)]
     if strange:
-        raise ArgumentError(f"words must be strings. Received: {strange[0]!r}.")
+        raise ArgumentError(f"words must be strings. Received: {_checks.shown(strange[0])}.")
     return frozenset(spelling for token in tokens for spelling, _ in spellings(token, fallbacks))

@@ -1,34 +1,66 @@
-"""A file of vectors as its readers see it: its first bytes, and a stream of its contents, decompressed on the way."""
+"""A file of vectors as its readers see it: its first bytes, a stream of its decompressed contents, the progress of reading.
+
+Also here: files that are recognised by their first bytes as something other than vectors, so that the error can say what
+they are.
+"""
 
 import bz2
 import io
 import lzma
+import re
+import sys
+import time
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from embkeras.errors import ArgumentError, VectorFileError
-from embkeras.vectors.io.gunzip import Gunzip
 
 Progress = Callable[[int, int], None]
-HEAD = 1 << 16  # bytes by which a format is known
+HEAD = 1 << 16  # bytes from which the format is recognised
+_DAMAGED: tuple[type[Exception], ...]
 _DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 _DAMAGED += (UnicodeDecodeError,)  # names in an archive
 _MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"PK\x03\x04": "zip"}
-_OPENERS: dict[str, Any] = {"gz": Gunzip, "bz2": bz2.open, "xz": lzma.open}
+_BAR_AFTER, _BAR_EVERY, _BAR_WIDTH = 1.5, 0.2, 30  # seconds before the bar appears, seconds between updates, characters
+_GZIP_READ = 1 << 17  # bytes
+_GZIP = 31  # tells zlib to expect a gzip header and a window of 32 KB
+
+# What a file begins with, and what it is.
+_NOT_VECTORS = [
+    (re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE), "a web page (was the download refused?)"),
+    (re.compile(rb"version https://git-lfs\.github\.com/"), "a Git LFS pointer, not the file itself: run git lfs pull"),
+    (re.compile(rb"7z\xbc\xaf\x27\x1c"), "a 7z archive: unpack it first"),
+    (re.compile(rb"Rar!\x1a\x07"), "a rar archive: unpack it first"),
+    (re.compile(rb"\x28\xb5\x2f\xfd"), "compressed with zstd: unpack it first"),
+    (re.compile(rb"%PDF-"), "a PDF document"),
+    (re.compile(rb"\x89PNG\r\n"), "a picture"),
+    (re.compile(rb"PAR1"), "a parquet table: pass it as words_file= of a .npy matrix"),
+    (re.compile(rb"SQLite format 3\x00"), "an SQLite database"),
+    (
+        re.compile(rb"\x80[\x02-\x05]"),
+        "a pickle, which can run any code and is not opened. If it is a gensim file that you trust, convert it once: "
+        "python -c \"import gensim; loaded = gensim.utils.SaveLoad.load('FILE'); "
+        "getattr(loaded, 'wv', loaded).save_word2vec_format('FILE.vec')\"",
+    ),
+    (re.compile(rb".{257}ustar", re.DOTALL), "a tar archive: unpack it first"),
+    (re.compile(rb"\Z"), "an empty file"),
+]
+LOAD_TABLE = "embkeras.tables.saved.load_table(path, layer=None)"  # for models, which load_vectors does not read
+_KERAS = {"config.json", "model.weights.h5"}  # in every .keras file
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file and, in a zip archive, the member of it that is meant.
+    """A file and, in a zip archive, one of its members.
 
     Attributes:
         path: the file.
-        member: name of the member, or None where the file is no archive.
+        member: name of a member of the archive or of a table in the file; None if there is nothing to choose.
     """
 
     path: Path
@@ -36,17 +68,19 @@ class Source:
 
     @property
     def name(self) -> str:
-        """How messages call it: the path and, in an archive, the member."""
+        """The name in error messages: the path and, if given, the member."""
         return f"{str(self.path)!r}" if self.member is None else f"{str(self.path)!r} ({self.member})"
 
     @cached_property
     def compression(self) -> str | None:
-        """ "gz", "bz2", "xz", "zip" or None, by the first bytes. (.npz and .keras are zips that are no compressed files.)"""
+        """ "gz", "bz2", "xz", "zip" or None, by the first bytes. An .npz is a zip archive, but not a compressed file."""
         with self.path.open("rb") as file:
             first = file.read(8)
         kind = next((kind for magic, kind in _MAGIC.items() if first.startswith(magic)), None)
-        if kind == "zip" and (is_keras_model(self.path) or _is_npz(self.path)):
-            return None
+        if kind == "zip":
+            names = _names(self.path)
+            if names and all(name.endswith(".npy") for name in names):
+                return None
         return kind
 
     @cached_property
@@ -56,25 +90,37 @@ class Source:
             return stream.read(HEAD)
 
     def open(self, progress: Progress | None = None) -> "Stream":
-        """The contents from their first byte; to be closed."""
+        """The contents from the first byte on; the caller closes it."""
         return Stream(self, progress)
+
+    def not_vectors(self) -> str | None:
+        """What the file is, if it is recognised as something other than word vectors; else None.
+
+        A pickle is not opened, since it can run any code. gensim's own files are pickles.
+        """
+        if _names(self.path) >= _KERAS:
+            return f"a Keras model. Read a table of it with {LOAD_TABLE}"
+        return next((what for pattern, what in _NOT_VECTORS if pattern.match(self.head)), None)
 
 
 class Stream:
-    """Bytes of a source, in order. Damage of the file is a `VectorFileError` that says after how many bytes.
+    """The bytes of a source, in order. Damage raises a `VectorFileError` that says after how many bytes it was found.
 
     Args:
         source: what is read.
-        progress: called as `progress(done, size)` in bytes of the file on disk after each read.
+        progress: called as `progress(done, size)` after each read, in bytes of the file on disk.
+
+    Attributes:
+        position: bytes read so far, of the decompressed contents.
     """
 
     def __init__(self, source: Source, progress: Progress | None = None):
         self._source, self._progress = source, progress
         self._size = source.path.stat().st_size
-        self.position = 0  # in the contents
+        self.position = 0
         self._file: BinaryIO = source.path.open("rb", buffering=0)
         try:
-            self._contents = self._unpacked()
+            self._contents = self._decompressed()
         except _DAMAGED as error:
             self._file.close()
             raise self._damaged(error) from error
@@ -82,20 +128,16 @@ class Stream:
             self._file.close()
             raise
 
-    def _unpacked(self) -> Any:
+    def _decompressed(self) -> Any:
         kind = self._source.compression
-        if self._source.member is not None and kind != "zip" and not _holds_tables(self._source.path):
-            raise ArgumentError(
-                f"member= names a file in a .zip archive, which {str(self._source.path)!r} is not. "
-                f"Received: {self._source.member!r}."
-            )
         if kind == "zip":
             archive = zipfile.ZipFile(self._file)
             return archive.open(_member(archive, self._source))
-        return self._file if kind is None else _OPENERS[kind](self._file)
+        openers: dict[str | None, Any] = {"gz": Gunzip, "bz2": bz2.open, "xz": lzma.open}
+        return openers[kind](self._file) if kind in openers else self._file
 
     def read(self, count: int) -> bytes:
-        """The next `count` bytes; fewer at the end only."""
+        """The next `count` bytes; fewer only at the end."""
         parts = []
         while count > 0:
             try:
@@ -107,11 +149,11 @@ class Stream:
             parts.append(part)
             count -= len(part)
             self.position += len(part)
-        self._tell()
+        self._report()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a writable buffer of bytes; how many came, fewer at the end only."""
+        """Fill a writable buffer of bytes; returns how many were read, fewer only at the end."""
         view, filled = memoryview(buffer).cast("B"), 0
         while filled < len(view):
             try:
@@ -122,14 +164,14 @@ class Stream:
                 break
             filled += count
             self.position += count
-        self._tell()
+        self._report()
         return filled
 
     def buffered(self) -> io.BufferedReader:
-        """The rest as a file object with `readline`, for what is read line by line."""
+        """The rest as a file object with `readline`."""
         return io.BufferedReader(_Raw(self), 1 << 18)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         if self._progress is not None:
             self._progress(min(self._file.tell(), self._size), self._size)
 
@@ -139,8 +181,8 @@ class Stream:
             reason = getattr(error, "strerror", None) or str(error)
             return VectorFileError(f"Cannot read vectors from {self._source.name}: {reason} (byte {self.position:,}).")
         return VectorFileError(
-            f"{self._source.name} is not a whole .{kind} file: after {self.position:,} bytes of its contents expected more "
-            f"of them, found {str(error) or type(error).__name__}."
+            f"{self._source.name} is not a complete .{kind} file: reading failed after {self.position:,} bytes of its "
+            f"contents ({str(error) or type(error).__name__})."
         )
 
     def close(self) -> None:
@@ -167,8 +209,57 @@ class _Raw(io.RawIOBase):
         return self._stream.readinto(buffer)
 
 
+class Gunzip(io.RawIOBase):
+    """The contents of a gzip file, all its members one after the other.
+
+    The gzip module of Python 3.11 feeds zlib 8 KB at a time and returns pieces of 8 KB, and after each piece the
+    decompressing thread has to wait for its turn among the parsing threads. Here the pieces are large. zlib itself checks
+    headers and checksums.
+
+    Raises:
+        EOFError: the file ends within a member.
+        zlib.error: damage, or something other than zeros after the last member.
+    """
+
+    def __init__(self, file: BinaryIO):
+        super().__init__()
+        self._file, self._packed, self._member = file, b"", zlib.decompressobj(_GZIP)
+        self._begun = False
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill part of a writable buffer; returns 0 at the end."""
+        view = memoryview(buffer)
+        while len(view):  # zlib would take 0 for "no limit"
+            if not self._packed:
+                self._packed = self._file.read(_GZIP_READ)
+            if not self._packed:
+                if self._begun:
+                    raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+                return 0
+            contents = self._member.decompress(self._packed, len(view))
+            self._begun = not self._member.eof
+            self._packed = self._member.unconsumed_tail if self._begun else self._next_member()
+            if contents:
+                view[: len(contents)] = contents
+                return len(contents)
+        return 0
+
+    def _next_member(self) -> bytes:
+        """The bytes of the next member that have been read already, without the zeros before it."""
+        packed = self._member.unused_data
+        self._member = zlib.decompressobj(_GZIP)
+        while not (packed := packed.lstrip(b"\0")):
+            if not (packed := self._file.read(_GZIP_READ)):
+                return b""
+        return packed
+
+
 def members(path: Path) -> list[str]:
-    """The files in a zip archive, folders and hidden files left out.
+    """The names of the files in a zip archive, without folders and hidden files.
 
     Raises:
         VectorFileError: the archive is damaged.
@@ -177,34 +268,8 @@ def members(path: Path) -> list[str]:
         with zipfile.ZipFile(path) as archive:
             names = [info.filename for info in archive.infolist() if not info.is_dir()]
     except _DAMAGED as error:
-        raise VectorFileError(f"{str(path)!r} is not a whole .zip file: {error}") from error
+        raise VectorFileError(f"{str(path)!r} is not a complete .zip file: {error}") from error
     return [name for name in names if not Path(name).name.startswith(".") and "__MACOSX" not in name]
-
-
-def is_keras_model(path: Path) -> bool:
-    """Whether a file is a zip archive with the two files that every saved Keras model has."""
-    return {"config.json", "model.weights.h5"} <= _names(path)
-
-
-def _holds_tables(path: Path) -> bool:
-    """Whether a file may hold several tables by name: a Keras model, .npz, HDF5, safetensors."""
-    with path.open("rb") as file:
-        first = file.read(9)
-    # A safetensors file begins with the length of its header, of which the upper bytes are zeros, and the header in JSON.
-    return first.startswith(b"\x89HDF") or first[4:] == b"\0\0\0\0{" or is_keras_model(path) or _is_npz(path)
-
-
-def _is_npz(path: Path) -> bool:
-    names = _names(path)
-    return bool(names) and all(name.endswith(".npy") for name in names)
-
-
-def _names(path: Path) -> set[str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return set(archive.namelist())
-    except _DAMAGED:
-        return set()  # whoever reads it says what is wrong
 
 
 def _member(archive: zipfile.ZipFile, source: Source) -> str:
@@ -213,7 +278,47 @@ def _member(archive: zipfile.ZipFile, source: Source) -> str:
         return names[0]
     if source.member not in names:
         raise ArgumentError(
-            f"{str(source.path)!r} is an archive of {len(names)} files: member= says which to read. "
-            f"Received: {source.member!r}; there are {', '.join(names[:20]) or 'none'}."
+            f"{str(source.path)!r} is an archive of {len(names)} files: choose one with member=. "
+            f"Received: {source.member!r}; the archive contains {', '.join(names[:20]) or 'no file'}."
         )
     return source.member
+
+
+def _names(path: Path) -> set[str]:
+    """The names in a zip archive; none if the file is not a zip archive or is damaged, which its reader reports."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return set(archive.namelist())
+    except _DAMAGED:
+        return set()
+
+
+class Bar:
+    """A progress bar on one line of standard error, with a name and the share done. It appears only if reading takes long."""
+
+    def __init__(self, name: str, stream: TextIO | None = None):
+        self._name, self._stream = name, stream or sys.stderr
+        self._next = time.monotonic() + _BAR_AFTER
+        self._shown = False
+
+    def __call__(self, done: int, size: int) -> None:
+        """Show that `done` bytes of `size` are read, if it is time for an update."""
+        if time.monotonic() < self._next:
+            return
+        self._next, self._shown = time.monotonic() + _BAR_EVERY, True
+        share = done / size if size else 1
+        filled = round(share * _BAR_WIDTH)
+        self._stream.write(f"\r{self._name}: [{'=' * filled}{' ' * (_BAR_WIDTH - filled)}] {share:4.0%}")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Clear the line."""
+        if self._shown:
+            self._stream.write("\r" + " " * (len(self._name) + _BAR_WIDTH + 10) + "\r")
+            self._stream.flush()
+
+
+def bar_for(name: str, progress: bool | None) -> Bar | None:
+    """A bar if `progress` is true, or by default if standard error is a terminal; else None."""
+    wanted = sys.stderr.isatty() if progress is None else progress
+    return Bar(name) if wanted else None

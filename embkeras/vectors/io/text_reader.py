@@ -1,72 +1,87 @@
-"""Reading text vectors: the rows, and what is wrong with them."""
+"""Reading the rows of text vectors, and saying what is wrong with them."""
 
 import codecs
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from embkeras.errors import VectorFileError
-from embkeras.vectors.io.blocks import Block, Fields
-from embkeras.vectors.io.lines import Lines
-from embkeras.vectors.io.request import Request, keyed_vectors
+from embkeras.vectors.io.lines import Block, Fields, Lines
+from embkeras.vectors.io.rows import Request, RowSelector, Table, keyed_vectors, without_rows
 from embkeras.vectors.io.source import Source, Stream
-from embkeras.vectors.io.table import Table, without_rows
-from embkeras.vectors.io.text_shape import NUMBER, VALUE_AT_END, other_count, shape_of, unexpected
+from embkeras.vectors.io.text import NUMBER, VALUE_AT_END, shape_of, unexpected, wrong_count
 from embkeras.vectors.store import KeyedVectors
-from embkeras.vectors.words import Words, hash_filter
+from embkeras.vectors.words import Words
 
-_NUMERALS = b"0123456789+-.eE"  # float() reads more than these: underscores, white space around a number
-BLOCK = 5 << 17  # bytes: one thread would be quicker with less, but two wait for each other at each step of a block
-SEARCHED = 1 << 20  # bytes, where words are looked for: one thread does that, for a second one gains little
-PICKED = 1 << 18  # bytes of the lines of wanted words, read together
+_NUMERALS = b"0123456789+-.eE"  # float() accepts more: underscores, white space around a number
+BLOCK = (
+    5 << 17
+)  # bytes: one thread would be faster with less, but two threads wait for each other at each step of a block
+SEARCHED = 1 << 20  # bytes, when searching for words: one thread does that, since a second one gains little
+PICKED = 1 << 18  # bytes of the lines of wanted words that are parsed together
 WORTH_A_THREAD = 1 << 22  # bytes of file
-_PACKED = 8  # how much larger than the file its contents are believed to be, where a header says so
-_ROOM = 1.25  # times the rows expected; what is not needed is not touched, and takes no memory
-_SAMPLES, _SAMPLE = 16, 1 << 16  # places of a file, and bytes at each, by which its rows are estimated
+_PACKED = 8  # how many times larger than a compressed file its contents may be, for a header to be believed
+_ROOM = 1.25  # times the expected rows; rows that are not used take no memory
+_SAMPLES, _SAMPLE = 16, 1 << 16  # places in a file, and bytes at each, from which its rows are estimated
+
+
+def read(source: Source, request: Request, *, header: bool) -> KeyedVectors:
+    """Parse the wanted rows; the other lines are only split at the word.
+
+    Args:
+        source: the file.
+        request: which rows, and how.
+        header: whether the first line says the number of rows and the width.
+
+    Raises:
+        VectorFileError: a fault in the file, with its line.
+    """
+    return TextReader(source, request, header).read()
 
 
 class TextReader:
-    """One reading of one file: keeps the place for messages, and the counts.
+    """One reading of one file.
 
-    Values are read many at once, block by block. Where anything in a block is to be refused, the block is read again row
-    by row, which finds the first fault in it and what it is.
+    Values are parsed in bulk, block by block. If anything in a block has to be refused, the block is parsed again row by
+    row, which finds the first fault in it and its reason.
     """
 
-    def __init__(self, source: Source, request: Request, header: bool | None):
+    def __init__(self, source: Source, request: Request, header: bool):
         self.source, self.request, self.header = source, request, header
-        self.duplicates = 0
-        self.undecodable: set[int] = set()  # rows; a row that is looked at again counts once
+        self.selector = RowSelector(request)
+        self.undecodable: set[int] = set()  # rows; a row that is parsed twice counts once
         self.utf8 = codecs.lookup(request.encoding).name == "utf-8"
 
     def read(self) -> KeyedVectors:
-        """The rows asked for."""
+        """The wanted rows."""
         with self.source.open() as stream:
             count, self.width, start = shape_of(self.source, stream.buffered(), self.header)
-        self.first_line = 1 + (count is not None)
-        table = Table(self.width, self.request.dtype, self._rows_to_come(count, start))
+        self.first_line = 1 + self.header
+        table = Table(self.width, self.request.dtype, self._expected_rows(count, start))
         with self.source.open(self.request.progress) as stream:
             stream.read(start)
-            words, index, matrix, rows = (self._all if self.request.wanted is None else self._some)(stream, table)
-        whole = self.request.limit is None or rows < self.request.limit
-        if count is not None and whole and count != rows:
-            raise other_count(self.source, count, rows)
+            rows = (self._all if self.request.wanted is None else self._some)(stream, table)
+        if count is not None and count != rows and (self.request.limit is None or rows < self.request.limit):
+            raise wrong_count(self.source, count, rows)
+        words, index, repeated = self.selector.finish(self.source.name)
+        skipped = sorted(self.undecodable) if self.request.wanted is None and self.request.errors == "skip" else []
         return keyed_vectors(
             words,
-            matrix,
+            without_rows(without_rows(table.matrix(), skipped), repeated),
             self.source,
-            "glove" if count is None else "word2vec",
+            "word2vec" if self.header else "glove",
             self.request,
             key_to_index=index,
             rows=rows,
-            duplicates=self.duplicates,
+            duplicates=self.selector.duplicates,
             undecodable=len(self.undecodable),
         )
 
-    def _rows_to_come(self, count: int | None, start: int) -> int | None:
-        """For how many rows a table may be allocated; None where that is not known, or not to be believed."""
+    def _expected_rows(self, count: int | None, start: int) -> int | None:
+        """The number of rows to allocate a table for; None if it is unknown or can't be believed."""
         limit, plain = self.request.limit, self.source.compression is None
         if self.request.wanted is not None:
             return None
@@ -74,110 +89,95 @@ class TextReader:
         # The shortest row is an empty word, `width` times a space and a digit, and a newline.
         most = 1 + (size - start) // (2 * self.width + 1)
         if count is None and plain:
-            count = min(most, 1 + int(_ROOM * _newlines(self.source.path, size)))
+            count = min(most, 1 + int(_ROOM * _estimated_newlines(self.source.path, size)))
         elif count is None or count > most:
             return None
         return count if limit is None else min(count, limit)
 
-    def _all(self, stream: Stream, table: Table) -> tuple[Sequence[str], Mapping[str, int], np.ndarray, int]:
-        """The words, the row of each, the rows, and how many were read. Of a word that stands twice the first is kept."""
+    def _all(self, stream: Stream, table: Table) -> int:
+        """Parse every row into the table; returns their number."""
         lines = self._lines(stream, table.reserve)
-        parts: list[Words] = []
-        lines.each(self._parsed, parts.append, block_size=BLOCK, threads=_threads(self.source))
-        words, matrix = Words.joined(parts), table.matrix()[: lines.rows]
-        del parts
-        if self.request.errors == "skip" and self.undecodable:
-            left_out = sorted(self.undecodable)
-            words, matrix = words.without(left_out), without_rows(matrix, left_out)
-        packed, index, repeated = words.packed(self.source.name)
-        self.duplicates = len(repeated)
-        return packed, index, without_rows(matrix, repeated), lines.rows
 
-    def _some(self, stream: Stream, table: Table) -> tuple[Sequence[str], Mapping[str, int], np.ndarray, int]:
-        """The same for wanted words. Their rows are gathered into blocks of their own, which are read like any other."""
+        def parse(block: Block) -> tuple[Words, np.ndarray | None]:
+            return self._parsed(block), self._allowed(block)
+
+        lines.each(
+            parse, lambda found: self.selector.keep_decoded(*found), block_size=BLOCK, threads=_threads(self.source)
+        )
+        return lines.rows
+
+    def _some(self, stream: Stream, table: Table) -> int:
+        """Parse the rows of wanted words into the table; their lines are collected into blocks of their own first."""
         lines = self._lines(stream, lambda count: None)
-        kept: dict[str, int] = {}
         waiting: list[bytearray] = []
         rows: list[int] = []
-        picked, at_once = Block(PICKED), 1 + PICKED // (10 * self.width)  # a number takes ten bytes or so
+        picked, at_once = Block(PICKED), 1 + PICKED // (10 * self.width)  # a number takes about ten bytes
 
-        def read_waiting():
-            if not waiting:
-                return
-            picked.load(waiting, rows)
-            picked.out = table.reserve(len(rows))
-            self._parsed(picked)
-            waiting.clear()
-            rows.clear()
+        def parse_waiting() -> None:
+            if waiting:
+                picked.load(waiting, rows)
+                picked.out = table.reserve(len(rows))
+                self._parsed(picked)
+                waiting.clear()
+                rows.clear()
 
-        def collect(found: list[tuple[str, int, bytearray]]):
-            for word, row, line in found:
-                if word in kept:
-                    self.duplicates += 1
-                else:
-                    kept[word] = len(kept)
-                    waiting.append(line)
-                    rows.append(row)
-                    if len(waiting) >= at_once:
-                        read_waiting()
+        def find(block: Block) -> tuple[list[int], list[bytearray]]:
+            places = np.array(self.selector.keep_decoded(self._words_of(block), self._allowed(block)), np.int64)
+            return block.rows[places].tolist(), block.lines_and_ends(places)
+
+        def collect(found: tuple[list[int], list[bytearray]]) -> None:
+            rows.extend(found[0])
+            waiting.extend(found[1])
+            if len(waiting) >= at_once:
+                parse_waiting()
 
         try:
-            lines.each(self._finder(), collect, block_size=SEARCHED, threads=1)
+            lines.each(find, collect, block_size=SEARCHED, threads=1)
         except VectorFileError:
-            read_waiting()  # a fault in these rows stands before the one that ended the search
+            parse_waiting()  # a fault in these rows comes before the one that ended the search
             raise
-        read_waiting()
-        return list(kept), kept, table.matrix(), lines.rows
+        parse_waiting()
+        return lines.rows
 
-    def _finder(self) -> Callable[[Block], list[tuple[str, int, bytearray]]]:
-        """A function that gives word, number and line of the rows of a block that are wanted."""
-        wanted = self.request.wanted
-        may_be_wanted = hash_filter(wanted)
-        left_out = self.undecodable if self.request.errors == "skip" else ()
+    def _allowed(self, block: Block) -> np.ndarray | None:
+        """Which rows of a block can be kept: not those with an undecodable word under errors="skip"; None for all."""
+        if self.request.errors != "skip" or not self.undecodable:
+            return None
+        return np.array([row not in self.undecodable for row in block.rows.tolist()], bool)
 
-        def find(block: Block) -> list[tuple[str, int, bytearray]]:
-            words = self._words_of(block)
-            likely = may_be_wanted(words.hashes)
-            places = np.flatnonzero(likely)
-            rows, lines = block.rows[places].tolist(), block.lines_and_ends(places)
-            found = zip(map(bytes.decode, words.only(likely).raws()), rows, lines, strict=True)
-            return [each for each in found if each[0] in wanted and each[1] not in left_out]
-
-        return find
-
-    def _lines(self, stream: Stream, reserve: Any) -> Lines:
+    def _lines(self, stream: Stream, reserve: Callable[[int], Any]) -> Lines:
         return Lines(stream, limit=self.request.limit, reserve=reserve, refuse=self._refusal)
 
     def _parsed(self, block: Block) -> Words:
-        """Write the values of a block's rows to `block.out`; their words."""
+        """Write the values of a block's rows to `block.out`; returns their words."""
         fields = block.fields(self.width)
         if fields is not None:
             words = self._gathered(block, fields.words, fields.spaced)
-            if words is not None and self._numbers(block, fields):
+            if words is not None and self._write_values(block, fields):
                 return words
         raws = []
         for place, row in enumerate(block.rows.tolist()):
-            word, *numbers = self._cut(block.line(place), row)
+            word, *numbers = self._fields(block.line(place), row)
             raws.append(self._word(word, row))
             block.out[place] = self._values(numbers, row)
         return Words.of(raws)
 
     def _words_of(self, block: Block) -> Words:
-        """The words of a block whose values are not wanted. That each row has them is seen by counting spaces."""
+        """The words of a block whose values are not needed. Counting spaces shows that each row has its values."""
         found = block.words(self.width)
         words = None if found is None else self._gathered(block, *found)
         if words is not None:
             return words
         raws = []
         for place, row in enumerate(block.rows.tolist()):
-            word, *numbers = self._cut(block.line(place), row)
+            word, *numbers = self._fields(block.line(place), row)
             raws.append(self._word(word, row))
-            if raws[-1].decode() in self.request.wanted:  # a fault in them stands before one behind them
-                self._values(numbers, row)
+            if self.request.wanted is not None and raws[-1].decode() in self.request.wanted:
+                self._values(numbers, row)  # a fault in them comes before a later fault
         return Words.of(raws)
 
     def _gathered(self, block: Block, stops: np.ndarray, spaced: np.ndarray) -> Words | None:
-        """The words that end at `stops`; None if one of them is to be refused. `spaced` are those that hold spaces."""
+        """The words that end at `stops`; None if one of them has to be refused. `spaced` are those with spaces."""
         for place in spaced.tolist():
             if VALUE_AT_END.search(block.raw[block.starts[place] : stops[place]]):
                 return None
@@ -189,8 +189,8 @@ class TextReader:
         except VectorFileError:
             return None
 
-    def _numbers(self, block: Block, fields: Fields) -> bool:
-        """Write all values of a block; False if one of them is to be refused, or most are better read row by row."""
+    def _write_values(self, block: Block, fields: Fields) -> bool:
+        """Write all values of a block; False if one has to be refused, or most are better parsed row by row."""
         values, odd = block.digits.values(fields.starts, fields.stops)
         if 4 * len(odd) > len(values):
             return False
@@ -206,23 +206,23 @@ class TextReader:
             block.out.reshape(-1)[:] = values
         return bool(np.isfinite(block.out.reshape(-1)[odd]).all())
 
-    def _cut(self, line: bytes, row: int) -> list[bytes]:
+    def _fields(self, line: bytes, row: int) -> list[bytes]:
         """[word, number, ...] of a row."""
         fields = line.rsplit(b" ", self.width)
-        # A word such as "dog 0.25" means a row that is too wide; "route 66" is a word.
+        # A word such as "dog 0.25" means that the row is too wide; "route 66" is a word.
         if len(fields) != self.width + 1 or VALUE_AT_END.search(fields[0]):
             raise self._refusal(row, line)
         return fields
 
     def _word(self, raw: bytes, row: int) -> bytes:
-        """A word in UTF-8; noted where it was not valid in the encoding of the file."""
+        """A word in UTF-8; its row is noted if it is invalid in the encoding of the file."""
         word, valid = self.request.in_utf8(raw, lambda: f"{self.source.name}, line {row + self.first_line}")
         if not valid:
             self.undecodable.add(row)
         return word
 
     def _values(self, fields: list[bytes], row: int) -> np.ndarray:
-        """The values of a row by float() alone."""
+        """The values of a row, by float() alone."""
         number = row + self.first_line
         try:
             with np.errstate(over="ignore"):
@@ -233,7 +233,7 @@ class TextReader:
         good = np.isfinite(values)
         if not good.all():
             raise unexpected(self.source, number, f"finite {self.request.dtype} numbers", fields[int(good.argmin())])
-        if b"".join(fields).translate(None, _NUMERALS):  # float() reads 1_000
+        if b"".join(fields).translate(None, _NUMERALS):  # float() accepts 1_000
             strange = next(field for field in fields if field.translate(None, _NUMERALS))
             raise unexpected(self.source, number, "numbers without underscores or tabs", strange)
         return values
@@ -242,8 +242,8 @@ class TextReader:
         return unexpected(self.source, row + self.first_line, f"a word and {self.width} numbers", line)
 
 
-def _newlines(path: Path, size: int) -> float:
-    """How many newlines a file has, about."""
+def _estimated_newlines(path: Path, size: int) -> float:
+    """About how many newlines a file has."""
     with path.open("rb") as file:
         step = max(_SAMPLE, size // _SAMPLES)
         samples = []
@@ -254,6 +254,6 @@ def _newlines(path: Path, size: int) -> float:
 
 
 def _threads(source: Source) -> int:
-    """Two where there are two processors and enough to do; a third would wait for the other two."""
+    """Two if there are two processors and enough to do; a third thread would wait for the other two."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 2 if cores > 1 and source.path.stat().st_size >= WORTH_A_THREAD else 1

@@ -1,8 +1,8 @@
 """word2vec binary: a header "rows width" in text; then for each row the word, a space and its numbers as they are in memory.
 
-word2vec.c writes a newline after each row, gensim and the Google News vectors do not, and nothing in the file says which.
-Nor does it say that the numbers are float32, as nearly always, or float16 or float64. Both are found by going from row
-to row through the first of them: with the wrong length of a row, what ought to be words are pieces of numbers.
+word2vec.c writes a newline after each row; gensim and the Google News vectors don't, and nothing in the file says which.
+Nor does the file say whether the numbers are float32, as they nearly always are, or float16 or float64. Both are found by
+following the first rows: with a wrong row length, pieces of numbers appear where words should be.
 
 See https://code.google.com/archive/p/word2vec.
 """
@@ -13,27 +13,26 @@ from pathlib import Path
 
 import numpy as np
 
-from embkeras._arrays import BLOCK
+from embkeras._arrays import first_nonfinite_row, row_slices
 from embkeras.errors import VectorFileError
-from embkeras.vectors.io.request import Request
-from embkeras.vectors.io.selection import GrowingTable, Selection
+from embkeras.vectors.io.rows import Request, RowSelector, Table
 from embkeras.vectors.io.source import HEAD, Source, Stream
+from embkeras.vectors.io.text import NUMBER, fields_of, header_of
 from embkeras.vectors.store import KeyedVectors
 from embkeras.vectors.words import Words
 
 FORMAT = "word2vec-binary"
-_HEADER = re.compile(rb"([0-9]{1,18})[ \t]+([0-9]{1,18})[ \t]*\r?\n")
-_NUMBER = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # in no text; a float32 is seldom without one for long
-_UNLIKELY = re.compile(rb"[\x00-\x1f]")  # in no word
-_LONGEST_WORD = 1 << 16  # bytes; what is longer is no word
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # never in text; a float32 is seldom without one for long
+_UNLIKELY = re.compile(rb"[\x00-\x1f]")  # never in a word
+_LONGEST_WORD = 1 << 16  # bytes; anything longer is not a word
+_LONGEST_HEADER = 1 << 10  # bytes
 _BUFFER = 1 << 20  # bytes read at once
-_SAMPLE = 200  # rows by which their length is known
+_SAMPLE = 200  # rows from which their length is found
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a row goes on after the word and the space."""
+    """What follows the word and the space in a row."""
 
     dtype: str
     newline: bool
@@ -46,79 +45,85 @@ _LAYOUTS = [_Layout(dtype, newline) for dtype in ("<f4", "<f2", "<f8") for newli
 
 
 def recognises(source: Source) -> bool:
-    """Whether a header is followed by rows that are not text."""
-    header = _HEADER.match(source.head)
-    if not header:
+    """Whether the file has a header that is followed by rows which are not text."""
+    header = header_of(source.head)
+    if header is None:
         return False
-    count, width, body = int(header[1]), int(header[2]), source.head[header.end() :]
-    if not body or _is_text(body, width):
+    body = source.head[header.length :]
+    if not body or _is_text(body, header.width):
         return False
     whole = len(source.head) < HEAD
-    return bool(_CONTROL.search(body)) or (whole and any(_ends_well(body, count, width, each) for each in _LAYOUTS))
+    return bool(_CONTROL.search(body)) or (
+        whole and any(_ends_well(body, header.rows, header.width, each) for each in _LAYOUTS)
+    )
 
 
 def _is_text(body: bytes, width: int) -> bool:
-    """Whether the first row is a word and `width` numbers in text, as far as it can be seen."""
+    """Whether the first row is a word and `width` numbers in text, as far as it is visible."""
     line, newline, _ = body.partition(b"\n")
-    fields = line.removesuffix(b"\r").removesuffix(b" ").split(b" ")
+    fields = fields_of(line)
     numbers = fields[-width:] if newline else fields[1:-1]  # the last one may be cut off
-    return len(fields) > 1 and len(numbers) > 0 and all(_NUMBER.fullmatch(field) for field in numbers[-width:])
+    return len(fields) > 1 and len(numbers) > 0 and all(NUMBER.fullmatch(field) for field in numbers[-width:])
 
 
 def read(source: Source, request: Request) -> KeyedVectors:
-    """Go from row to row, and copy the numbers of those asked for."""
-    selection = Selection(request)
+    """Follow the rows, and copy the numbers of the wanted ones.
+
+    Raises:
+        VectorFileError: a fault in the file, with its byte.
+    """
     with source.open(request.progress) as stream:
-        return _Reader(source, request, selection, stream).read()
+        return _Reader(source, request, stream).read()
 
 
 class _Reader:
-    """One reading of one file: the bytes at hand and the place in them."""
+    """One reading of one file: the bytes in the buffer and the position in them."""
 
-    def __init__(self, source: Source, request: Request, selection: Selection, stream: Stream):
-        self.source, self.request, self.selection, self.stream = source, request, selection, stream
+    def __init__(self, source: Source, request: Request, stream: Stream):
+        self.source, self.request, self.stream = source, request, stream
+        self.selector = RowSelector(request)
         self.buffer, self.at, self.used, self.ended = bytearray(_BUFFER), 0, 0, False
         self.count = self.width = self.row = 0
 
     def read(self) -> KeyedVectors:
         self._fill()
-        header = _HEADER.match(self.buffer, 0, self.used)
-        if not header or int(header[1]) < 1 or int(header[2]) < 1:
+        start = bytes(self.buffer[: min(self.used, _LONGEST_HEADER)])
+        header = header_of(start)
+        if header is None or header.rows < 1 or header.width < 1:
             raise VectorFileError(
-                f'{self.source.name}, byte 0: expected a header "rows width", each at least 1, '
-                f"found {bytes(self.buffer[: self.used][:60])!r}."
+                f'{self.source.name}, byte 0: expected a header "rows width", each at least 1, found {start[:60]!r}.'
             )
-        self.count, self.width, self.at = int(header[1]), int(header[2]), header.end()
+        self.count, self.width, self.at = header
         rows = min(self.count, self.request.limit or self.count)
         layout = _layout(bytes(self.buffer[self.at : self.used]), self.count, self.width, self.ended)
         bounded = self._check_size(rows, layout)
-        table = GrowingTable(self.width, self.request.dtype, rows if bounded and self.request.wanted is None else 0)
+        table = Table(self.width, self.request.dtype, rows if bounded and self.request.wanted is None else None)
         while self.row < rows:
-            self._rows(rows, layout, table)
+            self._take_rows(rows, layout, table)
         if rows == self.count:
             self._check_end()
-        return self.selection.keyed(table, self.source, FORMAT, rows)
+        return self.selector.keyed(table, self.source, FORMAT, rows)
 
     @property
     def position(self) -> int:
-        """Bytes of the contents before the place."""
+        """Bytes of the contents before the current position."""
         return self.stream.position - self.used + self.at
 
     def _check_size(self, rows: int, layout: _Layout) -> bool:
-        """Refuse a header that the file is too short for; false where compression hides how long it is."""
+        """Refuse a header that claims more than the file has; returns False if compression hides the file's length."""
         if self.source.compression is not None:
             return False
         size = self.source.path.stat().st_size
         least = self.position + rows * (1 + layout.length(self.width)) - layout.newline
         if size < least:
             raise VectorFileError(
-                f"{self.source.name} says in its first line that it has {self.count:,} rows of {self.width:,} numbers: "
-                f"expected {least:,} bytes or more up to row {rows:,}, found {size:,}."
+                f"{self.source.name}: the header says {self.count:,} rows of {self.width:,} numbers, which takes at least "
+                f"{least:,} bytes up to row {rows:,}, but the file has {size:,}."
             )
         return True
 
     def _fill(self) -> None:
-        """Read on, behind the bytes that are still needed; twice as many if they fill the buffer."""
+        """Read more after the bytes that are still needed; the buffer doubles if they fill most of it."""
         kept = self.used - self.at
         buffer = self.buffer if kept < len(self.buffer) // 2 else bytearray(2 * len(self.buffer))
         buffer[:kept] = self.buffer[self.at : self.used]
@@ -126,8 +131,8 @@ class _Reader:
         self.buffer, self.at, self.used = buffer, 0, kept + count
         self.ended = self.used < len(buffer)
 
-    def _rows(self, rows: int, layout: _Layout, table: GrowingTable) -> None:
-        """Take in the rows that are at hand whole, and read on."""
+    def _take_rows(self, rows: int, layout: _Layout, table: Table) -> None:
+        """Take the rows that are complete in the buffer, and read more."""
         first, start, at = self.row, self.position - self.at, self.at
         spaces = self._spaces(rows, layout)
         begins = spaces + 1
@@ -135,44 +140,42 @@ class _Reader:
         if layout.newline:
             self._check_newlines(begins, first, layout)
         words = Words.gathered(np.frombuffer(self.buffer, np.uint8), starts, spaces)
-        kept = self.selection.keep(words, lambda i: f"{self.source.name}, byte {start + int(starts[i]):,}")
-        step = max(1, BLOCK // self.width)
-        for some in (kept[i : i + step] for i in range(0, len(kept), step)):
-            added = table.add(self._numbers(begins[some], layout))
-            good = np.isfinite(added).all(axis=1)
-            if not good.all():
-                bad = some[int(good.argmin())]
+        kept = self.selector.keep(words, lambda i: f"{self.source.name}, byte {start + int(starts[i]):,}")
+        for part in row_slices((len(kept), self.width)):
+            bad = first_nonfinite_row(table.add(self._numbers(begins[kept[part]], layout)))
+            if bad is not None:
+                row = kept[part][bad]
                 raise VectorFileError(
-                    f"{self.source.name}, byte {start + int(begins[bad]):,}: expected finite {self.request.dtype} numbers, found "
-                    f"NaN, infinity or more than it can hold in row {first + bad:,} (word {words.raws()[bad][:40]!r})."
+                    f"{self.source.name}, byte {start + int(begins[row]):,}: expected finite {self.request.dtype} numbers, "
+                    f"found NaN, infinity or a number too large in row {first + row:,} (word {words.raws()[row][:40]!r})."
                 )
         if self.row < rows:
             if self.ended:
-                raise self._cut_off(rows)
+                raise self._cut_off()
             self._fill()
 
     def _spaces(self, rows: int, layout: _Layout) -> np.ndarray:
-        """Where in the buffer the words of the rows end that are at hand whole; the place is behind these rows then."""
+        """Where the words of the complete rows in the buffer end; moves the position behind these rows."""
         spaces: list[int] = []
         at, used, find = self.at, self.used, self.buffer.find
-        behind_space = 1 + layout.length(self.width)
+        after_space = 1 + layout.length(self.width)
         for _ in range(rows - self.row):
             space = find(b" ", at, used)
-            behind = space + behind_space
-            if space < 0 or behind > used:
+            after = space + after_space
+            if space < 0 or after > used:
                 # The newline of the very last row may be missing.
-                if not (layout.newline and self.ended and space >= 0 and behind == used + 1):
+                if not (layout.newline and self.ended and space >= 0 and after == used + 1):
                     break
-                behind = used
+                after = used
             spaces.append(space)
-            at = behind
+            at = after
         found = np.array(spaces, np.int64)
-        lengths = np.diff(found, prepend=self.at - behind_space) - behind_space
+        lengths = np.diff(found, prepend=self.at - after_space) - after_space
         longest = max(lengths.max(initial=0), used - at if space < 0 else 0)
         if longest > _LONGEST_WORD:
             raise VectorFileError(
-                f"{self.source.name}, after byte {self.position:,}: expected words of at most {_LONGEST_WORD:,} bytes and a "
-                f"space behind them, found {longest:,} bytes without one."
+                f"{self.source.name}, after byte {self.position:,}: expected words of at most {_LONGEST_WORD:,} bytes, each "
+                f"followed by a space, found {longest:,} bytes without a space."
             )
         self.at, self.row = at, self.row + len(spaces)
         return found
@@ -180,7 +183,7 @@ class _Reader:
     def _numbers(self, begins: np.ndarray, layout: _Layout) -> np.ndarray:
         """The numbers of the rows that begin at these places of the buffer."""
         size = self.width * np.dtype(layout.dtype).itemsize
-        # One row from each byte on, and each as one item, which NumPy copies in one go.
+        # One row starting at each byte, each as one item, which NumPy copies in one go.
         rows = np.ndarray(len(self.buffer) - size + 1, f"V{size}", self.buffer, strides=(1,))
         return rows[begins].view(layout.dtype).reshape(-1, self.width)
 
@@ -191,11 +194,11 @@ class _Reader:
         if len(wrong):
             end = int(ends[wrong[0]])
             raise VectorFileError(
-                f"{self.source.name}, byte {self.position - self.at + end:,}: expected the newline that ends row "
-                f"{first + int(wrong[0]):,}, as after those before, found {bytes(self.buffer[end : end + 20])!r}."
+                f"{self.source.name}, byte {self.position - self.at + end:,}: expected a newline at the end of row "
+                f"{first + int(wrong[0]):,}, as after the previous rows, found {bytes(self.buffer[end : end + 20])!r}."
             )
 
-    def _cut_off(self, rows: int) -> VectorFileError:
+    def _cut_off(self) -> VectorFileError:
         return VectorFileError(
             f"{self.source.name}, byte {self.position:,}: expected row {self.row:,} of {self.count:,}, a word and "
             f"{self.width:,} numbers, found {self.used - self.at:,} bytes and the end of the file."
@@ -207,15 +210,16 @@ class _Reader:
         found = bytes(self.buffer[self.at : min(self.used, self.at + 20)])
         if found not in (b"", b"\n"):
             raise VectorFileError(
-                f"{self.source.name}, byte {self.position:,}: expected the end of the file after {self.count:,} rows, as its "
-                f"first line says, found {found!r}."
+                f"{self.source.name}, byte {self.position:,}: expected the end of the file after {self.count:,} rows, as the "
+                f"header says, found {found!r}."
             )
 
 
 def _layout(body: bytes, count: int, width: int, whole: bool) -> _Layout:
-    """The layout by which words follow each other at the distance of a row.
+    """The layout in which words are found at the distance of one row.
 
-    A short file has to end well, too. If no layout fits, the file is damaged, and is read as float32 up to the damage.
+    A short file must also end at the end of a row. If no layout fits, the file is damaged, and is read as float32 up to
+    the damage.
     """
     fits = _ends_well if whole else _looks_like
     fitting = next((layout for layout in _LAYOUTS if fits(body, count, width, layout)), None)
@@ -226,14 +230,14 @@ def _layout(body: bytes, count: int, width: int, whole: bool) -> _Layout:
 
 
 def _ends_well(body: bytes, count: int, width: int, layout: _Layout) -> bool:
-    """Whether `count` rows, with words that may be some, fill the body."""
+    """Whether `count` rows with plausible words fill the body."""
     padded = body + b"\n" * layout.newline  # that of the very last row may be missing
     rows, likely, at = _followed(padded, count, width, layout, count)
     return rows == count and padded[at:] in (b"", b"\n", b"\n\n") and _likely(rows, likely, layout)
 
 
 def _looks_like(body: bytes, count: int, width: int, layout: _Layout) -> bool:
-    """Whether the first rows have words that may be some."""
+    """Whether the first rows have plausible words."""
     rows, likely, _ = _followed(body, count, width, layout, _SAMPLE)
     return rows >= min(count, 1) and _likely(rows, likely, layout)
 
@@ -241,48 +245,53 @@ def _looks_like(body: bytes, count: int, width: int, layout: _Layout) -> bool:
 def _likely(rows: int, likely: int, layout: _Layout) -> bool:
     if layout.dtype == "<f4":
         return layout.newline or likely >= 0.9 * rows
-    return rows >= 2 and likely == rows  # half of a float32 is a float16, so a file cut off must not pass for one
+    return rows >= 2 and likely == rows  # half of a float32 is a float16, so a truncated file must not pass for one
 
 
 def _followed(body: bytes, count: int, width: int, layout: _Layout, most: int) -> tuple[int, int, int]:
-    """Rows followed, how many of their words may be words, and the place behind the last one."""
+    """The number of rows followed, how many of their words are plausible, and the place after the last row."""
     at = likely = rows = 0
     length = layout.length(width)
     while rows < min(count, most):
         space = body.find(b" ", at, at + _LONGEST_WORD)
-        behind = space + 1 + length
-        if space < 0 or behind > len(body) or (layout.newline and body[behind - 1] != ord("\n")):
+        after = space + 1 + length
+        if space < 0 or after > len(body) or (layout.newline and body[after - 1] != ord("\n")):
             break
         likely += not _UNLIKELY.search(body, at, space)
-        at, rows = behind, rows + 1
+        at, rows = after, rows + 1
     return rows, likely, at
 
 
 def check_words(vectors: KeyedVectors, path: Path) -> None:
-    """Refuse words that would be read back as others: a space ends a word, and other readers skip newlines."""
+    """Refuse words that would be read back as other words: a space ends a word, and other readers skip newlines.
+
+    Raises:
+        VectorFileError: naming the first such word.
+    """
     for row, word in enumerate(vectors.words):
         try:
             raw = word.encode("utf-8")
         except UnicodeEncodeError:  # a lone surrogate
             raw = b" "
         if b" " in raw or b"\n" in raw or len(raw) > _LONGEST_WORD:
-            raise VectorFileError(f"word2vec binary cannot hold the word {word[:60]!r} (row {row}) in {str(path)!r}.")
+            raise VectorFileError(
+                f"word2vec binary can't hold the word {word[:60]!r} (row {row}) in {str(path)!r}. Write .npy or .h5 instead."
+            )
 
 
 def write(vectors: KeyedVectors, beside: Path, path: Path) -> None:
-    """Write every row as float32 with a newline behind it, as word2vec.c does."""
-    step = max(1, BLOCK // vectors.vector_size)
+    """Write every row as float32 followed by a newline, as word2vec.c does."""
     with beside.open("wb") as file:
         file.write(f"{len(vectors)} {vectors.vector_size}\n".encode())
-        for start in range(0, len(vectors), step):
+        for part in row_slices(vectors.matrix.shape):
             with np.errstate(over="ignore"):
-                block = np.asarray(vectors.matrix[start : start + step]).astype("<f4")
-            good = np.isfinite(block).all(axis=1)
-            if not good.all():
-                row = start + int(good.argmin())
+                block = np.asarray(vectors.matrix[part]).astype("<f4")
+            bad = first_nonfinite_row(block)
+            if bad is not None:
+                row = part.start + bad
                 raise VectorFileError(
-                    f"word2vec binary holds finite float32 numbers. Received NaN, infinity or more than it can hold in row {row} "
-                    f"(word {vectors.words[row]!r}) for {str(path)!r}."
+                    f"word2vec binary holds finite float32 numbers. Received: NaN, infinity or a number too large in row "
+                    f"{row} (word {vectors.words[row]!r}) for {str(path)!r}."
                 )
-            for word, row in zip(vectors.words[start : start + step], block, strict=True):
-                file.write(b"%b %b\n" % (word.encode("utf-8"), row.tobytes()))
+            for word, numbers in zip(vectors.words[part], block, strict=True):
+                file.write(b"%b %b\n" % (word.encode("utf-8"), numbers.tobytes()))

@@ -1,39 +1,60 @@
-"""The words of a matrix in a file of their own: lines of text, a JSON list, or a column of a parquet table."""
+"""The words of a matrix in a file of their own: lines of text, JSON, a column of a parquet table, or a tokenizer.json.
+
+`save_vectors` writes such a file beside a `.npy` matrix, as JSON: {"matrix_crc32": ..., "words": [...]}. The checksum is that
+of all bytes of the matrix file, because the two files can't be renamed into place at once: a process that is killed between
+the two leaves one file of a pair beside the other file of an older pair. A sample of the bytes would not do, since two
+matrices may differ in a few rows only. CRC-32 runs at about 2 GB/s, so checking it adds about a quarter to the time of
+reading a matrix. Files without a checksum, such as a plain list, are used as they are.
+
+A tokenizer.json is what Hugging Face's tokenizers save: see https://huggingface.co/docs/tokenizers.
+"""
 
 import json
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from embkeras.errors import EmbkerasError, MissingDependencyError, VectorFileError
 
 _ENDINGS = (".txt", ".json", ".parquet")
+_TOKENIZER = "tokenizer.json"
+_UNKNOWN = ("[UNK]", "<unk>")
+_CHUNK = 1 << 20  # bytes
+
+
+class ListedWords(NamedTuple):
+    """The words of a file, one per row of a matrix, and the checksum of that matrix, or None if the file has none."""
+
+    words: list[str]
+    matrix_crc32: int | None
 
 
 def words_file_of(path: Path) -> Path:
-    """The file of the same stem as a matrix that holds its words.
+    """The file with the words of a matrix: the one with the same stem.
 
     Raises:
         VectorFileError: there is none, or several.
     """
-    beside = [path.with_suffix(ending) for ending in _ENDINGS]
-    there = [candidate for candidate in beside if candidate.is_file()]
-    if path.with_suffix(".json") in there:  # what save_vectors writes; a .txt beside it is likely its source
+    candidates = [path.with_suffix(ending) for ending in _ENDINGS]
+    found = [candidate for candidate in candidates if candidate.is_file()]
+    if path.with_suffix(".json") in found:  # what save_vectors writes; a .txt beside it is likely its source
         return path.with_suffix(".json")
-    if len(there) != 1:
-        found = ", ".join(candidate.name for candidate in there) or "none of them"
-        names = ", ".join(candidate.name for candidate in beside)
+    if len(found) != 1:
+        names = ", ".join(candidate.name for candidate in candidates)
         raise VectorFileError(
-            f"The words of {str(path)!r} should stand in one of {names}; found {found}. Give words_file=."
+            f"The words of {str(path)!r} must be in one of {names}, in the same folder; found "
+            f"{', '.join(candidate.name for candidate in found) or 'none of them'}. Pass words_file=."
         )
-    return there[0]
+    return found[0]
 
 
-def read_words(path: Path) -> list[str]:
-    """The words in a `.json` list, in the first column of strings of a `.parquet`, or else one a line.
+def read_words(path: Path) -> ListedWords:
+    """The words in a `.json` file, in the first column of strings of a `.parquet` file, or else one per line.
 
     Raises:
-        VectorFileError: the file cannot be read, or holds no list of words.
-        MissingDependencyError: a parquet table, without pyarrow.
+        VectorFileError: the file can't be read, or contains no list of words.
+        MissingDependencyError: a parquet table, and pyarrow is not installed.
     """
     try:
         if path.suffix == ".parquet":
@@ -41,17 +62,49 @@ def read_words(path: Path) -> list[str]:
         elif path.suffix == ".json":
             words = json.loads(path.read_text("utf-8-sig"))
         else:
-            # By bytes: reading as text would end lines at a lone carriage return, too. A byte order mark is no word.
+            # As bytes: text mode would also end lines at a lone carriage return. A byte order mark is not part of a word.
             words = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
     except EmbkerasError:
         raise
     except OSError as error:
-        raise VectorFileError(f"Cannot read the words {str(path)!r}: {error.strerror or error}.") from error
+        raise VectorFileError(f"Cannot read the words in {str(path)!r}: {error.strerror or error}.") from error
     except (ValueError, TypeError, NotImplementedError, RecursionError) as error:
         raise VectorFileError(f"{str(path)!r} is not a readable list of words: {error}") from error
+    crc = None
+    if isinstance(words, dict) and {"words", "matrix_crc32"} <= set(words):
+        crc, words = words["matrix_crc32"], words["words"]
+        if type(crc) is not int:
+            raise VectorFileError(f"{str(path)!r}: matrix_crc32 must be an integer. Received: {crc!r}.")
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise VectorFileError(f"{str(path)!r} must hold a list of strings.")
-    return words
+        raise VectorFileError(f"{str(path)!r} must contain a list of strings.")
+    return ListedWords(words, crc)
+
+
+def write_words(path: Path, words: Sequence[str], matrix: Path) -> None:
+    """Write the words of a matrix file, with the checksum of that file."""
+    path.write_text(json.dumps({"matrix_crc32": crc32_of(matrix), "words": list(words)}), encoding="ascii")
+
+
+def crc32_of(path: Path) -> int:
+    """The CRC-32 of a file, as zlib computes it."""
+    crc = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            crc = zlib.crc32(chunk, crc)
+    return crc
+
+
+def check_words_belong(listed: ListedWords, words_file: Path, matrix: Path) -> None:
+    """Refuse words that were written with another matrix, if their file has a checksum.
+
+    Raises:
+        VectorFileError: naming both files.
+    """
+    if listed.matrix_crc32 is not None and listed.matrix_crc32 != crc32_of(matrix):
+        raise VectorFileError(
+            f"The words in {words_file.name} were written with another matrix than {str(matrix)!r} (the checksums "
+            f"differ). Write both files again, or pass words_file= if the words do belong to this matrix."
+        )
 
 
 def _parquet_words(path: Path) -> list[str]:
@@ -64,18 +117,89 @@ def _parquet_words(path: Path) -> list[str]:
     table = pyarrow.parquet.read_table(path)
     strings = [name for name, kind in zip(table.schema.names, table.schema.types, strict=True) if "string" in str(kind)]
     if not strings:
-        raise VectorFileError(f"{str(path)!r} has no column of strings; columns: {table.schema.names}.")
+        raise VectorFileError(f"{str(path)!r} has no column of strings; its columns are {table.schema.names}.")
     return table.column(strings[0]).to_pylist()
 
 
 def check_utf8(words: Iterable[str], what: str, path: Path) -> None:
-    """Refuse words that UTF-8 cannot hold: lone surrogates.
+    """Refuse words that UTF-8 can't hold: lone surrogates.
 
     Raises:
-        VectorFileError: naming the word, its row, and `what` cannot hold it.
+        VectorFileError: naming the word, its row, and `what` can't hold it.
     """
     for row, word in enumerate(words):
         try:
             word.encode("utf-8")
         except UnicodeEncodeError:
-            raise VectorFileError(f"{what} cannot hold the word {word!r} (row {row}) in {str(path)!r}.") from None
+            raise VectorFileError(f"{what} can't hold the word {word!r} (row {row}) in {str(path)!r}.") from None
+
+
+def tokenizer_of(path: Path) -> Path:
+    """Where the tokens of a table are written: `tokenizer.json` for `model.safetensors`, `x.tokenizer.json` for others."""
+    return path.with_name(_TOKENIZER if path.stem == "model" else f"{path.stem}.{_TOKENIZER}")
+
+
+def tokenizer_beside(path: Path) -> Path:
+    """The tokenizer of a table; one that has the table's name is preferred to `tokenizer.json`.
+
+    Raises:
+        VectorFileError: there is none.
+    """
+    candidates = dict.fromkeys([tokenizer_of(path), path.with_name(_TOKENIZER)])
+    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if found is None:
+        raise VectorFileError(
+            f"The words of {str(path)!r} must be in {' or '.join(candidate.name for candidate in candidates)}, in the same "
+            f"folder, but there is no such file. Pass words_file=."
+        )
+    return found
+
+
+def read_tokens(path: Path, count: int) -> list[str]:
+    """The tokens of the ids 0 to `count` - 1: those of the tokenizer's model, of any kind, and its added tokens.
+
+    Raises:
+        VectorFileError: not a tokenizer, an id without a token or with two, or another number of ids.
+    """
+    try:
+        contents = json.loads(path.read_text("utf-8"))
+        vocabulary = contents["model"]["vocab"]
+        if isinstance(vocabulary, list):
+            pairs = [(entry[0], id_) for id_, entry in enumerate(vocabulary)]
+        else:
+            pairs = list(vocabulary.items())
+        pairs += [(entry["content"], entry["id"]) for entry in contents.get("added_tokens") or []]
+    except OSError as error:
+        raise VectorFileError(f"Cannot read the words in {str(path)!r}: {error.strerror or error}.") from error
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        raise VectorFileError(
+            f"{str(path)!r} is not a tokenizer with the tokens of a model: {type(error).__name__} {error}"
+        ) from error
+    return _by_id(pairs, count, path)
+
+
+def _by_id(pairs: list[tuple[Any, Any]], count: int, path: Path) -> list[str]:
+    rule = f"{str(path)!r} must have one token for each id from 0 to {count - 1:,}, the rows of the table"
+    tokens: list[Any] = [None] * count
+    for token, id_ in pairs:
+        if not isinstance(token, str) or type(id_) is not int or not 0 <= id_ < count:
+            raise VectorFileError(f"{rule}. Received: the token {token!r} for the id {id_!r}.")
+        if tokens[id_] not in (None, token):
+            raise VectorFileError(f"{rule}. Received: two tokens for the id {id_}, {tokens[id_]!r} and {token!r}.")
+        tokens[id_] = token
+    if None in tokens:
+        raise VectorFileError(f"{rule}. Received: no token for the id {tokens.index(None)}.")
+    return tokens
+
+
+def write_tokenizer(path: Path, words: Sequence[str]) -> None:
+    """Write the smallest tokenizer with these words as tokens: it splits text at white space.
+
+    It encodes texts with unknown words only if "[UNK]" or "<unk>" is among the words.
+    """
+    unknown = next((word for word in _UNKNOWN if word in words), _UNKNOWN[0])
+    contents: dict[str, Any] = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": []}
+    contents |= {"normalizer": None, "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": None}
+    vocabulary = {word: id_ for id_, word in enumerate(words)}
+    contents |= {"decoder": None, "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": unknown}}
+    path.write_text(json.dumps(contents, ensure_ascii=False), encoding="utf-8")

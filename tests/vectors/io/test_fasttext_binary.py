@@ -1,4 +1,4 @@
-"""fastText's binary models: words, and the n-grams that their vectors are made of."""
+"""fastText's binary models, and the position in a binary file."""
 
 import gzip
 import lzma
@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from embkeras import KeyedVectors, Vocabulary, align, load_vectors, save_vectors
 from embkeras.errors import ArgumentError, EmbkerasWarning, VectorFileError
-from embkeras.vectors.io import cursor, fasttext_binary
+from embkeras.vectors.io import fasttext_binary
+from embkeras.vectors.io.fasttext_binary import Cursor
+from embkeras.vectors.io.source import Source
 from embkeras.vectors.subwords import Subwords, ngram_rows
 from tests.properties import PROPERTY, read_or_refused
 
@@ -173,14 +175,14 @@ def test_undecodable_words_are_refused(written):
     """The message names the byte and the word."""
     contents = packed(["ok", b"\xff", "é"], matrix=INPUT[: 3 + BUCKETS])
     place = contents.index(b"\xff\0")
-    with pytest.raises(VectorFileError, match=rf"byte {place:,}: the word b'\\xff' is not utf-8"):
+    with pytest.raises(VectorFileError, match=rf"byte {place:,}: the word b'\\xff' is not valid utf-8"):
         load_vectors(written(contents))
 
 
 def test_duplicates_are_counted(written):
     """The first row is kept."""
     words = ["a", "b", "a"]
-    with pytest.warns(EmbkerasWarning, match="holds 1 rows whose word had come before"):
+    with pytest.warns(EmbkerasWarning, match="has 1 rows with a repeated word"):
         loaded = load_vectors(written(packed(words, matrix=INPUT[: 3 + BUCKETS])))
     np.testing.assert_allclose(loaded["a"], by_definition("a", words=words, matrix=INPUT), rtol=1e-5, atol=1e-6)
 
@@ -207,7 +209,7 @@ def test_compressed_models(written, compress):
 def test_blocks_do_not_matter(written, monkeypatch, size):
     """Entries that lie across what is read at once, and words worked out in several batches."""
     whole = load_vectors(written(packed()))
-    monkeypatch.setattr(cursor, "BUFFER", size)
+    monkeypatch.setattr(fasttext_binary, "_BUFFER", size)
     monkeypatch.setattr(fasttext_binary, "_BATCH", 2)
     for contents in (packed(), gzip.compress(packed())):
         loaded = load_vectors(written(contents))
@@ -262,7 +264,7 @@ def test_header_that_lies_allocates_nothing(written, changed, message, compresse
         ({"version": 13}, "byte 4: expected version 11 or 12, found version 13"),
         ({"quantised": (True, False)}, r"expected a matrix of float32, found a quantised one \(an \.ftz model\)"),
         ({"quantised": (False, True)}, "expected an output matrix of float32, found a quantised one"),
-        ({"pruned": 0}, "byte 84: expected a whole model, found one pruned to 0 n-grams"),
+        ({"pruned": 0}, "byte 84: expected a complete model, found one that was pruned to 0 n-grams"),
         ({"pruned": 9}, "pruned to 9 n-grams"),
         ({"lengths": (3, 2**30)}, "byte 8: expected the arguments of a fastText model"),
         ({"buckets": -1}, "expected the arguments of a fastText model"),
@@ -271,7 +273,7 @@ def test_header_that_lies_allocates_nothing(written, changed, message, compresse
         ({"labels": ["__label__a"], "sizes": (7, 7, 0)}, "expected a word as entry 6 of the dictionary, found kind 1"),
         ({"matrix": INPUT[:-1]}, r"expected a matrix of shape \(46, 5\): words and buckets, width, found \(45, 5\)"),
         ({"words": ["x" * 70_000, *WORDS[1:]]}, "expected words of at most 65,536 bytes, found a longer one"),
-        ({"words": [], "matrix": INPUT[:BUCKETS]}, "holds no vectors"),
+        ({"words": [], "matrix": INPUT[:BUCKETS]}, "contains no vectors"),
     ],
 )
 def test_what_is_no_plain_model_is_refused(written, changed, message):
@@ -389,3 +391,49 @@ def test_model_that_gensim_writes(tmp_path):
     assert ours.words == model.wv.index_to_key
     np.testing.assert_allclose(ours.matrix, model.wv.vectors, rtol=0, atol=1e-6)
     assert isinstance(ours.subwords, Subwords)
+
+
+CONTENTS = bytes(range(100))
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "compressed"])
+def at_start(request, tmp_path, monkeypatch):
+    """A cursor before 100 bytes, read in sevens."""
+    monkeypatch.setattr(fasttext_binary, "_BUFFER", 7)
+    (tmp_path / "file").write_bytes(gzip.compress(CONTENTS) if request.param else CONTENTS)
+    with Cursor(Source(tmp_path / "file")) as opened:
+        yield opened
+
+
+def test_takes_skips_and_parts(at_start):
+    """In any order; the place follows."""
+    assert at_start.take(3, "three bytes") == CONTENTS[:3]
+    at_start.skip(20, "twenty bytes")
+    assert at_start.position == 23
+    assert at_start.unpack("<hb", "numbers") == (0x1817, 25)
+    assert b"".join(at_start.parts(50, "fifty bytes")) == CONTENTS[26:76]
+    at_start.skip(24, "the rest")
+    assert at_start.position == 100
+    assert not at_start.more()
+
+
+@pytest.mark.parametrize("step", ["take", "skip", "parts"])
+def test_end_of_the_file(at_start, step):
+    """The message names what was expected, and where."""
+    at_start.take(90, "ninety bytes")
+    with pytest.raises(VectorFileError, match=r"file', byte (90|100): expected .*what is missing.*found"):
+        list(getattr(at_start, step)(11, "what is missing") or ())
+
+
+def test_room(at_start):
+    """A claim is held against the length, where it is known."""
+    at_start.check_room(100, "all")
+    if at_start.size is not None:
+        with pytest.raises(VectorFileError, match="byte 0: expected a claim: 101 bytes or more, found 100 bytes"):
+            at_start.check_room(101, "a claim")
+
+
+def test_error_may_point_back(at_start):
+    """At the value that was just read."""
+    at_start.take(4, "a value")
+    assert "byte 2: expected this, found that." in str(at_start.error("this", "that", 2))

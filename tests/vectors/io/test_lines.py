@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embkeras.vectors.io import lines
-from embkeras.vectors.io.blocks import Block
-from embkeras.vectors.io.lines import Lines
+from embkeras.vectors.io.lines import Block, Lines
 from embkeras.vectors.io.source import Source
 from tests.properties import PROPERTY
 

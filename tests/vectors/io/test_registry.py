@@ -1,4 +1,4 @@
-"""load_vectors and save_vectors: arguments, detection of the format, writing whole or not at all."""
+"""load_vectors, save_vectors and convert: arguments, recognising the format, writing completely or not at all."""
 
 import os
 import signal
@@ -9,10 +9,12 @@ import pytest
 from embkeras import KeyedVectors, Vocabulary, load_vectors, save_vectors
 from embkeras.app import material
 from embkeras.errors import ArgumentError, EmbkerasWarning, MissingDependencyError, OutputError, VectorFileError
+from embkeras.vectors.io import registry
+from embkeras.vectors.io.registry import FORMATS, convert
 from embkeras.vectors.subwords import Subwords
 from tests.processes import run_python
 
-VECTORS = KeyedVectors(["the", "Cat", "dog"], np.array([[0.5, 1], [2, 0.25], [3, -1]], "float32"))
+VECTORS = KeyedVectors(["the", "Cat", "dog"], np.array([[0.5, 1], [2, 0.1], [3, -1]], "float32"))
 
 
 @pytest.fixture(params=["v.txt", "v.vec", "v.npy"])
@@ -88,7 +90,7 @@ def test_repeated_words_are_warned_of(tmp_path):
     """The first row is kept, the others are counted, and the warning points at the caller."""
     path = tmp_path / "v.txt"
     path.write_text("a 1 2\nb 3 4\na 5 6\na 7 8\n")
-    with pytest.warns(EmbkerasWarning, match=r"v\.txt' holds 2 rows whose word had come before") as warned:
+    with pytest.warns(EmbkerasWarning, match=r"v\.txt' has 2 rows with a repeated word") as warned:
         loaded = load_vectors(path)
     assert loaded["a"].tolist() == [1, 2]
     assert loaded.provenance.duplicates == 2
@@ -100,10 +102,10 @@ def test_repeated_words_are_warned_of(tmp_path):
     [
         ({"errors": "ignore"}, "Received: 'ignore'"),
         ({"dtype": "float64"}, "Received: 'float64'"),
-        ({"limit": 0}, "at least 1. Received: 0"),
+        ({"limit": 0}, "limit must be an integer >= 1. Received: 0"),
         ({"format": "bin"}, "npy, .*word2vec, glove. Received: 'bin'"),
         ({"fallbacks": ("stem",)}, "Received: 'stem'"),
-        ({"words": "the"}, "Received the string 'the'"),
+        ({"words": "the"}, "Received: 'the'"),
     ],
 )
 def test_arguments_are_checked(saved, arguments, message):
@@ -126,7 +128,7 @@ def test_folder_is_refused(tmp_path):
 
 def test_save_needs_a_known_ending(tmp_path):
     """The message names the formats and the file's name."""
-    with pytest.raises(ArgumentError, match=r"one of .*npy, .*word2vec, glove for a name such as 'v\.dat'"):
+    with pytest.raises(ArgumentError, match=r"name 'v\.dat': format must be one of .*npy, .*word2vec, glove"):
         save_vectors(VECTORS, tmp_path / "v.dat")
 
 
@@ -216,7 +218,7 @@ def test_real_glove_selected_equals_whole(glove):
 def test_unknown_encoding(tmp_path):
     """One that Python does not know."""
     (tmp_path / "v.txt").write_text("a 1.5\n")
-    with pytest.raises(ArgumentError, match=r"encoding must be the name of one\. Received: 'latin-99'"):
+    with pytest.raises(ArgumentError, match=r"encoding must be the name of a text encoding.* Received: 'latin-99'"):
         load_vectors(tmp_path / "v.txt", encoding="latin-99")
 
 
@@ -224,5 +226,67 @@ def test_subwords_left_behind_are_warned_of(tmp_path):
     """No format that is written holds n-grams."""
     subwords = Subwords(np.ones((4, VECTORS.vector_size), "float32"), min_n=2, max_n=3, buckets=4)
     vectors = KeyedVectors(VECTORS.words, VECTORS.matrix, subwords=subwords)
-    with pytest.warns(EmbkerasWarning, match=r"v\.txt' holds the \d words and not the 4 rows of n-grams"):
+    with pytest.warns(EmbkerasWarning, match=r"v\.txt' has the 3 words but not the 4 rows of n-grams"):
         save_vectors(vectors, tmp_path / "v.txt")
+
+
+ENDINGS = [format.endings[0] for format in FORMATS.values() if format.endings]
+
+
+@pytest.mark.parametrize("before", ENDINGS)
+@pytest.mark.parametrize("after", ENDINGS)
+def test_round_trips(tmp_path, before, after):
+    """Words and values come back bit for bit."""
+    source = save_vectors(VECTORS, tmp_path / "in" / f"v{before}")
+    returned = convert(source, tmp_path / "out" / f"v{after}")
+    loaded = load_vectors(tmp_path / "out" / f"v{after}")
+    assert list(loaded.words) == list(returned.words) == list(VECTORS.words)
+    np.testing.assert_array_equal(loaded.matrix, VECTORS.matrix)
+
+
+def test_arguments_of_reading(tmp_path):
+    """limit and dtype are those of load_vectors, `to` the format of a name that does not tell."""
+    source = save_vectors(VECTORS, tmp_path / "v.txt")
+    convert(source, tmp_path / "v.dat", to="word2vec", limit=2, dtype="float16")
+    loaded = load_vectors(tmp_path / "v.dat")
+    assert (loaded.words, loaded.provenance.format) == (["the", "Cat"], "word2vec")
+    assert loaded["Cat"].tolist() == [2, np.float32(np.float16(0.1))]
+
+
+@pytest.mark.parametrize("there", ["v.npy", "v.json"])
+def test_nothing_is_overwritten_unasked(tmp_path, there):
+    """Nor the list of words beside a matrix; the source is not even read."""
+    (tmp_path / there).write_text("before")
+    with pytest.raises(OutputError, match=rf"{there}'.* already exists\. Pass overwrite=True"):
+        convert(tmp_path / "absent.txt", tmp_path / "v.npy")
+    assert (tmp_path / there).read_text() == "before"
+    convert(save_vectors(VECTORS, tmp_path / "in.txt"), tmp_path / "v.npy", overwrite=True)
+    assert load_vectors(tmp_path / "v.npy").words == VECTORS.words
+
+
+def test_onto_itself(tmp_path):
+    """The file is read before it is replaced."""
+    path = save_vectors(VECTORS, tmp_path / "v.txt")
+    convert(path, path, to="word2vec", overwrite=True)
+    assert load_vectors(path).provenance.format == "word2vec"
+
+
+def test_unknown_target_and_damaged_source(tmp_path):
+    """The errors of save_vectors and load_vectors, and no file."""
+    source = save_vectors(VECTORS, tmp_path / "v.txt")
+    with pytest.raises(ArgumentError, match=r"name 'v\.dat'"):
+        convert(source, tmp_path / "v.dat")
+    source.write_text("a 1 2\nb 3")
+    with pytest.raises(VectorFileError, match="line 2"):
+        convert(source, tmp_path / "v.vec")
+    assert [path.name for path in tmp_path.iterdir()] == ["v.txt"]
+
+
+def test_convert_warns_of_subwords_left_behind(tmp_path, monkeypatch):
+    """The new file gives no vectors for words that are not in it."""
+    subwords = Subwords(np.ones((4, 2), "float32"), min_n=2, max_n=3, buckets=4)
+    monkeypatch.setattr(
+        registry, "load_vectors", lambda path: KeyedVectors(VECTORS.words, VECTORS.matrix, subwords=subwords)
+    )
+    with pytest.warns(EmbkerasWarning, match=r"v\.txt' has the 3 words but not the 4 rows of n-grams"):
+        convert(tmp_path / "m.bin", tmp_path / "v.txt")

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from embkeras import KeyedVectors, load_vectors, save_vectors
 from embkeras.errors import ArgumentError, EmbkerasWarning, VectorFileError
 from embkeras.vectors.io import text_reader
+from embkeras.vectors.io.rows import Table
 from embkeras.vectors.io.source import Source
-from embkeras.vectors.io.table import Table
 from tests.properties import PROPERTY, TEXTS, finite_bits
 
 ODD_WORDS = [
@@ -94,7 +94,7 @@ def test_odd_words_can_be_written(tmp_path, word, format):
 )
 def test_words_that_would_be_read_as_others_are_refused(tmp_path, words, row, format):
     """The message names word and row, and nothing is written."""
-    with pytest.raises(VectorFileError, match=rf"cannot hold the word .* \(row {row}\)") as raised:
+    with pytest.raises(VectorFileError, match=rf"can't hold the word .* \(row {row}\)") as raised:
         save_vectors(KeyedVectors(words, np.ones((2, 2), np.float32)), tmp_path / "v", format=format)
     assert repr(words[row]) in str(raised.value)
     assert not (tmp_path / "v").exists()
@@ -104,7 +104,7 @@ def test_words_that_would_be_read_as_others_are_refused(tmp_path, words, row, fo
 def test_number_at_the_end_of_the_first_word_needs_a_header(tmp_path, word):
     """Without a header the first row tells the width; with one the word can be held."""
     vectors = KeyedVectors([word, "a"], np.ones((2, 2), np.float32))
-    with pytest.raises(VectorFileError, match=rf"cannot hold the word '{word}' \(row 0\)"):
+    with pytest.raises(VectorFileError, match=rf"can't hold the word '{word}' \(row 0\)"):
         save_vectors(vectors, tmp_path / "v.txt")
     assert load_vectors(save_vectors(vectors, tmp_path / "v.vec")).words == [word, "a"]
 
@@ -176,7 +176,7 @@ def test_header_is_required_when_asked_for(write):
 @pytest.mark.parametrize(("count", "rows"), [(3, 2), (1, 2), (400_000, 2)])
 def test_header_with_a_wrong_count_is_refused(write, count, rows):
     """Truncated or lengthened; the message names both numbers."""
-    with pytest.raises(VectorFileError, match=f"says in line 1 that it has {count:,} rows, but has {rows}"):
+    with pytest.raises(VectorFileError, match=f"line 1: the header says {count:,} rows, but the file has {rows}"):
         load_vectors(write(b"%d 2\na 1 2\nb 3 4\n" % count))
 
 
@@ -267,20 +267,20 @@ def test_blank_line_in_the_middle_is_refused(write):
 
 def test_empty_file_is_refused(write):
     """The message says that it is one."""
-    with pytest.raises(VectorFileError, match=r"v\.txt' holds no word vectors: it is an empty file"):
+    with pytest.raises(VectorFileError, match=r"v\.txt' contains no word vectors: it is an empty file"):
         load_vectors(write(b""))
 
 
 @pytest.mark.parametrize("contents", [b"\n", b"   \n", b"\r\na 1 2\n"])
 def test_empty_first_line_is_refused(write, contents):
     """A file that does not begin with a row."""
-    with pytest.raises(VectorFileError, match=r"v\.txt' holds no vectors: its first line is empty"):
+    with pytest.raises(VectorFileError, match=r"v\.txt' contains no vectors: its first line is empty"):
         load_vectors(write(contents))
 
 
 def test_header_without_rows_is_refused(write):
     """A header alone is an empty table."""
-    with pytest.raises(VectorFileError, match=r"v\.txt' holds no vectors"):
+    with pytest.raises(VectorFileError, match=r"v\.txt' contains no vectors"):
         load_vectors(write(b"0 2\n"))
 
 
@@ -318,7 +318,7 @@ BAD_UTF8 = b"a 1 2\ncaf\xe9 3 4\nna\xefve 5 6\n"
 
 def test_bad_utf8_is_refused_by_default(write):
     """The message names line, word and byte."""
-    with pytest.raises(VectorFileError, match=r"line 2: the word b'caf\\xe9' is not utf-8 \(byte 3\)"):
+    with pytest.raises(VectorFileError, match=r"line 2: the word b'caf\\xe9' is not valid utf-8 \(byte 3\)"):
         load_vectors(write(BAD_UTF8))
 
 
@@ -336,7 +336,7 @@ def test_bad_utf8_skipped(write):
 
 def test_words_that_become_equal_are_repeated(write):
     """Two words that differ in their bad bytes only are one after the replacement."""
-    with pytest.warns(EmbkerasWarning, match="holds 1 rows whose word had come before"):
+    with pytest.warns(EmbkerasWarning, match="has 1 rows with a repeated word"):
         loaded = load_vectors(write(b"x\xe9 1 2\nx\xef 3 4\n"), errors="replace")
     assert loaded["x\ufffd"].tolist() == [1, 2]
 
@@ -348,13 +348,13 @@ def test_other_encoding(write):
 
 def test_encoding_that_is_none_of_text_is_refused(write):
     """Python knows codecs of bytes, too."""
-    with pytest.raises(ArgumentError, match=r"encoding must be the name of one\. Received: 'hex'"):
+    with pytest.raises(ArgumentError, match=r"encoding must be the name of a text encoding.* Received: 'hex'"):
         load_vectors(write(b"a 1 2\n"), encoding="hex")
 
 
 def test_word_that_utf8_cannot_hold_is_refused(write):
     """Some of Python's encodings make lone surrogates."""
-    with pytest.raises(VectorFileError, match=r"line 2: the word b'\\\\ud800' is not raw_unicode_escape"):
+    with pytest.raises(VectorFileError, match=r"line 2: the word b'\\\\ud800' is not valid raw_unicode_escape"):
         load_vectors(write(b"a 1 2\n\\ud800 3 4\n"), encoding="raw_unicode_escape")
 
 
@@ -537,12 +537,12 @@ def test_limit_whatever_the_blocks(write, cut, limit, header):
 @pytest.mark.parametrize("header", [b"1000000000000 2\n", b"2 1000000000000\n", b"1000000000000 1000000000000\n"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress])
 def test_header_that_lies_allocates_nothing(write, words, header, pack):
-    """Rows or a width that the file cannot hold: refused, with no more memory than the file needs."""
+    """Rows or a width that the file can't hold: refused, with no more memory than the file needs."""
     path = write(pack(header + b"a 0.5 1.5\nb 2.5 3.5\n"))
     tracemalloc.start()
     try:
         with pytest.raises(
-            VectorFileError, match=r"line 2: expected a word and 10+ numbers|1,000,000,000,000 rows, but has 2"
+            VectorFileError, match=r"line 2: expected a word and 10+ numbers|1,000,000,000,000 rows, but the file has 2"
         ):
             load_vectors(path, words=words)
         assert tracemalloc.get_traced_memory()[1] < 20e6
@@ -556,7 +556,7 @@ def test_header_that_lies_allocates_nothing(write, words, header, pack):
 def test_wide_header_without_rows_is_refused(write, count, rows, words):
     """A width that no array can have, and no row to hold it against."""
     with pytest.raises(
-        VectorFileError, match=r"holds no vectors|has 2 rows, but has 0|line 2: expected a word and 9+ num"
+        VectorFileError, match=r"contains no vectors|says 2 rows, but the file has 0|line 2: expected a word and 9+ num"
     ):
         load_vectors(write(b"%d %s\n" % (count, 18 * b"9") + rows), words=words, format="word2vec")
 
@@ -625,7 +625,7 @@ def test_compressed_file_cut_off_is_refused(tmp_path, kind):
     packed = PACKERS[kind](np.random.default_rng(0).bytes(50).hex().encode() + b" 0.5 1.5\n" + REGULAR * 100)
     for end in range(len(packed) // 2, len(packed), 41):
         (tmp_path / "v.txt").write_bytes(packed[:end])
-        with pytest.raises(VectorFileError, match=r"v\.txt' is not a whole"):
+        with pytest.raises(VectorFileError, match=r"v\.txt' is not a complete"):
             load_vectors(tmp_path / "v.txt")
 
 
@@ -654,7 +654,7 @@ def test_compressed_text_is_the_same_every_time(tmp_path):
 @pytest.mark.parametrize("name", ["v.gz", "v.npy.gz", "v.dat.xz", "v.zip", "v.h5.zip"])
 def test_compressed_name_that_tells_no_format_is_refused(tmp_path, name):
     """Only text is written compressed; the message names the file."""
-    with pytest.raises(ArgumentError, match=f"for a name such as '{name}'"):
+    with pytest.raises(ArgumentError, match=f"from the name '{name}'"):
         save_vectors(KeyedVectors(["the"], np.ones((1, 2), np.float32)), tmp_path / name)
 
 
@@ -700,14 +700,14 @@ def test_specimen_without_a_header_is_what_gensim_reads(specimens):
 
 def test_specimen_with_fewer_rows_than_it_says_is_refused(specimens):
     """Its header says 3, it has 1."""
-    with pytest.raises(VectorFileError, match="says in line 1 that it has 3 rows, but has 1"):
+    with pytest.raises(VectorFileError, match="line 1: the header says 3 rows, but the file has 1"):
         load_vectors(specimens / "pretrained.vec")
 
 
 @pytest.mark.parametrize("name", ["pang_lee_polarity_fasttext.vec", "w2v_keyedvectors_load_test.modeldata"])
 def test_specimen_that_is_not_utf8_is_refused(specimens, name):
     """The message names the line and the word."""
-    with pytest.raises(VectorFileError, match=r"line \d+: the word b'.*' is not utf-8"):
+    with pytest.raises(VectorFileError, match=r"line \d+: the word b'.*' is not valid utf-8"):
         load_vectors(specimens / name)
 
 

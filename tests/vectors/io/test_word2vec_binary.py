@@ -141,7 +141,7 @@ def test_float16_is_rounded_once(written):
 def test_duplicates_are_counted(written):
     """The first row is kept, also where the words lie in different blocks."""
     path = written(packed(["a", "b", "a", "a"], MATRIX[:4]))
-    with pytest.warns(EmbkerasWarning, match="holds 2 rows whose word had come before"):
+    with pytest.warns(EmbkerasWarning, match="has 2 rows with a repeated word"):
         loaded = load_vectors(path)
     np.testing.assert_array_equal(loaded["a"], MATRIX[0])
     assert (loaded.words, loaded.provenance.duplicates) == (["a", "b"], 2)
@@ -165,7 +165,7 @@ def test_words_cut_in_a_character_are_refused(written):
     """The message names the byte, the word and what can be done."""
     contents = packed(CUT, MATRIX[:4])
     place = contents.index(CUT[1])
-    with pytest.raises(VectorFileError, match=rf"byte {place}: the word b.*is not utf-8.*errors=\"replace\""):
+    with pytest.raises(VectorFileError, match=rf"byte {place}: the word b.*is not valid utf-8.*errors=\"replace\""):
         load_vectors(written(contents))
 
 
@@ -179,7 +179,7 @@ def test_other_encodings(written, encoding):
 
 def test_unknown_encoding_is_refused(written):
     """The message names it."""
-    with pytest.raises(ArgumentError, match=r"encoding must be the name of one\. Received: 'base64'"):
+    with pytest.raises(ArgumentError, match=r"encoding must be the name of a text encoding.* Received: 'base64'"):
         load_vectors(written(packed()), encoding="base64")
 
 
@@ -214,7 +214,7 @@ def test_header_that_lies_allocates_nothing(written, header, compressed):
 def test_more_rows_than_said_are_refused(written):
     """The message names the place; with a limit the end is not looked at."""
     path = written(packed(count=len(WORDS) - 1))
-    with pytest.raises(VectorFileError, match="expected the end of the file after 8 rows, as its first line says"):
+    with pytest.raises(VectorFileError, match="expected the end of the file after 8 rows, as the header says"):
         load_vectors(path)
     assert len(load_vectors(path, limit=3)) == 3
 
@@ -246,7 +246,7 @@ def test_missing_newline_is_refused(written):
     contents = bytearray(packed(words, matrix))
     end = contents.index(b"w300 ") - 1
     contents[end : end + 1] = b"x"
-    with pytest.raises(VectorFileError, match=rf"byte {end:,}: expected the newline that ends row 299"):
+    with pytest.raises(VectorFileError, match=rf"byte {end:,}: expected a newline at the end of row 299"):
         load_vectors(written(bytes(contents)))
 
 
@@ -276,7 +276,7 @@ def test_header_is_needed(written, header):
 @pytest.mark.parametrize("word", ["a b", "a\nb", "a\ud83d", "x" * 65_537])
 def test_words_that_it_cannot_hold_are_refused(tmp_path, word):
     """They would be read back as others; no file appears."""
-    with pytest.raises(VectorFileError, match=r"cannot hold the word .* \(row 1\)"):
+    with pytest.raises(VectorFileError, match=r"can't hold the word .* \(row 1\)"):
         save_vectors(KeyedVectors(["ok", word], MATRIX[:2]), tmp_path / "v.bin")
     assert not list(tmp_path.iterdir())
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from embkeras.errors import VectorFileError
-from embkeras.vectors import stored_tables
-from embkeras.vectors.stored_tables import StoredTable
+from embkeras.tables import stored_tables
+from embkeras.tables.stored_tables import StoredTable
 
 BASE = np.arange(12, dtype="float32").reshape(4, 3)
 EVERY = np.arange(4)

@@ -1,10 +1,10 @@
-"""embkeras's own store: an HDF5 file whose matrix and words are used where they stand, without being read first.
+"""embkeras's own store: an HDF5 file whose matrix and words are used in place, without being read first.
 
-Version 1 of the format. All numbers are little-endian; every dataset is contiguous (not chunked, not compressed, in this
-file), so that it can be memory-mapped at its offset. For n words and vectors of width d:
+Version 1 of the format. All numbers are little-endian. Every dataset is contiguous (not chunked, not compressed, in this
+file), so it can be memory-mapped at its offset. For n words and vectors of width d:
 
-| dataset   | type, shape         | what it holds |
-|-----------|---------------------|---------------|
+| dataset   | type, shape         | contents |
+|-----------|---------------------|----------|
 | `matrix`  | float32 or float16, (n, d) | row i is the vector of word i; finite numbers only |
 | `words`   | uint8, (b,)         | the words in UTF-8, one after the other, in the order of the rows |
 | `offsets` | uint64, (n + 1,)    | word i is `words[offsets[i]:offsets[i + 1]]`; the first is 0, the last b |
@@ -12,22 +12,24 @@ file), so that it can be memory-mapped at its offset. For n words and vectors of
 | `rows`    | uint32, (n,)        | the row of the word with that hash; equal hashes in the order of the rows |
 
 The hash of a word is BLAKE2b with a digest of 8 bytes over its UTF-8 bytes, read as a little-endian number. Words are
-distinct; two words may have one hash, so a reader compares the bytes.
+distinct; two words may have the same hash, so a reader compares the bytes.
 
 The root group has the attributes `format` = "embkeras.store" (text of fixed length) and `version` = 1 (uint32). Each
-dataset has the attribute `crc32` (uint32): CRC-32, as zlib computes it, of its bytes. The file is written with version 2 of
-the superblock and of the object headers, which carry checksums of their own. Other attributes and datasets are ignored. A
+dataset has the attribute `crc32` (uint32): the CRC-32 of its bytes, as zlib computes it. The file is written with version 2
+of the superblock and of the object headers, which have checksums of their own. Other attributes and datasets are ignored. A
 change that this reader would misread gets another version; files of version 1 stay readable.
 
-What is checked when: on opening, whatever does not depend on the size - version, types, shapes, that every dataset lies
-whole within the file, the ends of `offsets`. The checksums of words and index once, before the first answer that rests on
-them (a word that is not there, the word of a row; a word that is found is proved by its bytes). The checksum of the
-matrix by `check_store` alone, for it costs reading the matrix; rows that are copied are checked to be finite.
+What is checked when: on opening, everything that doesn't depend on the size, which is version, types, shapes, that every
+dataset is completely inside the file, and the ends of `offsets`. The checksums of words and index once, before the first
+answer that relies on them (that a word is missing, or the word of a row; a word that is found is proved by its bytes). The
+checksum of the matrix only by `check_store`, since that reads the whole matrix; rows that are copied are checked to be
+finite.
 """
 
 import contextlib
 import math
 import mmap
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,10 +38,10 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from embkeras._arrays import first_nonfinite_row
-from embkeras.errors import ArgumentError, EmbkerasError, VectorFileError
-from embkeras.vectors.io.kept_rows import Kept, blocks_of, rows_at_once, take
-from embkeras.vectors.io.request import Request, keyed_vectors
+from embkeras import _checks
+from embkeras._arrays import first_nonfinite_row, row_slices
+from embkeras.errors import EmbkerasError, VectorFileError
+from embkeras.vectors.io.rows import Kept, Request, blocks_of, keyed_vectors, take
 from embkeras.vectors.io.source import Source
 from embkeras.vectors.io.words_file import check_utf8
 from embkeras.vectors.store import KeyedVectors
@@ -51,69 +53,69 @@ _INDEX = {"words": "<u1", "offsets": "<u8", "hashes": "<u8", "rows": "<u4"}
 _MATRIX = ("<f4", "<f2")
 _DAMAGED = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError)
 _LARGEST = 1 << 48  # rows or columns
-_ALIGNMENT = 64  # bytes, of a cache line: rows of the usual widths begin at one
+_ALIGNMENT = 64  # bytes, one cache line: rows of the usual widths begin at the start of one
 
 
 def recognises(source: Source) -> bool:
-    """Whether the file is HDF5 and says that it is a store."""
-    if not is_hdf5(source) or source.compression is not None:
-        return False
-    with opened(source) as file:
-        return attribute(file.attrs, "format", "S") == FORMAT
+    """Whether the contents begin like an HDF5 file; other HDF5 files than stores are refused by `read`."""
+    return source.head.startswith(_SIGNATURE)
 
 
 def read(source: Source, request: Request) -> KeyedVectors:
-    """Map the file; copy only where fewer rows or another type are asked for."""
-    if source.member is not None:
-        raise ArgumentError(f"member= chooses among several tables; a store has one. Received: {source.member!r}.")
+    """Map the file; rows are copied only if some of them or another type are wanted.
+
+    Raises:
+        VectorFileError: not a store, or a damaged one.
+    """
     store = _Store(source)
     count, limit = len(store.words), request.limit
-    counted = {"rows": count if limit is None else min(limit, count)}
+    counts: dict[str, Any] = {"rows": count if limit is None else min(limit, count)}
     if request.wanted is None and (limit is None or limit >= count):
         matrix = store.matrix
         if matrix.dtype != request.dtype:
             every = Kept(store.words, np.arange(count))
-            matrix = take(every, matrix.shape[1], blocks_of(matrix, every.rows, request), source, request)
-        return keyed_vectors(store.words, matrix, source, "store", request, key_to_index=store.index, **counted)
+            matrix = take(every, matrix.shape[1], blocks_of(matrix, every.rows, request.progress), source, request)
+        return keyed_vectors(store.words, matrix, source, "store", request, key_to_index=store.index, **counts)
     kept = store.keep(request)
-    matrix = take(kept, store.matrix.shape[1], blocks_of(store.matrix, kept.rows, request), source, request)
-    return keyed_vectors(kept.words, matrix, source, "store", request, **counted)
+    matrix = take(kept, store.matrix.shape[1], blocks_of(store.matrix, kept.rows, request.progress), source, request)
+    return keyed_vectors(kept.words, matrix, source, "store", request, **counts)
 
 
-def check_store(path: Path) -> None:
-    """Compare every checksum of a store, that of the matrix too, which reads the whole file.
+def check_store(path: str | os.PathLike[str]) -> None:
+    """Verify every checksum of a store, including that of the matrix, which reads the whole file.
 
     Raises:
-        VectorFileError: the file is damaged, or no store.
+        ArgumentError: not a path.
+        VectorFileError: the file is damaged, or not a store.
     """
-    store = _Store(Source(Path(path)))
+    store = _Store(Source(_checks.path(path, "path")))
     store.check()
     store.compare("matrix", store.matrix)
     bad = first_nonfinite_row(store.matrix)
     if bad is not None:
-        raise VectorFileError(f"{store.source.name} holds NaN or infinity in row {bad} (word {store.words[bad]!r}).")
+        raise VectorFileError(f"{store.source.name} contains NaN or infinity in row {bad} (word {store.words[bad]!r}).")
 
 
 def check_words(vectors: KeyedVectors, path: Path) -> None:
-    """Refuse what UTF-8 cannot hold."""
+    """Refuse what UTF-8 can't hold."""
     check_utf8(vectors.words, "A store", path)
 
 
 def write(vectors: KeyedVectors, beside: Path, path: Path) -> None:
-    """Write words, index and matrix; float16 stays float16, everything else becomes float32."""
+    """Write words, index and matrix; float16 stays float16, every other type becomes float32."""
     raws = [word.encode("utf-8") for word in vectors.words]
     offsets = np.zeros(len(raws) + 1, "<u8")
     np.cumsum([len(raw) for raw in raws], out=offsets[1:])
     hashes, rows = index_of_hashes(raws)
     text = np.frombuffer(b"".join(raws), np.uint8)
-    # The checksums of the HDF5 headers came with 1.8; alignment makes the mapped arrays ones that NumPy is quick with.
-    newer = {"libver": ("v108", "v108"), "alignment_threshold": 0, "alignment_interval": _ALIGNMENT}
+    # HDF5 has checksums of its headers since 1.8; alignment makes NumPy faster on the mapped arrays.
+    newer: dict[str, Any] = {"libver": ("v108", "v108"), "alignment_threshold": 0, "alignment_interval": _ALIGNMENT}
     with h5py.File(beside, "w", **newer) as file:
-        # Text of fixed length: of variable length it would lie in a heap that has no checksum.
+        # Text of fixed length: text of variable length would be in a heap, which has no checksum.
         file.attrs["format"], file.attrs["version"] = np.bytes_(FORMAT), np.uint32(VERSION)
         for name, values in zip(_INDEX, (text, offsets, hashes, rows), strict=True):
             dataset = file.create_dataset(name, data=values.astype(_INDEX[name], copy=False))
-            dataset.attrs["crc32"] = np.uint32(zlib.crc32(values))
+            dataset.attrs["crc32"] = np.uint32(zlib.crc32(values.data))
         _write_matrix(file, vectors, path)
 
 
@@ -121,24 +123,24 @@ def _write_matrix(file: h5py.File, vectors: KeyedVectors, path: Path) -> None:
     matrix = vectors.matrix
     dtype = np.dtype("<f2" if matrix.dtype == np.float16 else "<f4")
     dataset = file.create_dataset("matrix", matrix.shape, dtype)
-    step, crc = rows_at_once(matrix.shape[1]), 0
-    for start in range(0, len(matrix), step):
+    crc = 0
+    for part in row_slices(matrix.shape):
         with np.errstate(over="ignore"):
-            block = np.ascontiguousarray(matrix[start : start + step], dtype)
+            block = np.ascontiguousarray(matrix[part], dtype)
         bad = first_nonfinite_row(block)
         if bad is not None:
             raise VectorFileError(
-                f"A store holds finite {dtype} only. Received another value for {vectors.words[start + bad]!r} "
-                f"(row {start + bad}) in {str(path)!r}."
+                f"A store holds finite {dtype} numbers. Received: NaN, infinity or a number too large in row "
+                f"{part.start + bad} (word {vectors.words[part.start + bad]!r}) for {str(path)!r}."
             )
-        dataset[start : start + step] = block
-        crc = zlib.crc32(block, crc)
+        dataset[part] = block
+        crc = zlib.crc32(block.data, crc)
     dataset.attrs["crc32"] = np.uint32(crc)
 
 
 @contextlib.contextmanager
-def opened(source: Source) -> Iterator[h5py.File]:
-    """The HDF5 file of a source, for reading; what libhdf5 has against it is a VectorFileError."""
+def _opened(source: Source) -> Iterator[h5py.File]:
+    """The HDF5 file of a source, for reading; errors of libhdf5 become a VectorFileError."""
     if source.compression is not None:
         raise VectorFileError(f"{source.name} is an HDF5 file inside a .{source.compression} file: unpack it first.")
     try:
@@ -147,18 +149,13 @@ def opened(source: Source) -> Iterator[h5py.File]:
     except EmbkerasError:
         raise
     except _DAMAGED as error:
-        raise VectorFileError(f"{source.name} is not a whole HDF5 file: {error}") from error
+        raise VectorFileError(f"{source.name} is not a complete HDF5 file: {error}") from error
 
 
-def is_hdf5(source: Source) -> bool:
-    """Whether the contents begin as an HDF5 file does."""
-    return source.head.startswith(_SIGNATURE)
+def _attribute(attributes: h5py.AttributeManager, name: str, kinds: str) -> Any:
+    """The value of an attribute if it is a single value of one of these kinds, text as str; else None.
 
-
-def attribute(attributes: h5py.AttributeManager, name: str, kinds: str) -> Any:
-    """The value of an attribute, if it is there and is one value of a type of these kinds; text as str. Else None.
-
-    Text of variable length is not read: it lies in a heap without checksums, on which libhdf5 can go round for ever.
+    Text of variable length is not read: it is in a heap without checksums, in which libhdf5 can loop for ever.
     """
     if name not in attributes:
         return None
@@ -170,7 +167,7 @@ def attribute(attributes: h5py.AttributeManager, name: str, kinds: str) -> Any:
 
 
 class _Place(NamedTuple):
-    """Where a dataset stands in the file."""
+    """Where a dataset is in the file."""
 
     offset: int
     shape: tuple[int, ...]
@@ -179,11 +176,11 @@ class _Place(NamedTuple):
 
 
 class _Store:
-    """An open store: its arrays where they stand in the file, and the checks of them."""
+    """An open store: its memory-mapped arrays, and their checks."""
 
     def __init__(self, source: Source):
         self.source = source
-        with opened(source) as file:
+        with _opened(source) as file:
             self._check_version(file)
             self._places = {name: self._place(file, name, (dtype,)) for name, dtype in _INDEX.items()}
             self._places["matrix"] = self._place(file, "matrix", _MATRIX)
@@ -197,7 +194,7 @@ class _Store:
         self.index = WordIndex(self.words, arrays["hashes"], arrays["rows"])
 
     def keep(self, request: Request) -> Kept:
-        """The rows of the words asked for, up to the limit."""
+        """The rows of the wanted words, up to the limit, looked up in the index."""
         limit = len(self.words) if request.limit is None else min(request.limit, len(self.words))
         if request.wanted is None:
             return Kept(self.words[:limit], np.arange(limit))
@@ -207,54 +204,59 @@ class _Store:
         return Kept([wanted[place] for place in kept], found[kept])
 
     def check(self) -> None:
-        """Compare the checksums of words and index, once."""
+        """Verify the checksums of words and index, once."""
         for name, values in self._unchecked.items():
             self.compare(name, values)
         self._unchecked = {}
 
     def compare(self, name: str, values: np.ndarray) -> None:
-        """Compare the checksum of one dataset."""
+        """Verify the checksum of one dataset."""
         place = self._places[name]
-        if zlib.crc32(values) != place.crc:
+        if zlib.crc32(values.data) != place.crc:
             start, end = place.offset, place.offset + values.nbytes
-            raise self._damaged(f"{name!r}, bytes {start:,} to {end:,}, as it was written", "another checksum")
+            raise self._damaged(f"{name!r} (bytes {start:,} to {end:,}) as it was written", "another checksum")
 
     def _check_version(self, file: h5py.File) -> None:
-        found, version = attribute(file.attrs, "format", "S"), attribute(file.attrs, "version", "iu")
-        if found != FORMAT or version is None:
-            raise self._damaged(f"the attributes format = {FORMAT!r} and version", f"{found!r} and {version}")
+        found, version = _attribute(file.attrs, "format", "S"), _attribute(file.attrs, "version", "iu")
+        if found != FORMAT:
+            raise VectorFileError(
+                f"{self.source.name} is an HDF5 file, but not an embkeras store (format {found!r}), the only kind that is "
+                f"read. For ConceptNet Numberbatch's mini.h5, load its text form instead: numberbatch-en.txt.gz."
+            )
+        if version is None:
+            raise self._damaged("the attribute version", "no whole number")
         if version != VERSION:
             raise VectorFileError(
                 f"{self.source.name} is a store of version {version}, but this embkeras reads version {VERSION}."
             )
 
     def _place(self, file: h5py.File, name: str, dtypes: tuple[str, ...]) -> _Place:
-        """Where a dataset stands; links out of the file and other layouts are refused."""
+        """Where a dataset is; links out of the file and other layouts are refused."""
         link = file.get(name, getlink=True)
         dataset = file[name] if isinstance(link, h5py.HardLink) else None
         if not isinstance(dataset, h5py.Dataset) or dataset.dtype not in dtypes:
-            found = dataset.dtype if isinstance(dataset, h5py.Dataset) else "none"
+            found = dataset.dtype if isinstance(dataset, h5py.Dataset) else "no dataset"
             raise self._damaged(f"a dataset {name!r} of {' or '.join(dtypes)}", found)
         layout, offset = dataset.id.get_create_plist(), dataset.id.get_offset()
         if layout.get_layout() != h5py.h5d.CONTIGUOUS or layout.get_external_count():
             raise self._damaged(f"{name!r} in one piece", "another layout")
         if offset is None and dataset.size:
             raise self._damaged(f"{name!r} of shape {dataset.shape}", "no bytes of it")
-        crc = attribute(dataset.attrs, "crc32", "u")
+        crc = _attribute(dataset.attrs, "crc32", "u")
         if crc is None:
-            raise self._damaged(f"the attribute crc32 of {name!r}", "none")
+            raise self._damaged(f"the attribute crc32 of {name!r}", "no checksum")
         return _Place(offset or 0, dataset.shape, dataset.dtype, int(crc))
 
     def _mapped(self, name: str) -> np.ndarray:
         offset, shape, dtype, _ = self._places[name]
         count = math.prod(shape)
-        # An array without items takes no bytes, whatever its shape.
+        # An array without items has no bytes, whatever its shape.
         if offset + count * dtype.itemsize > len(self._map) or max(shape, default=0) > _LARGEST:
             raise self._damaged(f"{name!r} of shape {shape} at byte {offset:,}", f"{len(self._map):,} bytes in all")
         return np.frombuffer(self._map, dtype, count, offset).reshape(shape) if count else np.empty(shape, dtype)
 
     def _check_shapes(self, words: np.ndarray, offsets: np.ndarray, hashes: np.ndarray, rows: np.ndarray) -> None:
-        """One row, one hash and one offset a word, and one offset more."""
+        """One row, one hash and one offset per word, and one more offset."""
         shape = self.matrix.shape
         if len(shape) != 2 or not shape[1]:
             raise self._damaged("'matrix' of shape (words, width)", shape)
