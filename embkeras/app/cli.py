@@ -298,10 +298,11 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
+    from embkeras.app.printed import inspection_lines
     from embkeras.vectors.inspection import inspect_vectors
 
     report = inspect_vectors(options.file, **_arguments(options, *_READING))
-    for line in report.lines():
+    for line in inspection_lines(report):
         _say(line)
     if report.fault is not None:
         raise VectorFileError(report.fault)

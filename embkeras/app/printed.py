@@ -7,6 +7,7 @@ import pandas as pd
 
 from embkeras.drift.report import DriftReport
 from embkeras.vectors.aligned import AlignedMatrix
+from embkeras.vectors.inspection import Inspection
 
 _SHOWN = 8
 
@@ -32,6 +33,41 @@ def coverage_lines(aligned: AlignedMatrix, source: str) -> Iterator[str]:
     if len(oov):
         missing = [f"{row.token} ({row.count})" for row in oov.itertuples()]
         yield f"Most frequent words missing from the vectors: {', '.join(missing)}"
+
+
+def inspection_lines(report: Inspection) -> Iterator[str]:
+    """What a file of vectors contains; odd words are shown with their escapes."""
+    packed = f", {report.compression}" if report.compression else ""
+    yield f"File: {report.path} ({_size(report.file_bytes)})"
+    yield f"Format: {report.format}{packed}"
+    yield f"Rows: {report.rows:,}, width {report.width}; as float32 {_size(report.memory)} of memory"
+    yield f"Header: {_header(report)}"
+    yield f"Repeated words: {report.duplicates:,}; not valid in the encoding: {report.undecodable:,}"
+    if report.subwords:
+        yield f"Subwords: {report.subwords:,} rows of n-grams, {_size(4 * report.subwords * report.width)} as float32"
+    norms = report.norms
+    yield f"Norms: {norms.smallest:.4g} to {norms.largest:.4g}, mean {norms.mean:.4g}; rows of zeros: {norms.zero_rows:,}"
+    for kind, (count, words) in report.odd.items():
+        yield f"Words {kind}: {count:,} ({', '.join(map(ascii, words))})"
+    yield f"First words: {', '.join(map(repr, report.first))}"
+    yield f"Last words: {', '.join(map(repr, report.last))}"
+
+
+def _header(report: Inspection) -> str:
+    if report.header is None:
+        return "none"
+    rows, width = report.header
+    verdict = "correct" if report.header == (report.rows, report.width) else f"wrong, there are {report.rows:,}"
+    return f"{rows:,} rows of width {width}: {verdict}"
+
+
+def _size(count: int) -> str:
+    """A number of bytes for people."""
+    size, units = float(count), iter(("bytes", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while size >= 1000 and unit != "TB":
+        size, unit = size / 1000, next(units)
+    return f"{size:.0f} bytes" if unit == "bytes" else f"{size:.3g} {unit}"
 
 
 def drift_lines(report: DriftReport) -> Iterator[str]:

@@ -68,7 +68,7 @@ def test_inspect_of_a_wrong_header(files, capsys):
     """The report, then the fault, with the exit code for bad input."""
     assert run(files, "inspect", "lie.vec") == 2
     printed = capsys.readouterr()
-    assert "Header: 9 rows of width 2: not true, there are 3" in printed.out
+    assert "Header: 9 rows of width 2: wrong, there are 3" in printed.out
     assert printed.err.startswith("embkeras inspect: ") and printed.err.count("\n") == 1
 
 

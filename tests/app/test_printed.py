@@ -1,12 +1,16 @@
 """Results as text."""
 
+import gzip
+
 import numpy as np
 import pandas as pd
+import pytest
 
 from embkeras.app import printed
 from embkeras.drift.report import drift_report
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.vectors.align import align
+from embkeras.vectors.inspection import inspect_vectors
 from embkeras.vectors.store import KeyedVectors
 
 
@@ -33,6 +37,29 @@ def test_standard_deviation_is_shown_for_several_seeds_only():
     lines = printed.comparison_text(table).splitlines()
     assert lines[1].split() == ["phased", "90.0", "±", "1.0", "50.0", "±", "2.0", "3", "3"]
     assert lines[2].split() == ["frozen", "80.0", "40.0", "1", "4"]
+
+
+@pytest.mark.parametrize(
+    ("header", "compression", "line"),
+    [
+        ("5 2\n", None, "Format: word2vec"),
+        ("5 2\n", "gz", "Format: word2vec, gz"),
+        ("5 2\n", None, "Rows: 5, width 2; as float32 32 bytes of memory"),
+        ("5 2\n", None, "Header: 5 rows of width 2: correct"),
+        ("9 2\n", None, "Header: 9 rows of width 2: wrong, there are 5"),
+        ("", None, "Header: none"),
+        ("5 2\n", None, "Repeated words: 1; not valid in the encoding: 0"),
+        ("5 2\n", None, "Norms: 0 to 5, mean 2; rows of zeros: 1"),
+        ("5 2\n", None, "Words with a no-break space (U+00A0): 1 ('\\xa0')"),
+        ("5 2\n", None, "Words that pandas reads as missing: 1 ('NaN')"),
+    ],
+)
+def test_inspection_is_one_line_a_fact(tmp_path, header, compression, line):
+    """Odd words are shown with their codes."""
+    contents = (header + "cat 3 4\nnew york 0 0\nNaN 0 1\ncat 1 1\n\u00a0 0 2\n").encode()
+    path = tmp_path / "v.vec"
+    path.write_bytes(gzip.compress(contents) if compression else contents)
+    assert line in list(printed.inspection_lines(inspect_vectors(path, format=None if header else "glove")))
 
 
 def test_drift_shows_moved_words_and_diverged_synonyms():
