@@ -6,8 +6,10 @@ import pytest
 from keras import optimizers
 
 from embkeras.errors import ScheduleError, UnknownLayerError
+from embkeras.training.resume.backup import ResumableBackup
 from embkeras.training.schedule import Action, Freeze, Phase, Rate, Rows, Train, TrainabilitySchedule, TrainVariables
 from tests import tiny
+from tests.training.resume.test_backup import Dies, Dying
 from tests.training.schedule.test_rows import FIRST, FREQUENT, SEEN, VOCABULARY, _model
 
 
@@ -202,6 +204,31 @@ def test_rows_of_a_frozen_layer_are_refused(beside):
     schedule = TrainabilitySchedule([Phase(0), Phase(3, _rows(), beside)])
     with pytest.raises(ScheduleError, match="Rows of layer 'embedding' can't train from epoch 3 on"):
         tiny.fit(_model("sgd"), callbacks=[schedule])
+
+
+@pytest.mark.parametrize("batches", [4, 8])
+def test_resumed_equals_uninterrupted(tmp_path, batches):
+    """Interrupted in a phase of single variables, or after further rows joined, the run ends with the same bits."""
+
+    def run(folder, step=None):
+        net = _model(optimizers.Adam(0.05))
+        phases = [Phase(0, TrainVariables("**/bias")), Phase(2, _rows(), learning_rate=0.02)]
+        tiny.fit(net, callbacks=[ResumableBackup(folder), TrainabilitySchedule(phases), Dying(step)])
+        return net
+
+    with pytest.raises(Dies):
+        run(tmp_path / "state", batches)
+    assert tiny.apart(run(tmp_path / "state"), run(tmp_path / "whole")) == 0
+
+
+def test_a_keras_file_of_a_phase_of_single_variables(tmp_path):
+    """It keeps the weights, and loads without the optimizer's state, as Keras warns."""
+    net = tiny.model(optimizers.Adam(0.05), trainable=True)
+    tiny.fit(net, epochs=1, callbacks=[TrainabilitySchedule(Phase(0, TrainVariables("**/bias")))])
+    net.save(tmp_path / "model.keras")
+    with pytest.warns(UserWarning, match="Skipping variable loading for optimizer"):
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert tiny.apart(net, loaded) == 0
 
 
 class _Noted(Action):

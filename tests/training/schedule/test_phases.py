@@ -1,6 +1,7 @@
 """Phases as plain data."""
 
 import json
+import pickle
 
 import keras
 import numpy as np
@@ -190,3 +191,9 @@ def test_a_layer_belongs_to_one_group(layers):
         ScheduleError, match=r"gradual_unfreeze takes each layer once, in one group\. Received: 'a' twice"
     ):
         as_groups(layers, "gradual_unfreeze")
+
+
+def test_phases_travel_to_another_process():
+    """Through pickle, with all their actions."""
+    phases = [Phase(0, freeze="a", patience=2), Phase(3, train=["b", "c/**"], learning_rate=0.1)]
+    assert pickle.loads(pickle.dumps(phases)) == phases
