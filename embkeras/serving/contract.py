@@ -81,17 +81,14 @@ class Contract:
         empty = tf.reduce_all(padding, axis=1, keepdims=True)
         first = tf.range(tf.shape(ids)[1])[None] == 0
         ids = tf.where(empty & first, self.oov, ids)
-        longest = self._longest(ids)
+        # Counted in the mask, not in the rows moved above: XLA compiles no slice of that length.
+        longest = tf.reduce_max(tf.reduce_sum(tf.cast(~padding, tf.int32), axis=1))
         ids = ids[:, : tf.maximum(longest, max(1, self.min_length))]
         if self.max_length is None:
             return ids
         rule = f"The model takes texts of up to {self.max_length} tokens. Received:"
         ids = _asserted(ids, longest <= self.max_length, [rule, longest])
         return tf.ensure_shape(ids[:, : self.max_length], (None, self.max_length))
-
-    def _longest(self, ids: tf.Tensor) -> tf.Tensor:
-        """Tokens of the longest text, padding not counted."""
-        return tf.reduce_max(tf.reduce_sum(tf.cast(ids != self.padding, tf.int32), axis=1))
 
     def named(self, answers: Any, ids: tf.Tensor) -> dict[str, tf.Tensor]:
         """The model's answers by name, class names beside scores."""
