@@ -1,11 +1,11 @@
-"""What the running `fit` knows and tells no callback: the other callbacks, the data, and how it is asked to run.
+"""The running `fit`: what it tells no callback, the epoch at which it starts, and which way a metric improves.
 
-Keras hands a callback the model, the epochs and the number of steps. Its siblings and the data stand only in local
-variables of `fit`, so they are read there, from the frame that is calling.
+Keras passes a callback the model, the number of epochs and the number of steps. The other callbacks and the data are only
+in local variables of `fit`, so they are read there, from the frame of the caller.
 
-Private names used here: the local variables of `keras.Model.fit` in `_LOCALS`, and `data_adapter` of its
-`epoch_iterator`; `Metric._direction`, where EarlyStopping's mode "auto" looks too. `tests/keras_compat/test_fit.py`
-fails when one of them goes.
+Private names used here: the local variables of `keras.Model.fit` in `_LOCALS`; `_initial_epoch` of a model, because Keras
+has no public way to tell `fit` where to continue; `_direction` of metrics, which EarlyStopping's mode "auto" reads too.
+`tests/keras_compat/test_fit.py` fails when one of them goes.
 """
 
 import sys
@@ -17,16 +17,7 @@ import keras
 
 from embkeras.errors import ResumeError
 
-_LOCALS = {
-    "callbacks",
-    "epoch_iterator",
-    "epochs",
-    "initial_epoch",
-    "shuffle",
-    "steps_per_epoch",
-    "validation_data",
-    "x",
-}
+_LOCALS = {"callbacks", "epoch_iterator", "epochs", "initial_epoch", "steps_per_epoch", "x"}
 
 
 @dataclass(frozen=True)
@@ -34,64 +25,63 @@ class FitContext:
     """One running `fit`.
 
     Attributes:
-        callbacks: all of them, in the order in which they are called; the list that `fit` itself goes through.
-        initial_epoch: as given to `fit`, counted from 0.
-        epochs: as given to `fit`: the number of the last epoch, plus 1.
+        callbacks: all of them, in the order of their calls; the list that `fit` itself goes through.
+        initial_epoch: as passed to `fit`, counted from 0.
+        epochs: as passed to `fit`: the number of the last epoch, plus 1.
         data: `x`, after a validation split.
-        adapter: name of the class by which Keras reads `data`, as "ArrayDataAdapter".
-        batches: the batches that `data` has, None where that is not known or without end.
-        steps_per_epoch: as given to `fit`.
-        shuffle: as given to `fit`.
-        validation_data: as given to `fit`, or split off.
+        batches: the number of batches in `data`; None if it is unknown or infinite.
+        steps_per_epoch: as passed to `fit`.
     """
 
     callbacks: list[keras.callbacks.Callback]
     initial_epoch: int
     epochs: int
     data: Any
-    adapter: str
     batches: int | None
     steps_per_epoch: int | None
-    shuffle: Any
-    validation_data: Any
 
 
 def fit_context() -> FitContext:
-    """The `fit` that is calling, from inside a callback of it.
+    """The `fit` that is calling; for use inside a callback.
 
     Raises:
-        ResumeError: there is none (a custom loop), or a Keras whose `fit` is built in another way.
+        ResumeError: there is none (a custom loop), or a Keras version with a different `fit`.
     """
     names = _fit_frame().f_locals
-    adapter = names["epoch_iterator"].data_adapter
     return FitContext(
         callbacks=names["callbacks"].callbacks,
         initial_epoch=names["initial_epoch"],
         epochs=names["epochs"],
         data=names["x"],
-        adapter=type(adapter).__name__,
-        batches=adapter.num_batches,
+        batches=names["epoch_iterator"].data_adapter.num_batches,
         steps_per_epoch=names["steps_per_epoch"],
-        shuffle=names["shuffle"],
-        validation_data=names["validation_data"],
     )
 
 
 def _fit_frame() -> FrameType:
-    frame = sys._getframe(1)
-    fits = 0
+    frame: FrameType | None = sys._getframe(1)
+    found = "a call outside fit"
     while frame is not None:
         if frame.f_code.co_name == "fit":
-            # A model's own `fit` may stand around Keras', and a tuner's around both.
-            fits += 1
+            # A model may have its own `fit` around that of Keras, and a tuner another one around both.
             names = frame.f_locals
             if set(names) >= _LOCALS and isinstance(names["callbacks"], keras.callbacks.CallbackList):
                 return frame
+            found = f"the unknown fit of Keras {keras.__version__}"
         frame = frame.f_back
     raise ResumeError(
-        "ResumableBackup works inside model.fit only, from which it learns the other callbacks and the data. "
-        + (f"Keras {keras.__version__} has a fit that it does not know." if fits else "Received a call outside fit.")
+        "ResumableBackup works only inside model.fit, where it finds the other callbacks and the data. "
+        f"Call model.fit with it, on a tested version of Keras. Received: {found}."
     )
+
+
+def set_first_epoch(model: keras.Model, epoch: int | None) -> None:
+    """Make the `fit` that has just begun start at an epoch; None for the epoch that it was given.
+
+    Keras reads this once, after `on_train_begin`, and in every later `fit` of the model: set it to None after that. It
+    takes 0 for None.
+    """
+    model._initial_epoch = epoch
 
 
 def metric_direction(model: keras.Model, name: str) -> str | None:

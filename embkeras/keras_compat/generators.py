@@ -1,11 +1,12 @@
-"""The random generators that a whole process shares, saved and set: Python's, NumPy's, Keras' and TensorFlow's.
+"""The random generators that a whole process shares, saved and restored: Python's, NumPy's, Keras' and TensorFlow's.
 
-A model's own generators (`keras.random.SeedGenerator` in its layers) are variables of the model and none of these.
-Neither these nor those cover TensorFlow's older operations (`tf.random.uniform` and the like, as against
-`tf.random.stateless_uniform` and `keras.random`): their state lies inside the operation and cannot be read.
+A model's own generators (`keras.random.SeedGenerator` in its layers) are variables of the model and not among these.
+TensorFlow's older operations (`tf.random.uniform` and others, as opposed to `tf.random.stateless_uniform` and
+`keras.random`) are not covered either way: their state is inside the operation and can't be read.
 
 Private names used here: `get_global_attribute` and "global_seed_generator" of Keras, and TensorFlow's module variable
-`global_generator`; publicly both are made when asked for. `tests/training/state/test_generators.py` fails when one goes.
+`global_generator`; the public functions create both on first use. `tests/keras_compat/test_generators.py` fails when one
+of them goes.
 """
 
 import random
@@ -18,12 +19,10 @@ from keras.src.backend.common import global_state
 from keras.src.random import seed_generator
 from tensorflow.python.ops import stateful_random_ops
 
-_OF_KERAS = seed_generator.GLOBAL_SEED_GENERATOR
-
 
 def random_states() -> dict[str, Any]:
-    """The states, None for a generator that nobody has used."""
-    of_keras = global_state.get_global_attribute(_OF_KERAS)
+    """The states; None for a generator that has not been used yet."""
+    of_keras = global_state.get_global_attribute(seed_generator.GLOBAL_SEED_GENERATOR)
     of_tensorflow = stateful_random_ops.global_generator
     return {
         "python": random.getstate(),
@@ -35,19 +34,16 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Set what `random_states` gave."""
+    """Restore what `random_states` returned."""
     if states["keras"] is not None:
         seed_generator.global_seed_generator().state.assign(states["keras"])
     if states["tensorflow"] is not None:
-        _set_tensorflow(states["tensorflow"], states["tensorflow_algorithm"])
-    # Last: making a generator draws a seed from Python's.
+        state, algorithm = states["tensorflow"], states["tensorflow_algorithm"]
+        current = stateful_random_ops.global_generator
+        if current is not None and int(current.algorithm) == algorithm:
+            current.reset(state)  # in place: a traced function may hold the generator
+        else:
+            tf.random.set_global_generator(tf.random.Generator.from_state(state, algorithm))
+    # Last, because creating a generator draws a seed from Python's.
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
-
-
-def _set_tensorflow(state: np.ndarray, algorithm: int) -> None:
-    now = stateful_random_ops.global_generator
-    if now is not None and int(now.algorithm) == algorithm:
-        now.reset(state)  # in place: a traced function may hold the generator
-    else:
-        tf.random.set_global_generator(tf.random.Generator.from_state(state, algorithm))

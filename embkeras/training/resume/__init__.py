@@ -1,1 +1,1 @@
-"""The state of a training: what it consists of, and the file that holds it; `ResumableBackup` is made of these."""
+"""Saving and resuming a training: its contents, its file, and the order of its data; `ResumableBackup` uses them."""

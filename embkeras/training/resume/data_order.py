@@ -1,35 +1,33 @@
-"""The order of the data as a function of the epoch, and what in the data of a fit is none.
+"""The order of the data: as a function of the epoch, and compared between a run and the run that it resumes.
 
-A resumed run begins in the middle. It sees the batches of the uninterrupted run only if those of epoch k do not depend
-on the epochs before it. `EpochOrder` makes such data; `doubts` looks for what breaks it.
-
-Private names used here: `_inputs`, `_functions`, `_reshuffle_each_iteration`, `_seed` and `_seed2` of tf.data's
-datasets, and the names of its classes. `tests/training/state/test_data_order.py` fails when one of them goes.
+A resumed run starts in the middle, and sees the batches of the uninterrupted run only if those of an epoch do not depend
+on the epochs before. `EpochOrder` makes such data. `FirstBatches` compares any data by the first batch of an epoch.
 """
 
+import hashlib
+import itertools
+import json
 import types
-from collections.abc import Iterator
+import warnings
+from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from embkeras.keras_compat.fit import FitContext
-
-_DRAWS = {"Multinomial", "ParameterizedTruncatedNormal", "RandomGammaV2", "RandomPoissonV2", "RandomShuffle"}
-_DRAWS |= {"RandomStandardNormal", "RandomUniform", "RandomUniformInt", "TruncatedNormal"}
-_CHANGES_A_VARIABLE = {"AssignAddVariableOp", "AssignSubVariableOp", "AssignVariableOp", "RngReadAndSkip", "RngSkip"}
+from embkeras._files import written_beside
+from embkeras.errors import EmbkerasWarning, ResumeError
+from embkeras.keras_compat.fit import FitContext, fit_context
 
 
 class EpochOrder:
-    """Datasets that are shuffled anew in each epoch, by a seed and the number of the epoch alone."""
+    """Datasets with a new order in each epoch, which depends on a seed and the number of the epoch alone."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._epoch: tf.Variable | None = None
-        self.made: dict[int, tuple[tf.data.Dataset, tf.data.Dataset | None]] = {}
 
     def begin(self, epoch: int) -> None:
-        """Let iterators that are asked for their first element from now on give the order of `epoch`."""
+        """Make iterators that yield their first element from now on yield the order of `epoch`."""
         if self._epoch is not None:
             self._epoch.assign(epoch)
 
@@ -37,29 +35,29 @@ class EpochOrder:
         """`dataset.shuffle(buffer_size)`, by seed and epoch."""
         epoch = self._variable()
 
-        def shuffled(_):
+        def shuffled(_: Any) -> tf.data.Dataset:
             if not tf.executing_eagerly():  # of this function only: else the order would change with the global seed
                 tf.compat.v1.set_random_seed(1)
             drawn = tf.random.stateless_uniform([], _seeds(seed, epoch), 1, 2**31 - 1, tf.int64)
             return dataset.shuffle(buffer_size, drawn, reshuffle_each_iteration=False)
 
-        return self._keep(tf.data.Dataset.range(1).flat_map(shuffled), dataset.cardinality(), dataset)
+        return _with_cardinality(tf.data.Dataset.range(1).flat_map(shuffled), int(dataset.cardinality()))
 
     def batches(self, arrays: Any, batch_size: int, seed: int) -> tf.data.Dataset:
-        """Batches of rows of arrays that are equally long, by seed and epoch."""
+        """Batches of rows of arrays of the same length, by seed and epoch."""
         epoch = self._variable()
         arrays = tf.nest.map_structure(tf.convert_to_tensor, arrays)
         count = int(tf.nest.flatten(arrays)[0].shape[0])
 
-        def order(_):
+        def order(_: Any) -> tf.data.Dataset:
             rows = tf.random.experimental.stateless_shuffle(tf.range(count), _seeds(seed, epoch))
             return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size)
 
-        def pick(rows):
+        def pick(rows: Any) -> Any:
             return tf.nest.map_structure(lambda array: tf.gather(array, rows), arrays)
 
         picked = tf.data.Dataset.range(1).flat_map(order).map(pick, num_parallel_calls=tf.data.AUTOTUNE)
-        return self._keep(picked.prefetch(tf.data.AUTOTUNE), -(-count // batch_size), None)
+        return _with_cardinality(picked.prefetch(tf.data.AUTOTUNE), -(-count // batch_size))
 
     def _variable(self) -> tf.Variable:
         if self._epoch is None:
@@ -67,105 +65,132 @@ class EpochOrder:
                 self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch")
         return self._epoch
 
-    def _keep(self, made: tf.data.Dataset, cardinality: Any, source: tf.data.Dataset | None) -> tf.data.Dataset:
-        if int(cardinality) != tf.data.UNKNOWN_CARDINALITY:  # flat_map does not know it, and Keras shows it
-            made = made.apply(tf.data.experimental.assert_cardinality(cardinality))
-        self.made[id(made)] = (made, source)
-        return made
-
 
 def _seeds(seed: int, epoch: tf.Variable) -> tf.Tensor:
     return tf.stack([tf.constant(seed, tf.int64), epoch.read_value()])
 
 
-def doubts(context: FitContext, order: EpochOrder) -> list[str]:
-    """What in the data of a fit lets a resumed run see other batches, as far as it can be told from outside.
+def _with_cardinality(dataset: tf.data.Dataset, cardinality: int) -> tf.data.Dataset:
+    """The dataset with a known length: `flat_map` loses it, and Keras shows it."""
+    if cardinality == tf.data.UNKNOWN_CARDINALITY:
+        return dataset
+    return dataset.apply(tf.data.experimental.assert_cardinality(cardinality))
 
-    It cannot be told of what Python code does: `tf.py_function`, `Dataset.from_generator`, `PyDataset.__getitem__`.
+
+class FirstBatches:
+    """Fingerprints of the first batch of each epoch since the last saved state, in a file beside the state.
+
+    The file is written in the first step of an epoch, so it also knows the epoch in which a run is killed. The batch is
+    the one that `fit` trains on: nothing else is drawn from the data.
     """
-    found = [*_of_data(context, order), *_of_steps(context)]
-    validation = context.validation_data
-    if isinstance(validation, tf.data.Dataset):
-        found += [f"in validation_data, {doubt}" for doubt in _of_dataset(validation, order)]
-    elif isinstance(validation, types.GeneratorType):
-        found.append("validation_data is a generator, and begins anew")
-    return list(dict.fromkeys(found))
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._known: dict[int, str] = {}
+        self._resumes = False
+        self._drawn: list[Any] = []
+        self._drawn_again: tf.data.Dataset | None = None
+
+    def load(self) -> None:
+        """Read the fingerprints of the run that is resumed; there are none if it was killed before it wrote any.
+
+        Raises:
+            ResumeError: the file is damaged.
+        """
+        self._resumes = True
+        try:
+            self._known = {int(epoch): str(value) for epoch, value in json.loads(self.path.read_text("utf-8")).items()}
+        except FileNotFoundError:
+            self._known = {}
+        except (OSError, ValueError, AttributeError) as error:
+            raise ResumeError(
+                f"Cannot read the fingerprints of batches in {str(self.path)!r}: {error}. Delete this file to resume "
+                f"without comparing the data."
+            ) from error
+
+    def clear(self) -> None:
+        """Start over: there is no run to resume."""
+        self._known, self._resumes = {}, False
+
+    def forget_before(self, epoch: int) -> None:
+        """Drop the epochs that a resumed run will not repeat."""
+        self._known = {number: value for number, value in self._known.items() if number >= epoch}
+
+    def watch(self, model: keras.Model, epoch: int, callback: keras.callbacks.Callback) -> None:
+        """Compare or record the first batch of an epoch that has just begun, when the model draws it.
+
+        Args:
+            model: the model in training.
+            epoch: counted from 0.
+            callback: one of the running `fit`; without it nothing is compared.
+        """
+        train = model.train_function
+
+        def first_step(iterator: Any) -> Any:
+            model.train_function = train
+            # A fit that was interrupted at the wrong moment leaves this function to the next one.
+            if callback not in fit_context().callbacks:
+                return train(iterator)
+            if not isinstance(iterator, tf.data.Iterator):  # on several replicas, batches can't be put back
+                self._warn_that_nothing_is_compared()
+                return train(iterator)
+            batches = list(itertools.islice(iterator, model.steps_per_execution))
+            if batches:
+                self._compare(epoch, fingerprint(batches[0]))
+            try:
+                return train(self._put_back(batches, iterator.element_spec))
+            finally:
+                self._drawn = []
+
+        model.train_function = first_step
+
+    def _put_back(self, batches: list[Any], element_spec: Any) -> Any:
+        """An iterator over the batches, of the same element_spec, so that the compiled step is not traced again."""
+        self._drawn = batches
+        if self._drawn_again is None or self._drawn_again.element_spec != element_spec:
+            self._drawn_again = tf.data.Dataset.from_generator(lambda: iter(self._drawn), output_signature=element_spec)
+        return iter(self._drawn_again)
+
+    def _compare(self, epoch: int, found: str) -> None:
+        known = self._known.get(epoch, found)
+        if known != found:
+            raise ResumeError(
+                f"Epoch {epoch} (counted from 0) starts with another batch than in the run that is resumed: its "
+                f"fingerprint is {found}, not {known} as in {str(self.path)!r}. The order of the data must depend on the "
+                f"epoch alone: use backup.batches((x, y), batch_size) or backup.shuffle(dataset, buffer_size), or set a "
+                f"seed. To continue with other batches, delete this file."
+            )
+        if epoch not in self._known:
+            self._known[epoch] = found
+            with written_beside(self.path) as beside:
+                beside.write_text(json.dumps(self._known), "utf-8")
+
+    def _warn_that_nothing_is_compared(self) -> None:
+        if self._resumes:
+            self._resumes = False
+            warnings.warn(
+                "A resumed run on several replicas does not compare its batches with those of the run that it resumes. "
+                "Shuffle with backup.shuffle or backup.batches, whose order depends on the epoch alone.",
+                EmbkerasWarning,
+                stacklevel=2,
+            )
 
 
-def _of_data(context: FitContext, order: EpochOrder) -> Iterator[str]:
-    data = context.data
-    if context.adapter == "ArrayDataAdapter":
-        if context.shuffle and not _has_global_seed():
-            yield "fit(shuffle=True) draws the order of arrays without a seed (keras.utils.set_random_seed)"
-    elif isinstance(data, tf.data.Dataset):
-        yield from _of_dataset(data, order)
-    elif isinstance(data, keras.utils.PyDataset):
-        yield from _of_py_dataset(data, bool(context.shuffle))
-    elif isinstance(data, types.GeneratorType):
-        yield "a generator begins anew"
-    else:
-        yield f"the order of a {type(data).__name__} is not known"
+def fingerprint(batch: Any) -> str:
+    """A hash of all tensors of a batch: their dtypes, shapes and values."""
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in tf.nest.flatten(batch, expand_composites=True):
+        if tensor is not None:
+            digest.update(tf.io.serialize_tensor(tensor).numpy())
+    return digest.hexdigest()
 
 
-def _of_steps(context: FitContext) -> Iterator[str]:
-    steps = context.steps_per_epoch
-    if steps is not None and steps != context.batches and not isinstance(context.data, types.GeneratorType):
-        length = "no known end" if context.batches is None else f"{context.batches} batches"
-        yield f"steps_per_epoch={steps} and data of {length} let each epoch go on where the one before left off"
-
-
-def _of_py_dataset(data: keras.utils.PyDataset, shuffle: bool) -> Iterator[str]:
-    for name in ("on_epoch_begin", "on_epoch_end"):
-        if getattr(type(data), name) is not getattr(keras.utils.PyDataset, name):
-            yield f"{type(data).__name__}.{name} may change the order, and its state is not saved"
-    if shuffle and (data.workers > 1 or data.use_multiprocessing):
-        yield f"fit(shuffle=True) with {data.workers} workers draws the order of batches at a time of its own"
-
-
-def _of_dataset(dataset: tf.data.Dataset, order: EpochOrder) -> Iterator[str]:
-    if dataset.options().deterministic is False:
-        yield "Options.deterministic is False"
-    yield from _walk(dataset, order, cached=False)
-
-
-def _walk(dataset: Any, order: EpochOrder, cached: bool) -> Iterator[str]:
-    ours = order.made.get(id(dataset))
-    if ours is not None:
-        if cached:
-            yield "cache() after the shuffle keeps the order of the first epoch that a run sees"
-        inputs = [ours[1]] if ours[1] is not None else []
-    else:
-        yield from _of_node(dataset)
-        inputs = dataset._inputs()
-    for each in inputs:
-        yield from _walk(each, order, cached or type(dataset).__name__ == "CacheDataset")
-
-
-def _of_node(dataset: Any) -> Iterator[str]:
-    kind = type(dataset).__name__
-    if kind == "_ShuffleDataset":
-        if dataset._reshuffle_each_iteration:
-            yield "Dataset.shuffle(...) goes on from the order of the epoch before"
-        elif not int(dataset._seed) and not int(dataset._seed2):
-            yield "Dataset.shuffle(...) has no seed"
-    for function in dataset._functions():
-        graph = function.function.graph.as_graph_def()
-        for node in [*graph.node, *(node for each in graph.library.function for node in each.node_def)]:
-            yield from _of_operation(node, kind)
-
-
-def _of_operation(node: Any, kind: str) -> Iterator[str]:
-    where = kind.strip("_").removesuffix("Dataset")
-    if node.op.startswith("ShuffleDataset") and node.attr["reshuffle_each_iteration"].b:
-        yield f"Dataset.shuffle(...) inside {where} goes on from the order of the epoch before"
-    elif node.op in _DRAWS and not node.attr["seed"].i and not node.attr["seed2"].i:
-        yield f"{node.op} inside {where} has no seed"
-    elif node.op in _CHANGES_A_VARIABLE or node.op.startswith("Stateful"):
-        yield f"{node.op} inside {where} changes a variable that is not saved"
-
-
-def _has_global_seed() -> bool:
-    """Whether operations that draw without a seed of their own repeat themselves, asked of one of them."""
-    graph = tf.function(lambda: tf.random.shuffle([0])).get_concrete_function().graph
-    drawn = [each for each in graph.get_operations() if each.type == "RandomShuffle"]
-    return any(each.get_attr("seed") or each.get_attr("seed2") for each in drawn)
+def order_problems(context: FitContext) -> list[str]:
+    """What makes epochs depend on previous ones, as far as the arguments of `fit` show it."""
+    if isinstance(context.data, types.GeneratorType):
+        return ["a generator starts from its beginning"]
+    steps, batches = context.steps_per_epoch, context.batches
+    if steps is None or steps == batches:
+        return []
+    length = "an unknown number of" if batches is None else str(batches)
+    return [f"with steps_per_epoch={steps} and {length} batches, each epoch continues where the previous one stopped"]

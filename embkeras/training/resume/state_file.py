@@ -1,7 +1,10 @@
-"""The file that holds a state of training: an .npz with one entry a variable and a description in JSON.
+"""The file that holds a state of training: an .npz with one entry per variable, and a description in JSON.
 
-It is written and read variable by variable, and a table that is read by rows in blocks, so memory does not grow with
-the model. Every entry has a checksum, and all are checked before anything of the file is used.
+It is written and read variable by variable, and tables that are read by rows in blocks, so memory does not grow with the
+model. Every entry has a checksum, and all of them are checked before anything in the file is used.
+
+The description holds values of callbacks and random generators. JSON has neither tuples nor NumPy's numbers, and callbacks
+hold both: each is marked, and arrays become entries of their own. What comes back equals what went in.
 """
 
 import contextlib
@@ -18,25 +21,27 @@ import tensorflow as tf
 
 from embkeras._files import written_beside
 from embkeras.errors import ResumeError
+from embkeras.keras_compat.variables import reads_rows
 from embkeras.tables.row_io import fill_table, row_blocks
-from embkeras.training.resume.packing import pack, unpack
 
 _FORMAT = 1
+_MARK = "__embkeras__"
+_PLAIN = (str, bool, int, float, type(None))
 _DESCRIPTION = "description.json"
 _DAMAGE = (zipfile.BadZipFile, KeyError, IndexError, ValueError, TypeError, EOFError, OSError, NotImplementedError)
 
 
 def write_state(path: Path, description: Mapping[str, Any], variables: Mapping[str, keras.Variable]) -> None:
-    """Write a state beside `path` and rename it, so that there is the state before, or this one, and never half of one.
+    """Write a state beside `path` and rename it: a process killed here leaves the previous state, never half of one.
 
     Args:
-        path: the file; its folder is made.
-        description: what `pack` takes.
-        variables: the name of an entry -> the variable.
+        path: the file; its folder is created.
+        description: values that `pack` takes, by name.
+        variables: entry name -> variable.
 
     Raises:
-        OutputError: it cannot be written.
-        ResumeError: something in `description` cannot be.
+        OutputError: the file can't be written.
+        ResumeError: something in `description` can't be saved.
     """
     arrays: list[np.ndarray] = []
     packed = {"format": _FORMAT, "content": {key: pack(value, arrays, key) for key, value in description.items()}}
@@ -56,10 +61,13 @@ def write_state(path: Path, description: Mapping[str, Any], variables: Mapping[s
 
 @contextlib.contextmanager
 def open_state(path: Path) -> Iterator["State"]:
-    """Open a state, all of whose checksums are right.
+    """Open a state and verify all its checksums.
+
+    Args:
+        path: the file.
 
     Raises:
-        ResumeError: the file is damaged, or written by another version.
+        ResumeError: the file is damaged, or was written by another version.
     """
     with contextlib.ExitStack() as stack:
         with _as_damage(path):
@@ -71,9 +79,10 @@ def open_state(path: Path) -> Iterator["State"]:
 
 
 class State:
-    """A state of training in an open file; made by `open_state`.
+    """A state of training in an open file, as `open_state` yields it.
 
     Attributes:
+        path: the file.
         content: the description that was written.
     """
 
@@ -82,16 +91,20 @@ class State:
         packed = json.loads(archive.read(_DESCRIPTION))
         if packed["format"] != _FORMAT:
             raise ResumeError(
-                f"{str(path)!r} was written by another version of embkeras: delete its folder to begin anew. "
-                f"Received: format {packed['format']}, and this version reads {_FORMAT}."
+                f"{str(path)!r} was written by another version of embkeras. Use that version, or delete the folder to "
+                f"start over. Received: format {packed['format']}; this version reads {_FORMAT}."
             )
         self.content = unpack(packed["content"], [self._array(*each) for each in enumerate(packed["dtypes"])])
 
     def fill(self, name: str, variable: keras.Variable) -> None:
         """Assign what was written under `name` to a variable of the same shape and dtype.
 
+        Args:
+            name: the entry.
+            variable: where its value goes.
+
         Raises:
-            ResumeError: the file holds no such entry.
+            ResumeError: there is no such entry in the file.
         """
         with _as_damage(self.path), self._archive.open(f"{name}.npy") as entry:
             shape, dtype = _read_header(entry)
@@ -108,7 +121,7 @@ class State:
 
 
 class _Rows:
-    """Rows of an entry, asked for from top to bottom."""
+    """The rows of an entry, read from top to bottom."""
 
     def __init__(self, entry: IO[bytes], shape: Sequence[int], dtype: np.dtype, kind: Any):
         self._entry, self._shape, self._dtype, self._kind = entry, tuple(shape), dtype, kind
@@ -119,8 +132,8 @@ class _Rows:
 
 
 def _by_rows(variable: keras.Variable) -> bool:
-    """Whether a variable is read by rows anyway. Any other must not be: whole reads of it would copy it ever after."""
-    return getattr(variable, "row_reads", False) and len(variable.shape) == 2
+    """Whether a variable is read by rows anyway. Any other must not be: after that, TensorFlow copies it on whole reads."""
+    return reads_rows(variable) and len(variable.shape) == 2
 
 
 def _write_variable(entry: IO[bytes], variable: keras.Variable) -> None:
@@ -134,15 +147,15 @@ def _write_variable(entry: IO[bytes], variable: keras.Variable) -> None:
 
 
 def _value_of(variable: keras.Variable) -> np.ndarray:
-    """The value, without the copy that `numpy()` makes where TensorFlow lets us look at its memory."""
+    """The value, without the copy that `numpy()` makes where TensorFlow exposes its memory."""
     try:
         return np.asarray(memoryview(tf.convert_to_tensor(variable.value)))
-    except (TypeError, ValueError, BufferError):  # bfloat16 and its like, and values on several replicas
+    except (TypeError, ValueError, BufferError):  # bfloat16 and similar dtypes, and values on several replicas
         return np.asarray(keras.ops.convert_to_numpy(variable))
 
 
 def _plain(dtype: np.dtype) -> np.dtype:
-    """The dtype under which .npy files hold `dtype`: for bfloat16 and its like, which they do not know, the bits."""
+    """The dtype that a .npy file declares: for bfloat16 and others unknown to it, the bits as unsigned integers."""
     return dtype if dtype.isbuiltin == 1 or dtype.kind in "US" else np.dtype(f"u{dtype.itemsize}")
 
 
@@ -169,22 +182,77 @@ def _read_header(entry: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def _read_array(entry: IO[bytes], shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+def _read_array(entry: Any, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
     array = np.empty(shape, dtype)
     if array.size and entry.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
-        raise EOFError("an entry is cut off")
+        raise EOFError("an entry is truncated")
     return array
 
 
 @contextlib.contextmanager
 def _as_damage(path: Path) -> Iterator[None]:
-    """Turn what a damaged file raises into an error that says what to do."""
+    """Turn any error from a damaged file into one that says what to do."""
     try:
         yield
     except ResumeError:
         raise
     except _DAMAGE as error:
         raise ResumeError(
-            f"{str(path)!r} is damaged, or not a state that ResumableBackup wrote: delete its folder to begin anew. "
-            f"Received: {error}."
+            f"{str(path)!r} is damaged, or was not written by ResumableBackup: {error}. Delete the folder to start over."
         ) from error
+
+
+def pack(value: Any, arrays: list[np.ndarray], what: str) -> Any:
+    """`value` as JSON values; its arrays are appended to `arrays`.
+
+    Args:
+        value: numbers, text, None, arrays, and lists, tuples and dictionaries (with text as keys) of these.
+        arrays: receives the arrays, not copied.
+        what: name of the value in the error.
+
+    Raises:
+        ResumeError: it contains something else.
+
+    Example:
+        >>> arrays = []
+        >>> packed = pack({"best": 0.5, "weights": (np.zeros(2), 1)}, arrays, "EarlyStopping")
+        >>> unpack(packed, arrays)
+        {'best': 0.5, 'weights': (array([0., 0.]), 1)}
+    """
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, dict) and all(type(key) is str for key in value) and _MARK not in value:
+        return {key: pack(each, arrays, f"{what}[{key!r}]") for key, each in value.items()}
+    if type(value) in (list, tuple):
+        items = [pack(each, arrays, f"{what}[{place}]") for place, each in enumerate(value)]
+        return items if isinstance(value, list) else {_MARK: "tuple", "items": items}
+    if keras.ops.is_tensor(value) or isinstance(value, np.ndarray | np.generic | keras.Variable):
+        array = np.asarray(value if isinstance(value, np.ndarray | np.generic) else keras.ops.convert_to_numpy(value))
+        if not array.dtype.hasobject:
+            arrays.append(array)
+            kind = "scalar" if isinstance(value, np.generic) else "array"
+            return {_MARK: kind, "place": len(arrays) - 1}
+    raise ResumeError(
+        f"{what} can't be saved: a state may hold numbers, text, None, arrays, and lists, tuples and dictionaries of "
+        f"them, with text as keys. Received: {type(value).__name__}."
+    )
+
+
+def unpack(packed: Any, arrays: Any) -> Any:
+    """The value that was passed to `pack`.
+
+    Args:
+        packed: what `pack` returned, or the same read from JSON.
+        arrays: the arrays, in their order.
+    """
+    if isinstance(packed, list):
+        return [unpack(each, arrays) for each in packed]
+    if not isinstance(packed, dict):
+        return packed
+    kind = packed.get(_MARK)
+    if kind is None:
+        return {key: unpack(each, arrays) for key, each in packed.items()}
+    if kind == "tuple":
+        return tuple(unpack(each, arrays) for each in packed["items"])
+    array = arrays[packed["place"]]
+    return array[()] if kind == "scalar" else array

@@ -415,10 +415,10 @@ def test_interrupted_in_a_notebook(tmp_path):
 def test_state_of_another_fit_is_refused(state):
     """The second fit of a script would else go on from the state of the first."""
     with pytest.raises(
-        ResumeError, match=r"another fit: that one began at epoch 0 .*Received: a fit that begins at epoch 1"
+        ResumeError, match=r"another fit, which began at epoch 0 .*Received: a fit that begins at epoch 1"
     ):
         process(state, _adam, initial_epoch=1)
-    with pytest.raises(ResumeError, match="a folder of its own"):
+    with pytest.raises(ResumeError, match="Give each fit its own folder"):
         process(state, lambda: _after(7))
 
 
@@ -483,15 +483,15 @@ def test_damaged_state_is_refused(state):
     """Before anything of it is used."""
     content = (state / "state.npz").read_bytes()
     (state / "state.npz").write_bytes(content[:-40])
-    with pytest.raises(ResumeError, match=r"state\.npz' is damaged.*delete its folder"):
+    with pytest.raises(ResumeError, match=r"state\.npz' is damaged.*Delete the folder"):
         process(state, _adam)
 
 
 def test_strays_of_a_killed_write_are_removed(tmp_path):
-    """Ours only."""
-    for nest, name in [(".writing-embkeras-x", "state.npz"), (".writing-theirs", "vectors.npy")]:
-        (tmp_path / nest).mkdir()
-        (tmp_path / nest / name).write_text("half")
+    """Only those of embkeras."""
+    for name in (".writing-embkeras-1", ".writing-theirs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state.npz").write_text("half")
     process(tmp_path, _adam, epochs=1)
     assert [each.name for each in tmp_path.iterdir()] == [".writing-theirs"]
 
@@ -510,21 +510,21 @@ def test_model_that_is_not_built(tmp_path):
     """Its variables would not be there to be restored."""
     net = keras.Sequential([keras.layers.Dense(1)])
     net.compile("sgd", loss="mse")
-    with pytest.raises(ResumeError, match=r"is not built: give it an Input, or call it once"):
+    with pytest.raises(ResumeError, match=r"Give it an Input, or call it once.*model '.*is not built"):
         net.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[ResumableBackup(tmp_path)])
 
 
 @pytest.mark.parametrize("other", [stock.BackupAndRestore, ResumableBackup])
 def test_two_backups(tmp_path, other):
     """They would restore twice."""
-    with pytest.raises(ResumeError, match="One fit takes one backup"):
+    with pytest.raises(ResumeError, match="A fit takes only one backup"):
         process(tmp_path, _adam, lambda: [other(tmp_path / "other")])
 
 
 def test_outside_fit(tmp_path):
     """A custom loop that calls callbacks itself."""
     backup = ResumableBackup(tmp_path)
-    with pytest.raises(ResumeError, match=r"works inside model\.fit only"):
+    with pytest.raises(ResumeError, match=r"works only inside model\.fit"):
         backup.on_train_begin()
 
 
@@ -533,23 +533,16 @@ def test_what_is_not_saved_is_named(tmp_path):
     net = model(_adam())
     net.other_optimizer = optimizers.SGD()
     callbacks = [ResumableBackup(tmp_path), stock.LambdaCallback()]
-    message = r"LambdaCallback \(it has no state.*; the optimizer model\.other_optimizer.*takes part with state\(\)"
+    message = r"LambdaCallback \(it has no state.*; the optimizer model\.other_optimizer.*methods state\(\)"
     with pytest.warns(EmbkerasWarning, match=message):
         tiny.fit(net, epochs=1, callbacks=callbacks)
-
-
-def test_data_that_would_differ_is_named(tmp_path):
-    """With the way out."""
-    dataset = tf.data.Dataset.from_tensor_slices((tiny.IDS, tiny.LABELS)).shuffle(12).batch(4)
-    with pytest.warns(EmbkerasWarning, match=r"Dataset\.shuffle\(\.\.\.\) goes on.*Shuffle with backup\.shuffle"):
-        model(_adam()).fit(dataset, epochs=1, verbose=0, callbacks=[ResumableBackup(tmp_path)])
 
 
 def test_callback_whose_state_cannot_be_saved(tmp_path):
     """Refused at the first epoch's end, with the callback and the place."""
     strange = Dying(None)
     strange.state = lambda: {"file": print}
-    with pytest.raises(ResumeError, match=r"callbacks\['Dying 1'\]\['file'\] cannot be saved"):
+    with pytest.raises(ResumeError, match=r"callbacks\['Dying 1'\]\['file'\] can't be saved"):
         tiny.fit(model(_adam()), epochs=1, callbacks=[ResumableBackup(tmp_path), strange])
 
 
@@ -562,7 +555,7 @@ def test_every_is_a_number_of_epochs(every):
 
 def test_folder_is_named():
     """An empty name would be the working directory."""
-    with pytest.raises(ArgumentError, match="needs a folder"):
+    with pytest.raises(ArgumentError, match="folder must be a path"):
         ResumableBackup("")
 
 
@@ -582,8 +575,3 @@ def test_arguments_of_shuffle_and_batches():
         backup.batches((rows, rows[:3]), 2)
     with pytest.raises(ArgumentError, match=r"make an array of a list with np\.asarray\. Received: 7"):
         backup.batches(([7, 8], rows[:2]), 2)
-
-
-def test_private_name_is_there():
-    """fit asks the model where to begin; the day Keras renames it, a resumed run would begin at 0."""
-    assert keras.Sequential([keras.Input((1,))])._initial_epoch is None

@@ -1,6 +1,7 @@
 """The file of a state: whole or not at all, equal to the bit, checked before use."""
 
 import json
+import random
 import zipfile
 
 import keras
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from embkeras.errors import OutputError, ResumeError
 from embkeras.training.resume import state_file
-from embkeras.training.resume.state_file import open_state, write_state
+from embkeras.training.resume.state_file import open_state, pack, unpack, write_state
 from tests import tiny
 
 DTYPES = ["float32", "float16", "bfloat16", "float64", "int8", "int64", "uint32", "bool"]
@@ -71,7 +72,7 @@ def test_numpy_reads_it(path):
 
 def test_state_before_survives_a_failed_write(path):
     """Something that cannot be saved leaves the file as it was, and no stray beside it."""
-    with pytest.raises(ResumeError, match="epoch cannot be saved"):
+    with pytest.raises(ResumeError, match="epoch can't be saved"):
         write_state(path, {"epoch": print}, {})
     with open_state(path) as state:
         assert state.content["epoch"] == 3
@@ -89,7 +90,7 @@ def test_cut_off_file_is_refused(path, share):
     """However much of it is there."""
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ResumeError, match=r"state\.npz' is damaged.*delete its folder to begin anew"), open_state(path):
+    with pytest.raises(ResumeError, match=r"state\.npz' is damaged.*Delete the folder to start over"), open_state(path):
         pass
 
 
@@ -114,7 +115,63 @@ def test_another_version_is_refused(path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("description.json", json.dumps({"format": 99}))
     with (
-        pytest.raises(ResumeError, match=r"another version of embkeras.*Received: format 99, and this version reads 1"),
+        pytest.raises(ResumeError, match=r"another version of embkeras.*Received: format 99; this version reads 1"),
         open_state(path),
     ):
         pass
+
+
+def _round_trip(value):
+    """Through JSON and back."""
+    arrays = []
+    return unpack(json.loads(json.dumps(pack(value, arrays, "it"))), arrays)
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 3, 0.1, float("inf"), "ü", [], {}, (), [1, (2, [3])], {"a": {"b": (1,)}}]
+)
+def test_plain_values_come_back(value):
+    """Tuples stay tuples, and floats are equal to the last bit."""
+    assert _round_trip(value) == value
+
+
+def test_nan_comes_back():
+    """A loss that diverged is a history too."""
+    assert np.isnan(_round_trip({"loss": [float("nan")]})["loss"][0])
+
+
+@pytest.mark.parametrize("value", [np.float32(0.1), np.float64(0.1), np.int64(3), np.bool_(True)])
+def test_numpy_numbers_keep_their_type(value):
+    """A float32 that came back as a float would change the next comparison."""
+    assert type(_round_trip(value)) is type(value) and _round_trip(value) == value
+
+
+def test_arrays_keep_shape_and_dtype():
+    """Also inside lists; they are not copied on the way in."""
+    array, arrays = np.arange(6, dtype=np.int16).reshape(2, 3), []
+    pack([array], arrays, "it")
+    assert arrays[0] is array
+    back = _round_trip([array])[0]
+    assert back.dtype == np.int16 and np.array_equal(back, array)
+
+
+@pytest.mark.parametrize("make", [tf.constant, keras.Variable], ids=["tensor", "variable"])
+def test_tensors_become_arrays(make):
+    """A log may be a tensor."""
+    np.testing.assert_array_equal(_round_trip({"x": make([1.0, 2.0])})["x"], [1, 2])
+
+
+def test_state_of_pythons_generator_comes_back():
+    """It holds a tuple of 625 numbers in a tuple."""
+    assert _round_trip(random.getstate()) == random.getstate()
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [({1: 2}, "dict"), ({"__embkeras__": 1}, "dict"), ({1}, "set"), (print, "builtin"), (np.array([None]), "ndarray")],
+    ids=["keys", "mark", "set", "function", "objects"],
+)
+def test_what_cannot_be_kept_is_refused(value, kind):
+    """The place in the state is named, and the type."""
+    with pytest.raises(ResumeError, match=rf"it\['a'\]\[0\] can't be saved: .*Received: {kind}"):
+        pack({"a": [value]}, [], "it")

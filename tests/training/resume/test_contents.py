@@ -1,11 +1,22 @@
-"""Which variables a state holds, and whether it is of the model at hand."""
+"""What a training consists of: which variables and states, and whether they belong to the script."""
 
 import keras
 import pytest
+from keras import callbacks as stock
 from keras import optimizers
 
 from embkeras.errors import ResumeError
-from embkeras.training.resume.model import check_model, check_training, other_optimizers, signature, variables_of
+from embkeras.training.resume.contents import (
+    callback_states,
+    check_callbacks,
+    check_model,
+    check_training,
+    other_optimizers,
+    restore_callbacks,
+    signature,
+    unsaved,
+    variables_of,
+)
 from tests import tiny
 
 
@@ -111,3 +122,61 @@ def test_thawed_layer_is_found():
         ResumeError, match="has variable head/kernel in training where the script has variable embedding/emb"
     ):
         check_training(tiny.model("sgd", trainable=True), saved, "the file")
+
+
+class Counting(keras.callbacks.Callback):
+    """One with a state of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def state(self):
+        """The count."""
+        return {"count": self.count}
+
+    def restore(self, model, state):
+        """Set it."""
+        self.count, self.given = state["count"], model
+
+
+def test_states_are_given_back_by_class_and_place():
+    """The second of two is the second again; the model is handed over."""
+    before, after = [Counting(), stock.TerminateOnNaN(), Counting()], [Counting(), Counting()]
+    before[0].count, before[2].count = 1, 2
+    states = callback_states(before)
+    check_callbacks(after, states, "the file")
+    restore_callbacks(after, states, "model")
+    assert [each.count for each in after] == [1, 2] and after[0].given == "model"
+
+
+def test_changed_callbacks_are_refused():
+    """Either way, the one that is too many is named."""
+    early = stock.EarlyStopping("loss")
+    with pytest.raises(
+        ResumeError, match=r"the file has EarlyStopping 1, and the script does not.*Received: Counting 1"
+    ):
+        check_callbacks([Counting()], callback_states([Counting(), early]), "the file")
+    with pytest.raises(ResumeError, match="the script has Counting 2, and the file does not"):
+        check_callbacks([Counting(), Counting()], callback_states([Counting()]), "the file")
+
+
+def test_callbacks_without_a_word_of_state_are_unsaved():
+    """Their class is named; those that have no state, or say it, are not."""
+    quiet = [Counting(), stock.TerminateOnNaN(), stock.EarlyStopping(), stock.CSVLogger("x.csv", append=True)]
+    assert unsaved(quiet) == []
+    assert unsaved([stock.LambdaCallback()]) == ["LambdaCallback (it has no state() and restore())"]
+
+
+def test_subclass_of_a_known_callback_is_unsaved():
+    """It may keep more than its parent does."""
+
+    class Mine(stock.EarlyStopping):
+        pass
+
+    assert unsaved([Mine()]) == ["Mine (it has no state() and restore())"]
+
+
+def test_csv_that_begins_anew_is_unsaved():
+    """Keras opens the file for writing when training begins, and what stood in it is gone."""
+    assert unsaved([stock.CSVLogger("x.csv")]) == ["the file of CSVLogger, which is overwritten without append=True"]
