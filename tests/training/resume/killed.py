@@ -21,36 +21,30 @@ from embkeras.training.schedule.callback import unfreeze_at
 from tests import tiny
 
 STEPS, UNFREEZE, EPOCHS = 3, 2, 5
-# A place is (event, number), all from 0: a step of the whole training that ended, an epoch that begins, or a save of this
-# process that is half done.
+# A place is (event, number), counted from 0: a step of the whole training that has ended, or a half-written save of this
+# process.
 PLACES = [
     ("save", 0),  # no state to resume from
-    ("step", 4),  # in the epoch before the table thaws
-    ("epoch", UNFREEZE),  # right at the toggle
-    ("step", UNFREEZE * STEPS),  # right after it
-    ("save", 1),  # over the state before
+    ("step", 4),  # in the last epoch before the table thaws
+    ("step", UNFREEZE * STEPS),  # right after the toggle
+    ("save", 1),  # over the previous state
 ]
 
 
 class Killer(keras.callbacks.Callback):
-    """Ends the process as `kill -9` does."""
+    """Ends the process as `kill -9` does, at a step."""
 
     def __init__(self, what, number):
         super().__init__()
         self.what, self.number = what, number
 
     def on_train_batch_end(self, batch, logs=None):
-        """At a step."""
+        """Compare the steps of the optimizer."""
         if self.what == "step" and int(self.model.optimizer.iterations) == self.number + 1:
             kill()
 
-    def on_epoch_begin(self, epoch, logs=None):
-        """At an epoch."""
-        if (self.what, self.number) == ("epoch", epoch):
-            kill()
-
     def state(self):
-        """None."""
+        """Nothing."""
         return {}
 
     def restore(self, model, state):
