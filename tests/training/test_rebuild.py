@@ -47,7 +47,7 @@ _CLASSES_ELSEWHERE = {"Optimizer", "MultiOptimizer"}  # the parent; and one with
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_equals_an_optimizer_that_knew_all_variables(name):
-    """unfreeze_at(2) gives the weights of a run whose optimizer was built over all variables first."""
+    """unfreeze_at(2) leads to the same weights as a run whose optimizer was built over all variables first."""
     net = tiny.model(OPTIMIZERS[name]())
     tables = tiny.Tables()
     tiny.fit(net, callbacks=[unfreeze_at(2, "embedding"), tables])
@@ -58,8 +58,8 @@ def test_equals_an_optimizer_that_knew_all_variables(name):
     assert int(net.optimizer.iterations) == int(expected.optimizer.iterations)
 
 
-def test_every_optimizer_of_keras_is_held_against_a_reference():
-    """A new optimizer in Keras asks for a line above."""
+def test_every_optimizer_of_keras_is_compared_with_a_reference():
+    """A new optimizer in Keras needs a line above."""
     classes = {
         name
         for name in dir(optimizers)
@@ -76,7 +76,7 @@ def _multi():
 
 
 def test_multi_optimizer_equals_two_optimizers():
-    """Each inner optimizer does what it would do alone; that of the table begins when the table does."""
+    """Each inner optimizer does what it would do alone; the one of the table starts when the table does."""
     net = tiny.model(_multi())
     tiny.fit(net, callbacks=[unfreeze_at(2, "embedding")])
     expected = tiny.model("sgd", trainable=True)
@@ -97,7 +97,7 @@ def test_multi_optimizer_equals_two_optimizers():
 
 
 def test_multi_optimizer_freezing_again():
-    """The inner optimizer of the table gives its slots back, and gets new ones when the table joins again."""
+    """The inner optimizer of the table drops its slots, and gets new ones when the table joins again."""
     net, shapes = tiny.model(_multi()), []
     phases = [Phase(0, freeze="embedding"), Phase(1), Phase(2, train="head"), Phase(3, train="embedding")]
     count = keras.callbacks.LambdaCallback(
@@ -110,7 +110,7 @@ def test_multi_optimizer_freezing_again():
 
 @pytest.mark.stock_keras
 def test_stock_multi_optimizer_refuses_a_frozen_table():
-    """MultiOptimizer counts gradients, so even one that was built over all variables cannot leave any out."""
+    """MultiOptimizer counts gradients, so even one that was built for all variables can't leave any out."""
     with pytest.raises(ValueError, match="Received 2 gradients and 3 variables"):
         tiny.reference(_multi())
 
@@ -121,7 +121,7 @@ def test_stock_multi_optimizer_refuses_a_frozen_table():
     ids=str,
 )
 def test_in_every_mode_of_the_train_step(arguments):
-    """Eager, compiled by XLA, or several steps at once: the table stands, then moves as in the reference."""
+    """Eager, compiled by XLA, or several steps at once: the table stays, then moves as in the reference."""
     net, tables = tiny.model(optimizers.Adam(0.01), **arguments), tiny.Tables()
     tiny.fit(net, callbacks=[unfreeze_at(2, "embedding"), tables])
     np.testing.assert_array_equal(tables.kept[1], tiny.TABLE)
@@ -154,7 +154,7 @@ def test_table_is_bit_identical_before_the_epoch():
 
 
 def test_learning_rate_schedule_goes_on():
-    """A LearningRateSchedule does not begin again when the table joins."""
+    """A LearningRateSchedule does not restart when the table joins."""
 
     def make():
         return optimizers.Adam(optimizers.schedules.ExponentialDecay(0.05, 3, 0.5))
@@ -181,14 +181,14 @@ def test_slots_of_other_variables_are_carried_over():
 
 @pytest.mark.filterwarnings("ignore:This fit ends before")
 def test_a_frozen_table_has_no_slots():
-    """Memory for the moments of the table is paid from the epoch on in which it moves."""
+    """The moments of the table take memory only from the epoch on in which it moves."""
     net = tiny.model(optimizers.Adam(0.01))
     tiny.fit(net, epochs=1, callbacks=[unfreeze_at(2, "embedding")])
     assert (10, 4) not in [tuple(variable.shape) for variable in net.optimizer.variables]
 
 
 def test_freezing_again_drops_the_slots_and_keeps_the_others():
-    """A table that leaves gives its slots back, and the head trains on as before."""
+    """A table that leaves loses its slots, and the head continues to train."""
     net = tiny.model(optimizers.Adam(0.01), trainable=True)
     phases = [Phase(0), Phase(2, freeze="embedding")]
     tables = tiny.Tables()
@@ -207,7 +207,7 @@ def test_freezing_again_drops_the_slots_and_keeps_the_others():
 @pytest.mark.parametrize("again", ["same schedule", "new schedule"])
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_two_fit_calls_equal_one(stop, again):
-    """Stopping at an epoch and going on with initial_epoch changes nothing."""
+    """Stopping at an epoch and continuing with initial_epoch changes nothing."""
     whole, halves = (tiny.model(optimizers.Adam(0.01)) for _ in range(2))
     tiny.fit(whole, callbacks=[unfreeze_at(2, "embedding", learning_rate=0.003)])
     schedule = unfreeze_at(2, "embedding", learning_rate=0.003)
@@ -221,7 +221,7 @@ def test_two_fit_calls_equal_one(stop, again):
 @pytest.mark.filterwarnings("ignore:This fit ends before")
 @pytest.mark.parametrize("stop", [2, 3])
 def test_resume_from_a_keras_file_equals_one_run(stop, tmp_path):
-    """A .keras file saved before or after the unfreeze goes on as if nothing had happened."""
+    """Training from a .keras file saved before or after the unfreeze equals one run."""
     whole, first = (tiny.model(RowWiseAdam(0.01)) for _ in range(2))
     tiny.fit(whole, callbacks=[unfreeze_at(2, "embedding", learning_rate=0.003)])
     tiny.fit(first, epochs=stop, callbacks=[unfreeze_at(2, "embedding", learning_rate=0.003)])
@@ -233,7 +233,7 @@ def test_resume_from_a_keras_file_equals_one_run(stop, tmp_path):
 
 @pytest.mark.parametrize("name", ["Adam", "Nadam", "LossScaleOptimizer", "EMA", "Adafactor"])
 def test_optimizer_state_of_a_file_saved_after_the_unfreeze(name, tmp_path):
-    """The rebuilt optimizer has its variables in the order in which a fresh one, made by loading, expects them."""
+    """The rebuilt optimizer has its variables in the order that a newly loaded one expects."""
     net = tiny.model(OPTIMIZERS[name]())
     tiny.fit(net, callbacks=[unfreeze_at(2, "embedding")])
     net.save(tmp_path / "model.keras")
@@ -245,7 +245,7 @@ def test_optimizer_state_of_a_file_saved_after_the_unfreeze(name, tmp_path):
 
 @pytest.mark.parametrize("initial_epoch", [0, 1, 2, 3])
 def test_initial_epoch(initial_epoch):
-    """A fit that begins at or past the epoch trains the table from its first step."""
+    """A fit that starts at or after the epoch trains the table from its first step."""
     net, tables = tiny.model(optimizers.SGD(0.1)), tiny.Tables()
     tiny.fit(net, initial_epoch=initial_epoch, callbacks=[unfreeze_at(2, "embedding"), tables])
     moved = [epoch for epoch, table in tables.kept.items() if (table != tiny.TABLE).any()]
@@ -262,7 +262,7 @@ def test_nested_model(path):
 
 
 def test_subclassed_model():
-    """A model with a call of its own, built in fit, is unfrozen like another."""
+    """A model with its own call(), built in fit, is unfrozen like any other."""
 
     class Small(keras.Model):
         def __init__(self):
@@ -294,8 +294,8 @@ def test_with_train_on_batch():
 
 
 @pytest.mark.parametrize("traced", [False, True])
-def test_with_a_loop_of_ones_own(traced):
-    """A GradientTape loop that traces its step again when apply() says so equals fit."""
+def test_with_a_custom_loop(traced):
+    """A GradientTape loop that traces its step again when apply() returns True equals fit."""
     net, schedule = tiny.model(optimizers.Adam(0.01)), unfreeze_at(2, "embedding")
 
     def step(ids, labels):
@@ -314,7 +314,7 @@ def test_with_a_loop_of_ones_own(traced):
 
 
 def test_the_optimizer_is_built_before_the_first_step():
-    """In the first epoch's beginning, also where no phase has begun; not while the first step is traced."""
+    """At the start of the first epoch, even if no phase has started; not while the first step is traced."""
     built = []
     net = tiny.model(optimizers.Adam(0.01))
     watch = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: built.append(net.optimizer.built))
@@ -326,7 +326,7 @@ def test_the_optimizer_is_built_before_the_first_step():
 
 
 def test_an_optimizer_is_not_built_for_half_a_model():
-    """Layers without weights yet would be unknown to it; Keras builds it in the first step then."""
+    """It would not know layers that have no weights yet, so Keras builds it in the first step."""
     net = keras.Sequential([keras.layers.Dense(2), keras.layers.Dense(1)])
     net.compile("sgd", loss="mse")
     net.layers[0].build((None, 3))
@@ -336,7 +336,7 @@ def test_an_optimizer_is_not_built_for_half_a_model():
 
 @pytest.mark.parametrize("make", [lambda: optimizers.Adam(0.01), lambda: _multi()], ids=["Adam", "multi"])
 def test_knows_other_variables(make):
-    """After a flag was set by hand, and no more after rebuilding."""
+    """True after a flag was set by hand, and false again after rebuilding."""
     net = tiny.model(make())
     build_optimizer(net)
     before = knows_other_variables(net)
@@ -376,7 +376,7 @@ def test_slots_that_are_gone_are_let_go(tmp_path):
 
 @pytest.mark.stock_keras
 def test_stock_schedule_free_adamw_depends_on_when_it_is_built():
-    """fit builds it while tracing, which goes wrong: 0.9 apart after two epochs. So build it before fit."""
+    """fit builds it while tracing, with wrong values: 0.9 apart after two epochs. So build it before fit."""
     before, inside = (tiny.model(optimizers.ScheduleFreeAdamW(0.01)) for _ in range(2))
     before.optimizer.build(before.trainable_variables)
     tiny.fit(before, epochs=2)

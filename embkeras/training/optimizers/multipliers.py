@@ -2,9 +2,9 @@
 
 Scaling gradients does nothing under Adam, so the factor scales the update, and the decay with it.
 
-An optimizer gets variables and no model, and Keras' `variable.path` is the same in two towers that each hold a layer
-`embedding`. So addresses are resolved against the layer paths of a model: `build` looks for the model that is calling,
-and schedules pass theirs to `set_model`. Without a model (a custom loop), `variable.path` has to do.
+An optimizer gets variables without their model, and `variable.path` is the same in two towers that each have a layer
+`embedding`. So addresses are looked up among the layer paths of the model: `build` finds the model that is calling, and
+schedules pass theirs to `set_model`. Without a model (in a custom loop), addresses are matched with `variable.path`.
 """
 
 import warnings
@@ -37,19 +37,16 @@ class RateMultipliers(StepHooks):
                 initializer=lambda shape, dtype: tf.constant(list(factors.values()), dtype),
                 name="multipliers",
             )
-        self._address_of: dict[str, int | None] = {}  # the place of its address, for each variable of a known model
+        self._address_of: dict[str, int | None] = {}  # place of the address, by variable of a known model
         self._matched: set[int] = set()  # places of addresses that match something
         self._warned: set[str] = set()
 
     def set_model(self, model: keras.Model) -> None:
-        """Tell the optimizer which model it trains, so that `learning_rate_multipliers` follow its layer paths.
-
-        `fit`, `train_on_batch`, loading and schedules do this themselves. In a custom loop over a model with two layers
-        of one name, call it before the first step.
+        """Look the addresses up among the layer paths of a model.
 
         Raises:
-            OptimizerError: an address that matches no layer or variable, with those that exist. Not before all layers
-                of the model are built.
+            OptimizerError: an address matches no layer or variable of the model, or a bare name matches several layers.
+                A model with layers that are not built yet is not checked.
         """
         if not self._addresses:
             return
@@ -76,7 +73,7 @@ class RateMultipliers(StepHooks):
             self._find_places(trained_variables(self))
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Find the multiplier of each variable."""
+        """Create the slots of `variables`, and find the multiplier of each."""
         model = model_of(self)
         if model is not None:
             self.set_model(model)
@@ -84,7 +81,7 @@ class RateMultipliers(StepHooks):
         self._find_places(variables)
 
     def _find_places(self, variables: Sequence[keras.Variable]) -> None:
-        """The place of the address that each variable goes by."""
+        """Find the address of each variable."""
         self._paths = [path_of(variable) for variable in variables]
         self._places = [self._place_of(variable) for variable in variables]
         self._matched.update(place for place in self._places if place is not None)
@@ -97,7 +94,7 @@ class RateMultipliers(StepHooks):
             if place not in self._matched:
                 self._warn_once(
                     f"learning_rate_multipliers: {address!r} matches no variable that trains now. Variables: "
-                    f"{', '.join(self._paths)}. Call set_model(model) first, so that it is looked up by layer paths."
+                    f"{', '.join(self._paths)}. To use layer paths, call set_model(model) before the first step."
                 )
 
     @property
@@ -132,7 +129,7 @@ class RateMultipliers(StepHooks):
         return rate if place is None else rate * tf.cast(local(self._multipliers)[place], rate.dtype)
 
     def _place_of(self, variable: Any) -> int | None:
-        """The place of the first address that matches a variable; of one outside any model, by `variable.path`."""
+        """The place of the first address that matches a variable: by `variable.path` if its model is unknown."""
         key, path = key_of(self, variable), path_of(variable)
         if key in self._address_of:
             return self._address_of[key]
@@ -140,8 +137,8 @@ class RateMultipliers(StepHooks):
             if path_matches(path, address):
                 if self._paths.count(path) > 1:
                     raise OptimizerError(
-                        f"learning_rate_multipliers: {address!r} matches {self._paths.count(path)} variables that are all "
-                        f"called {path!r}. Call set_model(model) before the first step, and give layer paths of it."
+                        f"learning_rate_multipliers: {address!r} matches {self._paths.count(path)} variables with the same "
+                        f"path {path!r}. Call set_model(model) before the first step, and use its layer paths."
                     )
                 return place
         return None

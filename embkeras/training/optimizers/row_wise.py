@@ -47,7 +47,15 @@ class RowWise(RateMultipliers):
         raise NotImplementedError
 
     def set_model(self, model: keras.Model) -> None:
-        """As for all multipliers; it also marks the tables of the model's stock Embedding layers."""
+        """Tell the optimizer which model it trains: its layer paths, and the tables of its stock Embedding layers.
+
+        `fit`, `train_on_batch`, loading and schedules do this themselves. In a custom loop, call it before the first
+        step if `learning_rate_multipliers` need layer paths, or stock Embedding layers an anchor.
+
+        Raises:
+            OptimizerError: an address of `learning_rate_multipliers` matches no layer or variable of the model, or a
+                bare name matches several layers. A model with layers that are not built yet is not checked.
+        """
         mark_stock_tables(layer for _, layer in walk(model))
         super().set_model(model)
 
@@ -71,7 +79,7 @@ class RowWise(RateMultipliers):
     # The step --------------------------------------------------------------------------------------------------------
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
-        """Update the variables by their gradients; on the first call, those with a gradient by rows become tables."""
+        """Update the variables by their gradients; on the first call, mark those with a gradient by rows as tables."""
         variables = None if trainable_variables is None else list(trainable_variables)
         if not self.built and variables is not None:
             grads = list(grads)

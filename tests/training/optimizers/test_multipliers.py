@@ -28,7 +28,7 @@ def _moves(optimizer, epochs=1):
 
 
 def test_a_factor_scales_the_update():
-    """The variables of the address move by the factor; the others as without."""
+    """The variables of the address move by the factor; the others as without it."""
     plain, scaled = _step(RowWiseAdam(0.01)), _step(RowWiseAdam(0.01, learning_rate_multipliers={"a": 0.1}))
     np.testing.assert_allclose(scaled[0], 0.1 * plain[0], rtol=1e-4)
     np.testing.assert_array_equal(scaled[1], plain[1])
@@ -130,7 +130,7 @@ def test_a_variable_of_tensorflow_goes_by_its_name():
 
 
 def test_factors_are_saved_with_the_model(tmp_path):
-    """A factor changed since goes into the file and comes back."""
+    """A factor that was changed later is saved to the file and loaded from it."""
     net = tiny.model(RowWiseAdam(0.01, learning_rate_multipliers={"embedding": 0.5}), trainable=True)
     tiny.fit(net, epochs=1)
     net.optimizer.set_multiplier("embedding", 0.25)
@@ -144,7 +144,7 @@ def test_factors_are_saved_with_the_model(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:This fit ends before")
 def test_the_address_of_a_frozen_table_does_not_warn(tmp_path):
-    """Not when the model is loaded, nor in a loop of one's own, nor before the state of a run is restored."""
+    """Not when the model is loaded, nor in a custom loop, nor before the state of a run is restored."""
     net, schedule = _frozen(), unfreeze_at(1, "embedding")
     tiny.fit(net, epochs=1, callbacks=[schedule])
     net.save(tmp_path / "model.keras")
@@ -161,7 +161,7 @@ def _frozen():
 
 
 def test_factors_live_through_an_unfreeze():
-    """The address of a frozen table comes to bear when it joins, with the factor as it stands."""
+    """The address of a frozen table takes effect when the table joins, with its current factor."""
     optimizer = RowWiseSGD(1.0, learning_rate_multipliers={"embedding": 0.5})
     net, plain = tiny.model(optimizer), tiny.model(RowWiseSGD(1.0))
     for each in (net, plain):
@@ -198,7 +198,7 @@ def _by_schedule(net):
 
 
 def _by_hand(net):
-    """A custom loop that says which model it trains."""
+    """A custom loop that tells the optimizer which model it trains."""
     net.optimizer.set_model(net)
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(tiny.LABELS, net(tiny.IDS)))
@@ -226,7 +226,7 @@ def test_two_towers_are_told_apart(address, held, how):
 
 
 def test_a_factor_for_one_of_two_towers():
-    """The table of the tower moves by about the factor, the other as without; the same eagerly and loss-scaled."""
+    """The table of the tower moves by about the factor, the other as without it; the same eagerly and loss-scaled."""
     plain = _towers(RowWiseAdam(0.01))
     tiny.fit(plain, epochs=1)
     inner = {"learning_rate_multipliers": {"q/embedding": 0.1}}
@@ -260,7 +260,7 @@ def test_two_towers_through_a_rebuild():
 
 
 def test_several_optimizers_of_one_model():
-    """A model that trains by an optimizer of another attribute is found all the same."""
+    """The model is found too when the optimizer is another attribute than `optimizer`."""
 
     class Net(keras.Model):
         def train_step(self, data):
@@ -279,7 +279,7 @@ def test_several_optimizers_of_one_model():
 
 
 def test_two_towers_without_a_model():
-    """A custom loop whose variables share a path is refused, with the path, rather than both scaled in silence."""
+    """A custom loop whose variables share a path raises an error with the path, rather than silently scaling both."""
     net = _towers("sgd")
     optimizer = RowWiseAdam(0.01, learning_rate_multipliers={"head": 0.5, "embedding": 0.1})
     with pytest.raises(OptimizerError, match=r"'embedding' matches 2 variables.*'embedding/embeddings'.*set_model"):
@@ -305,7 +305,7 @@ def test_an_address_that_matches_nothing_fails_in_fit():
 
 
 def test_an_address_that_is_not_unique_fails():
-    """A bare name of two layers, and a layer without weights."""
+    """A bare name that two layers have, and a layer without weights."""
     for address, reason in (("embedding", "q/embedding, d/embedding"), ("q/global*", "q/embedding/embeddings")):
         optimizer = RowWiseAdam(0.01, learning_rate_multipliers={address: 0.1})
         with pytest.raises(OptimizerError, match=rf"{re.escape(repr(address))}.*{reason}"):
@@ -325,7 +325,7 @@ def test_a_model_that_is_not_built_is_not_refused():
 
 
 def test_a_model_with_factors_can_be_checkpointed(tmp_path):
-    """TensorFlow saves what the optimizer knows of its variables along."""
+    """TensorFlow also saves what the optimizer knows about its variables."""
     net = _towers(RowWiseAdam(0.01, learning_rate_multipliers={"q/embedding": 0.1}))
     tiny.fit(net, epochs=2, callbacks=[TrainabilitySchedule([Phase(0, freeze="d"), Phase(1)])])
     tf.train.Checkpoint(net, optimizer=net.optimizer).save(tmp_path / "checkpoint")

@@ -19,7 +19,7 @@ from tests.processes import run_python
 
 
 def _layer():
-    """A table that is known as one, and the variable itself."""
+    """A layer with a marked table, and its variables."""
     layer = tiny.embedding(trainable=True)
     return layer, layer.trainable_variables
 
@@ -31,7 +31,7 @@ def test_sum_by_row():
 
 
 def test_weight_decay_reaches_the_rows_of_the_batch():
-    """A row of the batch shrinks by rate times decay, once, however often it occurs; the others stand."""
+    """A row of the batch shrinks by rate times decay, once, however often it occurs; the others stay."""
     layer, variables = _layer()
     RowWiseSGD(0.1, weight_decay=0.5).apply([tiny.slices([3, 3], np.zeros((2, 4)))], variables)
     np.testing.assert_allclose(layer.matrix()[3], tiny.TABLE[3] * 0.95, rtol=1e-6)
@@ -39,7 +39,7 @@ def test_weight_decay_reaches_the_rows_of_the_batch():
 
 
 def test_variables_excluded_from_weight_decay():
-    """exclude_from_weight_decay() of Keras holds here too."""
+    """Keras' exclude_from_weight_decay() works here too."""
     layer, variables = _layer()
     optimizer = RowWiseSGD(0.1, weight_decay=0.5)
     optimizer.exclude_from_weight_decay(var_names=["embeddings"])
@@ -92,7 +92,7 @@ def test_anchor_decay_is_a_factor(value):
 
 
 def test_anchor_decay_pulls_rows_of_the_batch_back():
-    """A row of the batch goes rate * decay of the way back to where it joined; the others stand."""
+    """A row of the batch moves rate * decay of the way back to where it joined; the others stay."""
     layer, variables = _layer()
     optimizer = RowWiseSGD(0.1, anchor_decay=2.0)
     optimizer.build(variables)
@@ -122,7 +122,7 @@ def test_only_tables_are_anchored():
 
 
 def test_anchor_is_the_table_as_it_joined():
-    """Unfrozen by a schedule, the table is anchored where it stood."""
+    """A table that a schedule unfreezes is anchored at its value at that moment."""
     net = tiny.model(RowWiseAdam(0.01, anchor_decay=1.0))
     tiny.fit(net, callbacks=[TrainabilitySchedule([Phase(0, freeze="embedding"), Phase(2)])])
     np.testing.assert_array_equal(np.array(net.optimizer.variables[-1]), tiny.TABLE)
@@ -146,7 +146,7 @@ def test_an_anchor_needs_a_table():
 
 
 def test_factors_of_lora_have_no_anchor():
-    """Rows of LoRA's factor are read as those of a table, but its layer has said that it is none."""
+    """Rows of LoRA's factor are read as those of a table, but its layer marks it as not a table."""
     factor = tiny.variable()
     read_by_rows(factor, table=False)
     with pytest.raises(OptimizerError, match=r"anchor_decay .* for 'table'"):
@@ -164,7 +164,7 @@ def test_a_gradient_by_rows_makes_a_table(name, make):
 
 
 def test_the_name_embeddings_makes_no_table():
-    """A matrix of that name with a dense gradient is trained as any other, without an anchor or a warning."""
+    """A matrix of that name with a dense gradient is trained like any other, without an anchor or a warning."""
     matrix, optimizer = keras.Variable(np.ones((10, 4)), name="embeddings"), RowWiseSGD(0.1, anchor_decay=1.0)
     optimizer.build([matrix])
     variables = len(optimizer.variables)
@@ -209,7 +209,7 @@ def test_a_dense_gradient_of_a_table_warns():
 
 
 def test_a_constraint_on_a_table_warns():
-    """Keras applies it to every row, also to those that no batch names."""
+    """Keras applies it to every row, even to rows that are in no batch."""
     net = tiny.model(RowWiseAdam(0.01), trainable=True)
     net.get_layer("embedding")._embeddings.constraint = keras.constraints.MaxNorm(0.5)
     with pytest.warns(
@@ -281,7 +281,7 @@ def test_a_number_of_ids_that_depends_on_the_data_under_xla():
 
 
 def test_gradients_by_rows_in_half_precision():
-    """Under mixed_float16 with its loss scaling the unseen row stands still and the others move."""
+    """Under mixed_float16 with its loss scaling the unseen row stays and the others move."""
     optimizer = optimizers.LossScaleOptimizer(RowWiseAdagrad(0.05), initial_scale=128)
     net = tiny.model(optimizer, trainable=True, dtype="mixed_float16")
     tiny.fit(net, epochs=2)
@@ -315,14 +315,14 @@ _MIRRORED = """
 
 
 def test_under_mirrored_strategy():
-    """On two replicas the weights are those of one, with every setting, and rows that are not seen stand still."""
+    """On two replicas the weights equal those on one, with every setting, and unseen rows stay."""
     apart = [float(line) for line in run_python("-c", _MIRRORED).stdout.split()]
     assert len(apart) == 2 and max(apart) <= 1e-6
 
 
 @pytest.mark.parametrize("name", ["save_variable", "load_variable"])
 def test_slots_of_tables_go_in_blocks(name, monkeypatch, tmp_path):
-    """Two moments and an anchor of the table, two moments of the kernel: none is held a second time as a whole."""
+    """Two moments and an anchor of the table, two moments of the kernel: none is copied as a whole."""
     in_blocks, done = getattr(row_wise, name), []
 
     def noted(store, key, variable):

@@ -48,7 +48,7 @@ def _batches(count=10):
 
 @family
 def test_equals_keras_where_every_row_is_in_every_batch_once(name):
-    """Without duplicates and without unseen rows the family is Keras' own."""
+    """Without duplicates and unseen rows, the results are those of Keras."""
     ours, theirs = tiny.variable(), tiny.variable()
     row_wise, dense = (make() for make in FAMILY[name])
     for by_row, as_table in _batches():
@@ -59,8 +59,8 @@ def test_equals_keras_where_every_row_is_in_every_batch_once(name):
 
 
 @family
-def test_rows_not_in_the_batch_stand_still(name):
-    """Rows and slots of what a batch does not name stay bit-identical, also after they were once seen."""
+def test_rows_not_in_the_batch_stay(name):
+    """Rows that are not in a batch, and their slots, stay bit-identical, also after they were once seen."""
     table, optimizer = tiny.variable(), FAMILY[name][0]()
     optimizer.apply([tiny.slices([2, 3], np.ones((2, 4)))], [table])
     held = [table, *(variable for variable in optimizer.variables if tuple(variable.shape) == (10, 4))]
@@ -85,7 +85,7 @@ def test_dense_gradients_are_updated_as_by_keras(name):
 @pytest.mark.parametrize("traced", ["graph", "xla"])
 @family
 def test_in_a_graph_and_under_xla(name, traced):
-    """Traced, or compiled by XLA, it gives the same table as eagerly."""
+    """Traced, or compiled by XLA, it computes the same table as eagerly."""
     ours, theirs, optimizer, eager = tiny.variable(), tiny.variable(), FAMILY[name][0](), FAMILY[name][0]()
     optimizer.build([ours])
 
@@ -109,8 +109,8 @@ def test_unseen_rows_do_not_move_in_fit(name):
 
 
 @family
-def test_going_on_from_a_keras_file(name, tmp_path):
-    """Saved, loaded and trained on equals trained on without, to the bit."""
+def test_continuing_from_a_keras_file(name, tmp_path):
+    """Training continues after loading as it would have without, to the bit."""
     net = tiny.model(FAMILY[name][0](anchor_decay=0.1, learning_rate_multipliers={"embedding": 0.5}), trainable=True)
     tiny.fit(net, epochs=2)
     loaded = tiny.fit_on_from_a_file(net, tmp_path, epochs=2)
@@ -171,7 +171,7 @@ def test_stock_adamw_moves_rows_never_seen():
 
 @pytest.mark.stock_keras
 def test_stock_adam_moves_a_row_after_it_was_seen():
-    """Dense moments go on moving a row that is no longer in the batch."""
+    """Dense moments keep moving a row that is no longer in the batch."""
     layer, optimizer = tiny.embedding(trainable=True), optimizers.Adam(0.01)
     optimizer.apply([tiny.slices([3], np.ones((1, 4)))], layer.trainable_variables)
     before = layer.matrix()[3]
@@ -235,7 +235,7 @@ def test_loss_scale_does_not_change_the_steps(arguments):
 
 
 def test_loss_scaled_from_a_keras_file(tmp_path):
-    """Saved inside a LossScaleOptimizer, it goes on to the bit."""
+    """Saved inside a LossScaleOptimizer, training continues to the bit."""
     net = tiny.model(_loss_scaled(), trainable=True)
     tiny.fit(net, epochs=2)
     loaded = tiny.fit_on_from_a_file(net, tmp_path, epochs=2)
@@ -244,7 +244,7 @@ def test_loss_scaled_from_a_keras_file(tmp_path):
 
 @pytest.mark.stock_keras
 def test_stock_loss_scale_factor_fails_for_an_embedding():
-    """Keras divides each gradient by the factor, which slices of rows do not know."""
+    """Keras divides each gradient by the factor, which slices of rows do not support."""
     net = tiny.model(optimizers.Adam(0.01, loss_scale_factor=8.0), trainable=True)
     with pytest.raises(TypeError, match=r"unsupported operand .* 'IndexedSlices' and 'float'"):
         tiny.fit(net, epochs=1)
@@ -275,7 +275,7 @@ def test_refused_settings(make, setting, value, reason):
 
 
 def test_a_loss_scale_factor_from_outside_is_refused():
-    """MultiOptimizer sets it on the optimizers inside it after they were made."""
+    """MultiOptimizer sets it on the optimizers inside it after they were created."""
     inner = optimizers.OptimizerMap(optimizers.SGD(0.1), {"embedding/.*": RowWiseAdam(0.01)})
     net = tiny.model(optimizers.MultiOptimizer(inner, loss_scale_factor=2.0), trainable=True)
     with pytest.raises(OptimizerError, match=r"RowWiseAdam doesn't support loss_scale_factor=2\.0: Keras can't divide"):
@@ -283,12 +283,12 @@ def test_a_loss_scale_factor_from_outside_is_refused():
 
 
 def test_settings_at_their_neutral_value_pass():
-    """None, False and no decay are what a config holds."""
+    """A config contains None, False and no decay."""
     assert RowWiseAdam(weight_decay=None, use_ema=False, amsgrad=False, clipnorm=None).weight_decay is None
 
 
 def test_learning_rate_schedule():
-    """A LearningRateSchedule gives each step its rate."""
+    """A LearningRateSchedule sets the rate of each step."""
     table = keras.Variable(np.zeros((10, 1), np.float32))
     optimizer = RowWiseAdam(optimizers.schedules.PiecewiseConstantDecay([1], [0.1, 0.001]))
     steps = []
@@ -319,8 +319,8 @@ def test_no_rows(name):
 
 
 @pytest.mark.parametrize("traced", [False, True], ids=["eager", "traced"])
-def test_in_a_loop_of_ones_own(traced):
-    """A GradientTape loop with apply_gradients gives the weights of fit."""
+def test_in_a_custom_loop(traced):
+    """A GradientTape loop with apply_gradients leads to the weights of fit."""
     net, fitted = (tiny.model(RowWiseAdam(0.01), trainable=True) for _ in range(2))
     tiny.fit(fitted, epochs=2)
 
