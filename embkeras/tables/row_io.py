@@ -129,16 +129,18 @@ def load_variable(store: Any, key: str, variable: keras.Variable) -> bool:
         Whether it was read in blocks.
     """
     group = hdf5_group(store)
-    inside = group is not None and isinstance(group.get(key, getlink=True), h5py.HardLink)
-    if inside and _is_plain(group[key]) and group[key].shape == tuple(variable.shape):
+    if group is not None and is_plain_table(group, key) and group[key].shape == tuple(variable.shape):
         fill_table(variable, group[key])
         return True
     variable.assign(store[key])
     return False
 
 
-def _is_plain(dataset: Any) -> bool:
-    """Whether an HDF5 object is an array inside its own file. (Keras refuses links out of it, for safety.)"""
+def is_plain_table(group: h5py.Group, key: str) -> bool:
+    """Whether an HDF5 group has a float table of this name inside its own file. (Keras refuses links, for safety.)"""
+    if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+        return False
+    dataset = group[key]
     return (
         isinstance(dataset, h5py.Dataset)
         and dataset.ndim == 2

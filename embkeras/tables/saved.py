@@ -1,158 +1,122 @@
-"""table_of_saved_model: the table of an embedding in a SavedModel, with its words.
-
-It is read from the checkpoint inside; no graph is loaded and nothing of the model runs.
-
-Private name used here: `_CHECKPOINTABLE_OBJECT_GRAPH`, the entry of a checkpoint in which TensorFlow keeps the names that
-its variables had. `tests/layers/test_saved_tables.py` fails when it goes.
-"""
+"""load_table: the embedding table of a saved model, with its words."""
 
 import os
-import warnings
+import tempfile
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
+import keras
+import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from embkeras._arrays import first_nonfinite_row
-from embkeras.errors import ArgumentError, EmbkerasError, EmbkerasWarning, VectorFileError, VocabularyError
-from embkeras.tables.stored_tables import StoredTable
+from embkeras._checks import path as checked_path
+from embkeras.errors import ArgumentError, EmbkerasError, VectorFileError
+from embkeras.tables.addresses import walk
+from embkeras.tables.row_io import is_plain_table, table_of_calls
 from embkeras.text.vocabulary import Vocabulary
-from embkeras.vectors.io.rows import Request, keep_listed
-from embkeras.vectors.io.words_file import read_words
 from embkeras.vectors.store import KeyedVectors, Provenance
 
-_NAMES = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_VOCABULARY = Path("assets", "vocabulary.json")  # where export_saved_model puts it
-# The last part of a table's name: of Keras' layer, of a layer whose rows partly train, of an export's own table.
-_TABLES = ("embeddings", "base", "table")
-_PARTS = ("base", "scales", "places", "shared")
-_LOW_RANK = ("lora_embeddings_a", "lora_embeddings_b")
-_QUANTIZED = "embeddings_scale"  # what Keras divides an int8 table by
 
-
-def table_of_saved_model(
-    path: str | os.PathLike, variable: str | None = None, *, words_file: str | os.PathLike | None = None
+def load_table(
+    path: str | os.PathLike, layer: str | None = None, *, words: Vocabulary | Sequence[str] | None = None
 ) -> KeyedVectors:
-    """The vectors of an embedding table in a SavedModel: what `export_saved_model`, `model.export` or TensorFlow wrote.
+    """The vectors of an embedding layer in a `.keras` file, or in a SavedModel from `export_saved_model`.
+
+    Keras loads a `.keras` file in safe mode; without the model's classes, a plain table is read from the weights. A
+    SavedModel runs its graph, so load only ones you trust.
 
     Args:
-        path: the folder that holds `saved_model.pb`; for an export of ours, that of a version.
-        variable: name of the table, such as "embedding/embeddings"; not needed where there is one.
-        words_file: one word a row: a list (`.txt`, `.json`, `.parquet`), or a vocabulary that was saved. By default the
-            vocabulary that `export_saved_model` put into the SavedModel.
+        path: the file, or the version folder of an export, which contains `saved_model.pb`.
+        layer: path of the layer, such as "encoder/embedding"; not needed if Keras loads the model and there is one.
+        words: the word of each id. By default those of a TextVectorization or StringLookup layer of the model, or of the
+            export's vocabulary.
 
     Returns:
-        One row an id, float32, the special tokens among them. Of several ids for words out of the vocabulary, which have
-        one name, the first is kept.
+        One row per word, float32, special tokens included; of several ids with the same word, the first.
 
     Raises:
-        VectorFileError: no SavedModel, a damaged one, one without such a table or without its words.
-        ArgumentError: several tables and no `variable`, or one that is not there; the message names them.
+        VectorFileError: the file is missing or damaged, or has no such table, or NaN in it.
+        ArgumentError: no `layer` although there are several, an unknown one, or words that are missing or don't match.
     """
-    path = Path(path)
-    if not (path / "saved_model.pb").is_file():
-        raise VectorFileError(f"{str(path)!r} is no SavedModel: there is no saved_model.pb in it.")
+    path = checked_path(path, "path")
     try:
-        reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
-        tables = _tables(reader, _named(reader))
-        name = _chosen(tables, variable, path)
-        table = _read(reader, tables[name], f"The table {name!r} of {str(path)!r}")
+        table, known = _from_export(path) if path.is_dir() else _from_file(path, layer)
     except EmbkerasError:
         raise
-    except (tf.errors.OpError, DecodeError, LookupError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Keras, TensorFlow, h5py and zipfile raise almost anything for a damaged file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise VectorFileError(f"{str(path)!r} is not a whole SavedModel: {reason}") from error
-    words = _words(path, None if words_file is None else Path(words_file))
-    if len(words) != table.rows:
-        raise VectorFileError(f"{table.name} has {table.rows:,} rows, but there are {len(words):,} words.")
-    return _vectors(table, words, path)
-
-
-def _vectors(table: StoredTable, words: list[str], path: Path) -> KeyedVectors:
-    kept = keep_listed(words, Request())
-    repeated = kept.counts["duplicates"]
-    if repeated:
-        warnings.warn(
-            f"{str(path)!r} holds {repeated:,} rows whose word had come before; the first was kept.",
-            EmbkerasWarning,
-            stacklevel=3,
-        )
-    matrix = table.read(kept.rows)
-    bad = first_nonfinite_row(matrix)
-    if bad is not None:
-        raise VectorFileError(f"{table.name} holds NaN or infinity in row {kept.rows[bad]} (word {kept.words[bad]!r}).")
-    return KeyedVectors(kept.words, matrix, provenance=Provenance(str(path), "saved_model", **kept.counts))
-
-
-def _named(reader: Any) -> dict[str, str]:
-    """Name of each variable -> its key in the checkpoint; a variable that was stored twice counts once."""
-    graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(reader.get_tensor(_NAMES))
-    named: dict[str, str] = {}
-    for node in graph.nodes:
-        for attribute in node.attributes:
-            if reader.has_tensor(attribute.checkpoint_key):
-                named.setdefault(attribute.full_name or attribute.checkpoint_key, attribute.checkpoint_key)
-    return named
-
-
-def _tables(reader: Any, named: dict[str, str]) -> dict[str, dict[str, str]]:
-    """Name of each table -> the keys of its parts by what they are."""
-    shapes = reader.get_variable_to_shape_map()
-    tables: dict[str, dict[str, str]] = {}
-    for name, key in named.items():
-        layer, _, last = name.rpartition("/")
-        beside = {
-            part: named[f"{layer}/{part}"] for part in (*_PARTS, *_LOW_RANK, _QUANTIZED) if f"{layer}/{part}" in named
-        }
-        moves = last == "embeddings" and "base" in beside  # the rows that train, which are no table by themselves
-        if last in _TABLES and len(shapes[key]) == 2 and not moves:
-            if last == "base" and f"{layer}/embeddings" in named:
-                beside["moving"] = named[f"{layer}/embeddings"]
-            whole = last == "base" or not set(beside).isdisjoint((*_LOW_RANK, _QUANTIZED))
-            tables[name] = {**(beside if whole else {}), "base": key}
-    return tables
-
-
-def _chosen(tables: dict[str, dict[str, str]], variable: str | None, path: Path) -> str:
-    if not tables:
-        raise VectorFileError(f"{str(path)!r} holds no word vectors: none of its variables is an embedding table.")
-    if variable is None and len(tables) == 1:
-        return next(iter(tables))
-    if variable not in tables:
+        raise VectorFileError(f"{str(path)!r} can't be read as a saved model: {reason}") from error
+    given = known if words is None else list(words.tokens if isinstance(words, Vocabulary) else words)
+    if len(given) != len(table):
         raise ArgumentError(
-            f"{str(path)!r} holds {len(tables)} tables: variable= says which to read. "
-            f"Received: {variable!r}; there are {', '.join(map(repr, tables))}."
+            f"The table in {str(path)!r} has {len(table):,} rows: pass words= with a word for each, such as a Vocabulary. "
+            f"Received: {len(given):,} words{' from the model' if words is None else ''}."
         )
-    return variable
+    bad = first_nonfinite_row(table)
+    if bad is not None:
+        raise VectorFileError(f"{str(path)!r} holds NaN or infinity in row {bad} (word {given[bad]!r}).")
+    first = {word: row for row, word in reversed(list(enumerate(given)))}
+    rows = sorted(first.values())
+    origin = Provenance(str(path), "saved model", len(table), duplicates=len(table) - len(rows))
+    return KeyedVectors([given[row] for row in rows], table[rows], provenance=origin)
 
 
-def _read(reader: Any, keys: dict[str, str], name: str) -> StoredTable:
-    if _LOW_RANK[0] in keys:
-        raise VectorFileError(
-            f"{name} has LoRA beside it, whose scale a SavedModel does not tell. Read the .keras file."
-        )
-    parts = {part: reader.get_tensor(key) for part, key in keys.items()}
-    if _QUANTIZED in parts:
-        parts |= {"scales": parts.pop(_QUANTIZED), "divided": True}
-    return StoredTable(name, **parts)
-
-
-def _words(path: Path, words_file: Path | None) -> list[str]:
-    if words_file is not None:
-        if words_file.suffix == ".json":
-            try:
-                return list(Vocabulary.load(words_file).tokens)
-            except VocabularyError:
-                pass  # a plain list
-        return read_words(words_file).words
-    if not (path / _VOCABULARY).is_file():
-        raise VectorFileError(
-            f"{str(path)!r} does not say what its ids mean: there is no {_VOCABULARY}, which export_saved_model writes. "
-            f"Give words_file= with a word for each row."
-        )
+def _from_file(path: Path, layer: str | None) -> tuple[np.ndarray, list[str]]:
     try:
-        return list(Vocabulary.load(path / _VOCABULARY).tokens)
-    except VocabularyError as error:
-        raise VectorFileError(str(error)) from error
+        layers = dict(walk(keras.saving.load_model(path, compile=False, safe_mode=True)))
+    except (TypeError, ValueError) as error:
+        if layer is None or not zipfile.is_zipfile(path):
+            raise
+        return _from_weights(path, layer, error), []
+    names = [
+        name for name, each in layers.items() if hasattr(each, "matrix") or isinstance(each, keras.layers.Embedding)
+    ]
+    outermost = [name for name in names if not any(name.startswith(f"{other}/") for other in names)]
+    if layer is None and len(outermost) == 1:
+        layer = outermost[0]
+    if layer not in names:
+        raise ArgumentError(f"layer must be one of {names} of {str(path)!r}. Received: {layer!r}.")
+    table = layers[layer]
+    lookups = [each for each in layers.values() if hasattr(each, "get_vocabulary")]
+    fitting = {words for each in lookups if len(words := tuple(map(str, each.get_vocabulary()))) == table.input_dim}
+    stock = not hasattr(table, "matrix") and table.quantization_mode is None
+    matrix = table.matrix() if hasattr(table, "matrix") else table_of_calls(table)
+    return np.array(table.embeddings, np.float32) if stock else matrix, list(next(iter(fitting))) if len(
+        fitting
+    ) == 1 else []
+
+
+def _from_weights(path: Path, layer: str, error: Exception) -> np.ndarray:
+    """The one data set of the layer. Extracting the weights checks their checksum; links out of the file are refused."""
+    names: dict[str, str] = {}
+
+    def visit(key: str, item: Any) -> None:
+        if key.endswith("/vars") and "name" in item.attrs:
+            names[key.removesuffix("/vars")] = str(item.attrs["name"])
+
+    with tempfile.TemporaryDirectory() as folder:
+        with zipfile.ZipFile(path) as archive:
+            archive.extract("model.weights.h5", folder)
+        with h5py.File(Path(folder, "model.weights.h5"), "r") as file:
+            file.visititems(visit)
+            outer = sorted(names.items())
+            keys = {"/".join(name for at, name in outer if f"{key}/".startswith(f"{at}/")): key for key in names}
+            group = file[f"{keys[layer]}/vars"] if layer in keys else {}
+            if list(group) == ["0"] and is_plain_table(group, "0"):
+                return np.asarray(group["0"], np.float32)
+    raise VectorFileError(
+        f"Keras can't load {str(path)!r} ({str(error).splitlines()[0]}), and its weights have no plain table of a layer "
+        f"{layer!r}: import the missing classes first. Layers there: {', '.join(keys)}."
+    )
+
+
+def _from_export(path: Path) -> tuple[np.ndarray, list[str]]:
+    words = list(Vocabulary.load(path / "assets" / "vocabulary.json").tokens)
+    embed = tf.saved_model.load(str(path)).signatures.get("embed")
+    if embed is None:
+        raise VectorFileError(f"{str(path)!r} has no signature 'embed': export a model with exactly one embedding.")
+    return embed(token_ids=tf.range(len(words), dtype=tf.int64)[None])["vectors"][0].numpy(), words
