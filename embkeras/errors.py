@@ -1,39 +1,40 @@
-"""The errors and the warning of embkeras.
+"""The errors that embkeras raises, and its warning.
 
-Every error is an `EmbkerasError` and also the built-in that fits, so `except ValueError` works in code that doesn't know
-embkeras. A message says what was wrong, what was received, where (file, line, token, epoch), and what to do next.
+Every error is an `EmbkerasError` and also the built-in exception that fits, so `except ValueError` works in code that
+does not know embkeras. A message says what was wrong, what was received, where (file, line, token, epoch), and what to
+do next.
 """
 
 
 class EmbkerasError(Exception):
-    """The base class of all errors that embkeras raises."""
+    """The parent of all errors that embkeras raises on purpose."""
 
-    # KeyError.__str__ prints the repr of its message; every child prints the message itself.
+    # KeyError.__str__ would print the repr of the message; all children print the message itself.
     __str__ = Exception.__str__
 
 
 class ArgumentError(EmbkerasError, ValueError):
-    """An argument that the function doesn't accept."""
+    """An argument that the function does not accept."""
 
 
 class VectorFileError(EmbkerasError, ValueError):
-    """A vector file that is damaged, in an unexpected format, or can't be read or written."""
+    """A file of word vectors that is damaged, has another format than expected, or can't be read or written."""
 
 
 class VocabularyError(EmbkerasError, ValueError):
-    """Tokens and ids that don't form a vocabulary, or a text that the vocabulary can't encode."""
+    """Tokens and ids that do not form a vocabulary, or a text that the vocabulary can't encode."""
 
 
 class AlignmentError(EmbkerasError, ValueError):
-    """Vectors and a vocabulary that don't fit together."""
+    """Vectors and a vocabulary that do not match."""
 
 
 class UnknownWordError(EmbkerasError, KeyError):
-    """A word that is not in the store or vocabulary."""
+    """A word that the vectors or the vocabulary do not have."""
 
 
 class UnknownLayerError(EmbkerasError, KeyError):
-    """A layer or variable that the model doesn't contain."""
+    """A layer name that the model does not have."""
 
 
 class ScheduleError(EmbkerasError, ValueError):
@@ -41,11 +42,11 @@ class ScheduleError(EmbkerasError, ValueError):
 
 
 class ResumeError(EmbkerasError, ValueError):
-    """A saved training state that is damaged, or belongs to another fit."""
+    """A saved training state that is damaged, or belongs to another training."""
 
 
 class OptimizerError(EmbkerasError, ValueError):
-    """An optimizer setting that would give wrong results silently."""
+    """An optimizer setting that would fail silently."""
 
 
 class SavedModelError(EmbkerasError, ValueError):
@@ -53,19 +54,19 @@ class SavedModelError(EmbkerasError, ValueError):
 
 
 class ServingError(EmbkerasError, ConnectionError):
-    """A server that can't be reached, refuses a request, or returns an invalid answer."""
+    """A server that can't be reached, refuses a request, or sends an invalid answer."""
 
 
 class ServingTimeoutError(ServingError, TimeoutError):
-    """A server that didn't answer in time; it may still be working on the request."""
+    """A server that did not answer in time; it may still be working on the request."""
 
 
 class DataError(EmbkerasError, ValueError):
-    """Text data that can't be read or split."""
+    """Labelled text that can't be read or split."""
 
 
 class DownloadError(EmbkerasError, OSError):
-    """Demo data that couldn't be downloaded, or arrived damaged."""
+    """Demo material that could not be downloaded, or arrived damaged."""
 
 
 class OutputError(EmbkerasError, OSError):
@@ -73,7 +74,7 @@ class OutputError(EmbkerasError, OSError):
 
 
 class MissingDependencyError(EmbkerasError, ImportError):
-    """An optional package that isn't installed; the message names the extra that installs it."""
+    """An optional package that is not installed; the message names the extra that installs it."""
 
 
 class BackendError(EmbkerasError, ImportError):
@@ -81,4 +82,4 @@ class BackendError(EmbkerasError, ImportError):
 
 
 class EmbkerasWarning(UserWarning):
-    """Something that works, but most likely not as intended."""
+    """Something that works, but probably not as intended."""

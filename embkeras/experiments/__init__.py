@@ -1,1 +1,1 @@
-"""Strategies compared, with several seeds and honest intervals."""
+"""Comparing training strategies over several seeds, with confidence intervals."""

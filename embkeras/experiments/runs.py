@@ -32,7 +32,7 @@ class Data:
     validation: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, part in vars(self).items():
             if not isinstance(part, tuple | list) or len(part) != 2:
                 raise ArgumentError(f"data.{name} must be a pair (ids, labels). Received: {shown(part)}.")

@@ -1,7 +1,7 @@
-"""Encoding: what turns texts into token ids, whoever makes it.
+"""Encoding: what turns texts into token ids.
 
-`Vocabulary` is one; the subword tokenizer of an encoder is another. Export, client and check ask for this protocol and
-not for `Vocabulary`. Its form as a TensorFlow graph, where it has one, is made in `embkeras.serving`.
+`Vocabulary` is one; the subword tokenizer of an encoder is another. Export, client and check take this protocol, not
+`Vocabulary`. Its form as a TensorFlow graph, if it has one, is built in `embkeras.serving`.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class Encoding(Protocol):
 
     Attributes:
         padding_id: the id that fills short texts, or None if there is none.
-        oov_id: the id that stands for what is unknown, or None if there is none.
+        oov_id: the id of unknown tokens, or None if there is none.
         fingerprint: SHA-256 as hexadecimal digits, equal if and only if the ids mean the same.
     """
 
@@ -26,7 +26,7 @@ class Encoding(Protocol):
 
     @property
     def oov_id(self) -> int | None:
-        """The id that stands for what is unknown, or None."""
+        """The id of unknown tokens, or None."""
 
     @property
     def fingerprint(self) -> str:

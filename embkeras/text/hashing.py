@@ -1,14 +1,15 @@
-"""The hash by which Keras chooses among several OOV ids, in plain Python, so that `encode` needs no TensorFlow.
+"""The hash with which Keras chooses among several OOV ids, in plain Python, so that `encode` needs no TensorFlow.
 
-`StringLookup(num_oov_indices=k)` sends a token that it does not know through `tf.strings.to_hash_bucket_fast`, which is
-FarmHash's Fingerprint64 modulo k. A fingerprint is fixed for good by its authors: it is the same on every machine and
-in every version. With `salt=` the layer takes another hash (SipHash), which is not here.
+`StringLookup(num_oov_indices=k)` hashes an unknown token with `tf.strings.to_hash_bucket_fast`, which is FarmHash's
+Fingerprint64 modulo k. Its authors guarantee that a fingerprint never changes: it is the same on every machine and in
+every version. With `salt=` the layer uses another hash (SipHash), which is not implemented here.
 """
 
 # The constants and rotations below are those of FarmHash (G. Pike, https://github.com/google/farmhash, farmhashna).
 _K0, _K1, _K2 = 0xC3A5C85C97CB3127, 0xB492B66FBE98F273, 0x9AE16A3B2F90404F
 _SEED = 81
 _MASK = (1 << 64) - 1
+_State = tuple[int, int, int, tuple[int, int], tuple[int, int]]
 
 
 def hash_bucket(token: str, buckets: int) -> int:
@@ -39,7 +40,7 @@ def _word(data: bytes, start: int, size: int = 8) -> int:
 
 
 def _rotate(value: int, bits: int) -> int:
-    value &= _MASK  # sums are let grow, and cut where the bits matter
+    value &= _MASK  # sums may exceed 64 bits, and are masked where it matters
     return (value >> bits | value << 64 - bits) & _MASK
 
 
@@ -85,7 +86,7 @@ def _up_to_64(data: bytes) -> int:
 
 
 def _halves(data: bytes, a: int, factor: int) -> tuple[int, int]:
-    """Two numbers from the first and the last 16 bytes, of which `a` stands for the first eight."""
+    """Two numbers from the first and the last 16 bytes; `a` comes from the first eight."""
     b, c, d = _word(data, 8), _word(data, -8) * factor, _word(data, -16) * _K2
     return _rotate(a + b, 43) + _rotate(c, 30) + d & _MASK, a + _rotate(b + _K2, 18) + c & _MASK
 
@@ -100,7 +101,7 @@ def _weak(data: bytes, start: int, a: int, b: int) -> tuple[int, int]:
 
 
 def _longer(data: bytes) -> int:
-    """64 bytes a round, then once more over the last 64, which may overlap the round before."""
+    """Rounds of 64 bytes, and one more over the last 64, which may overlap the previous round."""
     last = len(data) - 1
     x, y = _SEED * _K2 + _word(data, 0), _SEED * _K1 + 113
     z = _shift_mix(y * _K2 + 113) * _K2
@@ -116,7 +117,7 @@ def _longer(data: bytes) -> int:
     return _mix(low & _MASK, _mix(v[1], w[1], factor) + x & _MASK, factor)
 
 
-def _round(data: bytes, start: int, state: tuple, factor: int, weight: int) -> tuple:
+def _round(data: bytes, start: int, state: _State, factor: int, weight: int) -> _State:
     x, y, z, v, w = state
     x = _rotate(x + y + v[0] + _word(data, start + 8), 37) * factor
     y = _rotate(y + v[1] + _word(data, start + 48), 42) * factor

@@ -113,7 +113,7 @@ def _numbers_first(label: str) -> tuple[int, float, str]:
 
 
 def read_labelled(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     text: str | None = None,
     label: str | None = None,
     *,
@@ -155,7 +155,9 @@ def read_labelled(
     return labelled(texts, labels, repr(str(path)), places=places)
 
 
-def read_texts(path: str | os.PathLike, column: str | None = None, *, encoding: str | None = None) -> Iterator[str]:
+def read_texts(
+    path: str | os.PathLike[str], column: str | None = None, *, encoding: str | None = None
+) -> Iterator[str]:
     """The texts of a corpus, one after the other: a column of a CSV, TSV or JSON Lines file, or the lines of any other.
 
     Args:

@@ -48,7 +48,7 @@ class Tokenizer:
     rules: tuple[tuple[str, str], ...] = ()
     lowercase: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.rules, list | tuple) or not all(map(_is_pair_of_strings, self.rules)):
             raise VocabularyError(f"rules must be pairs of strings (pattern, rewrite). Received: {shown(self.rules)}.")
         object.__setattr__(self, "rules", tuple(map(tuple, self.rules)))
@@ -56,7 +56,7 @@ class Tokenizer:
         _ = self._compiled  # refuse an invalid rule now, not at the first text
 
     @cached_property
-    def _compiled(self) -> list[tuple[re.Pattern, str]]:
+    def _compiled(self) -> list[tuple[re.Pattern[str], str]]:
         return [_compile(pattern, rewrite) for pattern, rewrite in self.rules]
 
     def __call__(self, text: str) -> list[str]:
@@ -122,7 +122,7 @@ def _is_pair_of_strings(rule: Any) -> bool:
     return isinstance(rule, list | tuple) and len(rule) == 2 and all(isinstance(part, str) for part in rule)
 
 
-def _compile(pattern: str, rewrite: str) -> tuple[re.Pattern, str]:
+def _compile(pattern: str, rewrite: str) -> tuple[re.Pattern[str], str]:
     """One rule, ready for `sub`; refused where Python and RE2 would read it differently."""
     outside = (
         _ESCAPE_OUTSIDE.search(pattern)

@@ -279,7 +279,7 @@ class Vocabulary:
         buckets = len(self.oov_ids)
         return self.oov_ids[hash_bucket(token, buckets) if buckets > 1 else 0]
 
-    def save(self, path: str | os.PathLike) -> Path:
+    def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the vocabulary as one JSON file.
 
         Raises:
@@ -301,7 +301,7 @@ class Vocabulary:
         return Path(path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "Vocabulary":
+    def load(cls, path: str | os.PathLike[str]) -> "Vocabulary":
         """Read what `save` wrote.
 
         Raises:
@@ -333,7 +333,7 @@ class Vocabulary:
         return vocabulary
 
 
-def _sequence(values: Any, name: str) -> Iterable:
+def _sequence(values: Any, name: str) -> Iterable[Any]:
     """Refuse a single string, which would be read as a sequence of its characters, and what can't be iterated."""
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise VocabularyError(f"{name} must be a sequence. Received: {shown(values)}.")

@@ -1,1 +1,1 @@
-"""Words and matrices, before any layer: NumPy, pandas and h5py, never TensorFlow."""
+"""Word vectors before they become a layer: NumPy, pandas and h5py, never TensorFlow."""

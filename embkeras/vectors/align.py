@@ -28,7 +28,7 @@ def align(
     fallbacks: Sequence[str] = ("lower",),
     oov: Oov = "normal",
     seed: int = 0,
-    out: str | os.PathLike | None = None,
+    out: str | os.PathLike[str] | None = None,
 ) -> AlignedMatrix:
     """Look up the vector of every token id: row i of the result belongs to `vocabulary.tokens[i]`.
 
@@ -114,7 +114,7 @@ def _find_rows(
         some = range(len(vocabulary))[start : start + _TOKENS_AT_ONCE]
         left = {id_: iter(spellings(vocabulary.tokens[id_], fallbacks)) for id_ in some if how[id_][1] == "oov"}
         while left:  # one spelling of each token at a time: many words are looked up faster together than one by one
-            tried = {id_: spelling for id_, more in left.items() if (spelling := next(more, None)) is not None}
+            tried = {id_: spelled for id_, more in left.items() if (spelled := next(more, None)) is not None}
             for id_, (spelling, _) in tried.items():
                 if loaded is not None and spelling not in loaded:  # it may be in the file all the same
                     raise AlignmentError(
@@ -122,9 +122,9 @@ def _find_rows(
                         f"{vocabulary.tokens[id_]!r}. Load them with this vocabulary and fallbacks={fallbacks!r}."
                     )
             found = vectors.rows_of([spelling for spelling, _ in tried.values()])
-            for (id_, spelled), row in zip(tried.items(), found.tolist(), strict=True):
+            for id_, row in zip(tried, found.tolist(), strict=True):
                 if row >= 0:
-                    rows[id_], how[id_] = row, spelled
+                    rows[id_], how[id_] = row, tried[id_]
             left = {id_: left[id_] for id_ in tried if rows[id_] < 0}
     return rows, how
 

@@ -54,7 +54,7 @@ class AlignedMatrix:
     found: Any = None
     how: Any = field(default=None, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.vocabulary, Vocabulary):
             raise AlignmentError(
                 f"An aligned matrix needs a Vocabulary; from a plain list of words, make it with "

@@ -95,7 +95,7 @@ class Inspection:
     fault: str | None = None
 
 
-def inspect_vectors(path: str | os.PathLike, *, encoding: str = "utf-8", **arguments: Any) -> Inspection:
+def inspect_vectors(path: str | os.PathLike[str], *, encoding: str = "utf-8", **arguments: Any) -> Inspection:
     """Read a whole file of vectors, and report what it contains.
 
     A header with a wrong number of rows is reported, together with the error with which `load_vectors` refuses such a
@@ -206,7 +206,7 @@ def _norms(matrix: np.ndarray) -> Norms:
 
 
 def text_coverage(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     texts: Iterable[str],
     *,
     tokenizer: Tokenizer,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from embkeras import _arrays
 from embkeras.errors import ArgumentError
-from embkeras.vectors import postprocess
 from embkeras.vectors.postprocess import (
     centre,
     reduce_width,
@@ -134,7 +134,7 @@ def test_blocks_make_no_difference(monkeypatch, function):
     """Worked on by one or two rows at once."""
     whole = function(MATRIX)
     for block in (1, 9):
-        monkeypatch.setattr(postprocess, "BLOCK", block)
+        monkeypatch.setattr(_arrays, "BLOCK", block)
         np.testing.assert_allclose(function(MATRIX), whole, atol=1e-5)
 
 
@@ -168,7 +168,7 @@ def test_nonfinite_matrix_is_refused(function, value):
     """The message names the row."""
     matrix = MATRIX.copy()
     matrix[7, 1] = value
-    with pytest.raises(ArgumentError, match=r"must be finite. Received NaN or infinity in row 7"):
+    with pytest.raises(ArgumentError, match=r"must be finite. Received: NaN or infinity in row 7"):
         function(matrix)
 
 
@@ -191,14 +191,20 @@ def test_result_that_float32_cannot_hold_is_refused():
 @pytest.mark.parametrize("count", [0, 4, -1, 1.0, True])
 def test_remove_components_refuses_counts(count):
     """Fewer than 1, or not below the width."""
-    with pytest.raises(ArgumentError, match=rf"count must be a whole number in \[1, 4\).* Received: {count!r}"):
+    with pytest.raises(ArgumentError, match=rf"count must be an integer from 1 to 3. Received: {count!r}"):
         remove_components(MATRIX, count=count)
+
+
+def test_remove_components_needs_two_columns():
+    """Nothing would be left of one."""
+    with pytest.raises(ArgumentError, match="Received: a matrix of width 1"):
+        remove_components(MATRIX[:, :1])
 
 
 @pytest.mark.parametrize("width", [0, 5, 2.0, None])
 def test_reduce_width_refuses_widths(width):
     """Fewer than 1, or more than there are."""
-    with pytest.raises(ArgumentError, match=rf"width must be a whole number in \[1, 4\]. Received: {width!r}"):
+    with pytest.raises(ArgumentError, match=rf"width must be an integer from 1 to 4. Received: {width!r}"):
         reduce_width(MATRIX, width)
 
 
@@ -225,7 +231,7 @@ def test_other_rows_are_refused(rows):
 def test_weight_by_frequency_refuses_counts(counts):
     """Of another shape, negative, all 0, or no numbers."""
     with pytest.raises(
-        ArgumentError, match=r"counts must be 10 numbers >= 0, one a row and not all 0. Received: shape"
+        ArgumentError, match=r"counts must be 10 numbers >= 0, one per row and not all 0. Received: shape"
     ):
         weight_by_frequency(MATRIX, counts)
 
@@ -233,7 +239,7 @@ def test_weight_by_frequency_refuses_counts(counts):
 @pytest.mark.parametrize("a", [0, -1e-3, np.nan, np.inf, "1"])
 def test_weight_by_frequency_refuses_constants(a):
     """The message names the value."""
-    with pytest.raises(ArgumentError, match=f"a must be a number above 0. Received: {a!r}"):
+    with pytest.raises(ArgumentError, match=f"a must be a number > 0. Received: {a!r}"):
         weight_by_frequency(MATRIX, COUNTS, a=a)
 
 
@@ -268,11 +274,11 @@ def test_transform_takes_functions_without_a_signature():
     ("function", "message"),
     [
         ("centre", "takes functions. Received: 'centre' at place 0"),
-        (len, r"What len returned must have the shape \(rows, width\). Received: shape \(\)"),
-        (lambda matrix: matrix[:9], r"What <lambda> returned must have 10 rows. Received: shape \(9, 4\)"),
+        (len, r"The result of len must have the shape \(rows, width\). Received: shape \(\)"),
+        (lambda matrix: matrix[:9], r"The result of <lambda> must have 10 rows. Received: shape \(9, 4\)"),
         (reduce_width, r"functools\.partial\. Received: reduce_width, missing a required argument: 'width'\."),
         (lambda: MATRIX, r"functools\.partial\. Received: <lambda>, too many positional arguments\."),
-        (lambda matrix: matrix > 0, "What <lambda> returned must hold floats. Received: dtype bool"),
+        (lambda matrix: matrix > 0, "The result of <lambda> must hold floats. Received: dtype bool"),
     ],
 )
 def test_transform_refuses(function, message):
