@@ -20,6 +20,8 @@ from embkeras.vectors.aligned import AlignedMatrix
 
 # layer -> for each change of its vocabulary, which id each token had before (-1: new)
 _CHANGES: WeakKeyDictionary[keras.layers.Layer, list[np.ndarray]] = WeakKeyDictionary()
+# layer -> fingerprint of the vocabulary that it was changed to
+_CHANGED_TO: WeakKeyDictionary[keras.layers.Layer, str] = WeakKeyDictionary()
 
 
 def change_vocabulary(
@@ -70,11 +72,17 @@ def change_vocabulary(
             _change_combination(found, sources, aligned)
     for each in {id(layer): layer for layer in (found, *tables)}.values():
         _CHANGES.setdefault(each, []).append(sources)
+        _CHANGED_TO[each] = aligned[0].vocabulary.fingerprint
 
 
 def vocabulary_changes(layer: keras.layers.Layer) -> list[np.ndarray]:
     """For each change of a layer's vocabulary so far, the id that each of its tokens had before, or -1 for a new one."""
     return list(_CHANGES.get(layer, ()))
+
+
+def has_other_vocabulary(layer: keras.layers.Layer, vocabulary: Vocabulary) -> bool:
+    """Whether a layer was changed to another vocabulary than this one, so that its ids mean other tokens."""
+    return _CHANGED_TO.get(layer, vocabulary.fingerprint) != vocabulary.fingerprint
 
 
 def _change_combination(layer: CombinedEmbedding, sources: np.ndarray, aligned: Sequence[AlignedMatrix]) -> None:

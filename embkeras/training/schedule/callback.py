@@ -1,19 +1,20 @@
 """Trainability on a schedule: the callback that begins the phases, unfreeze_at and gradual_unfreeze."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 import pandas as pd
 
+from embkeras._checks import number, whole_number
 from embkeras.errors import EmbkerasWarning, ScheduleError
 from embkeras.keras_compat.optimizers import parts
 from embkeras.tables.addresses import LayerRef, as_refs
 from embkeras.training.rebuild import build_optimizer, introduce, knows_other_variables, rebuild_training
 from embkeras.training.schedule.actions import Action
 from embkeras.training.schedule.flags import Flags, trainable_parameters
-from embkeras.training.schedule.phases import Phase, as_groups, check_epoch, check_phases, phase_at, top_down_phases
+from embkeras.training.schedule.phases import Phase, check_epoch, check_phases, phase_at
 from embkeras.training.schedule.progress import Monitor, Progress
 from embkeras.training.schedule.rates import Rates, rate_or_none
 
@@ -320,9 +321,23 @@ def gradual_unfreeze(
         >>> [(phase.start, phase.freeze) for phase in gradual_unfreeze(["embedding", ["lstm", "norm"]], every=2).phases]
         [(0, ('embedding', 'lstm', 'norm')), (1, ('embedding',)), (3, ())]
     """
-    groups = as_groups(layers, "gradual_unfreeze")
-    phases = top_down_phases(groups, start, every, decay)
-    return TrainabilitySchedule(phases, also=[ref for group in groups for ref in group])
+    single = isinstance(layers, str | keras.layers.Layer) or not isinstance(layers, Iterable)
+    groups = [as_refs(group, "gradual_unfreeze") for group in ([layers] if single else layers)]
+    refs = [ref for group in groups for ref in group]
+    if not groups or not all(groups):
+        raise ScheduleError(f"gradual_unfreeze needs groups of at least one layer. Received: {layers!r}.")
+    if len(set(refs)) < len(refs):
+        twice = next(ref for place, ref in enumerate(refs) if ref in refs[:place])
+        raise ScheduleError(f"gradual_unfreeze takes each layer once, in one group. Received: {twice!r} twice.")
+    check_epoch(start, "start")
+    whole_number(every, "every", least=1, error=ScheduleError)
+    number(decay, "decay", above=0, error=ScheduleError)
+    phases = [Phase(0, freeze=refs)] if start > 0 else []
+    for place in range(len(groups)):
+        begin = start + place * every
+        frozen = [ref for group in groups[: len(groups) - 1 - place] for ref in group]
+        phases.append(Phase(begin, freeze=frozen, rate_factor=1 / decay if begin > 0 and decay != 1 else None))
+    return TrainabilitySchedule(phases, also=refs)
 
 
 def _variable_ids(model: keras.Model) -> set[int]:

@@ -1,15 +1,13 @@
 """Phases of training as plain data: from which epoch on, which actions."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import TypeVar
 
-from keras.layers import Layer
 from keras.optimizers.schedules import LearningRateSchedule
 
-from embkeras._checks import number, whole_number
+from embkeras._checks import whole_number
 from embkeras.errors import ScheduleError
 from embkeras.tables.addresses import LayerRef, as_refs
 from embkeras.training.schedule.actions import Action, Freeze, Rate, Train, TrainVariables
@@ -154,42 +152,3 @@ def phase_at(phases: Sequence[Phase], epoch: int) -> int | None:
     """
     begun = [index for index, phase in enumerate(phases) if phase.start <= epoch]
     return begun[-1] if begun else None
-
-
-def as_groups(layers: Sequence[LayerRef | Sequence[LayerRef]] | LayerRef, what: str) -> list[tuple[LayerRef, ...]]:
-    """Groups of layers, each given as one layer or several.
-
-    Raises:
-        ScheduleError: no groups, an empty one, something that doesn't name a layer, or one layer given twice.
-    """
-    single = isinstance(layers, str | Layer) or not isinstance(layers, Iterable)
-    groups = [as_refs(group, what) for group in ([layers] if single else layers)]
-    if not groups or not all(groups):
-        raise ScheduleError(f"{what} needs groups of at least one layer. Received: {layers!r}.")
-    counts = Counter(_joined(groups))
-    if len(counts) < sum(counts.values()):
-        raise ScheduleError(
-            f"{what} takes each layer once, in one group. Received: {counts.most_common(1)[0][0]!r} twice."
-        )
-    return groups
-
-
-def top_down_phases(groups: Sequence[tuple[LayerRef, ...]], start: int, every: int, decay: float) -> list[Phase]:
-    """Phases that unfreeze the last group at epoch `start`, and one more every `every` epochs, at falling rates.
-
-    Raises:
-        ScheduleError: a start that is not an epoch, `every` below 1, or a decay that is not positive.
-    """
-    check_epoch(start, "start")
-    whole_number(every, "every", least=1, error=ScheduleError)
-    number(decay, "decay", above=0, error=ScheduleError)
-    phases = [Phase(0, freeze=_joined(groups))] if start > 0 else []
-    for unfrozen in range(1, len(groups) + 1):
-        begin = start + (unfrozen - 1) * every
-        factor = 1 / decay if begin > 0 and decay != 1 else None
-        phases.append(Phase(begin, freeze=_joined(groups[: len(groups) - unfrozen]), rate_factor=factor))
-    return phases
-
-
-def _joined(groups: Iterable[tuple[LayerRef, ...]]) -> tuple[LayerRef, ...]:
-    return tuple(ref for group in groups for ref in group)

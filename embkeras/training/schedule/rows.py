@@ -11,7 +11,7 @@ from embkeras.errors import ScheduleError
 from embkeras.tables.addresses import LayerRef, as_refs, match_layer
 from embkeras.tables.partial_rows import RowEmbedding
 from embkeras.text.vocabulary import Vocabulary
-from embkeras.training.change_vocabulary import swap_rows
+from embkeras.training.change_vocabulary import has_other_vocabulary, swap_rows
 from embkeras.training.rebuild import renew_rows
 from embkeras.training.schedule.actions import Action
 from embkeras.training.schedule.phases import check_epoch
@@ -51,7 +51,7 @@ class Rows(Action):
             raise ScheduleError(f"Rows takes one layer. Received: {layer!r}.")
         if (rows is None) == (vocabulary is None):
             raise ScheduleError(f"Rows takes rows or a vocabulary, one of the two. Received: {rows!r}, {vocabulary!r}.")
-        self.layer = refs[0]
+        self.layer, self.vocabulary = refs[0], vocabulary
         self.rows = np.array(rows) if vocabulary is None else _frequent_rows(vocabulary, min_count)
         if self.rows.dtype != bool or self.rows.ndim != 1 or not self.rows.any():
             raise ScheduleError(f"rows must be a bool array with at least one True. Received: {rows!r}.")
@@ -97,6 +97,11 @@ class Rows(Action):
             raise ScheduleError(
                 f'Further rows can only join a layer in which some rows train, from build_embedding(trainable="oov") or '
                 f"a mask, with {len(self.rows):,} rows. Received: {type(layer).__name__} {layer.name!r}."
+            )
+        if self.vocabulary is not None and has_other_vocabulary(layer, self.vocabulary):
+            raise ScheduleError(
+                f"change_vocabulary gave layer {layer.name!r} another vocabulary than the one whose words should train. "
+                f"Choose the rows with the new one. Received: {self.vocabulary!r}."
             )
         return layer
 

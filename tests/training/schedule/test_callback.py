@@ -414,15 +414,56 @@ def test_gradual_unfreeze_from_the_first_epoch():
     assert flags.rates == {0: 0.26, 1: 0.13}
 
 
-def test_gradual_unfreeze_of_one_group():
-    """One name is one group, and not a sequence of letters."""
-    assert gradual_unfreeze("embedding", start=0).also == ("embedding",)
+def _phases(layers, **arguments):
+    phases = gradual_unfreeze(layers, **arguments).phases
+    return [(phase.start, phase.freeze, phase.rate and phase.rate.factor) for phase in phases]
 
 
-def test_gradual_unfreeze_needs_groups():
-    """An empty list would do nothing."""
-    with pytest.raises(ScheduleError, match=r"gradual_unfreeze needs groups of at least one layer\. Received: \[\]"):
-        gradual_unfreeze([])
+@pytest.mark.parametrize(
+    ("given", "frozen"),
+    [("ab", [()]), (["a", "b"], [("a",), ()]), (["a", ["b", "c"]], [("a",), ()])],
+)
+def test_groups(given, frozen):
+    """Each element is a group; one name is one group, and not a sequence of letters."""
+    assert [freeze for _, freeze, _ in _phases(given, start=0)] == frozen
+
+
+def test_phases_of_gradual_unfreeze():
+    """All frozen, then the last group trains, then the previous one; the rate is divided each time."""
+    assert _phases(["a", ["b", "c"], "d"], start=2, every=3, decay=2.0) == [
+        (0, ("a", "b", "c", "d"), None),
+        (2, ("a", "b", "c"), 0.5),
+        (5, ("a",), 0.5),
+        (8, (), 0.5),
+    ]
+
+
+def test_gradual_unfreeze_keeps_the_rate_at_epoch_0():
+    """The top group trains from epoch 0 on at the current rate; a decay of 1 never changes it."""
+    assert _phases(["a", "b"], start=0, decay=2.0) == [(0, ("a",), None), (1, (), 0.5)]
+    assert _phases(["a", "b"], decay=1) == [(0, ("a", "b"), None), (1, ("a",), None), (2, (), None)]
+
+
+@pytest.mark.parametrize(
+    ("layers", "arguments", "message"),
+    [
+        ([], {}, r"groups of at least one layer\. Received: \[\]"),
+        (["a", []], {}, r"groups of at least one layer\. Received: \['a', \[\]\]"),
+        (3, {}, r"gradual_unfreeze .*Received: 3"),
+        (["a", ["b", "a"]], {}, r"in one group\. Received: 'a' twice"),
+        ([["a", "a"]], {}, r"in one group\. Received: 'a' twice"),
+        ("a", {"start": -1}, r"start must be .* Received: -1"),
+        ("a", {"every": 0}, r"every must be an integer >= 1\. Received: 0"),
+        ("a", {"every": True}, r"every must be .* Received: True"),
+        ("a", {"decay": 0}, r"decay must be a number > 0\. Received: 0"),
+        ("a", {"decay": None}, r"decay must be .* Received: None"),
+    ],
+    ids=str,
+)
+def test_gradual_unfreeze_checks_its_arguments(layers, arguments, message):
+    """A layer in two groups would be unfrozen with the last of them, and the other phase would do nothing."""
+    with pytest.raises(ScheduleError, match=message):
+        gradual_unfreeze(layers, **arguments)
 
 
 def test_history():

@@ -10,11 +10,9 @@ import pytest
 from embkeras.errors import ScheduleError
 from embkeras.training.schedule.phases import (
     Phase,
-    as_groups,
     check_epoch,
     check_phases,
     phase_at,
-    top_down_phases,
 )
 
 
@@ -114,83 +112,10 @@ def test_patience_is_a_number_of_epochs(patience):
         Phase(0, patience=patience)
 
 
-@pytest.mark.parametrize(
-    ("given", "groups"),
-    [("a", [("a",)]), (["a", "b"], [("a",), ("b",)]), (["a", ["b", "c"]], [("a",), ("b", "c")])],
-)
-def test_groups(given, groups):
-    """Each element is a group of its own."""
-    assert as_groups(given, "groups") == groups
-
-
-@pytest.mark.parametrize("given", [[], ["a", []], [()]])
-def test_groups_are_not_empty(given):
-    """An empty group would be an empty phase."""
-    with pytest.raises(ScheduleError, match="groups needs groups of at least one layer"):
-        as_groups(given, "groups")
-
-
-def test_groups_hold_layers():
-    """A number is not a group."""
-    with pytest.raises(ScheduleError, match=r"groups .*Received: 3"):
-        as_groups(3, "groups")
-
-
-def test_top_down_phases():
-    """All frozen, then the last group trains, then the previous one; the rate is divided each time."""
-    phases = top_down_phases([("a",), ("b", "c"), ("d",)], 2, 3, 2.0)
-    assert [(phase.start, phase.freeze, phase.rate and phase.rate.factor) for phase in phases] == [
-        (0, ("a", "b", "c", "d"), None),
-        (2, ("a", "b", "c"), 0.5),
-        (5, ("a",), 0.5),
-        (8, (), 0.5),
-    ]
-
-
-def test_top_down_from_the_first_epoch():
-    """The top group trains from epoch 0 on at the current rate."""
-    phases = top_down_phases([("a",), ("b",)], 0, 1, 2.0)
-    assert [(phase.start, phase.freeze, phase.rate and phase.rate.factor) for phase in phases] == [
-        (0, ("a",), None),
-        (1, (), 0.5),
-    ]
-
-
-def test_decay_of_one_leaves_the_rate():
-    """No factor, so any optimizer works."""
-    assert not any(phase.rate for phase in top_down_phases([("a",), ("b",)], 1, 1, 1))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((-1, 1, 2.6), r"start must be .* Received: -1"),
-        ((1, 0, 2.6), r"every must be an integer >= 1\. Received: 0"),
-        ((1, True, 2.6), r"every must be .* Received: True"),
-        ((1, 1, 0), r"decay must be a number > 0\. Received: 0"),
-        ((1, 1, None), r"decay must be .* Received: None"),
-    ],
-    ids=str,
-)
-def test_top_down_checks_its_numbers(arguments, message):
-    """Each names its rule."""
-    with pytest.raises(ScheduleError, match=message):
-        top_down_phases([("a",)], *arguments)
-
-
 def test_integers_of_numpy_are_taken_as_such():
     """The state of a schedule is written as JSON, which takes Python's numbers only."""
     phase = Phase(np.int64(3), patience=np.int64(2))
     assert json.dumps([phase.start, phase.patience]) == "[3, 2]"
-
-
-@pytest.mark.parametrize("layers", [["a", ["b", "a"]], [["a", "a"]]])
-def test_a_layer_belongs_to_one_group(layers):
-    """It would be unfrozen with the last of its groups, and the phase of the other would do nothing."""
-    with pytest.raises(
-        ScheduleError, match=r"gradual_unfreeze takes each layer once, in one group\. Received: 'a' twice"
-    ):
-        as_groups(layers, "gradual_unfreeze")
 
 
 def test_phases_travel_to_another_process():

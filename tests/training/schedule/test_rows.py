@@ -9,6 +9,7 @@ from embkeras.errors import ScheduleError
 from embkeras.tables.builders import build_embedding
 from embkeras.tables.combined import combine_embeddings
 from embkeras.text.vocabulary import Vocabulary
+from embkeras.training.change_vocabulary import change_vocabulary
 from embkeras.training.optimizers.rules import RowWiseAdam
 from embkeras.training.resume.backup import ResumableBackup
 from embkeras.training.schedule.callback import unfreeze_at
@@ -221,3 +222,12 @@ def test_an_initial_epoch_beyond_it():
     net = _model(optimizers.Adam(0.01))
     tiny.fit(net, epochs=6, initial_epoch=5, callbacks=[_schedule()])
     np.testing.assert_array_equal((net.layers[0].matrix() != tiny.TABLE).any(axis=1), FIRST | SEEN)
+
+
+def test_words_of_a_vocabulary_that_was_changed_are_refused():
+    """As many tokens under other ids: the rows of the old ids would be other words."""
+    net, turned = _model(), Vocabulary([*VOCABULARY.tokens[:2], *VOCABULARY.tokens[:1:-1]], counts=COUNTS)
+    change_vocabulary(net, "embedding", before=VOCABULARY, after=AlignedMatrix(np.ones((10, 4)), turned))
+    with pytest.raises(ScheduleError, match=r"'embedding' another vocabulary.* Received: Vocabulary\(10 tokens"):
+        tiny.fit(net, callbacks=[_schedule()])
+    tiny.fit(net, callbacks=[unfreeze_rows(1, "embedding", vocabulary=turned)])
