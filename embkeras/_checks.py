@@ -4,10 +4,11 @@ Each returns the value in the one form that the caller works with, or raises an 
 and the value received.
 """
 
+import contextlib
 import math
 import numbers
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -139,6 +140,25 @@ def flag(value: Any, name: str, *, error: type[EmbkerasError] = ArgumentError) -
     if not isinstance(value, bool | np.bool_):
         raise error(f"{name} must be True or False. Received: {shown(value)}.")
     return bool(value)
+
+
+def sequence(value: Any, name: str, *, error: type[EmbkerasError] = ArgumentError) -> Iterable[Any]:
+    """The value, if it can be iterated over; a single string is not read as a sequence of its characters.
+
+    Raises:
+        EmbkerasError: a string, bytes, or something that can't be iterated over.
+
+    Example:
+        >>> sequence("cat", "words")
+        Traceback (most recent call last):
+        embkeras.errors.ArgumentError: words must be a sequence, not a single string. Received: 'cat'.
+    """
+    rule = "a sequence, not a single string" if isinstance(value, str | bytes) else "a sequence"
+    with contextlib.suppress(TypeError):  # a 0-dimensional array is Iterable, and refuses
+        iter(value)
+        if not isinstance(value, str | bytes):
+            return value
+    raise error(f"{name} must be {rule}. Received: {shown(value)}.")
 
 
 def path(value: Any, name: str, *, error: type[EmbkerasError] = ArgumentError) -> Path:

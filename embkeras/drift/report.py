@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from embkeras._arrays import as_array, check_matrix, first_nonfinite_row, nearest_rows, row_slices, unit_rows
-from embkeras._checks import number, shown, whole_number
+from embkeras._checks import number, sequence, shown, whole_number
 from embkeras.errors import ArgumentError, UnknownWordError
 
 _PAIR_COLUMNS = ("seen", "unseen", "similarity_before", "similarity_after")
@@ -176,11 +176,7 @@ def drift_report(before: Any, after: Any, tokens: Iterable[str], *, counts: Any 
 
 
 def _checked_tokens(tokens: Any, rows: int) -> list[str]:
-    if isinstance(tokens, str | bytes) or not isinstance(tokens, Iterable):
-        raise ArgumentError(
-            f"tokens must be a sequence of strings, such as vocabulary.tokens. Received: {shown(tokens)}."
-        )
-    tokens = list(tokens)
+    tokens = list(sequence(tokens, "tokens"))
     if len(tokens) != rows:
         raise ArgumentError(f"tokens must name {rows} rows. Received: {len(tokens)}.")
     for row, token in enumerate(tokens):

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from embkeras._checks import is_whole, shown, whole_number
+from embkeras._checks import is_whole, sequence, shown, whole_number
 from embkeras.errors import ArgumentError
 from embkeras.experiments.statistics import check_statistics, macro_f1, paired_difference
 from embkeras.experiments.strategies import Strategy, default_strategies
@@ -285,10 +285,10 @@ def _strategies(given: Iterable[Strategy | str] | None, layer: str) -> list[Stra
     known = default_strategies(layer=layer)
     if given is None:
         return list(known.values())
-    if isinstance(given, str | Mapping | Strategy) or not isinstance(given, Iterable):
-        raise ArgumentError(f"strategies must be a sequence of Strategy or names. Received: {shown(given)}.")
+    if isinstance(given, Mapping):
+        raise ArgumentError(f"strategies must be a sequence; each has a name of its own. Received: {shown(given)}.")
     chosen = []
-    for each in given:
+    for each in sequence(given, "strategies"):
         strategy = known.get(each) if isinstance(each, str) else each
         if not isinstance(strategy, Strategy):
             raise ArgumentError(f"A strategy must be a Strategy or one of {', '.join(known)}. Received: {shown(each)}.")
@@ -302,9 +302,7 @@ def _strategies(given: Iterable[Strategy | str] | None, layer: str) -> list[Stra
 def _seeds(given: int | Iterable[int]) -> list[int]:
     if is_whole(given):
         return list(range(given))
-    if not isinstance(given, Iterable) or isinstance(given, str | bytes):
-        raise ArgumentError(f"seeds must be a number of seeds or a sequence of seeds. Received: {shown(given)}.")
-    seeds = [whole_number(seed, "seed", least=0, most=_LARGEST_SEED) for seed in given]
+    seeds = [whole_number(seed, "seed", least=0, most=_LARGEST_SEED) for seed in sequence(given, "seeds")]
     if len(set(seeds)) != len(seeds):
         raise ArgumentError(f"Each seed may be run once. Received: {seeds}.")
     return seeds

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from embkeras._checks import flag, number, shown, whole_number
+from embkeras._checks import flag, number, sequence, shown, whole_number
 from embkeras._checks import path as checked_path
 from embkeras.errors import ArgumentError, DataError, VocabularyError
 from embkeras.text.tokenizer import check_unicode
@@ -77,10 +77,8 @@ def labelled(
         DataError: an empty text, something that is not a string, fewer than two classes, or so many classes that the
             column is most likely not the label.
     """
-    for name, values in (("texts", texts), ("labels", labels)):
-        if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-            raise DataError(f"{name} must be a sequence of strings. Received: {shown(values)}.")
-    texts, labels = list(texts), list(labels)
+    texts = list(sequence(texts, "texts", error=DataError))
+    labels = list(sequence(labels, "labels", error=DataError))
     if len(texts) != len(labels):
         raise DataError(f"{source} has {len(texts)} texts, but {len(labels)} labels.")
     for row, (text, label) in enumerate(zip(texts, labels, strict=True)):

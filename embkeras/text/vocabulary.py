@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from embkeras._arrays import as_array
-from embkeras._checks import one_of, shown, whole_number
+from embkeras._checks import one_of, sequence, shown, whole_number
 from embkeras._checks import path as checked_path
 from embkeras._files import written_beside
 from embkeras.errors import VocabularyError
@@ -21,6 +21,7 @@ from embkeras.text.tokenizer import WORDS, Tokenizer, check_tokenizer
 
 PADDING, OOV = "", "[UNK]"
 _FORMAT, _VERSION = "embkeras.vocabulary", 1
+_LONGEST = 2**31 - 1  # tokens of a text in a batch
 _DEFAULT_OOV = (1,)  # recognised by identity: only special ids by default are checked for words
 _SPECIAL_NAMES = {"pad", "padding", "mask", "unk", "unknown", "oov"}
 
@@ -67,14 +68,16 @@ class Vocabulary:
         counts: Any = None,
         tokenizer: Tokenizer | None = None,
     ):
-        self.tokens = tuple(_sequence(tokens, "tokens"))
+        self.tokens = tuple(sequence(tokens, "tokens", error=VocabularyError))
         if not self.tokens:
             raise VocabularyError("A vocabulary needs at least one token. Received: an empty sequence.")
         if tokenizer is not None:
             check_tokenizer(tokenizer)
         self.tokenizer = tokenizer
         self.padding_id = None if padding_id is None else self._special_id(padding_id, "padding_id")
-        self.oov_ids = tuple(self._special_id(id_, "oov_ids") for id_ in _sequence(oov_ids, "oov_ids"))
+        self.oov_ids = tuple(
+            self._special_id(id_, "oov_ids") for id_ in sequence(oov_ids, "oov_ids", error=VocabularyError)
+        )
         special = self.special_ids
         if len(special) < len(self.oov_ids) + (self.padding_id is not None):
             raise VocabularyError(
@@ -147,7 +150,8 @@ class Vocabulary:
         min_count = whole_number(min_count, "min_count", least=1, error=VocabularyError)
         if max_tokens is not None:
             max_tokens = whole_number(max_tokens, "max_tokens", least=3, error=VocabularyError)
-        counter = Counter(token for tokens in _tokenized(_sequence(texts, "texts"), tokenizer) for token in tokens)
+        texts = sequence(texts, "texts", error=VocabularyError)
+        counter = Counter(token for tokens in _tokenized(texts, tokenizer) for token in tokens)
         total = counter.total()
         counter.pop(OOV, None)  # "[UNK]" in a text is the special token
         kept = [(token, count) for token, count in counter.most_common() if count >= min_count]
@@ -188,7 +192,7 @@ class Vocabulary:
             VocabularyError: a single string, or something that is not a string.
         """
         known = dict.fromkeys(self.tokens)
-        for token in _sequence(tokens, "tokens"):
+        for token in sequence(tokens, "tokens", error=VocabularyError):
             if not isinstance(token, str):
                 raise VocabularyError(f"Every token must be a str. Received: {shown(token)}.")
             known[token] = None
@@ -222,7 +226,7 @@ class Vocabulary:
         return len(self.tokens)
 
     def __contains__(self, token: str) -> bool:
-        return token in self.token_to_id
+        return isinstance(token, str) and token in self.token_to_id
 
     def __repr__(self) -> str:
         return f"Vocabulary({len(self):,} tokens, padding_id={self.padding_id}, oov_ids={self.oov_ids})"
@@ -253,8 +257,8 @@ class Vocabulary:
             )
         one_of(truncate, "truncate", ("end", "start"))
         if length is not None:
-            length = whole_number(length, "length", least=1)
-        tokenized = _tokenized(_sequence(texts, "texts"), self._required_tokenizer())
+            length = whole_number(length, "length", least=1, most=_LONGEST)
+        tokenized = _tokenized(sequence(texts, "texts", error=VocabularyError), self._required_tokenizer())
         rows = [[self._id_of(token) for token in tokens] for tokens in tokenized]
         width = length or max([1, *map(len, rows)])
         batch = np.full((len(rows), width), self.padding_id, np.int64)
@@ -331,13 +335,6 @@ class Vocabulary:
         if vocabulary.fingerprint != fingerprint:
             raise VocabularyError(f"{str(path)!r} is damaged: its tokens don't match its fingerprint.")
         return vocabulary
-
-
-def _sequence(values: Any, name: str) -> Iterable[Any]:
-    """Refuse a single string, which would be read as a sequence of its characters, and what can't be iterated."""
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise VocabularyError(f"{name} must be a sequence. Received: {shown(values)}.")
-    return values
 
 
 def _tokenized(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[str]]:

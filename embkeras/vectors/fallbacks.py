@@ -5,8 +5,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from embkeras._checks import one_of, shown
-from embkeras.errors import ArgumentError
+from embkeras._checks import one_of, sequence
 
 _REPEAT = re.compile(r"(.)\1{2,}", re.DOTALL)
 _MARKS = re.compile(r"[.,!?\"'()\[\]]{2,}")
@@ -39,9 +38,7 @@ def check_fallbacks(fallbacks: Any) -> tuple[str, ...]:
     Raises:
         ArgumentError: a name that is not in `FALLBACKS`, or not a sequence of names.
     """
-    if isinstance(fallbacks, str) or not isinstance(fallbacks, Sequence):
-        raise ArgumentError(f"fallbacks must be a sequence of names. Received: {shown(fallbacks)}.")
-    return tuple(one_of(name, "Each of fallbacks", FALLBACKS) for name in fallbacks)
+    return tuple(one_of(name, "Each of fallbacks", FALLBACKS) for name in sequence(fallbacks, "fallbacks"))
 
 
 def spellings(token: str, fallbacks: Sequence[str]) -> Iterator[tuple[str, str]]:

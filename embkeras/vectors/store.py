@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from embkeras._arrays import check_matrix, first_nonfinite_row, nearest_rows
-from embkeras._checks import shown, whole_number
+from embkeras._checks import sequence, shown, whole_number
 from embkeras.errors import ArgumentError, UnknownWordError
 from embkeras.vectors.subwords import Subwords
 from embkeras.vectors.words import PackedWords, WordIndex
@@ -194,10 +194,7 @@ class KeyedVectors:
 
 
 def _checked_words(words: Any, where: str) -> list[str]:
-    """The words as a list; a single string is not read as a sequence of characters."""
-    if isinstance(words, str | bytes) or not isinstance(words, Iterable):
-        raise ArgumentError(f"{where} takes a sequence of words. Received: {shown(words)}.")
-    words = list(words)
+    words = list(sequence(words, f"The words of {where}"))
     if not all(isinstance(word, str) for word in words):
         row, word = next((row, word) for row, word in enumerate(words) if not isinstance(word, str))
         raise ArgumentError(

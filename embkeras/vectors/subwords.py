@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from embkeras._arrays import check_matrix
-from embkeras._checks import shown, whole_number
+from embkeras._checks import sequence, shown, whole_number
 from embkeras.errors import ArgumentError, UnknownWordError
 
 _OFFSET, _PRIME = np.uint32(2166136261), np.uint32(16777619)  # FNV-1a, 32 bits
@@ -99,9 +99,7 @@ class Subwords:
             >>> vectors.tolist(), composed.tolist()
             ([[0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]], [True, False])
         """
-        if isinstance(words, str | bytes) or not isinstance(words, Iterable):
-            raise ArgumentError(f"compose_all takes a sequence of words. Received: {shown(words)}.")
-        rows, counts = self._ngram_rows(words)
+        rows, counts = self._ngram_rows(sequence(words, "words"))
         return mean_rows(self.matrix, rows, counts), counts > 0
 
     def _ngram_rows(self, words: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:

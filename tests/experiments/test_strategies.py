@@ -46,7 +46,8 @@ def test_default_strategies():
     assert [name for name, each in strategies.items() if each.vectors == "random"] == ["random"]
     assert [name for name, each in strategies.items() if each.embedding.get("trainable")] == ["fine-tuned", "random"]
     phases = strategies["phased"].callbacks()[0].phases
-    assert [(phase.start, phase.learning_rate) for phase in phases] == [(0, None), (2, 0.01)]
+    rates = [phase.rate and phase.rate.learning_rate for phase in phases]
+    assert ([phase.start for phase in phases], rates) == ([0, 2], [None, 0.01])
     assert not any(each.callbacks() for name, each in strategies.items() if name != "phased")
 
 
@@ -134,7 +135,9 @@ def test_each_run_gets_a_schedule_of_its_own():
     "strategy",
     [
         *default_strategies(1).values(),
-        Strategy("own", partial(AlignedMatrix.transformed), {"trainable": "oov"}, None, [Phase(1, "embedding")], 0.1),
+        Strategy(
+            "own", partial(AlignedMatrix.transformed), {"trainable": "oov"}, None, [Phase(1, freeze="embedding")], 0.1
+        ),
     ],
     ids=lambda strategy: strategy.name,
 )

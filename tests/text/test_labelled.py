@@ -363,7 +363,7 @@ def test_labelled_texts_compare_by_identity():
 @pytest.mark.parametrize(
     ("texts", "labels", "message"),
     [
-        (None, ["x"], "texts must be a sequence of strings. Received: None"),
+        (None, ["x"], "texts must be a sequence. Received: None"),
         ("ab", ["x", "y"], "texts must .* Received: 'ab'"),
         (["a", "b"], b"xy", "labels must .* Received: b'xy'"),
         (["a", None], ["x", "y"], "the data, text 2: the text must be a string. Received: None"),

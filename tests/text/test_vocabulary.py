@@ -55,7 +55,7 @@ def test_from_texts_takes_unk_in_a_text_for_the_special_token():
         ({"min_count": 0}, "min_count must be an integer >= 1. Received: 0"),
         ({"min_count": None}, "min_count must .* Received: None"),
         ({"texts": None}, "texts must be a sequence. Received: None"),
-        ({"texts": b"a cat"}, "texts must be a sequence. Received: b'a cat'"),
+        ({"texts": b"a cat"}, "texts must be a sequence.* Received: b'a cat'"),
         ({"texts": ["a", None]}, "Text 1 .* must be a str. Received: None of type NoneType"),
     ],
 )
@@ -67,7 +67,7 @@ def test_from_texts_refuses_arguments(arguments, message):
 
 def test_from_texts_refuses_a_single_string():
     """A string is not read as a sequence of letters."""
-    with pytest.raises(VocabularyError, match=r"texts must be a sequence\. Received: 'a cat'"):
+    with pytest.raises(VocabularyError, match=r"texts must be a sequence.* Received: 'a cat'"):
         Vocabulary.from_texts("a cat")
 
 
@@ -81,8 +81,8 @@ def test_from_texts_refuses_texts_without_a_token():
     ("arguments", "message"),
     [
         ({"tokens": []}, "at least one token. Received: an empty"),
-        ({"tokens": "abc"}, "tokens must be a sequence. Received: 'abc'"),
-        ({"tokens": b"abc"}, "tokens must be a sequence. Received: b'abc'"),
+        ({"tokens": "abc"}, "tokens must be a sequence.* Received: 'abc'"),
+        ({"tokens": b"abc"}, "tokens must be a sequence.* Received: b'abc'"),
         ({"tokens": None}, "tokens must be a sequence. Received: None"),
         ({"tokens": ["", "[UNK]", 3]}, "must be a str. Received: 3 at id 2"),
         ({"tokens": [0, "[UNK]", "a"]}, "must be a str. Received: 0 at id 0"),
@@ -148,7 +148,7 @@ def test_extended_keeps_the_ids(vocabulary):
 
 def test_extended_refuses_a_single_string(vocabulary):
     """A string is not read as a sequence of letters."""
-    with pytest.raises(VocabularyError, match=r"tokens must be a sequence\. Received: 'bird'"):
+    with pytest.raises(VocabularyError, match=r"tokens must be a sequence.* Received: 'bird'"):
         vocabulary.extended("bird")
 
 
@@ -261,7 +261,7 @@ def test_encode_batch_truncates_one_side(truncate, expected):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"length": 0}, "length must be an integer >= 1. Received: 0"),
+        ({"length": 0}, "length must be an integer from 1 to .* Received: 0"),
         ({"length": 40.0}, "length must .* Received: 40.0"),
         ({"length": "40"}, "length must .* Received: '40'"),
         ({"length": True}, "length must .* Received: True"),
@@ -283,7 +283,7 @@ def test_encode_batch_needs_a_padding_id():
 
 def test_encode_batch_refuses_a_single_string(vocabulary):
     """A string is not read as a sequence of letters."""
-    with pytest.raises(VocabularyError, match=r"texts must be a sequence\. Received: 'a cat'"):
+    with pytest.raises(VocabularyError, match=r"texts must be a sequence.* Received: 'a cat'"):
         vocabulary.encode_batch("a cat")
 
 

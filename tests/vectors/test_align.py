@@ -256,8 +256,8 @@ def test_other_types_are_refused(given):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"fallbacks": None}, "fallbacks must be a sequence of names. Received: None"),
-        ({"fallbacks": b"lower"}, "Received: 108"),
+        ({"fallbacks": None}, "fallbacks must be a sequence. Received: None"),
+        ({"fallbacks": b"lower"}, "Received: b'lower'"),
         ({"fallbacks": [["lower"]]}, r"Received: \['lower'\]"),
         ({"fallbacks": 3}, "Received: 3"),
         ({"seed": True}, "seed must be an integer >= 0. Received: True"),

@@ -127,9 +127,9 @@ def test_words_are_strings(vectors, word):
 @pytest.mark.parametrize("words", ["cat", b"cat", None, 3])
 def test_words_are_a_sequence(vectors, words):
     """A string is not read as a sequence of letters."""
-    with pytest.raises(ArgumentError, match=r"rows_of takes a sequence of words\. Received: "):
+    with pytest.raises(ArgumentError, match=r"The words of rows_of must be a sequence.* Received: "):
         vectors.rows_of(words)
-    with pytest.raises(ArgumentError, match=r"KeyedVectors takes a sequence of words\. Received: "):
+    with pytest.raises(ArgumentError, match=r"The words of KeyedVectors must be a sequence.* Received: "):
         KeyedVectors(words, MATRIX)
 
 

@@ -1,0 +1,109 @@
+"""Whatever is passed by mistake, text, vectors and drift answer with an error of their own, never with a foreign one."""
+
+import contextlib
+
+import numpy as np
+import pytest
+
+from embkeras import AlignedMatrix, KeyedVectors, Tokenizer, Vocabulary, align, drift_report
+from embkeras.drift.plots import plot_comparison, plot_coverage, plot_drift, plot_training
+from embkeras.errors import EmbkerasError
+from embkeras.text.labelled import LabelledTexts, labelled, read_labelled, read_texts, split
+from embkeras.vectors import postprocess
+from embkeras.vectors.inspection import inspect_vectors, text_coverage
+from embkeras.vectors.subwords import Subwords
+
+WRONG = [
+    *(
+        None,
+        True,
+        3,
+        -1,
+        2.5,
+        float("nan"),
+        "text",
+        "",
+        b"bytes",
+        [],
+        [None],
+        [[1], [1, 2]],
+        {},
+        {"a": 1},
+        object(),
+    ),
+    *(np.ones(3), np.array("x"), np.array([None]), range(2), "\ud83d", "x" * 5000, "a\0b", {1, 2}, iter([1]), 10**30),
+]
+VOCABULARY = Vocabulary(["", "[UNK]", "cat", "dog"], tokenizer=Tokenizer(), counts=[0, 1, 2, 3])
+MATRIX = np.arange(8.0, dtype="float32").reshape(4, 2)
+VECTORS = KeyedVectors(["cat", "dog"], MATRIX[:2])
+SUBWORDS = Subwords(MATRIX, min_n=1, max_n=2, buckets=4)
+REPORT = drift_report(MATRIX, MATRIX + 1, VOCABULARY.tokens, counts=[0, 1, 2, 3])
+DATA = LabelledTexts(tuple("abcdefgh"), np.arange(8) % 2, ("x", "y"))
+# callable, positional arguments that are right, and keyword arguments that are right
+CALLS = [
+    (Tokenizer, [], {"rules": (), "lowercase": True}),
+    (Tokenizer(), ["text"], {}),
+    (Tokenizer.from_dict, [{"rules": [], "lowercase": True}], {}),
+    (Vocabulary, [["", "[UNK]"]], {"padding_id": 0, "oov_ids": (1,), "counts": [0, 1], "tokenizer": Tokenizer()}),
+    (Vocabulary.from_texts, [["a"]], {"max_tokens": 5, "min_count": 1, "tokenizer": Tokenizer()}),
+    (Vocabulary.from_layer, [None], {"tokenizer": None}),
+    (Vocabulary.load, ["missing.json"], {}),
+    (VOCABULARY.extended, [["a"]], {}),
+    (VOCABULARY.encode, ["cat"], {}),
+    (VOCABULARY.encode_batch, [["cat"]], {"length": 2, "truncate": "end"}),
+    (VOCABULARY.__contains__, ["cat"], {}),
+    (labelled, [["a", "b"], ["x", "y"]], {"source": "s"}),
+    (split, [DATA], {"validation": 0.2, "test": 0.2, "seed": 0}),
+    (read_labelled, ["d.csv", "text", "label"], {"encoding": "utf-8", "skip_empty": False, "quotes": True}),
+    (lambda *positional, **named: list(read_texts(*positional, **named)), ["d.csv", "text"], {"encoding": "utf-8"}),
+    (KeyedVectors, [["a", "b"], MATRIX[:2]], {"subwords": SUBWORDS}),
+    (KeyedVectors.from_gensim, [None], {}),
+    (VECTORS.__getitem__, ["cat"], {}),
+    (VECTORS.__contains__, ["cat"], {}),
+    (VECTORS.rows_of, [["cat"]], {}),
+    (VECTORS.most_similar, ["cat"], {"topn": 1}),
+    (Subwords, [MATRIX], {"min_n": 1, "max_n": 2, "buckets": 4, "encoding": "utf-8"}),
+    (SUBWORDS.rows, ["cat"], {}),
+    (SUBWORDS.compose, ["cat"], {}),
+    (SUBWORDS.compose_all, [["cat"]], {}),
+    (AlignedMatrix, [MATRIX, VOCABULARY], {"found": np.ones(4, bool), "how": [("", "oov")] * 4}),
+    (AlignedMatrix(MATRIX, VOCABULARY).transformed, [postprocess.centre], {}),
+    (align, [VECTORS, VOCABULARY], {"fallbacks": (), "oov": "mean", "seed": 0}),
+    (postprocess.centre, [MATRIX], {"rows": np.ones(4, bool)}),
+    (postprocess.remove_components, [MATRIX], {"count": 1, "rows": np.ones(4, bool)}),
+    (postprocess.reduce_width, [MATRIX, 1], {"rows": np.ones(4, bool)}),
+    (postprocess.weight_by_frequency, [MATRIX, [1, 2, 3, 4]], {"a": 0.5}),
+    (postprocess.weight_by_rank, [MATRIX], {}),
+    (postprocess.unit_norm, [MATRIX], {}),
+    (inspect_vectors, ["v.txt"], {"encoding": "utf-8"}),
+    (text_coverage, ["v.txt", ["cat"]], {"tokenizer": Tokenizer(), "fallbacks": ()}),
+    (drift_report, [MATRIX, MATRIX, VOCABULARY.tokens], {"counts": [1, 2, 3, 4]}),
+    (REPORT.most_moved, [], {"topn": 1, "min_count": 1}),
+    (REPORT.neighbours, ["cat"], {"topn": 1}),
+    (REPORT.diverged_synonyms, [], {"topn": 1, "min_similarity": 0.5}),
+    (plot_training, [{"loss": [1.0]}], {"unfrozen_at": 0}),
+    (plot_drift, [REPORT], {"topn": 1, "min_count": 1}),
+    (plot_coverage, [None], {}),
+    (plot_comparison, [None], {}),
+]
+
+
+def name_of(call):
+    """The name in the test's id."""
+    return getattr(call[0], "__qualname__", type(call[0]).__name__)
+
+
+@pytest.mark.parametrize("call", CALLS, ids=name_of)
+def test_wrong_argument_is_an_error_of_embkeras(call, tmp_path, monkeypatch):
+    """Each argument in turn is replaced by each wrong value; a call may also succeed."""
+    function, positional, named = call
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.csv").write_text("text,label\na,x\nb,y\n")
+    (tmp_path / "v.txt").write_text("cat 1 2\ndog 3 4\n")
+    for wrong in WRONG:
+        for place in range(len(positional)):
+            with contextlib.suppress(EmbkerasError):
+                function(*positional[:place], wrong, *positional[place + 1 :], **named)
+        for name in named:
+            with contextlib.suppress(EmbkerasError):
+                function(*positional, **(named | {name: wrong}))
