@@ -37,11 +37,13 @@ def card_of(
     encoding, tables = contract.encoding, {}
     for path, layer in embeddings_of(model).items():
         accuracy = folded.accuracy.get(path) or getattr(layer, "accuracy", None)
+        own = layer.quantization_mode or getattr(layer, "stored", "float32")
         tables[path] = {
             "rows": layer.input_dim,
             "width": layer.output_dim,
             "sha256": _sha256(layer.matrix()),
-            "accuracy": None if accuracy is None else f"{dtype}, {accuracy}",
+            "stored": dtype if layer in folded.tables else own,
+            "accuracy": None if accuracy is None else str(accuracy),
             **({} if accuracy is None else asdict(accuracy)),
         }
     return {
@@ -202,8 +204,8 @@ def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "tokens", f"{card['vocabulary_size']:,}"
     yield "vocabulary fingerprint", f"`{card['vocabulary_fingerprint']}`"
     for path, table in card["tables"].items():
-        size = f"{table['rows']:,} x {table['width']}"
-        yield f"table {path}", f"{size}, {table['accuracy'] or 'float32'}, `{table['sha256']}`"
+        parts = [f"{table['rows']:,} x {table['width']}", table["stored"], table["accuracy"], f"`{table['sha256']}`"]
+        yield f"table {path}", ", ".join(part for part in parts if part)
     if card["class_names"]:
         yield "classes", ", ".join(card["class_names"])
     if card["max_length"]:

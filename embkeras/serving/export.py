@@ -103,31 +103,21 @@ def export_saved_model(
     _check_model(model, vocabulary, dtype)
     target = _target(path, version, overwrite)
     contract = _contract(model, vocabulary, out_of_range, class_names)
-    try:
-        with tempfile.TemporaryDirectory() as assets, written_beside(target, overwrite=overwrite) as beside:
-            card = _write(model, contract, dtype, metadata, Path(assets), beside, target)
-            (beside / "README.md").write_text(readme(card, metadata), encoding="utf-8")
-            write_warm_up(beside, card)
-            if check:
-                _check(beside, model, vocabulary, target)
-            if with_config:
-                write_server_config(path, path.name, pads=vocabulary.padding_id is not None)
-    except OutputError:
-        if version is not None or overwrite or not target.exists():
-            raise
-        # Another process took the number in the meantime.
-        return export_saved_model(
-            model,
-            path,
-            vocabulary=vocabulary,
-            dtype=dtype,
-            class_names=class_names,
-            out_of_range=out_of_range,
-            check=check,
-            with_config=with_config,
-            metadata=metadata,
-        )
-    return target
+    while True:
+        try:
+            with tempfile.TemporaryDirectory() as assets, written_beside(target, overwrite=overwrite) as beside:
+                card = _write(model, contract, dtype, metadata, Path(assets), beside, target)
+                (beside / "README.md").write_text(readme(card, metadata), encoding="utf-8")
+                write_warm_up(beside, card)
+                if check:
+                    _check(beside, model, vocabulary, target)
+                if with_config:
+                    write_server_config(path, path.name, pads=vocabulary.padding_id is not None)
+            return target
+        except OutputError:
+            if version is not None or overwrite or not target.exists():
+                raise
+            target = _target(path, None, overwrite)  # another process took the number in the meantime
 
 
 def _target(path: Path, version: int | None, overwrite: bool) -> Path:

@@ -183,11 +183,11 @@ class RestTransport:
     def _exchange(self, method: str, path: str, body: bytes | None, seconds: float) -> tuple[int, bytes]:
         """Status and contents of the answer."""
         headers = {"Content-Type": "application/json", "Connection": "close", **self.headers}
-        contents, answered = bytearray(), False
-        with _Deadline(seconds) as deadline, requests.Session() as session:
+        contents, answered, adapter = bytearray(), False, _Adapter(seconds)
+        with requests.Session() as session:
             session.trust_env = False
             session.verify = self._certificates
-            session.mount(self.where, _Adapter(deadline))
+            session.mount(self.where, adapter)
             try:
                 options = {"timeout": seconds, "stream": True, "allow_redirects": False}
                 response = session.request(method, self.where + path, data=body, headers=headers, **options)
@@ -196,10 +196,14 @@ class RestTransport:
                     contents += piece
                     if len(contents) > _LARGEST_ANSWER:
                         raise ServingError(f"{self.where} returned an answer of more than {_LARGEST_ANSWER:,} bytes.")
-                if deadline.over:  # an answer without a length ends where it was cut
+                if adapter.expired:  # an answer without a length ends where it was cut
                     raise requests.Timeout
             except requests.RequestException as error:
-                if deadline.over or isinstance(error, requests.Timeout) or isinstance(root_cause(error), TimeoutError):
+                if (
+                    adapter.expired
+                    or isinstance(error, requests.Timeout)
+                    or isinstance(root_cause(error), TimeoutError)
+                ):
                     raise ServingTimeoutError(f"{self.where} did not answer within {seconds:.3g} s.") from error
                 raise self._failure(error, answered) from error
         return response.status_code, bytes(contents)
@@ -221,37 +225,12 @@ def _model_path(model: str, version: int | None) -> str:
     return f"/v1/models/{quote(model, safe='')}" + ("" if version is None else f"/versions/{version}")
 
 
-class _Deadline:
-    """Shuts a connection when the time is up. A socket's own timeout is for each read, not for the whole answer."""
+class _Adapter(HTTPAdapter):
+    """Shuts its connection when the time is up. A socket's own timeout is for each read, not for the whole answer."""
 
     def __init__(self, seconds: float):
-        self.end, self.over = time.monotonic() + seconds, False
+        self.end, self.expired = time.monotonic() + seconds, False
         self.timer: threading.Timer | None = None
-
-    def __enter__(self) -> "_Deadline":
-        return self
-
-    def watch(self, sock: socket.socket) -> None:
-        """Shut this socket at the end."""
-        self.timer = threading.Timer(max(self.end - time.monotonic(), 0), self._shut, [sock])
-        self.timer.daemon = True
-        self.timer.start()
-
-    def _shut(self, sock: socket.socket) -> None:
-        self.over = True
-        with contextlib.suppress(OSError):  # it was closed a moment ago
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not the method of a TLS socket, which drops its state
-
-    def __exit__(self, *_: object) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-
-
-class _Adapter(HTTPAdapter):
-    """Puts each connection under a deadline."""
-
-    def __init__(self, deadline: _Deadline):
-        self.deadline = deadline
         super().__init__()
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
@@ -259,12 +238,25 @@ class _Adapter(HTTPAdapter):
         pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
         connect = pool.ConnectionCls.connect
 
-        def watched(connection: Any) -> None:
+        def connect_until_end(connection: Any) -> None:
             connect(connection)
-            self.deadline.watch(connection.sock)
+            self.timer = threading.Timer(max(self.end - time.monotonic(), 0), self._shut, [connection.sock])
+            self.timer.daemon = True
+            self.timer.start()
 
-        pool.ConnectionCls = type("Watched", (pool.ConnectionCls,), {"connect": watched})
+        pool.ConnectionCls = type("Connection", (pool.ConnectionCls,), {"connect": connect_until_end})
         return pool
+
+    def _shut(self, sock: socket.socket) -> None:
+        self.expired = True
+        with contextlib.suppress(OSError):  # it was closed a moment ago
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not the method of a TLS socket, which drops its state
+
+    def close(self) -> None:
+        """Close the connection, and stop the clock."""
+        if self.timer is not None:
+            self.timer.cancel()
+        super().close()
 
 
 class RpcTransport:

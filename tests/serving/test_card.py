@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -120,6 +121,16 @@ def test_stored_dtypes(model, tmp_path, dtype, size):
         assert 0.999 < export.card["tables"]["embedding"]["smallest_cosine"] < 1
         assert f"{dtype}, cosine to the given rows" in (folder / "README.md").read_text()
     np.testing.assert_array_equal(model.predict(IDS, verbose=0), wanted)  # the model is what it was
+
+
+def test_a_table_that_the_model_stores_small(tmp_path):
+    """It is exported as it is, and the card names its own dtype."""
+    table = ek.build_embedding(ek.AlignedMatrix(TABLE, VOCABULARY), stored="int8")
+    layers = [keras.Input((None,), dtype="int64"), table, keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(2)]
+    folder = ek.export_saved_model(keras.Sequential(layers), tmp_path, vocabulary=VOCABULARY, check=False)
+    card = json.loads((folder / "assets" / "embkeras.json").read_bytes())
+    assert (card["dtype"], card["tables"]["embedding"]["stored"]) == ("float32", "int8")
+    assert "3,000 x 40, int8, cosine to the given rows" in (folder / "README.md").read_text("utf-8")
 
 
 def test_int8_rows_are_unpacked_as_they_are_read(model, tmp_path):
