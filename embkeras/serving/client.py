@@ -15,11 +15,9 @@ from embkeras.serving.messages import (
     Served,
     check_answer,
     check_range,
-    has_card,
     id_rows,
     in_batches,
     padded,
-    parsed_card,
     parsed_metadata,
 )
 from embkeras.serving.text_encoder import TextEncoder, checked_texts, encoded_rows, labelled
@@ -208,10 +206,11 @@ class ServingClient:
         """What the server offers now."""
         answer = self._attempted(lambda seconds: self._transport.metadata(self.model, self.version, seconds))
         version, signatures = parsed_metadata(answer, self._source)
-        if not has_card(signatures):
+        if set(signatures.get(names.CARD, {}).get("inputs", {})) != {names.REQUEST}:
             return Served(version, signatures, None)
-        card = self._ask(version, names.CARD, {names.REQUEST: np.zeros(1, np.int32)}, names.CARD)
-        return Served(version, signatures, parsed_card(card, self._source))
+        texts = self._ask(version, names.CARD, {names.REQUEST: np.zeros(1, np.int32)}, names.CARD).ravel().tolist()
+        card = names.parsed_card(texts[0] if len(texts) == 1 else "", self._source, ServingError)
+        return Served(version, signatures, card)
 
     def _compare(self, served: Served) -> None:
         """Refuse a vocabulary that is not the encoder's."""

@@ -20,24 +20,6 @@ from embkeras.serving.text_encoder import TextEncoder, card_class_names, checked
 from embkeras.text.encoding import Encoding
 from embkeras.text.vocabulary import Vocabulary
 
-_CARD = (  # what every card contains
-    "encoding",
-    "vocabulary_size",
-    "padding_id",
-    "oov_id",
-    "class_names",
-    "outputs",
-    "out_of_range",
-    "min_length",
-    "max_length",
-    "warm_up",
-    "embed",
-    "no_text_reason",
-    "dtype",
-    "precision",
-    "tables",
-)
-
 
 class ExportedModel:
     """A model that `export_saved_model` wrote, with the vocabulary and class names from its assets.
@@ -64,7 +46,7 @@ class ExportedModel:
         self.folder = names.export_folder(path)
         if not (self.folder / "saved_model.pb").is_file():
             raise SavedModelError(f"There is no exported model in {str(path)!r}: saved_model.pb is missing.")
-        self.card = names.read_card(self.folder / "assets", _CARD)
+        self.card = names.read_card(self.folder / "assets")
         self.class_names = card_class_names(self.card, self.folder / "assets")
         if vocabulary is not None or self.card["encoding"] == Vocabulary.__name__:
             self.vocabulary = TextEncoder(self.folder, vocabulary=vocabulary).vocabulary

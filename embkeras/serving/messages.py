@@ -1,6 +1,5 @@
 """What a client sends, checked and in batches, and what a server says that it serves. NumPy alone."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +7,9 @@ from typing import Any
 import numpy as np
 
 from embkeras.errors import ArgumentError, ServingError
-from embkeras.serving import names
 
 _INT64 = np.iinfo(np.int64)
 _TYPES = {"FLOAT": "float32", "DOUBLE": "float64", "HALF": "float16"}  # TensorFlow's names that differ from NumPy's
-_CARD = ("vocabulary_fingerprint", "tokenizer_fingerprint", "vocabulary_size", "padding_id", "class_names")
 Tensor = tuple[str, tuple[int | None, ...]]  # type and shape
 
 
@@ -143,25 +140,6 @@ def parsed_metadata(metadata: Any, source: str) -> tuple[int, dict[str, dict[str
         return int(metadata["model_spec"]["version"]), signatures
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ServingError(f"{source} returned metadata that can't be read: {error!r}.") from error
-
-
-def has_card(signatures: Mapping[str, Any]) -> bool:
-    """Whether the export has a signature that returns its card."""
-    return names.CARD in signatures and set(signatures[names.CARD]["inputs"]) == {names.REQUEST}
-
-
-def parsed_card(answer: np.ndarray, source: str) -> dict[str, Any]:
-    """The card, from the answer of its signature.
-
-    Raises:
-        ServingError: it can't be parsed, or lacks what a client needs.
-    """
-    try:
-        (text,) = answer.tolist()
-        card = json.loads(text)
-        return card | {name: card[name] for name in _CARD}
-    except (LookupError, TypeError, ValueError, RecursionError) as error:
-        raise ServingError(f"{source} returned a card that can't be read: {error!r}.") from error
 
 
 def check_answer(answer: np.ndarray, shape: tuple[int | None, ...], places: np.ndarray, source: str) -> None:

@@ -2,18 +2,22 @@
 
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from embkeras._checks import path as checked_path
-from embkeras.errors import SavedModelError
+from embkeras.errors import EmbkerasError, SavedModelError
 
 CARD_FILE, VOCABULARY_FILE, TOKENS_FILE, CLASSES_FILE = "embkeras.json", "vocabulary.json", "tokens.txt", "classes.txt"
 METADATA_FILE = "metadata.json"
 SERVING, SERVING_INT32, TEXT, EMBED, CARD = "serving_default", "serving_int32", "text", "embed", "card"
 TOKEN_IDS, REQUEST = "token_ids", "request"  # inputs
 LARGEST_VERSION = 2**63 - 1  # servers parse an int64
+_CARD_KEYS = (
+    "encoding", "vocabulary_fingerprint", "tokenizer_fingerprint", "vocabulary_size", "padding_id", "oov_id", "class_names",
+    "outputs", "out_of_range", "min_length", "max_length", "warm_up", "embed", "no_text_reason", "dtype", "precision",
+    "tables",
+)  # fmt: skip
 
 
 def versions(path: Path) -> dict[int, Path]:
@@ -52,19 +56,33 @@ def export_folder(path: Any) -> Path:
     return folders[max(folders)] if folders else path
 
 
-def read_card(assets: Path, needed: Iterable[str]) -> dict[str, Any]:
-    """The card in a folder of assets, which must have all keys in `needed`.
+def parsed_card(text: bytes | str, source: str, error: type[EmbkerasError]) -> dict[str, Any]:
+    """The card as data.
+
+    Raises:
+        EmbkerasError: of the given class, if it is damaged or lacks a key.
+    """
+    try:
+        card = json.loads(text)
+        return card | {key: card[key] for key in _CARD_KEYS}
+    except (ValueError, LookupError, TypeError, RecursionError) as reason:
+        raise error(
+            f"{source} has a card that is damaged, or was written by another version of embkeras: {reason!r}. "
+            f"Export the model again."
+        ) from reason
+
+
+def read_card(assets: Path) -> dict[str, Any]:
+    """The card in a folder of assets.
 
     Raises:
         SavedModelError: it is missing or damaged.
     """
     try:
-        card = json.loads((assets / CARD_FILE).read_bytes())
-        return card | {name: card[name] for name in needed}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise SavedModelError(
-            f"{str(assets)!r} was not exported by this version of embkeras, or is damaged: {error!r}. Export the model again."
-        ) from error
+        text = (assets / CARD_FILE).read_bytes()
+    except OSError as error:
+        raise SavedModelError(f"{str(assets)!r} has no card that can be read: {error.strerror}.") from error
+    return parsed_card(text, repr(str(assets)), SavedModelError)
 
 
 def first_line(text: str) -> str:

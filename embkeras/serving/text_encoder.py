@@ -16,8 +16,6 @@ from embkeras.serving.names import CARD_FILE, VOCABULARY_FILE, export_folder, re
 from embkeras.text.encoding import Encoding
 from embkeras.text.vocabulary import Vocabulary
 
-_NEEDED = ("encoding", "vocabulary_fingerprint", "tokenizer_fingerprint", "class_names")
-
 
 class TextEncoder:
     """Turns texts into the ids that an exported model was trained on.
@@ -48,7 +46,7 @@ class TextEncoder:
 
     def __init__(self, path: str | os.PathLike[str], *, vocabulary: Encoding | None = None):
         assets, self.model_name = _assets_of(path)
-        self.card: dict[str, Any] = read_card(assets, _NEEDED)
+        self.card: dict[str, Any] = read_card(assets)
         self.class_names = card_class_names(self.card, assets)
         self.vocabulary = _vocabulary(assets, self.card, vocabulary)
 

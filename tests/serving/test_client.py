@@ -619,7 +619,7 @@ def test_answer_without_end_is_refused(rest, model, encoder, monkeypatch):
 def test_card_that_is_none_is_named(rest, model, encoder, runner, monkeypatch):
     """What the signature `about` gives has to be the card."""
     monkeypatch.setattr(runner, "run", lambda *_: {"card": np.array([b"{}"], object)})
-    with pytest.raises(ServingError, match="returned a card that can't be read"):
+    with pytest.raises(ServingError, match="has a card that is damaged"):
         ServingClient(rest, encoder=encoder).predict(["good"])
 
 

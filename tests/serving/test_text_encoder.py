@@ -89,7 +89,7 @@ def test_missing_vocabulary_is_refused(assets):
 def test_damaged_card_is_refused(assets, contents):
     """Not JSON, no object, without what is needed, nested without end."""
     (assets / "embkeras.json").write_text(contents)
-    with pytest.raises(SavedModelError, match="was not exported by this version of embkeras, or is damaged"):
+    with pytest.raises(SavedModelError, match="has a card that is damaged, or was written by another version"):
         TextEncoder(assets)
 
 
