@@ -73,10 +73,10 @@ class TextEncoder:
             length: tokens per text; longer texts lose their end. By default that of the longest text.
 
         Raises:
-            VocabularyError: a single string, a vocabulary without a padding id or without a tokenizer.
-            ArgumentError: a `length` below 1.
+            ArgumentError: not a sequence of strings, or a `length` below 1.
+            VocabularyError: a vocabulary without a padding id or without a tokenizer.
         """
-        return self.vocabulary.encode_batch(texts, length)
+        return self.vocabulary.encode_batch(checked_texts(texts), length)
 
     def __repr__(self) -> str:
         return f"TextEncoder({self.size:,} tokens, fingerprint {self.fingerprint[:12]}...)"

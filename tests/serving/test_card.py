@@ -33,7 +33,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def folder(model, tmp_path_factory):
-    """Exported with all that can be told of it."""
+    """Exported with class names, settings for a server and metadata."""
     history = pd.DataFrame({"phase": [1, 2], "ended": ["patience", ""]})
     metadata = {"Data": "3,000 words.", "Metrics": {"accuracy": 0.87}, "Schedule": history}
     path = tmp_path_factory.mktemp("export") / "words"
@@ -52,14 +52,14 @@ def test_card(folder, model):
 
 
 def test_assets(folder):
-    """Tokens with their ids and class names, one a line."""
+    """Tokens with their ids, and class names, one per line."""
     lines = (folder / "assets" / "tokens.txt").read_text("utf-8").splitlines()
     assert lines[:2] == ["w0\t2", "w1\t3"] and len(lines) == SIZE - 2
     assert (folder / "assets" / "classes.txt").read_text("utf-8") == "no\nyes\n"
 
 
 def test_model_card(folder):
-    """What people read: signatures, facts, and the sections that were given."""
+    """The README lists signatures, facts and the given sections."""
     text = (folder / "README.md").read_text("utf-8")
     assert text.startswith("# words\n") and "`token_ids` int64 (batch, time) -> `scores`; ids outside [0, 3000)" in text
     assert "| classes | no, yes |" in text and "## Data\n\n3,000 words." in text and "| accuracy | 0.87 |" in text
@@ -67,7 +67,7 @@ def test_model_card(folder):
 
 
 def test_sections_as_data(folder):
-    """The sections of the model card for programs: a table is a list of rows."""
+    """The sections of the README as data: a table is a list of rows."""
     metadata = json.loads((folder / "assets" / "metadata.json").read_text("ascii"))
     assert metadata["Schedule"] == [{"phase": 1, "ended": "patience"}, {"phase": 2, "ended": ""}]
     assert metadata["Data"] == "3,000 words." and metadata["Metrics"] == {"accuracy": 0.87}
@@ -87,7 +87,7 @@ def test_warm_up_requests(folder):
 
 
 def test_warm_up_requests_by_their_bytes(folder):
-    """Without the package that defines the messages: names and the ids as a tensor are in them."""
+    """Without the package that defines the messages: each record contains the names and the ids as a tensor."""
     records = [record.numpy() for record in tf.data.TFRecordDataset(str(folder / "assets.extra" / WARM_UP_FILE))]
     assert len(records) == 4
     for record, length in zip(records, (1, 8, 32, 128), strict=True):
@@ -96,7 +96,7 @@ def test_warm_up_requests_by_their_bytes(folder):
 
 
 def test_server_config(folder):
-    """Settings beside the versions, which name the model and its folder."""
+    """The settings beside the versions name the model and its folder."""
     base = folder.parent
     assert sorted(path.name for path in base.iterdir()) == ["1", "batching.config", "compose.yaml", "models.config"]
     assert (
@@ -109,7 +109,7 @@ def test_server_config(folder):
 
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("float16", 2), ("int8", 1)])
 def test_stored_dtypes(model, tmp_path, dtype, size):
-    """The table takes the bytes of its type, the scores stay near, and the card says how near."""
+    """The table takes the bytes of its dtype, the scores stay close, and the card says how close."""
     folder = ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY, dtype=dtype)
     stored = sum(file.stat().st_size for file in (folder / "variables").iterdir())
     table = SIZE * (WIDTH * size + (4 if dtype == "int8" else 0))
@@ -134,7 +134,7 @@ def test_a_table_that_the_model_stores_small(tmp_path):
 
 
 def test_int8_rows_are_unpacked_as_they_are_read(model, tmp_path):
-    """No operation of the graph has the whole table as a result."""
+    """No operation of the graph outputs the whole table."""
     ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY, dtype="int8")
     loaded = tf.saved_model.load(str(tmp_path / "1"))
     graph = loaded.signatures["serving_default"].graph
@@ -150,7 +150,7 @@ def test_int8_rows_are_unpacked_as_they_are_read(model, tmp_path):
 
 
 def test_overwrite(model, tmp_path):
-    """A version is replaced when that is asked for, and only then; the old one is there until the new one is whole."""
+    """A version is replaced only with overwrite=True, and the old one stays until the new one is complete."""
     first = ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY)
     (first / "mark").write_text("old")
     with pytest.raises(SavedModelError, match=r"Version 1 of .* already exists\. Pass overwrite=True"):
@@ -160,7 +160,7 @@ def test_overwrite(model, tmp_path):
 
 
 def test_a_failed_check_keeps_the_version_there(model, tmp_path):
-    """Replacing it with an export that is not right leaves what was."""
+    """An export that fails its check doesn't replace the version."""
     first = ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY)
     (first / "mark").write_text("old")
     broken = _model()

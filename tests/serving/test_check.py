@@ -1,4 +1,4 @@
-"""Exports that are not right are found out."""
+"""check_saved_model finds wrong exports."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture
 def copy(path, tmp_path):
-    """One that a test may damage."""
+    """A copy that a test may damage."""
     return shutil.copytree(path, tmp_path / "model")
 
 
@@ -43,14 +43,14 @@ def _change_card(copy, **changes):
 
 
 def test_a_good_export_passes(path):
-    """The folder of the model, that of the version, and against the model in memory."""
+    """By the model's folder, by the version's folder, and compared with the model in memory."""
     check_saved_model(path)
     check_saved_model(path / "1", model=_model())
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_small_tables_pass(tmp_path, dtype):
-    """Their scores are not those of the model to the last digit, but near: another model is told apart."""
+    """Their scores differ a little from the model's, and another model is still detected."""
     ek.export_saved_model(_model(), tmp_path, vocabulary=VOCABULARY, dtype=dtype)
     check_saved_model(tmp_path, model=_model())
     other = _model()
@@ -68,7 +68,7 @@ _UNMASKED = {
 
 @pytest.mark.parametrize("name", _UNMASKED)
 def test_a_model_that_reads_padding_is_not_exported(tmp_path, name):
-    """It is named, with ids for which it shows and the way out, and nothing is written."""
+    """The error shows ids and what to do, and nothing is written."""
     table = ek.build_embedding(ALIGNED, mask_zero=False)
     layers = [keras.Input((None,), dtype="int64"), table, *_UNMASKED[name](), keras.layers.Dense(2)]
     model = keras.Sequential(layers)
@@ -82,7 +82,7 @@ def test_a_model_that_reads_padding_is_not_exported(tmp_path, name):
 
 
 def test_layers_that_lose_the_mask_are_named(tmp_path):
-    """Of a model whose embedding has a mask, those that do not hand it on."""
+    """Layers that drop the embedding's mask."""
     table = ek.build_embedding(ALIGNED)
     ids = keras.Input((None,), dtype="int64")
     answers = keras.layers.Dense(2)(keras.layers.GlobalMaxPooling1D(name="largest")(table(ids)))
@@ -91,7 +91,7 @@ def test_layers_that_lose_the_mask_are_named(tmp_path):
 
 
 def test_another_model_is_told_apart(path):
-    """Scores that are not those of the model in memory."""
+    """Scores that differ from the model in memory."""
     other = _model()
     other.get_layer("scores").bias.assign([0.5, -0.5])
     with pytest.raises(
@@ -109,7 +109,7 @@ def test_scores_that_are_not_finite(tmp_path):
 
 
 def test_another_vocabulary(copy):
-    """The fingerprint in the card is not that of the vocabulary."""
+    """The fingerprint in the card differs from the vocabulary's."""
     ek.Vocabulary.from_texts(["other words"]).save(copy / "1" / "assets" / "vocabulary.json")
     with pytest.raises(SavedModelError, match=r"vocabulary for .* is not the one the model was exported with"):
         check_saved_model(copy)
@@ -123,7 +123,7 @@ def test_another_vocabulary(copy):
     ],
 )
 def test_a_card_that_lies(copy, changes, message):
-    """What the card promises is asked for."""
+    """The promises of the card are checked."""
     _change_card(copy, **changes)
     with pytest.raises(SavedModelError, match=message):
         check_saved_model(copy)
@@ -131,7 +131,7 @@ def test_a_card_that_lies(copy, changes, message):
 
 @pytest.mark.parametrize("changes", [{"max_length": 3}, {"padding_id": None}, {"vocabulary_size": 7}, {"tables": {}}])
 def test_a_card_of_another_export(copy, changes):
-    """The model holds the card, too, and gives it to clients."""
+    """The card in the assets must be the one that the model returns to clients."""
     _change_card(copy, **changes)
     with pytest.raises(
         SavedModelError, match=f"embkeras.json and the signature 'card' differ in {next(iter(changes))}"
@@ -148,7 +148,7 @@ def named(tmp_path_factory):
 
 
 def test_class_names_in_another_order(named, tmp_path):
-    """A client would call every text by the wrong name."""
+    """A client would label every text wrongly."""
     copy = shutil.copytree(named, tmp_path / "model")
     _change_card(copy, class_names=["yes", "no"])
     with pytest.raises(SavedModelError, match=r"classes.txt doesn't contain the class names yes, no"):
@@ -174,7 +174,7 @@ def test_warm_up_requests_that_are_damaged(copy, path, damage):
 
 
 def test_another_tokenizer(copy):
-    """Its texts become other ids than those that the model makes of them."""
+    """Texts would become other ids than in the model's graph."""
     other = ek.Vocabulary(VOCABULARY.tokens, tokenizer=ek.Tokenizer(lowercase=False))
     assert other.fingerprint == VOCABULARY.fingerprint
     other.save(copy / "1" / "assets" / "vocabulary.json")
@@ -196,7 +196,7 @@ def test_rounding_of_small_floats_is_not_taken_for_padding(tmp_path, policy, arc
 
 
 def test_a_signature_that_is_missing(tmp_path):
-    """Each that the card promises has to be there."""
+    """Every signature that the card promises must exist."""
     vocabulary = ek.Vocabulary(ALIGNED.vocabulary.tokens)
     aligned = ek.AlignedMatrix(ALIGNED.values, vocabulary)
     model = ek.build_classifier(aligned, 2, architecture="mean", units=3)
@@ -217,21 +217,21 @@ def test_ids_that_are_not_policed(tmp_path, monkeypatch):
 
 
 def test_texts_that_are_cut_otherwise(tmp_path, monkeypatch):
-    """The graph has other rules than the vocabulary."""
+    """The graph splits texts differently from the vocabulary."""
     monkeypatch.setattr(contracts.tf.strings, "split", lambda text: tf.strings.bytes_split(text))
     with pytest.raises(SavedModelError, match=r"the text '.*' has other scores than its ids"):
         ek.export_saved_model(_model(), tmp_path, vocabulary=VOCABULARY)
 
 
 def test_a_table_that_is_stored_twice(path, monkeypatch):
-    """As model.export does."""
+    """model.export stores variables twice."""
     monkeypatch.setattr(check, "_SLACK_BYTES", -100_000)
     with pytest.raises(SavedModelError, match=r"variables/ takes [\d,]+ bytes for variables of [\d,]+"):
         check_saved_model(path)
 
 
 def test_what_is_no_model(path):
-    """The type is named."""
+    """The error names the type."""
     with pytest.raises(ArgumentError, match=r"takes a keras\.Model\. Received: str"):
         check_saved_model(path, model="model")
 
@@ -243,7 +243,7 @@ def test_what_is_no_export(tmp_path):
 
 
 def test_card_of_another_vocabulary(tmp_path, monkeypatch):
-    """A client would compare with the wrong one."""
+    """A client would compare with the wrong fingerprint."""
     real = contracts.card_signature
     monkeypatch.setattr(contracts, "card_signature", lambda card: real(card | {"vocabulary_fingerprint": "0" * 64}))
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Asking a server: REST and gRPC, faults of the server and of the line."""
+"""The client over REST and gRPC, with faults of the server and of the connection."""
 
 import subprocess
 import sys
@@ -40,7 +40,7 @@ VOCABULARY = ek.Vocabulary.from_texts([*TEXTS, "it ends"])
 
 
 def _export(path, vocabulary, seed=0, **arguments):
-    """A small classifier of three classes; `check` is left out, since other tests have it."""
+    """A small classifier with three classes, exported without a check."""
     keras.utils.set_random_seed(seed)
     matrix = np.random.default_rng(seed).normal(size=(len(vocabulary), 4)).astype("float32")
     model = ek.build_classifier(ek.AlignedMatrix(matrix, vocabulary), 3, architecture="mean")
@@ -56,13 +56,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runner(folder):
-    """It, loaded."""
+    """The export, loaded."""
     return InTensorFlow(folder)
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
-    """A later version, whose vocabulary has two words changed."""
+    """A later version, whose vocabulary has two words swapped."""
     tokens = list(VOCABULARY.tokens)
     tokens[2], tokens[3] = tokens[3], tokens[2]
     vocabulary = ek.Vocabulary(tokens, tokenizer=VOCABULARY.tokenizer)
@@ -71,14 +71,14 @@ def other(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def newer(tmp_path_factory):
-    """A later version with the same vocabulary, other weights and other names of classes."""
+    """A later version with the same vocabulary, other weights and other class names."""
     path = tmp_path_factory.mktemp("newer") / "mood"
     return InTensorFlow(_export(path, VOCABULARY, seed=2, class_names=["NO", "SO", "YES"]))
 
 
 @pytest.fixture(scope="module")
 def encoder(folder):
-    """What makes ids of texts."""
+    """The text encoder of the export."""
     return TextEncoder(folder)
 
 
@@ -105,7 +105,7 @@ def rpc(model):
 
 @pytest.fixture(params=["rest", "rpc"])
 def url(request):
-    """Each of the two."""
+    """The URL of each kind of server."""
     return request.getfixturevalue(request.param)
 
 
@@ -131,7 +131,7 @@ def _asked(model):
 
 
 def test_scores_are_those_of_the_export(client, runner):
-    """The same numbers, in the order of the texts, whatever goes together."""
+    """The scores are the export's, in the order of the texts, however they are batched."""
     scores = client.scores([VOCABULARY.encode(text) for text in TEXTS])
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, _wanted(runner), atol=1e-6)
@@ -152,7 +152,7 @@ def test_predict_names_the_best_class(client, runner):
 
 
 def test_nothing_is_asked_of_nothing(client):
-    """No texts, no rows, and a shape that can be put to others."""
+    """Without texts there are no rows, and the shape can be concatenated with others."""
     assert client.predict([]).shape == (0, 3)
     assert client.scores([]).shape == client.scores(np.zeros((0, 4), int)).shape == (0, 3)
 
@@ -185,7 +185,7 @@ def test_several_threads_ask_one_client(client, runner):
 
 
 def test_another_output_can_be_asked(runner, rest):
-    """A model with several is asked by name; one that is not there is named with those that are."""
+    """Outputs are chosen by name; the error for an unknown one lists the outputs."""
     client = ServingClient(rest, model="mood")
     with pytest.raises(ServingError, match="has no output 'mood', only classes, scores"):
         client.scores([[2]], output="mood")
@@ -197,7 +197,7 @@ def test_another_output_can_be_asked(runner, rest):
 
 
 def test_batches_are_of_like_lengths(url, model, encoder, runner):
-    """Two a request, the shortest first, each with a zero in front; the answers are in the order asked."""
+    """Two per request, shortest first, each with a zero in front; the answers are in the order of the texts."""
     with ServingClient(url, encoder=encoder, batch_size=2) as client:
         np.testing.assert_allclose(client.predict(TEXTS)["probability"], _wanted(runner).max(axis=1), atol=1e-6)
     assert [ids.shape for _, _, ids in _asked(model)] == [(2, 2), (2, 3), (1, 9)]
@@ -205,7 +205,7 @@ def test_batches_are_of_like_lengths(url, model, encoder, runner):
 
 
 def test_padding_in_front_can_be_left_out(url, model, encoder):
-    """For a server that does not batch."""
+    """For a server without batching."""
     with ServingClient(url, encoder=encoder, leading_padding=False) as client:
         client.scores([[3, 4], []])
     ((_, _, ids),) = _asked(model)
@@ -221,7 +221,7 @@ def test_a_text_without_tokens_is_one_column(url, model, encoder, runner):
 
 
 def test_grpc_sends_int32_where_every_id_fits(rpc, model):
-    """Half the bytes; one id beyond int32 takes all of its batch to int64."""
+    """int32 takes half the bytes; one id beyond int32 makes its batch int64."""
     with ServingClient(rpc, model="mood") as client:
         client.scores([[2, 3]])
         client.scores([[2, 2**31]])
@@ -231,20 +231,20 @@ def test_grpc_sends_int32_where_every_id_fits(rpc, model):
 
 
 def test_grpc_asks_for_scores_alone(rpc, model, encoder):
-    """The names of the classes would come with each text."""
+    """The class names would come back with each text."""
     with ServingClient(rpc, encoder=encoder) as client:
         client.predict(TEXTS)
     assert model.filters == [["card"], ["scores"]]
 
 
 def test_rest_asks_serving_default(rest, model, encoder):
-    """Numbers are written out: int32 saves nothing."""
+    """JSON writes numbers as text, so int32 saves nothing."""
     ServingClient(rest, encoder=encoder).scores([[2, 3]])
     assert [name for _, name, _ in _asked(model)] == ["serving_default"]
 
 
 def test_vocabulary_without_padding_is_sent_by_lengths(url, model, tmp_path):
-    """Without a padding id, texts of several lengths go apart and nothing is put in front."""
+    """Without a padding id, texts of different lengths are sent apart, with nothing in front."""
     plain = ek.Vocabulary(["[UNK]", *"abcd"], padding_id=None, oov_ids=(0,), tokenizer=VOCABULARY.tokenizer)
     ids = keras.Input((None,), dtype="int64")
     mean = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(len(plain), 2)(ids))
@@ -260,7 +260,7 @@ def test_vocabulary_without_padding_is_sent_by_lengths(url, model, tmp_path):
 
 
 def test_server_that_fills_up_batches_gives_the_same_scores(client, model, runner):
-    """TensorFlow Serving pads requests of several lengths with their first number: it is padding already."""
+    """TensorFlow Serving pads requests of different lengths with their first number, which is padding already."""
     for text in TEXTS:
         client.scores([VOCABULARY.encode(text)])
     rows = [ids[0] for _, _, ids in _asked(model)]
@@ -271,7 +271,7 @@ def test_server_that_fills_up_batches_gives_the_same_scores(client, model, runne
 
 
 def test_model_of_one_length_is_asked_in_full(url, model, tmp_path):
-    """The padding in front does not count."""
+    """The padding in front doesn't count towards the length."""
     ids = keras.Input((3,), dtype="int64")
     flat = keras.layers.Flatten()(keras.layers.Embedding(len(VOCABULARY), 2)(ids))
     folder = ek.export_saved_model(
@@ -292,7 +292,7 @@ def test_model_of_one_length_is_asked_in_full(url, model, tmp_path):
 
 
 def test_other_vocabulary_is_refused(url, model, encoder, other):
-    """The server's ids mean other words: nothing is asked."""
+    """The server's ids mean other words, so nothing is sent."""
     model.versions = {1: other}
     with (
         ServingClient(url, encoder=encoder) as client,
@@ -303,21 +303,21 @@ def test_other_vocabulary_is_refused(url, model, encoder, other):
 
 
 def test_without_an_encoder_nothing_is_compared(url, model, other):
-    """Whoever sends ids has to know what they mean."""
+    """A caller who sends ids is responsible for their meaning."""
     model.versions = {1: other}
     with ServingClient(url, model="mood") as client:
         assert client.scores([[2, 3]]).shape == (1, 3)
 
 
 def test_vocabulary_is_compared_once(client, model):
-    """One request for the card, not one a call."""
+    """The card is requested once, not for each call."""
     for _ in range(3):
         client.predict(TEXTS)
     assert [name for _, name, _ in model.asked].count("card") == 1
 
 
 def test_requests_name_the_version_that_was_compared(client, model, encoder, other):
-    """A version with another vocabulary that appears later is not asked while the one that was compared is there."""
+    """A later version with another vocabulary isn't used while the compared version exists."""
     client.predict(TEXTS)
     model.versions[2] = other
     client.predict(TEXTS)
@@ -325,7 +325,7 @@ def test_requests_name_the_version_that_was_compared(client, model, encoder, oth
 
 
 def test_newer_version_is_found_when_the_time_has_come(url, model, encoder, newer):
-    """With its own weights and its own names of classes."""
+    """With its own weights and class names."""
     with ServingClient(url, encoder=encoder, refresh=0.0) as client:
         client.predict(TEXTS)
         model.versions[2] = newer
@@ -336,7 +336,7 @@ def test_newer_version_is_found_when_the_time_has_come(url, model, encoder, newe
 
 
 def test_version_that_goes_is_left(client, model, newer):
-    """The newer one is asked for all texts, also if the first goes between two batches."""
+    """All texts are sent to the newer version, even if the old one disappears between two batches."""
     client.batch_size = 2
     client.predict(TEXTS)
 
@@ -358,7 +358,7 @@ def test_version_that_goes_is_left(client, model, newer):
 
 
 def test_version_of_ones_own_is_kept(url, model, encoder, newer):
-    """What the caller names is asked, also if there is a newer one, and is missed when it is gone."""
+    """The caller's version is used even if there is a newer one, and its loss is an error."""
     model.versions[2] = newer
     with ServingClient(url, encoder=encoder, version=1) as client:
         client.predict(TEXTS)
@@ -369,7 +369,7 @@ def test_version_of_ones_own_is_kept(url, model, encoder, newer):
 
 
 def test_export_that_does_not_say_its_vocabulary_is_refused(url, model, encoder, runner, monkeypatch):
-    """One from before there was the signature `about`, or from elsewhere."""
+    """An export without the signature `card`."""
     old = {name: each for name, each in runner.signatures().items() if name != "card"}
     monkeypatch.setattr(runner, "signatures", lambda: old)
     with (
@@ -401,7 +401,7 @@ def test_export_that_does_not_say_its_vocabulary_is_refused(url, model, encoder,
     ],
 )
 def test_what_is_no_batch_of_ids_is_refused(encoder, ids):
-    """Floats, truth values, strings, other shapes, integers without end."""
+    """Floats, bools, strings, other shapes, huge integers."""
     client = ServingClient(f"http://127.0.0.1:{free_port()}", encoder=encoder)
     with pytest.raises(ArgumentError, match=r"token_ids must be integers \(batch, time\), or one .*Received: "):
         client.scores(ids)
@@ -409,7 +409,7 @@ def test_what_is_no_batch_of_ids_is_refused(encoder, ids):
 
 @pytest.mark.parametrize("bad", [-1, len(VOCABULARY), 2**31, 2**40])
 def test_ids_outside_the_table_are_refused(encoder, bad):
-    """With an encoder, the client knows how many there are."""
+    """With an encoder, the client knows the range."""
     client = ServingClient(f"http://127.0.0.1:{free_port()}", encoder=encoder)
     rule = rf"token_ids must lie in \[0, {len(VOCABULARY)}\)\. Received: {bad} at text 1"
     with pytest.raises(ArgumentError, match=rule):
@@ -417,14 +417,14 @@ def test_ids_outside_the_table_are_refused(encoder, bad):
 
 
 def test_ids_beyond_int64_are_refused():
-    """They would be read as negative ones."""
+    """They would wrap to negative ids."""
     client = ServingClient(f"http://127.0.0.1:{free_port()}", model="mood")
     with pytest.raises(ArgumentError, match=rf"Received: {2**63} at text 0"):
         client.scores(np.array([[2**63]], np.uint64))
 
 
 def test_predict_needs_an_encoder_and_texts(encoder):
-    """Both are named; a single string would be read letter by letter."""
+    """The error says what is missing; a single string would be read letter by letter."""
     with pytest.raises(ArgumentError, match="predict needs an encoder"):
         ServingClient("http://h", model="mood").predict(["a"])
     with pytest.raises(ArgumentError, match="Received: str 'good'"):
@@ -449,13 +449,13 @@ def test_predict_needs_an_encoder_and_texts(encoder):
     ],
 )
 def test_arguments_are_checked(arguments, message):
-    """Each names its rule and the value."""
+    """Each error names the rule and the value."""
     with pytest.raises(ArgumentError, match=message):
         ServingClient("http://h", **({"model": "mood"} | arguments))
 
 
 def test_grpc_without_its_packages_names_the_extra(monkeypatch):
-    """What to install is said."""
+    """The error says what to install."""
     monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
     with pytest.raises(MissingDependencyError, match=r'pip install "embkeras\[serving\]"'):
@@ -466,7 +466,7 @@ def test_grpc_without_its_packages_names_the_extra(monkeypatch):
 
 
 def test_refusal_quotes_the_server(url, tmp_path, model, encoder):
-    """An export that refuses ids outside its table says so to whoever asks it."""
+    """The client quotes an export that refuses ids outside its table."""
     model.versions = {1: InTensorFlow(_export(tmp_path / "mood", VOCABULARY, out_of_range="error"))}
     with (
         ServingClient(url, model="mood") as client,
@@ -477,7 +477,7 @@ def test_refusal_quotes_the_server(url, tmp_path, model, encoder):
 
 
 def test_error_of_the_server_is_quoted_and_not_repeated(client, model):
-    """500 may have any cause: the request is not sent again."""
+    """500 can have any cause, so the request isn't sent again."""
     model.faults = [lambda where: refuse(where, 500, "INTERNAL", "out of memory")] * 2
     with pytest.raises(ServingError, match=r"(500|INTERNAL).*out of memory"):
         client.predict(TEXTS)
@@ -492,7 +492,7 @@ def test_server_that_is_not_ready_is_asked_again(client, model, runner):
 
 
 def test_server_that_stays_unready_is_given_up(client, model):
-    """After as many attempts as were allowed; the message counts them."""
+    """The client stops after the allowed attempts; the message counts them."""
     model.faults = [lambda where: refuse(where, 503, "UNAVAILABLE", "queue is full")] * 9
     with pytest.raises(ServingError, match=r"queue is full.*\(attempts: 3\)"):
         client.predict(TEXTS)
@@ -501,7 +501,7 @@ def test_server_that_stays_unready_is_given_up(client, model):
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
 def test_server_that_is_not_there(scheme):
-    """The address, the reason, and how often it was tried."""
+    """The error has the address, the reason and the number of attempts."""
     if scheme == "grpc":
         pytest.importorskip("tensorflow_serving")
     with (
@@ -521,7 +521,7 @@ def test_unknown_model_is_named(url, encoder):
 
 
 def test_server_that_hangs_is_given_up_in_time(client, model):
-    """And is not asked again: it may still be at work."""
+    """The request isn't sent again: the server may still be working."""
     client.predict(TEXTS)
     client.timeout = 0.3
     model.faults = [hang] * 2
@@ -534,7 +534,7 @@ def test_server_that_hangs_is_given_up_in_time(client, model):
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
 def test_line_without_an_answer_is_given_up_in_time(scheme):
-    """A port that takes connections, and nothing else; a time-out is a TimeoutError, too."""
+    """A port that accepts connections and nothing else; the error is a TimeoutError too."""
     if scheme == "grpc":
         pytest.importorskip("tensorflow_serving")
     with (
@@ -547,7 +547,7 @@ def test_line_without_an_answer_is_given_up_in_time(scheme):
 
 
 def test_line_that_breaks_once_is_mended(model, rest, encoder, runner):
-    """The first connection is cut, the second answered."""
+    """The first connection is cut, the second is answered."""
     model.faults = [lambda handler: handler.connection.close()]
     table = ServingClient(rest, encoder=encoder).predict(TEXTS)
     np.testing.assert_allclose(table["probability"], _wanted(runner).max(axis=1), atol=1e-6)
@@ -556,7 +556,7 @@ def test_line_that_breaks_once_is_mended(model, rest, encoder, runner):
 
 @pytest.mark.parametrize("contents", [b"\x00\x01\xff" * 9, b"HTTP/1.1 200 OK\r\n\r\n{}", b""], ids=repr)
 def test_rubbish_over_grpc_is_named(contents):
-    """A server that speaks something else."""
+    """A server that speaks another protocol."""
     pytest.importorskip("tensorflow_serving")
     with (
         raw_server(says(contents)) as ((host, port), _),
@@ -567,7 +567,7 @@ def test_rubbish_over_grpc_is_named(contents):
 
 
 def test_rest_port_without_tls(rest):
-    """https where there is none."""
+    """https for a server without TLS."""
     client = ServingClient(rest.replace("http", "https"), model="mood")
     with pytest.raises(ServingError, match="There is no secure connection to https://"):
         client.metadata()
@@ -601,14 +601,14 @@ def test_scores_that_are_none_are_named(url, model, encoder, runner, monkeypatch
     [{"outputs": {"other": [[1]]}}, {"outputs": [[1], [1, 2]]}, {"outputs": None}, {"predictions": [[1]]}, [], 3],
 )
 def test_answer_of_another_form_is_named(rest, model, encoder, answer):
-    """JSON, but none of TensorFlow Serving's columns."""
+    """JSON, but not TensorFlow Serving's columns."""
     model.faults = [lambda handler: handler.send(200, answer)]
     with pytest.raises(ServingError, match=r"returned an answer (without 'scores'|of type object)"):
         ServingClient(rest, encoder=encoder).predict(["good"])
 
 
 def test_answer_without_end_is_refused(rest, model, encoder, monkeypatch):
-    """Not more is read than any batch of scores takes."""
+    """The client stops reading beyond the size of any batch of scores."""
     monkeypatch.setattr("embkeras.serving.transports._LARGEST_ANSWER", 5000)
     monkeypatch.setattr("embkeras.serving.transports._PIECE", 1000)
     model.faults = [lambda handler: handler.send(200, b" " * 10_000)]
@@ -617,14 +617,14 @@ def test_answer_without_end_is_refused(rest, model, encoder, monkeypatch):
 
 
 def test_card_that_is_none_is_named(rest, model, encoder, runner, monkeypatch):
-    """What the signature `about` gives has to be the card."""
+    """The signature `card` must return a card."""
     monkeypatch.setattr(runner, "run", lambda *_: {"card": np.array([b"{}"], object)})
     with pytest.raises(ServingError, match="has a card that is damaged"):
         ServingClient(rest, encoder=encoder).predict(["good"])
 
 
 def test_text_that_cannot_be_encoded_is_refused(rest, tmp_path, model):
-    """As the vocabulary refuses it."""
+    """The vocabulary's error is raised."""
     plain = ek.Vocabulary(VOCABULARY.tokens)
     folder = _export(tmp_path / "mood", plain)
     with pytest.raises(VocabularyError, match="has no tokenizer"):
@@ -632,7 +632,7 @@ def test_text_that_cannot_be_encoded_is_refused(rest, tmp_path, model):
 
 
 def test_rest_client_loads_no_tensorflow(folder, rest, runner):
-    """In a fresh process: texts in, labels out."""
+    """Texts become labels in a fresh process without TensorFlow."""
     code = (
         "import sys; from embkeras.serving.client import ServingClient\n"
         "print(ServingClient(sys.argv[1], encoder=sys.argv[2]).predict(['good day'])['label'][0])\n"

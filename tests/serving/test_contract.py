@@ -1,4 +1,4 @@
-"""What an export answers, whatever it is asked."""
+"""How an export answers all kinds of requests."""
 
 import json
 
@@ -51,7 +51,7 @@ _ids = st.lists(st.integers(1, V - 1), min_size=1, max_size=12)
 @settings(max_examples=25, deadline=None)
 @given(ids=_ids, front=st.integers(0, 4), behind=st.integers(0, 9), other=_ids)
 def test_a_text_has_one_answer(export, ids, front, behind, other):
-    """Alone, with zeros in front and behind, and beside another text of any length."""
+    """The same scores alone, with zeros in front and behind, and beside another text of any length."""
     alone = _scores(export, ids)
     padded = np.pad(ids, (front, behind))
     np.testing.assert_allclose(_scores(export, padded), alone, atol=1e-6)
@@ -62,7 +62,7 @@ def test_a_text_has_one_answer(export, ids, front, behind, other):
 
 @pytest.mark.parametrize("ids", [[[]], [[0]], [[0, 0, 0]], [[], []]])
 def test_no_text_is_one_oov(export, ids):
-    """No time at all, or nothing but padding."""
+    """No time steps, or only padding."""
     unknown = _scores(export, [1])
     answers = export.ask("serving_default", token_ids=np.array(ids, np.int64))["scores"]
     np.testing.assert_allclose(answers, np.repeat(unknown, len(ids), axis=0), atol=1e-6)
@@ -70,7 +70,7 @@ def test_no_text_is_one_oov(export, ids):
 
 @pytest.mark.parametrize("far", _FAR)
 def test_ids_outside_are_oov(export, far):
-    """Near and far, eager, in a graph and under XLA."""
+    """Near and far ids, in a graph and under XLA."""
     serve = export.signatures["serving_default"]
     wanted, ids = _scores(export, [2, 1, 3]), tf.constant([[2, far, 3]], tf.int64)
     for way in (serve, tf.function(serve, jit_compile=True)):
@@ -79,7 +79,7 @@ def test_ids_outside_are_oov(export, far):
 
 @pytest.mark.parametrize("far", _FAR)
 def test_ids_outside_are_refused(refusing, far):
-    """With the rule and the id; under XLA, which leaves assertions out, that text has no scores."""
+    """The error has the rule and the id; under XLA, which drops assertions, the scores of that text are NaN."""
     serve = refusing.signatures["serving_default"]
     ids = tf.constant([[2, 3], [2, far]], tf.int64)
     with pytest.raises(tf.errors.InvalidArgumentError, match=rf"token_ids must lie in \[0, {V}\).*\[{far}\]"):
@@ -89,26 +89,26 @@ def test_ids_outside_are_refused(refusing, far):
 
 
 def test_ids_inside_are_not_refused(refusing):
-    """The policy touches no other request."""
+    """The policy doesn't affect other requests."""
     assert np.isfinite(_scores(refusing, [2, 3])).all() and np.isfinite(_scores(refusing, [0, 0])).all()
 
 
 @pytest.mark.parametrize("value", [[[1.0, 2.0]], [["a"]], [[True]]])
 def test_other_types_are_refused(export, value):
-    """Floats most of all: TensorFlow does not cast them."""
+    """Floats above all: TensorFlow doesn't cast them."""
     with pytest.raises((TypeError, ValueError, tf.errors.InvalidArgumentError), match=r"(?s)int64|token_ids"):
         export.signatures["serving_default"](token_ids=tf.constant(value))
 
 
 def test_int32(export):
-    """Half the bytes, the same scores."""
+    """int32 ids have the same scores."""
     ids = np.array([[2, 3, -1, V]])
     answers = export.ask("serving_int32", token_ids=ids.astype(np.int32))
     np.testing.assert_array_equal(answers["scores"], _scores(export, ids))
 
 
 def test_embed(export):
-    """The vectors of ids, padding as zeros, ids outside as "[UNK]"."""
+    """Vectors of ids: padding is zeros, ids outside are "[UNK]"."""
     vectors = export.ask("embed", token_ids=np.array([[2, 0, -1, 1]]))["vectors"]
     assert vectors.shape == (1, 4, 5) and not vectors[0, 1].any()
     np.testing.assert_array_equal(vectors[0, 2], vectors[0, 3])
@@ -117,14 +117,14 @@ def test_embed(export):
 @settings(max_examples=60, deadline=None)
 @given(text=st.text(st.sampled_from("ago dyb.,!'n't<3&;#@:/wx-\t\n 😀é") | st.characters(exclude_categories=["Cs"])))
 def test_text_gives_the_scores_of_its_ids(export, text):
-    """The graph cuts a text as the vocabulary does."""
+    """The graph splits a text as the vocabulary does."""
     ids = VOCABULARY.encode(text)
     answers = export.ask("text", text=np.array([text.encode("utf-8")]))["scores"]
     np.testing.assert_allclose(answers, _scores(export, ids), atol=1e-6)
 
 
 def test_texts_of_several_lengths(export):
-    """A batch of texts gives the scores of each one alone."""
+    """Texts have the same scores in a batch as alone."""
     texts = [*TEXTS, "", "unknown words only"]
     together = export.ask("text", text=np.array([text.encode() for text in texts]))["scores"]
     for text, scores in zip(texts, together, strict=True):
@@ -133,7 +133,7 @@ def test_texts_of_several_lengths(export):
 
 
 def test_texts_with_special_tokens_spelt_out(tmp_path):
-    """A text that says "[UNK]" or "<pad>" means a word that is unknown."""
+    """ "[UNK]" or "<pad>" in a text is an unknown word."""
     vocabulary = ek.Vocabulary(["<pad>", "[UNK]", "a", "b"], tokenizer=Tokenizer())
     ek.export_saved_model(_model(vocabulary), tmp_path, vocabulary=vocabulary)
     export = ExportedModel(tmp_path)
@@ -143,7 +143,7 @@ def test_texts_with_special_tokens_spelt_out(tmp_path):
 
 
 def test_several_oov_buckets(tmp_path):
-    """Unknown words go to the bucket that Keras gives them."""
+    """Unknown words go to the same bucket as in Keras."""
     vocabulary = ek.Vocabulary(["", "[UNK]", "[UNK]2", "[UNK]3", "a"], oov_ids=(1, 2, 3), tokenizer=WORDS)
     ek.export_saved_model(_model(vocabulary), tmp_path, vocabulary=vocabulary)
     export = ExportedModel(tmp_path)
@@ -157,7 +157,7 @@ def test_several_oov_buckets(tmp_path):
 
 
 def test_without_a_tokenizer_there_are_no_text_reason(tmp_path):
-    """The signature is left out, and the card says why."""
+    """The signature is missing, and the card says why."""
     vocabulary = ek.Vocabulary(["", "[UNK]", "a"])
     folder = ek.export_saved_model(_model(vocabulary), tmp_path, vocabulary=vocabulary)
     export = ExportedModel(tmp_path)
@@ -173,7 +173,7 @@ def test_class_names_beside_scores(tmp_path):
 
 
 def test_a_vocabulary_without_padding(tmp_path):
-    """Ids are taken as they are; a request without any is one "[UNK]"."""
+    """Ids are used as they are; a request without any is one "[UNK]"."""
     vocabulary = ek.Vocabulary(["[UNK]", "a", "b"], padding_id=None, oov_ids=(0,), tokenizer=WORDS)
     ids = keras.Input((None,), dtype="int64")
     table = ek.build_embedding(ek.AlignedMatrix(np.eye(3, 4), vocabulary), mask_zero=False)
@@ -185,7 +185,7 @@ def test_a_vocabulary_without_padding(tmp_path):
 
 
 def test_without_padding_texts_cannot_share_a_batch(tmp_path):
-    """What fills a short text would be words: neither texts nor batches of several lengths are offered."""
+    """Padding would be read as words, so there is no `text` signature and no batching of different lengths."""
     vocabulary = ek.Vocabulary(["[UNK]", "a", "b"], padding_id=None, oov_ids=(0,), tokenizer=WORDS)
     ids = keras.Input((None,), dtype="int64")
     table = ek.build_embedding(ek.AlignedMatrix(np.eye(3, 4), vocabulary), mask_zero=False)
@@ -197,14 +197,14 @@ def test_without_padding_texts_cannot_share_a_batch(tmp_path):
 
 
 def test_vocabulary_of_special_tokens_alone(tmp_path):
-    """There is no text to look up, and ids are answered; the check has only "[UNK]" to ask for."""
+    """There is no `text` signature; ids work, and the check sends only "[UNK]"."""
     vocabulary = ek.Vocabulary(["", "[UNK]"], tokenizer=WORDS)
     ek.export_saved_model(_model(vocabulary), tmp_path, vocabulary=vocabulary)
     assert ExportedModel(tmp_path).card["no_text_reason"] == "the vocabulary has no token that can occur in a text"
 
 
 def test_the_card_is_given_the_card_once_for_each_number(tmp_path):
-    """An input, since REST refuses a signature without one; a row for each, since batching refuses any other answer."""
+    """REST refuses a signature without an input, and batching an answer with another number of rows."""
     vocabulary = ek.Vocabulary(["", "[UNK]", "é", "b"])
     aligned = ek.AlignedMatrix(np.eye(4, dtype="float32"), vocabulary)
     model = ek.build_classifier(aligned, 2, architecture="mean")

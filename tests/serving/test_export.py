@@ -1,4 +1,4 @@
-"""export_saved_model: ids in, named scores out, one copy of the table."""
+"""export_saved_model: token ids to named scores, with one copy of the table."""
 
 import json
 from pathlib import Path
@@ -47,20 +47,20 @@ def serve(folder):
 
 
 def test_signature_takes_int64_token_ids(serve):
-    """The input is named and typed, whatever the model's own input is called."""
+    """The input's name and type don't depend on the model's own input."""
     (spec,) = serve.structured_input_signature[1].values()
     assert (spec.name, spec.dtype, spec.shape.as_list()) == ("token_ids", tf.int64, [None, None])
 
 
 def test_scores_equal_those_in_memory(serve, model):
-    """The export answers as the model does."""
+    """The export has the model's scores."""
     ids = np.random.default_rng(1).integers(0, V, (5, 9))
     np.testing.assert_allclose(serve(token_ids=tf.constant(ids))["scores"], model(ids), atol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [-1, V, 2**31, 2**40, -(2**62)])
 def test_ids_out_of_range_are_read_as_oov(serve, bad):
-    """An id outside the table gets the answer of "[UNK]", and never that of the last row."""
+    """An id outside the table has the scores of "[UNK]", never those of the last row."""
     as_bad = serve(token_ids=tf.constant([[3, bad, 5]], tf.int64))["scores"]
     as_oov = serve(token_ids=tf.constant([[3, 1, 5]], tf.int64))["scores"]
     np.testing.assert_array_equal(as_bad, as_oov)
@@ -68,7 +68,7 @@ def test_ids_out_of_range_are_read_as_oov(serve, bad):
 
 @pytest.mark.parametrize("ids", [np.zeros((1, 0)), np.zeros((2, 7))], ids=["no time step", "padding only"])
 def test_empty_text_gets_finite_scores(serve, ids):
-    """A text without tokens has a defined answer."""
+    """A text without tokens has finite scores."""
     scores = serve(token_ids=tf.constant(ids, tf.int64))["scores"].numpy()
     assert scores.shape == (len(ids), 3)
     assert np.isfinite(scores).all()
@@ -92,7 +92,7 @@ def test_table_is_stored_once(vocabulary, tmp_path):
 
 @pytest.mark.stock_keras
 def test_stock_export_stores_the_table_twice(tmp_path):
-    """`model.export` writes every variable two times."""
+    """`model.export` writes every variable twice."""
     model = keras.Sequential([keras.Input((None,), dtype="int64"), keras.layers.Embedding(20_000, 50)])
     model.export(tmp_path / "m", verbose=False)
     stored = sum(file.stat().st_size for file in (tmp_path / "m" / "variables").iterdir())
@@ -100,7 +100,7 @@ def test_stock_export_stores_the_table_twice(tmp_path):
 
 
 def test_assets_hold_vocabulary_fingerprint_and_class_names(folder, vocabulary):
-    """The artifact says what its ids and its scores mean."""
+    """The export says what its ids and scores mean."""
     card = json.loads((folder / "assets" / "embkeras.json").read_text())
     assert card["vocabulary_fingerprint"] == vocabulary.fingerprint
     assert card["class_names"] == ["a", "b", "c"]
@@ -108,13 +108,13 @@ def test_assets_hold_vocabulary_fingerprint_and_class_names(folder, vocabulary):
 
 
 def test_next_version_is_free(model, vocabulary, folder):
-    """Each export goes into the next number."""
+    """Each export gets the next number."""
     second = ek.export_saved_model(model, folder.parent, vocabulary=vocabulary)
     assert (folder.name, second.name) == ("1", "2")
 
 
 def test_existing_version_is_not_overwritten(model, vocabulary, folder):
-    """A version that is there stays as it is."""
+    """An existing version isn't changed."""
     with pytest.raises(SavedModelError, match=r"Version 1 of .* already exists"):
         ek.export_saved_model(model, folder.parent, vocabulary=vocabulary, version=1)
 
@@ -129,13 +129,13 @@ def test_bad_version_is_refused(model, vocabulary, tmp_path, version):
 
 
 def test_other_vocabulary_is_refused(model, tmp_path):
-    """A vocabulary of another size cannot be the one that the model was trained with."""
+    """A vocabulary of another size can't be the one that the model was trained with."""
     with pytest.raises(SavedModelError, match=r"'embedding' has 40 rows, but the vocabulary has 3 tokens"):
         ek.export_saved_model(model, tmp_path, vocabulary=ek.Vocabulary(["", "[UNK]", "a"]))
 
 
 def test_vocabulary_without_oov_id_is_refused(model, tmp_path):
-    """There must be an id for those that are outside."""
+    """Ids outside the table need an id to be read as."""
     with pytest.raises(SavedModelError, match="no OOV id"):
         ek.export_saved_model(model, tmp_path, vocabulary=ek.Vocabulary([f"w{i}" for i in range(V)], oov_ids=()))
 
@@ -155,14 +155,14 @@ def test_wrong_number_of_class_names_is_refused(model, vocabulary, tmp_path):
     ],
 )
 def test_arguments_are_checked(model, vocabulary, tmp_path, arguments, message):
-    """Each names its rule and the value."""
+    """Each error names the rule and the value."""
     with pytest.raises(ArgumentError, match=message):
         ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, **arguments)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_unwritable_folder_leaves_nothing(model, vocabulary, tmp_path):
-    """A path below a file cannot be written, and the message names it."""
+    """A path below a file can't be written, and the message names it."""
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match=r"Cannot write .*file"):
         ek.export_saved_model(model, tmp_path / "file" / "model", vocabulary=vocabulary)
@@ -170,7 +170,7 @@ def test_unwritable_folder_leaves_nothing(model, vocabulary, tmp_path):
 
 
 def test_failed_export_leaves_no_half_version(model, vocabulary, tmp_path, monkeypatch):
-    """If writing fails in the middle, the model's folder holds no version."""
+    """If writing fails midway, the model's folder contains no version."""
 
     def fail(module, path, **_):
         Path(path).mkdir()
@@ -184,7 +184,7 @@ def test_failed_export_leaves_no_half_version(model, vocabulary, tmp_path, monke
 
 
 def test_several_outputs_keep_their_names(vocabulary, tmp_path):
-    """A model with a dictionary of outputs is served under its own names."""
+    """A model's dictionary of outputs keeps its names."""
     ids = keras.Input((None,), dtype="int32")
     pooled = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(V, D, mask_zero=True)(ids))
     outputs = {"mood": keras.layers.Dense(2)(pooled), "topic": keras.layers.Dense(4)(pooled)}
@@ -206,7 +206,7 @@ def test_sequential_with_float_input_is_served_in_ids(vocabulary, tmp_path):
 
 
 def test_fixed_length_is_kept(vocabulary, tmp_path):
-    """A model that insists on its length gets shorter texts filled up, and refuses longer ones."""
+    """Shorter texts are padded to a fixed length, and longer ones refused."""
     layers = [
         keras.Input((6,), dtype="int64"),
         keras.layers.Embedding(V, D),
@@ -226,7 +226,7 @@ def test_fixed_length_is_kept(vocabulary, tmp_path):
 
 
 def test_embedding_of_positions_may_have_another_size(vocabulary, tmp_path):
-    """Only the table that the ids are looked up in has to fit the vocabulary."""
+    """Only the table for the token ids must fit the vocabulary."""
     ids = keras.Input((6,), dtype="int64")
     words = keras.layers.Embedding(V, D)(ids)
     places = keras.layers.Embedding(50, D, name="places")(keras.ops.ones_like(ids))
@@ -235,7 +235,7 @@ def test_embedding_of_positions_may_have_another_size(vocabulary, tmp_path):
 
 
 def test_subclassed_model_is_exported(vocabulary, tmp_path):
-    """A model without symbolic inputs is served as well."""
+    """A model without symbolic inputs can be exported."""
 
     class Subclassed(keras.Model):
         def __init__(self):
@@ -256,13 +256,13 @@ def test_subclassed_model_is_exported(vocabulary, tmp_path):
 
 
 def test_class_names_may_not_be_one_string(model, vocabulary, tmp_path):
-    """A string would be read as one name a letter."""
+    """A string would be read letter by letter."""
     with pytest.raises(ArgumentError, match=r"class_names must be a sequence of names.* Received: 'abc'"):
         ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, class_names="abc")
 
 
 class Positions(keras.layers.Layer):
-    """Adds a vector for each of the first so many places."""
+    """Adds a vector for each position."""
 
     def __init__(self, longest):
         super().__init__()
@@ -270,7 +270,7 @@ class Positions(keras.layers.Layer):
         self.table = keras.layers.Embedding(longest, D)
 
     def call(self, inputs):
-        """Vectors and places."""
+        """Vectors plus positions."""
         return inputs + self.table(keras.ops.arange(keras.ops.shape(inputs)[1]))
 
 
@@ -284,7 +284,7 @@ def _table(vocabulary):
 
 @pytest.mark.parametrize(("most", "warm_up"), [(10, [10]), (None, [1, 8, 32, 128])])
 def test_warm_up_requests_are_no_longer_than_the_model_reads(vocabulary, tmp_path, most, warm_up):
-    """TensorFlow Serving does not load a model that fails to answer one."""
+    """TensorFlow Serving doesn't load a model that fails on one."""
     ids = keras.Input((most,), dtype="int64")
     model = _headed(ids, _table(vocabulary)(ids))
     folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary)
@@ -292,7 +292,7 @@ def test_warm_up_requests_are_no_longer_than_the_model_reads(vocabulary, tmp_pat
 
 
 def test_padding_may_be_longer_than_the_model_has_places(vocabulary, tmp_path):
-    """It is cut off behind the longest text; a text that is too long is refused by name of the shape."""
+    """Padding is cut behind the longest text; the error for a text that is too long shows the shape."""
     ids = keras.Input((None,), dtype="int64")
     model = _headed(ids, Positions(64)(_table(vocabulary)(ids)))
     folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary)
@@ -304,7 +304,7 @@ def test_padding_may_be_longer_than_the_model_has_places(vocabulary, tmp_path):
 
 
 def test_outputs_of_one_name_are_refused(vocabulary, tmp_path):
-    """One of them would be lost."""
+    """One output would be lost."""
     ids, head = keras.Input((None,), dtype="int64"), keras.layers.Dense(2, name="head")
     vectors = keras.layers.GlobalAveragePooling1D()(_table(vocabulary)(ids))
     model = keras.Model(ids, [head(vectors), head(-vectors)])
@@ -313,7 +313,7 @@ def test_outputs_of_one_name_are_refused(vocabulary, tmp_path):
 
 
 def test_class_names_are_for_one_output(vocabulary, tmp_path):
-    """Of two outputs it cannot be said which they belong to."""
+    """With two outputs it isn't clear which one they belong to."""
     ids = keras.Input((None,), dtype="int64")
     vectors = keras.layers.GlobalAveragePooling1D()(_table(vocabulary)(ids))
     model = keras.Model(ids, {name: keras.layers.Dense(2)(vectors) for name in "ab"})
@@ -345,7 +345,7 @@ def test_tuple_of_a_subclassed_model(vocabulary, tmp_path):
 
 
 def test_small_rows_are_for_our_layers(vocabulary, tmp_path):
-    """Keras' own Embedding would stay float32 without a word."""
+    """Keras' own Embedding would silently stay float32."""
     ids = keras.Input((None,), dtype="int64")
     model = _headed(ids, keras.layers.Embedding(V, D, mask_zero=True)(ids))
     with pytest.raises(ArgumentError, match=r"dtype='int8' applies to embkeras embeddings .* has none"):
@@ -354,41 +354,41 @@ def test_small_rows_are_for_our_layers(vocabulary, tmp_path):
 
 @pytest.mark.parametrize("names", [["a", "b", "b"], ["a", "b\n", "c"], [b"a", b"b", b"c"], ["a", "b", "\ud800"]])
 def test_class_names_that_name_nothing(model, vocabulary, tmp_path, names):
-    """Twice, with a newline, bytes, and what no encoding holds."""
+    """A name twice, with a newline, as bytes, and one that UTF-8 can't encode."""
     with pytest.raises(ArgumentError, match="class_names must be distinct names of one line each"):
         ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, class_names=names)
 
 
 @pytest.mark.parametrize("metadata", [{"m": {("a", "b"): 1}}, {"m": "\ud800"}, [1], {"m": {np.int64(1): 1}}])
 def test_metadata_that_no_file_can_hold(model, vocabulary, tmp_path, metadata):
-    """Found before anything is written."""
+    """The error comes before anything is written."""
     with pytest.raises(ArgumentError, match="metadata must"):
         ek.export_saved_model(model, tmp_path / "m", vocabulary=vocabulary, metadata=metadata)
     assert not (tmp_path / "m").exists()
 
 
 def test_numbers_of_numpy_stay_numbers(model, vocabulary, tmp_path):
-    """In metadata.json."""
+    """metadata.json has numbers, not strings."""
     metadata = {"Result": {"accuracy": np.float32(0.5), "texts": np.int64(3)}}
     folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, metadata=metadata)
     assert json.loads((folder / "assets" / "metadata.json").read_text()) == {"Result": {"accuracy": 0.5, "texts": 3}}
 
 
 def test_path_that_is_none(model, vocabulary):
-    """Refused as what it is."""
+    """The error shows the value."""
     with pytest.raises(ArgumentError, match=r"path must be a path.* Received: None"):
         ek.export_saved_model(model, None, vocabulary=vocabulary)
 
 
 def test_number_that_another_export_takes_meanwhile(model, vocabulary, tmp_path, monkeypatch):
-    """The next one is taken."""
+    """The export takes the next number."""
     real = export._check
     monkeypatch.setattr(export, "_check", lambda *a: ((tmp_path / "1").mkdir(exist_ok=True), real(*a)))
     assert ek.export_saved_model(model, tmp_path, vocabulary=vocabulary).name == "2"
 
 
 def test_server_config_of_the_current_folder(model, vocabulary, tmp_path, monkeypatch):
-    """The name is that of the folder; a file that is there stays as somebody made it."""
+    """The name is the folder's; an existing file isn't changed."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "batching.config").write_text("max_batch_size { value: 7 }")
     ek.export_saved_model(model, ".", vocabulary=vocabulary, with_config=True)
@@ -397,7 +397,7 @@ def test_server_config_of_the_current_folder(model, vocabulary, tmp_path, monkey
 
 
 def test_server_config_needs_a_plain_name(model, vocabulary, tmp_path):
-    """Quotes and spaces are written in another way in each of the files."""
+    """Each file quotes names differently."""
     with pytest.raises(ArgumentError, match="Received: 'my \"model\"'"):
         ek.export_saved_model(model, tmp_path / 'my "model"', vocabulary=vocabulary, with_config=True)
     assert not list(tmp_path.iterdir())

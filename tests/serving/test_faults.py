@@ -1,4 +1,4 @@
-"""What an export does with requests that are wrong: an error or the answer of "[UNK]", never a crash."""
+"""Malformed requests are refused or read as "[UNK]", and never crash an export."""
 
 import json
 
@@ -15,7 +15,7 @@ SIGNATURE = {"outside", "wrong_type", "wrong_rank", "empty", "long"}
 
 
 def test_ten_thousand_malformed_requests():
-    """Through the C API and the signature, in one process; the last requests are answered as the first were."""
+    """Through the C API and the signature, in one process; valid requests have the same answers before and after."""
     counts = json.loads(run_python("-m", "tests.serving.malformed", FOLDER / "1", COUNT, "6").stdout)
     assert sum(counts["c_api"].values()) + sum(counts["tensorflow"].values()) == COUNT
     for runtime, kinds in (("c_api", C_API), ("tensorflow", SIGNATURE)):
@@ -26,7 +26,7 @@ def test_ten_thousand_malformed_requests():
 
 
 def first_of(kind):
-    """A request that is wrong in this way, with ids outside the table."""
+    """A request that is malformed in this way, with ids outside the table."""
     requests = (each for each in iter(Malformed(0, 10).array, None) if each[0] == kind)
     return next(value for _, value in requests if kind != "outside" or (value[value != 1] >= 10).any())
 
@@ -41,6 +41,6 @@ def first_of(kind):
     ],
 )
 def test_wrong_answers_are_found_out(kind, answer, message):
-    """A last row for an id outside, a refusal where none was promised, scores for what is no request."""
+    """The last row for an id outside, an unexpected refusal, scores for an invalid request."""
     with pytest.raises(SystemExit, match=message):
         Judge(answer, (IndexError, TypeError), 10, 1).put(kind, *[first_of(kind)] * 2)

@@ -1,4 +1,4 @@
-"""Exports of layers that are made of several variables."""
+"""Exports of embedding layers made of several variables."""
 
 import threading
 
@@ -54,7 +54,7 @@ def _model(layer):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_scores_and_size(form, tmp_path):
-    """The export gives the model's scores, and holds one table where that is smaller."""
+    """The export has the model's scores, and stores one table where that is smaller."""
     make, width = FORMS[form]
     layer = make()
     net = _model(layer)
@@ -68,7 +68,7 @@ def test_scores_and_size(form, tmp_path):
 
 @pytest.mark.parametrize("form", ["plain", "LoRA", "mean"])
 def test_other_threads_use_the_live_model(form, tmp_path):
-    """While an int8 export runs, another thread gets the answers from before, and no layer gets another `call`."""
+    """During an int8 export another thread gets the same answers as before, and no layer's `call` changes."""
     layer = FORMS[form][0]()
     net = _model(layer)
     before = net.predict(IDS, verbose=0)
@@ -94,7 +94,7 @@ def test_other_threads_use_the_live_model(form, tmp_path):
 
 
 def test_what_is_stored_as_it_is_is_shared():
-    """A plain table and a classifier's weights are the model's own variables: nothing is copied."""
+    """A plain table and a classifier's weights are the model's own variables, not copies."""
     net = _model(build_embedding(ALIGNED))
     held = fold(net).variables(net)
     assert len(held) == len(net.variables) and all(a is b.value for a, b in zip(held, net.variables, strict=True))
@@ -104,7 +104,7 @@ def test_what_is_stored_as_it_is_is_shared():
 
 
 def test_after_a_failure_the_layer_reads_its_own_variables():
-    """Stand-ins end with their block, also where it fails."""
+    """Stand-ins end with their block, even if it fails."""
     layer = _lora()
     rows = layer(IDS).numpy()
     with pytest.raises(KeyError, match="stop"), fold(_model(layer), "int8").reading():
@@ -114,7 +114,7 @@ def test_after_a_failure_the_layer_reads_its_own_variables():
 
 
 def test_outermost_only():
-    """Of a combination, the tables inside are not folded by themselves."""
+    """The tables inside a combination aren't folded on their own."""
     inner = build_embedding(ALIGNED, trainable=np.arange(SIZE) > 3000, name="rows")
     net = _model(combine_embeddings([inner, build_embedding(ALIGNED, name="static")], combine="mean"))
     assert [tuple(each.shape) for each in fold(net).variables(net)] == [(WIDTH, 2), (2,), (SIZE, WIDTH)]
@@ -133,14 +133,14 @@ class Subclassed(keras.Model):
         return self.head(self.pool(self.look_up(inputs), mask=inputs != 0))
 
     def build(self, input_shape):
-        """Without a call."""
+        """Build without calling the table."""
         self.pool.build((None, None, WIDTH))
         self.head.build((None, WIDTH))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_subclassed_models_are_folded_too(dtype, tmp_path):
-    """Whatever calls the layer."""
+    """It doesn't matter what calls the layer."""
     net = Subclassed(_lora())
     wanted = net(IDS)
     folder = export_saved_model(net, tmp_path, vocabulary=VOCABULARY, dtype=dtype)
@@ -151,7 +151,7 @@ def test_subclassed_models_are_folded_too(dtype, tmp_path):
 
 @pytest.mark.parametrize("called", [False, True])
 def test_a_tf_function_inside_the_model(called, tmp_path):
-    """It would keep the small table for later calls of the live model, or give the export the large one: refused."""
+    """Refused: it would keep the small table for later calls of the model, or give the export the large one."""
     net = Subclassed(build_embedding(ALIGNED), tf.function)
     net.build((None, None))
     wanted = net(IDS).numpy() if called else None
@@ -176,7 +176,7 @@ class _Tied(keras.layers.Layer):
 
 
 def test_tied_weights(tmp_path):
-    """A plain table is shared as it is; one that would be stored in another form is refused, by name."""
+    """A plain table is shared; one that would be stored in another form is refused by name."""
     layer = build_embedding(ALIGNED)
     ids = keras.Input((None,), dtype="int64")
     model = keras.Model(ids, _Tied(layer)(keras.layers.GlobalAveragePooling1D()(layer(ids))))

@@ -1,4 +1,4 @@
-"""Asking an export, here and from another process."""
+"""Asking an export in this process and in another one."""
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ def path(model, vocabulary, tmp_path_factory):
 
 
 def test_process_with_tensorflow_only_gives_the_same_scores(path, model, vocabulary):
-    """The export stands on its own: embkeras is not loaded where it is asked."""
+    """The export works on its own, in a process without embkeras."""
     requests = [vocabulary.encode("good day"), vocabulary.encode("bad"), vocabulary.encode("")]
     scores, loaded = ask_in_new_process(path / "1", requests)
     here = np.concatenate([model(ids[None]).numpy() for ids in (*requests[:2], np.array([1]))])
@@ -40,13 +40,13 @@ def test_process_with_tensorflow_only_gives_the_same_scores(path, model, vocabul
 
 
 def test_failing_process_is_quoted(tmp_path):
-    """What the other process said reaches the caller."""
+    """The error quotes the other process."""
     with pytest.raises(SavedModelError, match=r"failed: .*SavedModel file does not exist"):
         ask_in_new_process(tmp_path, [[1]])
 
 
 def test_predict_gives_label_and_probability(path, model, vocabulary):
-    """Texts go in, the best class and its probability come out."""
+    """Each text gets its best class and the probability."""
     table = ek.ExportedModel(path).predict(["good day", ""])
     scores = model(vocabulary.encode("good day")[None]).numpy()[0]
     assert table["label"][0] == ["no", "yes"][scores.argmax()]
@@ -54,7 +54,7 @@ def test_predict_gives_label_and_probability(path, model, vocabulary):
 
 
 def test_highest_version_is_taken(model, vocabulary, tmp_path):
-    """10 comes after 9, and folders that are no numbers do not count."""
+    """10 comes after 9, and folders that aren't numbers don't count."""
     for version in (9, 10):
         ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, version=version)
     (tmp_path / "old").mkdir()
@@ -69,7 +69,7 @@ def test_folder_without_export_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["embkeras.json", "vocabulary.json"])
 def test_damaged_assets_are_refused(model, vocabulary, tmp_path, name):
-    """A cut file is not read as if it were whole."""
+    """A truncated file is refused."""
     asset = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary) / "assets" / name
     asset.write_bytes(asset.read_bytes()[:-20])
     with pytest.raises(ek.errors.EmbkerasError, match=r"damaged|not a vocabulary"):
@@ -85,7 +85,7 @@ def test_other_vocabulary_in_the_assets_is_refused(model, vocabulary, tmp_path):
 
 
 def test_damaged_weights_are_refused(model, vocabulary, tmp_path):
-    """Weights that are cut off are an error of ours and not a crash of TensorFlow's."""
+    """Truncated weights are an embkeras error, not one of TensorFlow's."""
     folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary)
     data = next((folder / "variables").glob("*.data-*"))
     data.write_bytes(data.read_bytes()[:50])
@@ -94,7 +94,7 @@ def test_damaged_weights_are_refused(model, vocabulary, tmp_path):
 
 
 def test_ids_weigh_less_than_vectors():
-    """JSON bodies are what REST would send; protobuf content is 8 bytes an id and 4 a float."""
+    """JSON is the body over REST; protobuf takes 8 bytes per id and 4 per float."""
     table = request_bytes(np.full((1, 50), 7), np.full((1, 50, 300), 0.125, "float32"))
     assert table.loc["JSON", "ids"] == len('{"instances": [[]]}') + 50 + 49 * 2
     assert 4 * 50 * 300 < table.loc["protobuf", "vectors"] < 4 * 50 * 300 + 100
@@ -114,7 +114,7 @@ def test_predict_of_nothing_is_empty(path):
 
 @pytest.mark.parametrize("ids", [[1, 2], [[1.5, 2.0]], [["a"]]])
 def test_scores_refuse_what_is_no_batch_of_ids(path, ids):
-    """Shape and dtype are named."""
+    """The error shows shape and dtype."""
     with pytest.raises(ArgumentError, match=r"token_ids must be integers \(batch, time\).* Received: "):
         ek.ExportedModel(path).scores(ids)
 

@@ -1,4 +1,4 @@
-"""What a client sends."""
+"""The ids that a client sends, in batches."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ def _rows(*lengths):
 
 
 def test_rows_of_an_array_and_of_lists():
-    """int64, one array a text, whatever integers they were."""
+    """Any integers become int64, one array per text."""
     for ids in (np.array([[1, 2], [3, 4]], np.uint16), [[1, 2], (3, 4)], (np.array([1, 2]), [3, 4])):
         rows = id_rows(ids)
         assert [row.tolist() for row in rows] == [[1, 2], [3, 4]]
@@ -22,7 +22,7 @@ def test_rows_of_an_array_and_of_lists():
 
 
 def test_batches_hold_each_text_once():
-    """The shortest first, no more than a batch takes."""
+    """Shortest first, at most the batch size."""
     rows = _rows(5, 1, 3, 1, 9, 0, 3)
     batches = list(in_batches(rows, 3, mixed=True))
     assert [[len(rows[place]) for place in batch] for batch in batches] == [[0, 1, 1], [3, 3, 5], [9]]
@@ -30,7 +30,7 @@ def test_batches_hold_each_text_once():
 
 
 def test_batches_of_one_length_each():
-    """Where nothing can be filled up."""
+    """Without padding, a batch has one length."""
     rows = _rows(2, 1, 2, 1, 2)
     batches = list(in_batches(rows, 2, mixed=False))
     assert [batch.tolist() for batch in batches] == [[1, 3], [0, 2], [4]]

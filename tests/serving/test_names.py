@@ -30,7 +30,7 @@ def exported(model, tmp_path_factory):
 
 
 def test_versions_are_those_that_servers_read(tmp_path):
-    """int64 with leading zeros; files count, since a server counts them; other names don't."""
+    """Numbers that fit int64, with or without leading zeros; files count too, as a server counts them."""
     for name in ("1", "0003", str(2**63 - 1), str(2**63), "9" * 200, "-4", "5.0", "²", "x", ".writing-6"):
         (tmp_path / name).mkdir()
     (tmp_path / "7").write_text("a file")
@@ -44,7 +44,7 @@ def test_versions_are_those_that_servers_read(tmp_path):
 
 
 def test_one_number_twice_is_refused(exported, tmp_path):
-    """Which of them a server takes depends on the order in which it lists them."""
+    """Which one a server takes would depend on the order of the listing."""
     shutil.copytree(exported, tmp_path / "m")
     shutil.copytree(exported / "1", tmp_path / "m" / "01")
     for read in (ek.ExportedModel, ek.TextEncoder, check_saved_model):
@@ -53,7 +53,7 @@ def test_one_number_twice_is_refused(exported, tmp_path):
 
 
 def test_a_folder_with_leading_zeros_is_found(exported, model, tmp_path):
-    """By all that read an export; the next version is 2, and 1 exists."""
+    """Everything that reads exports finds it; the next version is 2, and 1 exists."""
     path = tmp_path / "m"
     shutil.copytree(exported / "1", path / "0001")
     assert ek.ExportedModel(path).folder.name == "0001" and ek.TextEncoder(path).model_name == "m"
@@ -65,7 +65,7 @@ def test_a_folder_with_leading_zeros_is_found(exported, model, tmp_path):
 
 
 def test_a_file_named_like_a_version(model, tmp_path):
-    """It takes its number, and no more."""
+    """Only its own number is taken."""
     (tmp_path / "1").write_text("in the way")
     with pytest.raises(SavedModelError, match=r"Version 1 of .* already exists"):
         ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY, version=1)
@@ -74,7 +74,7 @@ def test_a_file_named_like_a_version(model, tmp_path):
 
 @pytest.mark.parametrize("version", [2**63, 10**30, True, np.True_, 0, "1", 1.0, None])
 def test_versions_that_no_server_reads(model, tmp_path, version):
-    """Servers parse an int64; the largest of them leaves no number for the next export."""
+    """Servers parse an int64; after the largest there is no next version."""
     (tmp_path / str(LARGEST_VERSION)).mkdir()
     error, message = ArgumentError, rf"version must be an integer from 1 to {2**63 - 1}\. Received: "
     if version is None:
@@ -88,7 +88,7 @@ BAD_PATHS = [None, b"model", io.BytesIO(), 3, "", "a\0b", "x/" * 2500, "x" * 500
 
 @pytest.mark.parametrize("path", BAD_PATHS, ids=lambda path: f"{path!r:.12}")
 def test_what_is_no_path(model, path):
-    """None, bytes, open files, and names that no file system holds: our error, whatever takes a path."""
+    """None, bytes, open files, and names that are too long: an ArgumentError wherever a path is taken."""
     for take in (
         ek.ExportedModel,
         ek.TextEncoder,
@@ -112,13 +112,13 @@ def test_the_folder_above_has_a_name(model, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("names", [b"ab", {"a", "b"}, {"a": 1, "b": 2}, 5, [1, 2], ["a", "a"], [True, False]])
 def test_what_names_no_classes(model, tmp_path, names):
-    """Bytes, sets, which have no order, and numbers."""
+    """Bytes, sets (they have no order) and numbers."""
     with pytest.raises(ArgumentError, match=r"class_names must be .* Received: "):
         ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY, class_names=names)
 
 
 def test_class_names_of_a_generator(model, tmp_path):
-    """Read once, and kept."""
+    """A generator is read once."""
     names = (name for name in ("no", "yes"))
     folder = ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY, class_names=names, check=False)
     assert ek.ExportedModel(folder).class_names == ("no", "yes")
@@ -133,7 +133,7 @@ def test_flags_are_bools(model, tmp_path, flag):
 
 @pytest.mark.parametrize("ids", [[[True]], [[True, 2]], [(2, False)], np.array([[True]]), [np.array([True])]])
 def test_bools_are_no_ids(exported, ids):
-    """NumPy makes integers of those among integers."""
+    """NumPy turns bools among integers into integers."""
     export = ek.ExportedModel(exported)
     client = ek.ServingClient("http://h", model="m")
     for ask in (export.scores, client.scores):
@@ -150,14 +150,14 @@ def test_what_is_no_batch(exported, ids):
 
 @pytest.mark.parametrize("texts", ["good", b"good", 5, None, ["good", 5], ["good", None], [b"good"]])
 def test_what_is_no_text(exported, texts):
-    """In this process, and before a server is asked."""
+    """In this process, and before anything is sent to a server."""
     for ask in (ek.ExportedModel(exported).predict, ek.ServingClient("http://h", encoder=exported).predict):
         with pytest.raises(ArgumentError, match=r"texts must be .* Received: "):
             ask(texts)
 
 
 def test_model_that_can_not_be_traced(tmp_path):
-    """Whatever Keras or TensorFlow make of it is our error, with its reason."""
+    """Errors of Keras and TensorFlow become a SavedModelError with the reason."""
 
     class _Hidden(keras.Model):  # Keras names it "__hidden", which is no name in a graph
         def __init__(self):
@@ -174,7 +174,7 @@ def test_model_that_can_not_be_traced(tmp_path):
 
 
 def test_root_cause():
-    """The first error of those that were raised one from the other."""
+    """The first error of a chain."""
     try:
         try:
             raise KeyError("first")

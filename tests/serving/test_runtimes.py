@@ -32,7 +32,7 @@ _PATIENCE = 60  # seconds until a server must be up
 
 @pytest.fixture(scope="module")
 def vocabulary():
-    """That of the golden export."""
+    """The vocabulary of the golden export."""
     return golden_model()[0]
 
 
@@ -44,7 +44,7 @@ def aligned(vocabulary):
 
 
 class Exported:
-    """A model in memory, its export with everything that an export can have, and requests with the model's scores."""
+    """A model in memory, its export, and requests with the model's scores."""
 
     def __init__(self, model, folder, size):
         self.model, self.folder = model, folder
@@ -55,14 +55,14 @@ class Exported:
         self.requests = [(ids, self.wanted(ids)) for ids in batches]
 
     def wanted(self, ids):
-        """What the model says to the same texts, each alone and without padding."""
+        """The model's scores for the same texts, each alone and without padding."""
         texts = [row[row != 0] if row.any() else np.array([1]) for row in ids]
         return np.concatenate([self._ask(text[None]) for text in texts])
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def exported(request, aligned, vocabulary, tmp_path_factory):
-    """Each architecture once, its table unfrozen, as after a schedule: that has a gradient of our own in its graph."""
+    """Each architecture with a table that trains, whose graph has a custom gradient."""
     keras.utils.set_random_seed(1)
     model = ek.build_classifier(aligned, 3, architecture=request.param, units=4, trainable=True)
     path = tmp_path_factory.mktemp(request.param) / "words"
@@ -73,7 +73,7 @@ def exported(request, aligned, vocabulary, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def refusing(aligned, vocabulary, tmp_path_factory):
-    """An export that refuses bad ids."""
+    """An export that refuses ids out of range."""
     model = ek.build_classifier(aligned, 3, architecture="mean", units=4)
     return ek.export_saved_model(
         model, tmp_path_factory.mktemp("refusing"), vocabulary=vocabulary, out_of_range="error"
@@ -81,13 +81,13 @@ def refusing(aligned, vocabulary, tmp_path_factory):
 
 
 def run(module, *arguments, stdin=""):
-    """The lines that a program of the tests prints."""
+    """The JSON lines that a program of the tests prints."""
     done = run_python("-m", f"tests.serving.{module}", *arguments, stdin=stdin)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_c_api_in_a_process_without_python_tensorflow(exported, vocabulary):
-    """The runtime that TensorFlow Serving wraps gives the same scores, classes and answers to texts."""
+    """The runtime inside TensorFlow Serving returns the same scores and classes, also for texts."""
     ids, wanted = exported.requests[2]
     asked = [{"signature": name, "token_ids": ids.tolist()} for name in ("serving_default", "serving_int32", "embed")]
     asked.append({"signature": "text", "text": TEXTS})
@@ -106,7 +106,7 @@ def test_c_api_in_a_process_without_python_tensorflow(exported, vocabulary):
 
 
 def test_c_api_answers_every_shape_as_the_model_does(exported, vocabulary):
-    """One text or many, short or long."""
+    """One text or many, short or long ones."""
     session = Session(exported.folder)
     for ids, wanted in exported.requests:
         scores = session.run("serving_default", {"token_ids": ids})["scores"]
@@ -114,7 +114,7 @@ def test_c_api_answers_every_shape_as_the_model_does(exported, vocabulary):
 
 
 def test_c_api_reads_ids_out_of_range_as_unknown(exported, vocabulary):
-    """The policy is in the graph, and not in Python."""
+    """The policy is part of the graph."""
     session = Session(exported.folder)
     unknown = session.run("serving_default", {"token_ids": np.array([[3, 1, 5]])})["scores"]
     for bad in (*OUTSIDE, len(vocabulary)):
@@ -124,7 +124,7 @@ def test_c_api_reads_ids_out_of_range_as_unknown(exported, vocabulary):
 
 @pytest.mark.parametrize("signature", ["serving_default", "serving_int32", "embed"])
 def test_c_api_refuses_ids_out_of_range_where_the_export_does(refusing, signature):
-    """The message says the rule and the id."""
+    """The message has the rule and the id."""
     with pytest.raises(CApiError, match=r"token_ids must lie in \[0, 26\)\. Received, among others:\] \[-1"):
         Session(refusing).ask(signature, token_ids=[[3, -1]])
 
@@ -132,7 +132,7 @@ def test_c_api_refuses_ids_out_of_range_where_the_export_does(refusing, signatur
 @pytest.mark.parametrize("signature", ["serving_default", "serving_int32", "embed"])
 @pytest.mark.parametrize("shape", [(3,), (1, 3, 1), (2, 2, 2, 2)])
 def test_c_api_refuses_ids_that_are_no_batch(exported, signature, shape):
-    """A session takes any shape, whatever the signature says, so the graph has to look."""
+    """A session accepts any shape, whatever the signature says, so the graph must check."""
     with pytest.raises(CApiError, match=r"is not compatible with expected shape \[\?,\?\]"):
         Session(exported.folder).ask(signature, token_ids=np.full(shape, 3))
 
@@ -152,14 +152,14 @@ def in_openvino(folder):
 
 
 def test_openvino_gives_the_same_scores(exported, vocabulary):
-    """An engine that shares nothing with TensorFlow but the folder."""
+    """An engine that shares only the folder with TensorFlow."""
     ask = in_openvino(exported.folder)
     for ids, wanted in exported.requests:
         np.testing.assert_allclose(ask(ids), wanted, rtol=0, atol=1e-5)
 
 
 def test_openvino_needs_no_padding_either(exported):
-    """Zeros in front, behind and between, and a text of nothing, are read as they are in TensorFlow."""
+    """Zeros in front, behind and between, and an empty text, are read as in TensorFlow."""
     ask, wanted, unknown = in_openvino(exported.folder), *exported.wanted(np.array([[3, 4], [0, 0]]))
     for ids in ([3, 4], [0, 3, 4], [3, 4, 0, 0], [0, 3, 0, 4, 0]):
         np.testing.assert_allclose(ask([ids])[0], wanted, rtol=0, atol=1e-5)
@@ -169,19 +169,19 @@ def test_openvino_needs_no_padding_either(exported):
 
 @pytest.mark.parametrize("bad", [-1, 26, 2**31 - 1, 2**31, -(2**31)])
 def test_openvino_reads_ids_out_of_range_of_32_bits_as_unknown(exported, bad):
-    """The policy holds as far as its integers go."""
+    """The policy holds for 32-bit ids."""
     ask = in_openvino(exported.folder)
     np.testing.assert_array_equal(ask([[3, bad, 5]]), ask([[3, 1, 5]]))
 
 
 def test_openvino_narrows_ids_of_64_bits(exported):
-    """What README warns of: 2^32 + 7 is read as the word 7. The day it is not, the warning can go."""
+    """The README warns of it: 2^32 + 7 is read as word 7. If this fails, remove the warning."""
     ask = in_openvino(exported.folder)
     np.testing.assert_array_equal(ask([[3, 2**32 + 7, 5]]), ask([[3, 7, 5]]))
 
 
 def test_openvino_says_nan_where_it_drops_the_refusal(refusing):
-    """It has no assertions; the scores of a text that is to be refused are no numbers, and its neighbours' are."""
+    """It has no assertions: the scores of a text that must be refused are NaN, those of other texts aren't."""
     scores = in_openvino(refusing)([[3, 4], [3, -1], [5, 6]])
     np.testing.assert_array_equal(np.isnan(scores).all(axis=1), [False, True, False])
     assert np.isfinite(scores[[0, 2]]).all()
@@ -189,13 +189,13 @@ def test_openvino_says_nan_where_it_drops_the_refusal(refusing):
 
 @contextmanager
 def server(*command, ready):
-    """A server in a process of its own; `ready` gets the process and gives what there is to ask."""
+    """A server in its own process; `ready` takes the process and returns what to ask."""
     with started(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         yield ready(process)
 
 
 def predict(stub, signature, **inputs):
-    """Ask with the official classes."""
+    """A prediction with the official classes."""
     from tensorflow_serving.apis import predict_pb2
 
     request = predict_pb2.PredictRequest()
@@ -217,7 +217,7 @@ def stub_of(port):
 
 
 def test_official_client_against_the_c_api(exported, vocabulary):
-    """Official stubs on one side, no Python TensorFlow on the other."""
+    """Official stubs in the client, no Python TensorFlow in the server."""
     grpc = pytest.importorskip("grpc", reason="grpcio is not installed: the extra `serving`")
     command = [sys.executable, "-m", "tests.serving.c_api_server", str(exported.folder), "words"]
     with server(*command, ready=lambda process: stub_of(int(process.stdout.readline()))) as stub:
@@ -235,14 +235,14 @@ def test_official_client_against_the_c_api(exported, vocabulary):
 
 
 def free_port():
-    """A port that nothing listens to."""
+    """A port that nothing listens on."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
 
 
 def rest(url, body=None):
-    """What a REST server says, once it is up."""
+    """The answer of a REST server, once it is up."""
     end = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -256,7 +256,7 @@ def rest(url, body=None):
 
 @pytest.mark.skipif(MODEL_SERVER is None, reason="tensorflow_model_server is not on PATH")
 def test_tensorflow_serving(exported, vocabulary, tmp_path):
-    """The server itself, started with the settings that the export wrote, over REST and gRPC, in batches."""
+    """The real server, started with the settings of the export, over REST and gRPC, in batches."""
     path, ports = exported.folder.parent, {"port": free_port(), "rest_api_port": free_port()}
     config = (path / "models.config").read_text()
     (tmp_path / "models.config").write_text(config.replace("/models/words", str(path)))
@@ -285,7 +285,7 @@ def test_tensorflow_serving(exported, vocabulary, tmp_path):
 
 @pytest.fixture(scope="module")
 def golden():
-    """What the golden export answered when it was made."""
+    """The golden export's answers when it was written."""
     return json.loads(EXPECTED.read_text(encoding="utf-8"))
 
 
@@ -296,12 +296,12 @@ def padded(ids):
 
 
 def test_golden_export_is_small():
-    """It lies in the repository."""
+    """It is stored in the repository."""
     assert sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file()) < 300_000
 
 
 def test_golden_export_is_read_and_answers_as_ever(golden):
-    """Whoever has an export on disk can go on asking it."""
+    """An export on disk keeps working."""
     export = ek.ExportedModel(FOLDER)
     assert list(export.class_names) == golden["classes"]
     assert [export.vocabulary.encode(text).tolist() for text in golden["texts"]] == golden["token_ids"][: len(TEXTS)]
@@ -312,7 +312,7 @@ def test_golden_export_is_read_and_answers_as_ever(golden):
 
 
 def test_golden_export_answers_as_ever_with_tensorflow_alone(golden):
-    """Neither Keras nor embkeras is needed where it is asked: in this process neither can be imported."""
+    """In this process neither Keras nor embkeras can be imported."""
     # TensorFlow imports Keras by itself where it finds it.
     alone = "import runpy, sys; sys.modules.update(keras=None, embkeras=None); runpy.run_path(sys.argv.pop(1), None, '__main__')"
     lines = "".join(f"{ids}\n" for ids in golden["token_ids"])
@@ -322,7 +322,7 @@ def test_golden_export_answers_as_ever_with_tensorflow_alone(golden):
 
 
 def test_golden_export_answers_as_ever_through_the_c_api(golden):
-    """And whoever serves it."""
+    """The golden answers through the C API."""
     asked = [{"signature": "serving_default", "token_ids": [ids]} for ids in golden["token_ids"]]
     asked.append({"signature": "text", "text": golden["texts"]})
     *answers, texts, loaded = run("c_api", FOLDER / "1", stdin="".join(json.dumps(each) + "\n" for each in asked))
@@ -332,7 +332,7 @@ def test_golden_export_answers_as_ever_through_the_c_api(golden):
 
 
 def test_golden_export_answers_as_ever_in_openvino(golden):
-    """But for the ids of 64 bits."""
+    """All but the 64-bit ids."""
     kept = [place for place, ids in enumerate(golden["token_ids"]) if max(ids, default=0) < 2**31]
     ask, wanted = in_openvino(FOLDER / "1"), np.array(golden["scores"])
     scores = ask(padded([golden["token_ids"][place] for place in kept]))
@@ -340,7 +340,7 @@ def test_golden_export_answers_as_ever_in_openvino(golden):
 
 
 def test_todays_export_of_the_golden_model_answers_the_same(golden, tmp_path):
-    """The way from a model to an export has not changed what is said."""
+    """Exporting the golden model today gives the same answers."""
     vocabulary, model = golden_model()
     ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, check=False)
     scores = ek.ExportedModel(tmp_path).scores(padded(golden["token_ids"]))
@@ -348,7 +348,7 @@ def test_todays_export_of_the_golden_model_answers_the_same(golden, tmp_path):
 
 
 def test_golden_export_answers_as_ever_to_our_client_over_grpc(golden):
-    """Our client, encoding from the assets, against a server without Python TensorFlow."""
+    """ServingClient, with the encoder from the assets, against a server without Python TensorFlow."""
     pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed: the extra `serving`")
     command = [sys.executable, "-m", "tests.serving.c_api_server", str(FOLDER / "1"), "golden"]
     with (

@@ -17,7 +17,7 @@ TEXTS = ["a good day", "bad", ""]
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A model's folder with one version, with `check` left out, since nothing is asked here."""
+    """A model's folder with one version, exported without a check."""
     matrix = np.random.default_rng(0).normal(size=(len(VOCABULARY), 4)).astype("float32")
     model = ek.build_classifier(ek.AlignedMatrix(matrix, VOCABULARY), 2, architecture="mean")
     path = tmp_path_factory.mktemp("export") / "mood"
@@ -26,21 +26,21 @@ def exported(tmp_path_factory):
 
 @pytest.fixture
 def assets(exported, tmp_path):
-    """A copy of the two files that a client needs, and of nothing else."""
+    """A copy of only the two files that a client needs."""
     for name in ("vocabulary.json", "embkeras.json"):
         shutil.copy(exported / "1" / "assets" / name, tmp_path)
     return tmp_path
 
 
 def test_ids_are_those_of_the_vocabulary(exported):
-    """int64, short texts filled up with padding."""
+    """int64, with shorter texts padded."""
     ids = TextEncoder(exported).encode(TEXTS)
     assert ids.dtype == np.int64
     np.testing.assert_array_equal(ids, VOCABULARY.encode_batch(TEXTS))
 
 
 def test_length_cuts_and_fills(exported):
-    """A model of one length is asked in that length."""
+    """`length` sets the number of tokens."""
     assert TextEncoder(exported).encode(TEXTS, length=2).shape == (3, 2)
     assert TextEncoder(exported).encode(TEXTS, length=9).shape == (3, 9)
 
@@ -54,7 +54,7 @@ def test_it_says_what_it_is(exported):
 
 
 def test_any_folder_of_an_export_will_do(exported, assets, monkeypatch):
-    """The model's, that of a version, or a copy of the assets; the model's name is that of its folder."""
+    """The model's folder, a version's, or a copy of the assets; the model is named like its folder."""
     monkeypatch.chdir(exported)
     found = [TextEncoder(path) for path in (exported, exported / "1", exported / "1" / "assets", assets, ".", "1")]
     assert {encoder.fingerprint for encoder in found} == {VOCABULARY.fingerprint}
@@ -62,7 +62,7 @@ def test_any_folder_of_an_export_will_do(exported, assets, monkeypatch):
 
 
 def test_neither_tensorflow_nor_keras_is_loaded(assets):
-    """In a fresh process, from the assets alone; the client for REST is loaded as well."""
+    """In a fresh process, from the assets alone, with the REST client imported too."""
     code = (
         "import sys; from embkeras.serving.text_encoder import TextEncoder; from embkeras.serving.client import ServingClient\n"
         "print(TextEncoder(sys.argv[1]).encode(['good day']).tolist(), ServingClient('http://h', model='m').model)\n"
@@ -87,7 +87,7 @@ def test_missing_vocabulary_is_refused(assets):
 
 @pytest.mark.parametrize("contents", ["{", "[]", '{"format": "embkeras.saved_model"}', "[" * 100_000])
 def test_damaged_card_is_refused(assets, contents):
-    """Not JSON, no object, without what is needed, nested without end."""
+    """Not JSON, not an object, without the needed keys, nested too deeply."""
     (assets / "embkeras.json").write_text(contents)
     with pytest.raises(SavedModelError, match="has a card that is damaged, or was written by another version"):
         TextEncoder(assets)
@@ -101,7 +101,7 @@ def test_other_vocabulary_is_refused(assets):
 
 
 def test_card_of_an_other_model_is_refused(assets):
-    """The same from the other side."""
+    """The card has another fingerprint than the vocabulary."""
     card = json.loads((assets / "embkeras.json").read_text())
     (assets / "embkeras.json").write_text(json.dumps(card | {"vocabulary_fingerprint": "0" * 64}))
     with pytest.raises(SavedModelError, match="not the one the model was exported with"):
@@ -109,17 +109,17 @@ def test_card_of_an_other_model_is_refused(assets):
 
 
 def test_bad_arguments_are_refused(exported):
-    """As the vocabulary refuses them, and what is no path."""
+    """Not a path, a single string, and an invalid length."""
     with pytest.raises(ArgumentError, match=r"path must be a path.* Received: None"):
         TextEncoder(None)
-    with pytest.raises(VocabularyError, match="Received the string 'good'"):
+    with pytest.raises(ArgumentError, match=r"texts must be .* Received: str 'good'"):
         TextEncoder(exported).encode("good")
     with pytest.raises(ArgumentError, match=r"length must be a whole number, at least 1\. Received: 0"):
         TextEncoder(exported).encode(TEXTS, length=0)
 
 
 def test_labels_name_the_best_class():
-    """Names where there are some, else numbers."""
+    """Class names if there are any, otherwise numbers."""
     scores = np.array([[0.2, 0.8], [0.7, 0.3]])
     assert labelled(["a", "b"], scores, ["no", "yes"], "X")["label"].tolist() == ["yes", "no"]
     assert labelled(["a", "b"], scores, None, "X")["label"].tolist() == ["1", "0"]
@@ -134,6 +134,6 @@ def test_labels_name_the_best_class():
     ],
 )
 def test_scores_that_name_no_class_are_refused(shape, names, message):
-    """One number, one a token, or another number than there are names."""
+    """One score, one per token, or another number than class names."""
     with pytest.raises(SavedModelError, match=message):
         labelled(["a", "b"], np.zeros(shape), names, "X")

@@ -17,7 +17,7 @@ TEXTS = ["good day", "so", "", "a-b"]
 
 
 class GraphLetters(Letters):
-    """Letters that TensorFlow can make of a text."""
+    """Letters with a TensorFlow graph."""
 
 
 @text_graph.register
@@ -38,7 +38,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def folder(model, tmp_path_factory):
-    """Exported with an encoding without a graph."""
+    """A model exported with an encoding that has no graph."""
     path = tmp_path_factory.mktemp("letters") / "letters"
     return ek.export_saved_model(model, path, vocabulary=Letters(), class_names=["a", "b", "c"])
 
@@ -49,12 +49,12 @@ def _wanted(model, texts=TEXTS):
 
 
 def test_both_are_encodings():
-    """The protocol is what export, check and client ask for."""
+    """Export, check and client need only the protocol."""
     assert isinstance(Letters(), Encoding) and isinstance(ek.Vocabulary(["", "[UNK]"]), Encoding)
 
 
 def test_without_a_graph_there_is_no_signature_for_texts(folder):
-    """The card and the README give the reason; no vocabulary lies in the assets."""
+    """The card and the README give the reason, and the assets contain no vocabulary."""
     export = ek.ExportedModel(folder)
     assert set(export.signatures) == {"serving_default", "serving_int32", "card"}
     assert export.card["no_text_reason"] == "Letters has no TensorFlow graph"
@@ -65,7 +65,7 @@ def test_without_a_graph_there_is_no_signature_for_texts(folder):
 
 
 def test_ids_are_answered_without_the_encoding(folder, model):
-    """Texts need it, and the error says how to pass it."""
+    """Texts need the encoding, and the error says how to pass it."""
     export = ek.ExportedModel(folder)
     np.testing.assert_allclose(export.scores(Letters().encode_batch(TEXTS)), _wanted(model), atol=1e-6)
     assert export.vocabulary is None
@@ -77,7 +77,7 @@ def test_ids_are_answered_without_the_encoding(folder, model):
 
 
 def test_texts_are_answered_with_the_encoding(folder, model):
-    """In this process, and by a server."""
+    """In this process, and over REST."""
     wanted = _wanted(model)
     table = ek.ExportedModel(folder, vocabulary=Letters()).predict(TEXTS)
     np.testing.assert_allclose(table["probability"], wanted.max(axis=1), atol=1e-6)
@@ -92,7 +92,7 @@ def test_texts_are_answered_with_the_encoding(folder, model):
 
 @pytest.mark.parametrize("read", [ek.ExportedModel, ek.TextEncoder, lambda *a, **k: check_saved_model(*a, **k)])
 def test_another_encoding_is_refused(folder, read):
-    """By its fingerprint, and what is none by its type."""
+    """Another fingerprint, and something that isn't an Encoding."""
     with pytest.raises(SavedModelError, match="not the one the model was exported with"):
         read(folder, vocabulary=Letters(salt="other"))
     with pytest.raises(ArgumentError, match=r"vocabulary must be a Vocabulary or another Encoding\. Received: dict"):
@@ -109,7 +109,7 @@ def test_server_with_another_encoding_is_refused(folder):
 
 
 def test_with_a_graph_texts_are_served(model, tmp_path):
-    """A type is registered with its graph; the check compares it with `encode_batch`."""
+    """A graph can be registered for a type; the check compares it with `encode_batch`."""
     encoding = GraphLetters()
     folder = ek.export_saved_model(model, tmp_path, vocabulary=encoding)
     answers = ek.ExportedModel(folder).ask("text", text=np.array([text.encode() for text in TEXTS]))
@@ -120,7 +120,7 @@ def test_with_a_graph_texts_are_served(model, tmp_path):
 
 
 def test_encoding_without_an_oov_id_is_refused(model, tmp_path):
-    """There must be an id for those that are outside."""
+    """Ids outside the table need an id to be read as."""
     encoding = Letters()
     encoding.oov_id = None
     with pytest.raises(SavedModelError, match="no OOV id"):

@@ -16,26 +16,26 @@ from tests.serving.servers import raw_server, says
     ["localhost:8501", "ftp://h", "http://", "http://h:x", "http://h:0", "grpc://h/path", "http://h?a=1", 8501, None],
 )
 def test_bad_url_is_refused(url):
-    """Scheme, host and port; the message says which."""
+    """The message has the form of a URL and the schemes."""
     with pytest.raises(ArgumentError, match="url must be SCHEME://HOST:PORT, scheme http, https, grpc, grpcs"):
         ServingClient(url, model="mood")
 
 
 def test_url_of_a_model_is_refused():
-    """As it stands in many examples of curl."""
+    """Many curl examples contain such a URL."""
     with pytest.raises(ArgumentError, match=r"url must end before /v1/models; pass the model's name as model="):
         ServingClient("http://h:8501/v1/models/mood:predict", model="mood")
 
 
 def test_password_in_a_url_is_refused_and_not_shown():
-    """Messages end in logs."""
+    """Messages end up in logs."""
     with pytest.raises(ArgumentError, match="pass headers=") as caught:
         ServingClient("http://me:secret@h", model="mood")
     assert "secret" not in str(caught.value)
 
 
 class _Server:
-    """Raises these errors, one a request, and then answers."""
+    """Raises these errors, one per request, and then answers."""
 
     def __init__(self, *errors):
         self.errors, self.given = list(errors), []
@@ -49,14 +49,14 @@ class _Server:
 
 @pytest.fixture
 def pauses(monkeypatch):
-    """Pauses are written down and not slept."""
+    """Pauses are recorded instead of slept."""
     found = []
     monkeypatch.setattr(transports.time, "sleep", found.append)
     return found
 
 
 def test_first_answer_is_taken(pauses):
-    """With all of the time for it."""
+    """The first attempt has all of the time."""
     server = _Server()
     assert attempted(server, 5.0, 2) == "answer"
     assert server.given[0] == pytest.approx(5.0, abs=0.5)
@@ -64,14 +64,14 @@ def test_first_answer_is_taken(pauses):
 
 
 def test_pauses_grow(pauses):
-    """Each about twice as long as the previous one, and none the same for all clients."""
+    """Each pause is about twice the previous one, and random, so that clients don't come back together."""
     assert attempted(_Server(*[Unavailable("no")] * 3), 60.0, 3) == "answer"
     assert all(wanted <= pause <= wanted + 0.1 for pause, wanted in zip(pauses, (0.05, 0.2, 0.4), strict=True))
 
 
 @pytest.mark.parametrize("error", [ServingTimeoutError("late"), ServingError("refused"), Gone("which?")])
 def test_other_errors_are_not_tried_again(pauses, error):
-    """A time-out above all: the server may be at work still."""
+    """Above all after a timeout: the server may still be working."""
     server = _Server(error)
     with pytest.raises(type(error), match=str(error).replace("?", ".")):
         attempted(server, 5.0, 9)
@@ -79,7 +79,7 @@ def test_other_errors_are_not_tried_again(pauses, error):
 
 
 def test_no_attempt_begins_after_the_time(pauses):
-    """What is left is too short for a pause and an attempt."""
+    """The time left is too short for a pause and an attempt."""
     server = _Server(*[Unavailable("no")] * 9)
     start = time.monotonic()
     with pytest.raises(ServingError, match=r"no \(attempts: 1\)"):
@@ -88,7 +88,7 @@ def test_no_attempt_begins_after_the_time(pauses):
 
 
 def test_retries_are_counted(pauses):
-    """None at all is one attempt."""
+    """No retries means one attempt."""
     server = _Server(*[Unavailable("no")] * 9)
     with pytest.raises(ServingError, match=r"no \(attempts: 1\)"):
         attempted(server, 5.0, 0)
@@ -101,12 +101,12 @@ def test_retries_are_counted(pauses):
     [("a\n  b\t", "a b"), (b"a\xff", "a\\xff"), ({"a": 1}, "{'a': 1}"), ("x" * 501, "x" * 500 + "..."), (b"", "")],
 )
 def test_what_is_quoted_is_short_and_on_one_line(said, wanted):
-    """Whatever the server sends."""
+    """Any message of a server."""
     assert quoted(said) == wanted
 
 
 def test_headers_are_sent():
-    """A gateway may want to know who asks."""
+    """A gateway may need an Authorization header."""
     seen = []
 
     def answer(connection):
@@ -124,7 +124,7 @@ def test_headers_are_sent():
 
 
 def test_slow_drops_are_given_up_in_time():
-    """Each byte comes soon enough for a socket's own time-out; all of them together do not."""
+    """Each byte comes within a socket's own timeout, but the whole answer doesn't."""
 
     def drip(connection):
         connection.recv(1 << 16)
@@ -141,7 +141,7 @@ def test_slow_drops_are_given_up_in_time():
 
 
 def test_slow_answer_without_a_length_is_given_up_in_time():
-    """Where it was shut, it seems to end: what came until then is no answer."""
+    """The answer seems to end where the connection was shut, and must not be used."""
 
     def drip(connection):
         connection.recv(1 << 16)
@@ -173,7 +173,7 @@ def test_slow_answer_without_a_length_is_given_up_in_time():
     ],
 )
 def test_rubbish_over_http_is_named(contents, message, attempts):
-    """Cut off, not HTTP, not JSON, not what was asked; sent again only where nothing had been answered."""
+    """Truncated, not HTTP, not JSON, not metadata; sent again only if nothing was answered."""
     with raw_server(says(contents)) as ((host, port), connections):
         client = ServingClient(f"http://{host}:{port}", model="mood", timeout=2.0)
         with pytest.raises(ServingError, match=message):
