@@ -224,7 +224,7 @@ def _encoded(word: Any) -> bytes | None:
         return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Words:
     """Words in one array of bytes.
 

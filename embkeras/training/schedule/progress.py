@@ -81,7 +81,7 @@ class Monitor:
         return direction == "up"
 
 
-@dataclass
+@dataclass(eq=False)
 class Progress:
     """The phases of one run.
 

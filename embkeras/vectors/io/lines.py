@@ -314,7 +314,7 @@ def _runs(numbers: np.ndarray, first: np.ndarray, length: int) -> np.ndarray:
     return numbers[first[:, None] + np.arange(length)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fields:
     """Where the fields of lines are.
 

@@ -84,7 +84,7 @@ def keyed_vectors(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kept:
     """The kept words in the order of the file, the row of each in the file (int64, ascending), and the reader's counts."""
 
