@@ -26,7 +26,7 @@ def shown(value: Any) -> str:
 
 
 def is_whole(value: Any) -> TypeGuard[int]:
-    """Whether `value` is an integer, NumPy's included; a bool is none."""
+    """Whether `value` is an integer, including NumPy's; a bool is not."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
 
 

@@ -251,7 +251,7 @@ def compare_strategies(
         seeds: how many (0, 1, ...), or which.
         done: runs that need not be repeated.
         on_start: called before each run with its strategy's name and seed; returns further callbacks for `fit`.
-        layer: name or path of the embedding layer, for strategies that are given by name.
+        layer: name or path of the embedding layer, for strategies passed by name.
         **fit_arguments: `epochs`, `batch_size` and `verbose`, as for `run_strategy`.
 
     Raises:

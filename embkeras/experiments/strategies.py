@@ -28,7 +28,7 @@ class Strategy:
 
     Args:
         name: what tables and messages call it.
-        vectors: what the table starts from: "pretrained" vectors, "random" numbers as a control (drawn anew for each
+        vectors: what the table starts from: "pretrained" vectors, "random" numbers as a control (drawn again for each
             seed as a Keras Embedding draws them), an AlignedMatrix, or a function from the aligned matrix to another.
         embedding: arguments of `build_embedding`, such as `{"trainable": "oov"}` or `{"stored": "int8"}`.
         lora_rank: train a LoRA of this rank instead of the table.

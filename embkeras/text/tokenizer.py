@@ -114,7 +114,7 @@ def check_unicode(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise VocabularyError(
-            f"A text must be valid Unicode. Received {text[error.start]!r} at character {error.start}."
+            f"A text must be valid Unicode. Received: {text[error.start]!r} at character {error.start}."
         ) from None
 
 
@@ -132,7 +132,7 @@ def _compile(pattern: str, rewrite: str) -> tuple[re.Pattern[str], str]:
     if outside:
         raise VocabularyError(
             f"Tokenizer rules must mean the same in Python's re and in RE2. "
-            f"Received {outside.group()!r} in the rule {pattern!r} -> {rewrite!r}."
+            f"Received: {outside.group()!r} in the rule {pattern!r} -> {rewrite!r}."
         )
     try:
         compiled = re.compile(pattern, re.ASCII)

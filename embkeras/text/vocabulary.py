@@ -1,4 +1,4 @@
-"""Vocabulary: which id stands for which token."""
+"""Vocabulary: tokens and their ids."""
 
 import hashlib
 import json
@@ -29,8 +29,8 @@ _SPECIAL_NAMES = {"pad", "padding", "mask", "unk", "unknown", "oov"}
 class Vocabulary:
     """Tokens and their ids: token `tokens[i]` has id i.
 
-    The default follows `keras.layers.TextVectorization`: id 0 is the padding (""), id 1 stands for every token that
-    is out of the vocabulary ("[UNK]").
+    The default follows `keras.layers.TextVectorization`: id 0 is the padding (""), id 1 ("[UNK]") is used for every
+    token that is out of the vocabulary.
 
     Args:
         tokens: one token per id. Apart from the special ones, each occurs once.
@@ -48,7 +48,7 @@ class Vocabulary:
 
     Raises:
         VocabularyError: no tokens, a token that is not a string or occurs twice, a special id outside the tokens,
-            counts that are not one integer per token, or words at the special ids where these are not given (a plain
+            counts that are not one integer per token, or words at the default special ids (a plain
             list of words needs `padding_id=None, oov_ids=()`).
 
     Example:

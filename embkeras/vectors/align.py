@@ -214,7 +214,7 @@ def _row_from(oov: Callable[[str], Any], token: str, width: int) -> np.ndarray |
     if row.shape != (width,) or row.dtype.kind not in "fiu":
         raise ArgumentError(
             f"oov(token) must return {width} numbers, or None for a row that is drawn. "
-            f"Received for the token {token!r}: shape {row.shape}, dtype {row.dtype}."
+            f"Received: shape {row.shape}, dtype {row.dtype} for the token {token!r}."
         )
     with np.errstate(over="ignore"):
         row = row.astype(np.float32)

@@ -41,7 +41,7 @@ def test_training_shows_accuracy_of_both():
 
 
 def test_training_marks_the_epoch_of_unfreezing():
-    """The line stands before the first epoch that trains the table."""
+    """The line is just before the first epoch that trains the table."""
     ax = drawn(plot_training(HISTORY, unfrozen_at=1))
     assert labels(ax)[-1] == "unfrozen at epoch 1"
     assert list(ax.lines[-1].get_xdata()) == [0.5, 0.5]
@@ -61,7 +61,7 @@ def test_training_refuses_another_history():
 
 @pytest.mark.parametrize("tokens", [["cat", "dog"], ["$x", "a$b$"], ["$^$", "\\$"], ["", " "], ["cat", "cat"]])
 def test_drift_draws_any_token(tokens):
-    """Bars of the tokens that moved, the furthest on top; marks are no mathematics."""
+    """Bars of the tokens that moved, the largest on top; "$" does not start mathematics."""
     report = drift_report(np.eye(2), np.array([[0.0, 1], [1, 1]]), tokens)
     ax = drawn(plot_drift(report))
     assert [bar.get_width() for bar in ax.patches] == pytest.approx([1 - 0.5**0.5, 1])
@@ -74,7 +74,7 @@ def test_drift_shows_so_many():
 
 
 def test_drift_where_nothing_moved():
-    """An empty picture says so."""
+    """The title of an empty plot says so."""
     ax = drawn(plot_drift(drift_report(np.eye(2), np.eye(2), ["a", "b"])))
     assert "0 of 2 rows moved" in ax.get_title()
 

@@ -40,7 +40,7 @@ def test_opposite_rows_are_2_apart():
 
 
 def test_rows_are_found_block_by_block(monkeypatch):
-    """A block smaller than the table gives the same table."""
+    """Blocks smaller than the table don't change the result."""
     rng = np.random.default_rng(0)
     before, after = rng.normal(size=(2, 11, 3))
     whole = drift_report(before, after, list("abcdefghijk")).table
@@ -108,7 +108,7 @@ def test_neighbours_before_and_after(report):
 
 
 def test_neighbours_have_a_name():
-    """Padding is no neighbour, though its row is the nearest."""
+    """Padding is not a neighbour, even if its row is the nearest."""
     tables = turned([1, 0, 5, 9])
     assert drift_report(tables, tables, ["", "a", "b", "c"]).neighbours("a", 2) == (["b", "c"], ["b", "c"])
 
@@ -130,7 +130,7 @@ def pairs():
 
 
 def test_diverged_synonyms_come_in_order(pairs):
-    """Those that diverged most come first; a cosine below 0.7 before is no near-synonym."""
+    """Those that diverged most come first; a cosine below 0.7 before is not a near-synonym."""
     table = pairs.diverged_synonyms()
     assert table[["seen", "unseen"]].to_numpy().tolist() == [["dog", "hound"], ["TV", "television"]]
     np.testing.assert_allclose(table["similarity_before"], np.cos(np.deg2rad([10, 5])), rtol=1e-6)

@@ -1,4 +1,4 @@
-"""compare_strategies: what is run, and what can be told apart."""
+"""compare_strategies: the runs, and which strategies can be told apart."""
 
 import math
 import sys
@@ -33,7 +33,7 @@ def _build(strategy):
 
 
 def test_run_keeps_what_the_schedule_did():
-    """The phases with their epochs; nothing where there is no schedule."""
+    """The phases with their epochs; None without a schedule."""
     strategies = default_strategies(1)
     run = run_strategy(_build, DATA, strategies["phased"], epochs=2)
     assert run.phases[["phase", "first_epoch", "last_epoch"]].values.tolist() == [[1, 0, 0], [2, 1, 1]]
@@ -85,7 +85,7 @@ def test_one_seed_has_no_winner():
 
 
 def test_noise_names_those_alike():
-    """A lead within the noise has no winner; the strategies behind are named, those far behind are not."""
+    """A lead within the noise has no winner; the strategies that can't be told apart are named, those far behind are not."""
     runs = [*_runs("a", [0.8, 0.7, 0.81]), *_runs("b", [0.7, 0.8, 0.75]), *_runs("c", [0.1, 0.1, 0.1])]
     comparison = Comparison(tuple(runs))
     assert comparison.leads["significant"].to_dict() == {"b": False, "c": True}
@@ -123,7 +123,7 @@ def test_run_strategy_tests_the_trained_model():
 
 
 def test_compare_strategies_follows_each_strategy():
-    """The frozen table stands, the phased one moves at its epoch, the fine-tuned one from the start."""
+    """The frozen table stays, the phased one moves from its epoch on, the fine-tuned one from the start."""
     strategies, models = [Strategy("phased", schedule=unfreeze_at(1, "embedding")), "frozen", "fine-tuned"], {}
 
     def build(strategy):
@@ -136,7 +136,7 @@ def test_compare_strategies_follows_each_strategy():
 
 
 def test_runs_that_are_done_are_not_repeated():
-    """Only what is missing is trained, and each start is told."""
+    """Only missing runs are trained, and `on_start` is called for each."""
     done, started = [_run("a", 0, [1] * 8), _run("b", 1, [0] * 8)], []
 
     def on_start(strategy, seed):
@@ -248,7 +248,7 @@ def test_run_strategy_takes_a_strategy():
 
 
 def test_layer_of_the_named_strategies():
-    """Another name of the embedding layer reaches the phased strategy."""
+    """The phased strategy uses the name of the embedding layer."""
 
     def build(strategy):
         model = keras.Sequential(

@@ -58,7 +58,7 @@ def test_gradual_in_one_line():
 
 
 def test_phases_in_one_line():
-    """A schedule of one's own."""
+    """A schedule written as phases."""
     result = run(Strategy("own", schedule=[Phase(0, freeze="embedding"), Phase(1, learning_rate=0.125)]))
     assert result.phases["learning_rate"].tolist() == [0.5, 0.125] and len(moved_rows(result))
 

@@ -19,5 +19,5 @@ def test_other_objects_are_no_encoding(other):
 
 @pytest.mark.parametrize(("oov_ids", "oov_id"), [((), None), ((1,), 1), ((2, 1), 2)])
 def test_oov_id_is_the_first(oov_ids, oov_id):
-    """None where there is none."""
+    """None without OOV ids."""
     assert Vocabulary(["", "x", "y", "z"], oov_ids=oov_ids).oov_id == oov_id

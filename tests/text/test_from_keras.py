@@ -27,7 +27,7 @@ def layer(request):
 @PROPERTY
 @given(st.lists(st.one_of(PIECES, TEXTS)).map(" ".join))
 def test_encode_equals_the_layer(layer, text):
-    """Any text gets the ids that the layer gives it."""
+    """Any text gets the ids that the layer returns."""
     assert Vocabulary.from_layer(layer).encode(text).tolist() == layer([text]).numpy()[0].tolist()
 
 
@@ -40,7 +40,7 @@ def test_ids_are_those_of_the_layer(layer):
 
 
 def test_encode_batch_equals_the_layer_with_a_length():
-    """Cut and filled up at the end, as the layer does with output_sequence_length."""
+    """Truncated and padded at the end, as the layer does with output_sequence_length."""
     layer = TextVectorization(output_sequence_length=3)
     layer.adapt(CORPUS)
     texts = ["the cat the dog", "a", "bird"]
@@ -73,7 +73,7 @@ def test_subclass_is_read():
     ids=lambda settings: next(iter(settings)),
 )
 def test_settings_that_are_no_plain_data_give_no_tokenizer(settings):
-    """Ids are still read, and encode refuses rather than cutting otherwise than the layer."""
+    """Ids are still read; encode refuses rather than splitting differently from the layer."""
     vocabulary = Vocabulary.from_layer(TextVectorization(vocabulary=["dog", "cat"], **settings))
     assert vocabulary.tokens == ("", "[UNK]", "dog", "cat")
     with pytest.raises(VocabularyError, match="has no tokenizer"):
@@ -83,7 +83,7 @@ def test_settings_that_are_no_plain_data_give_no_tokenizer(settings):
 @pytest.mark.parametrize("oov", [0, 1, 3])
 @pytest.mark.parametrize("mask", [None, ""])
 def test_string_lookup_keeps_its_ids(oov, mask):
-    """With and without a mask token and OOV ids, every token has the id that the layer gives it."""
+    """With and without a mask token and OOV ids, every token has the id that the layer returns."""
     layer = StringLookup(vocabulary=["dog", "cat"], num_oov_indices=oov, mask_token=mask)
     vocabulary = Vocabulary.from_layer(layer)
     assert list(vocabulary.token_to_id.values()) == layer(list(vocabulary.token_to_id)).numpy().tolist()
@@ -103,7 +103,7 @@ def test_string_lookup_sends_others_to_the_oov_ids():
 @pytest.mark.parametrize("buckets", [1, 2, 5])
 @pytest.mark.parametrize("mask", [None, ""])
 def test_encode_equals_the_string_lookup(buckets, mask, text):
-    """With a tokenizer beside it, every token gets the id that the layer gives it, in its bucket if it is unknown."""
+    """With a tokenizer, every token gets the id that the layer returns, in its bucket if it is unknown."""
     layer = StringLookup(vocabulary=["the", "É", "don't"], num_oov_indices=buckets, mask_token=mask)
     tokenizer = Tokenizer(lowercase=False)
     expected = layer(tf.constant(tokenizer(text), tf.string)).numpy().tolist()
@@ -120,7 +120,7 @@ def test_string_lookup_without_oov_ids_refuses_as_the_layer_does():
 
 
 def test_salted_string_lookup_gets_no_tokenizer():
-    """Its hash is another one; the ids of known tokens are still read."""
+    """Its hash is a different one; the ids of known tokens are still read."""
     layer = StringLookup(vocabulary=["dog"], num_oov_indices=3, salt=7)
     assert Vocabulary.from_layer(layer).oov_ids == (0, 1, 2)
     with pytest.raises(VocabularyError, match=r"salted hash .* Received: salt=\[7, 7\], num_oov_indices=3"):
@@ -141,20 +141,20 @@ def test_salt_of_one_oov_id_does_not_matter():
     ],
 )
 def test_tokenizer_that_would_give_other_ids_is_refused(layer, message):
-    """One beside the layer's own, or of another encoding."""
+    """A second one besides the layer's own, or one for a layer in another encoding."""
     with pytest.raises(VocabularyError, match=message):
         Vocabulary.from_layer(layer, tokenizer=Tokenizer())
 
 
 def test_string_lookup_with_a_mask_of_its_own():
-    """The mask token is the padding, whatever it is called."""
+    """The mask token is the padding, under any name."""
     vocabulary = Vocabulary.from_layer(StringLookup(vocabulary=["dog"], mask_token="<pad>"))
     assert (vocabulary.tokens, vocabulary.padding_id) == (("<pad>", "[UNK]", "dog"), 0)
 
 
 @pytest.mark.parametrize("layer", [TextVectorization(), StringLookup()], ids=["text", "lookup"])
 def test_layer_without_a_vocabulary_is_refused(layer):
-    """The message says what is to be done first."""
+    """The message says what to do first."""
     with pytest.raises(VocabularyError, match="no vocabulary yet: adapt it"):
         Vocabulary.from_layer(layer)
 
@@ -176,7 +176,7 @@ def test_other_layers_are_refused(layer):
 
 
 def test_text_that_spells_the_mask_is_no_padding():
-    """The layer reads it as padding; `encode` never gives a padding id for something in a text."""
+    """The layer reads it as padding; `encode` never returns the padding id for something in a text."""
     layer = StringLookup(vocabulary=["dog"], mask_token="<pad>")
     assert layer(["<pad>"]).numpy().tolist() == [0]
     assert Vocabulary.from_layer(layer, tokenizer=Tokenizer()).encode("<pad> dog").tolist() == [1, 2]

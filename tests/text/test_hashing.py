@@ -26,7 +26,7 @@ def test_fingerprint_equals_tensorflows_for_every_length(length):
 @PROPERTY
 @given(st.binary(max_size=400))
 def test_fingerprint_equals_tensorflows_for_any_bytes(data):
-    """Zero bytes, repeated ones, whatever hypothesis finds."""
+    """Any bytes: zeros, repetitions, everything hypothesis finds."""
     assert fingerprint64(data) % BUCKETS == tf.strings.to_hash_bucket_fast([data], BUCKETS).numpy()[0]
 
 

@@ -136,7 +136,7 @@ def test_repeated_column_is_refused(write):
 
 @pytest.mark.parametrize(("row", "found"), [("c", 1), ("c,d,pos", 3)])
 def test_row_of_another_width_is_refused(write, row, found):
-    """The message names row and line, which differ behind a newline in a field."""
+    """The message names row and line, which differ after a newline in a field."""
     path = write("d.csv", f'text,label\n"a\nb",pos\n{row}\n')
     with pytest.raises(DataError, match=rf"row 3 \(line 4\): expected 2 fields, found {found}"):
         read_labelled(path, "text", "label")
@@ -210,13 +210,13 @@ def test_another_number_of_labels_is_refused():
 
 
 def test_numeric_labels_are_ordered_by_size():
-    """10 comes behind 9, and words behind numbers."""
+    """10 comes after 9, and words after numbers."""
     names = ["10", "9", "-1", "2.5", "b", "a"]
     assert labelled(["t"] * 12, names * 2).class_names == ("-1", "2.5", "9", "10", "a", "b")
 
 
 def test_order_of_classes_does_not_hang_on_the_hash_seed():
-    """A label "nan" has its place, too, whatever order a set gives."""
+    """The order does not depend on the order of a set, even with a label "nan"."""
     names = ["3", "nan", "1", "x", "NaN", "2"]
     code = f"from embkeras.text.labelled import labelled; print(labelled(['t'] * 12, {names * 2}).class_names)"
     run = [run_python("-c", code, env={"PYTHONHASHSEED": seed}) for seed in "123"]
@@ -231,7 +231,7 @@ def test_order_of_classes_does_not_hang_on_the_hash_seed():
     st.integers(0, 2**32),
 )
 def test_split_is_a_partition(sizes, validation, test, seed):
-    """Every row is in one part, and every class is in each part, whatever the shares."""
+    """Every row is in one part, and every class is in each part, for any shares."""
     if validation + test >= 1:
         validation, test = validation / 2, test / 2
     labels = np.repeat(np.arange(len(sizes)), sizes)
@@ -259,7 +259,7 @@ def test_split_gives_each_part_its_own_share():
 
 
 def test_split_is_fixed_by_the_seed():
-    """The same seed cuts the same way, another one otherwise."""
+    """The same seed gives the same parts, another seed others."""
     data = LabelledTexts(tuple(map(str, range(40))), np.arange(40) % 2, ("a", "b"))
     assert split(data, seed=1).test.texts == split(data, seed=1).test.texts != split(data, seed=2).test.texts
 
@@ -313,12 +313,12 @@ def test_half_a_surrogate_is_refused_with_its_line(tmp_path):
     """Half an emoji, as some dumps of tweets hold it, is said before training and not after."""
     path = tmp_path / "d.jsonl"
     path.write_text('{"t": "good", "l": "a"}\n{"t": "x \\ud83d", "l": "b"}\n')
-    with pytest.raises(DataError, match=r"line 2: A text must be valid Unicode\. Received '\\ud83d' at character 2"):
+    with pytest.raises(DataError, match=r"line 2: A text must be valid Unicode\. Received: '\\ud83d' at character 2"):
         read_labelled(path, "t", "l")
 
 
 def test_encoding_without_its_byte_order_mark_is_refused(tmp_path):
-    """UTF-16 asked for, UTF-8 found."""
+    """The encoding passed is UTF-16, the file is UTF-8."""
     path = tmp_path / "d.csv"
     path.write_text("t,l\ngood,a\nbad,b\n")
     with pytest.raises(DataError, match=r"cannot be read as utf-16: .*encoding="):

@@ -1,4 +1,4 @@
-"""The tokenizer cuts as TensorFlow's own operations do."""
+"""The tokenizer splits as TensorFlow's own operations do."""
 
 import pytest
 import tensorflow as tf
@@ -37,14 +37,14 @@ def tokens_of_tensorflow(tokenizer: Tokenizer, text: str) -> list[str]:
 @PROPERTY
 @given(TWEETLIKE)
 def test_words_equals_tensorflow(text):
-    """WORDS gives the same tokens in Python and in RE2."""
+    """WORDS returns the same tokens in Python and in RE2."""
     assert WORDS(text) == tokens_of_tensorflow(WORDS, text)
 
 
 @PROPERTY
 @given(TWEETLIKE)
 def test_tweets_equals_tensorflow(text):
-    """TWEETS gives the same tokens in Python and in RE2."""
+    """TWEETS returns the same tokens in Python and in RE2."""
     assert TWEETS(text) == tokens_of_tensorflow(TWEETS, text)
 
 
@@ -61,7 +61,7 @@ RULES = [
 @PROPERTY
 @given(TEXTS, st.lists(st.sampled_from(RULES), max_size=3), st.booleans())
 def test_own_rules_equal_tensorflow(text, rules, lowercase):
-    """So do rules of one's own within the common subset."""
+    """So do custom rules within the common subset."""
     tokenizer = Tokenizer(rules=rules, lowercase=lowercase)
     assert tokenizer(text) == tokens_of_tensorflow(tokenizer, text)
 
@@ -91,7 +91,7 @@ def test_tokens_hold_no_white_space(text):
     ],
 )
 def test_words_cuts_as_glove_does(text, tokens):
-    """Contractions, numbers and runs of marks are cut as in GloVe's corpora."""
+    """Contractions, numbers and runs of marks are split as in GloVe's corpora."""
     assert WORDS(text) == tokens
 
 

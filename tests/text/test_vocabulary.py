@@ -1,4 +1,4 @@
-"""Vocabulary: which id stands for which token."""
+"""Vocabulary: tokens and their ids."""
 
 import json
 
@@ -41,7 +41,7 @@ def test_from_texts_leaves_out_rare_tokens():
 
 
 def test_from_texts_takes_unk_in_a_text_for_the_special_token():
-    """A text that says [UNK] gives no second token of that name."""
+    """ "[UNK]" in a text is not a second token of that name."""
     vocabulary = Vocabulary.from_texts(["[UNK] a [UNK]"], tokenizer=WHOLE)
     assert (vocabulary.tokens, vocabulary.counts.tolist()) == (("", "[UNK]", "a"), [0, 2, 1])
 
@@ -128,7 +128,7 @@ def test_counts_are_a_read_only_copy(vocabulary):
 
 
 def test_membership_is_of_ordinary_tokens(vocabulary):
-    """The special tokens stand for no word."""
+    """The special tokens are not words."""
     assert "cat" in vocabulary
     assert "" not in vocabulary
     assert "[UNK]" not in vocabulary
@@ -140,7 +140,7 @@ def test_repr_names_the_special_ids(vocabulary):
 
 
 def test_extended_keeps_the_ids(vocabulary):
-    """New tokens come behind, once each, with count 0."""
+    """New tokens come at the end, once each, with count 0."""
     extended = vocabulary.extended(["bird", "cat", "bird"])
     assert extended.tokens == (*vocabulary.tokens, "bird")
     assert extended.counts.tolist() == [*vocabulary.counts.tolist(), 0]
@@ -169,7 +169,7 @@ def test_extended_refuses_other_than_strings(vocabulary, token):
     ids=["tokens", "texts", "layer"],
 )
 def test_another_function_for_a_tokenizer_is_refused(make):
-    """It would encode, and fail when the vocabulary is saved or exported after training; the message says what to give."""
+    """It would encode, and fail when the vocabulary is saved or exported after training; the message says what to pass."""
     with pytest.raises(
         VocabularyError, match=r"must be a Tokenizer, .* Tokenizer\(\) splits .* Received: <method 'split'"
     ):
@@ -188,12 +188,12 @@ def test_encode_gives_int64(vocabulary):
 
 
 def test_encode_of_an_empty_text(vocabulary):
-    """A text without tokens gives an empty array."""
+    """A text without tokens has no ids."""
     assert vocabulary.encode(" ").shape == (0,)
 
 
 def test_encode_takes_unk_for_the_special_token():
-    """A text that says [UNK] gets the id of [UNK]."""
+    """ "[UNK]" in a text gets the id of [UNK]."""
     assert Vocabulary(["", "[UNK]", "a"], tokenizer=WHOLE).encode("a [UNK]").tolist() == [2, 1]
 
 
@@ -211,7 +211,7 @@ def test_encode_refuses_a_token_without_an_id():
 
 
 def test_encode_chooses_among_several_oov_ids():
-    """By the hash of the token, in the order in which the ids are named; [UNK] in a text is a token like another."""
+    """By the hash of the token, in the order of the ids; [UNK] in a text is hashed like any other token."""
     vocabulary = Vocabulary(["", "x", "a", "y", "z"], oov_ids=(4, 1, 3), tokenizer=WHOLE)
     words = ["bird", "oiseau", "\u9ce5", "[UNK]", *map(str, range(20))]
     assert vocabulary.encode(" ".join(words)).tolist() == [(4, 1, 3)[hash_bucket(word, 3)] for word in words]
@@ -276,7 +276,7 @@ def test_encode_batch_refuses_arguments(vocabulary, arguments, message):
 
 
 def test_encode_batch_needs_a_padding_id():
-    """Short texts cannot be filled up without one; the message says where a lookup layer gets it from."""
+    """Short texts can't be padded without one; the message says how a lookup layer gets it."""
     with pytest.raises(VocabularyError, match=r'\(StringLookup: mask_token=""\)\. Received: padding_id=None'):
         Vocabulary(["[UNK]", "a"], padding_id=None, oov_ids=(0,), tokenizer=WHOLE).encode_batch(["a"])
 
@@ -396,7 +396,7 @@ def test_load_refuses_other_files(tmp_path, contents):
 
 
 def test_load_refuses_a_truncated_file(tmp_path, vocabulary):
-    """Cut anywhere, the file is refused."""
+    """A file truncated anywhere is refused."""
     whole = vocabulary.save(tmp_path / "v.json").read_bytes()
     for end in range(0, len(whole) - 1, 7):
         (tmp_path / "v.json").write_bytes(whole[:end])
@@ -425,7 +425,7 @@ def test_plain_word_list_is_refused(words, said):
 
 
 def test_text_with_half_a_surrogate_is_refused():
-    """It cannot be encoded, printed or served; the message says where it stands."""
+    """It can't be encoded, printed or served; the message names its position."""
     vocabulary = Vocabulary.from_texts(["good day"])
-    with pytest.raises(VocabularyError, match=r"valid Unicode\. Received '\\ud83d' at character 5"):
+    with pytest.raises(VocabularyError, match=r"valid Unicode\. Received: '\\ud83d' at character 5"):
         vocabulary.encode("good \ud83d")

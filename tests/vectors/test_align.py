@@ -46,7 +46,7 @@ def test_rows_are_those_of_the_tokens(vectors, vocabulary):
     st.permutations(WORDS), st.lists(st.sampled_from([*WORDS, "x", "y"]), unique=True, min_size=1), st.integers(1, 12)
 )
 def test_rows_are_those_of_the_tokens_in_any_order(words, tokens, block):
-    """Whatever the orders and the size of a block."""
+    """In any order and with any block size."""
     tokens = ["the", *(token for token in tokens if token != "the")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_arrays, "BLOCK", block)
@@ -58,7 +58,7 @@ def test_rows_are_those_of_the_tokens_in_any_order(words, tokens, block):
 
 @pytest.mark.parametrize("oov", ["normal", "mean", "zeros"])
 def test_padding_row_is_zero(vectors, oov):
-    """Whatever fills the others, and wherever the padding is."""
+    """However the others are filled, and at any padding id."""
     aligned = align(vectors, Vocabulary(["cat", "[UNK]", ""], padding_id=2), oov=oov)
     assert not aligned.values[2].any()
 
@@ -90,7 +90,7 @@ def test_oov_normal_has_the_columns_mean_and_deviation(vectors):
 
 
 def test_seed_decides(vectors, vocabulary):
-    """The same seed gives the same rows, another one others, and found rows never change."""
+    """The same seed draws the same rows, another seed others, and found rows never change."""
     first, again, other = (align(vectors, vocabulary, seed=seed).values for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
     assert (first[[1, 4, 5]] != other[[1, 4, 5]]).all()
@@ -99,7 +99,7 @@ def test_seed_decides(vectors, vocabulary):
 
 @pytest.mark.parametrize("oov", ["normal", "mean", "zeros"])
 def test_memory_mapped_equals_in_memory(tmp_path, vectors, vocabulary, oov):
-    """out= gives the same matrix, read from a file."""
+    """With out=, the matrix is the same, memory-mapped from a file."""
     mapped = align(vectors, vocabulary, oov=oov, out=tmp_path / "table.npy")
     np.testing.assert_array_equal(mapped.values, align(vectors, vocabulary, oov=oov).values)
     np.testing.assert_array_equal(np.load(tmp_path / "table.npy"), mapped.values)
@@ -140,7 +140,7 @@ def test_nonfinite_vector_is_refused(vocabulary, value):
 
 
 def test_nonfinite_vector_of_no_token_is_let_be(vocabulary):
-    """A row that no token takes does no harm."""
+    """A row that no token needs is not checked."""
     matrix = MATRIX.copy()
     matrix[3] = np.nan
     assert np.isfinite(align(KeyedVectors(WORDS, matrix), vocabulary).values).all()
@@ -193,7 +193,7 @@ def test_vectors_loaded_for_the_vocabulary_fit(vector_file, vocabulary):
 
 
 def test_vectors_loaded_for_other_words_are_refused(vector_file, vocabulary):
-    """The message names the spelling that was not asked for, and its token."""
+    """The message names the spelling that was not looked for, and its token."""
     with pytest.raises(AlignmentError, match=r"without looking for 'xyz', .*token 'xyz'"):
         align(load_vectors(vector_file, words=["car", "Dog"]), vocabulary)
 
@@ -309,7 +309,7 @@ def test_subwords_compose_what_is_missing(tmp_path, with_ngrams, mixed, out):
 
 
 def test_subwords_draw_what_has_no_ngram(with_ngrams, mixed):
-    """[UNK] is no word and "x" too short: both are drawn, each its own, the same for the same seed."""
+    """[UNK] is not a word and "x" is too short: both rows are drawn, each different, the same for the same seed."""
     first, again, other = (align(with_ngrams, mixed, oov="subwords", seed=seed).values for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
     assert (first[[1, 4]] != other[[1, 4]]).all()
@@ -347,7 +347,7 @@ def test_nonfinite_ngram_is_refused(mixed):
 
 
 def test_function_gives_the_rows(with_ngrams, mixed):
-    """It is asked for each token without a vector, [UNK] among them, and never for padding."""
+    """It is called for each token without a vector, including [UNK], and never for padding."""
     asked = []
 
     def length(token):
@@ -362,7 +362,7 @@ def test_function_gives_the_rows(with_ngrams, mixed):
 
 
 def test_function_may_leave_rows_to_be_drawn(with_ngrams, mixed):
-    """None stands for a row as "normal" draws it."""
+    """Where it returns None, the row is drawn as with "normal"."""
     other = {"x": np.ones(5)}
     values = align(with_ngrams, mixed, oov=other.get).values
     np.testing.assert_array_equal(values[4], np.ones(5))
@@ -373,16 +373,16 @@ def test_function_may_leave_rows_to_be_drawn(with_ngrams, mixed):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (np.ones(4), r"must return 5 numbers, .* token '\[UNK\]': shape \(4,\), dtype float64"),
-        (np.ones((1, 5)), r"token '\[UNK\]': shape \(1, 5\)"),
-        ([[1], [1, 2]], r"token '\[UNK\]': shape \(0,\), dtype object"),
-        ("abcde", r"token '\[UNK\]': shape \(\), dtype <U5"),
+        (np.ones(4), r"must return 5 numbers, .* Received: shape \(4,\), dtype float64 for the token '\[UNK\]'"),
+        (np.ones((1, 5)), r"shape \(1, 5\), .* token '\[UNK\]'"),
+        ([[1], [1, 2]], r"shape \(0,\), dtype object .* token '\[UNK\]'"),
+        ("abcde", r"shape \(\), dtype <U5 .* token '\[UNK\]'"),
         ([np.nan] * 5, r"must be finite. Received: NaN or infinity for the token '\[UNK\]'"),
         ([1e39] * 5, r"must be finite. Received: NaN or infinity for the token '\[UNK\]'"),
     ],
 )
 def test_function_that_gives_no_row_is_refused(with_ngrams, mixed, answer, message):
-    """Another shape, no numbers, or not finite in float32; the message names the token."""
+    """The wrong shape, not numbers, or not finite in float32; the message names the token."""
     with pytest.raises(ArgumentError, match=message):
         align(with_ngrams, mixed, oov=lambda token: answer)
 

@@ -26,7 +26,7 @@ def vocabulary():
 
 
 def test_coverage_counts_types_and_running_text(vectors, vocabulary):
-    """Tokens that never occurred are no type; what [UNK] stands for is not covered."""
+    """Tokens that never occurred don't count as types; text counted as [UNK] is not covered."""
     coverage = align(vectors, vocabulary).coverage
     assert (coverage.types, coverage.tokens) == (2 / 3, 5 / 10)
     assert str(coverage) == "66.7% of the vocabulary, 50.0% of the running text"
@@ -82,7 +82,7 @@ def test_own_matrix_that_does_not_fit_is_refused(vocabulary, matrix, message):
     ],
 )
 def test_own_found_of_another_kind_is_refused(vocabulary, found, received):
-    """Another shape, or ids where a mask is wanted, of which all but 0 would count as found."""
+    """The wrong shape, or ids instead of a mask, of which all but 0 would count as found."""
     with pytest.raises(
         AlignmentError, match=rf"found must be a bool array of shape \(6,\)\. Received: shape {received}"
     ):
@@ -90,7 +90,7 @@ def test_own_found_of_another_kind_is_refused(vocabulary, found, received):
 
 
 def test_own_matrix_needs_a_vocabulary():
-    """A plain list of words is refused, and the message says how to make one of it."""
+    """A plain list of words is refused; the message says how to make a vocabulary from it."""
     with pytest.raises(
         AlignmentError, match=r"Vocabulary\(words, padding_id=None, oov_ids=\(\)\)\. Received: \['cat', 'dog'\]"
     ):
@@ -120,7 +120,7 @@ def test_callers_array_cannot_change_the_baseline(vocabulary):
 
 @pytest.mark.parametrize("oov", ["normal", "mean", "zeros"])
 def test_transformed_takes_statistics_of_the_rows_found(vectors, vocabulary, oov):
-    """Whatever fills the rows of other tokens, they do not shift the mean of those found."""
+    """Rows of other tokens, however filled, do not shift the mean of those found."""
     values = align(vectors, vocabulary, oov=oov).transformed(centre).values
     np.testing.assert_array_equal(values[[2, 3]], centre(MATRIX[[2, 1]]))
 
@@ -139,7 +139,7 @@ def test_transformed_leaves_rows_of_zeros(vectors, vocabulary):
 
 
 def test_transformed_keeps_padding_zero(vectors):
-    """Wherever it is, and whatever the function makes of it."""
+    """At any id, and whatever the function returns for it."""
     aligned = align(vectors, Vocabulary(["cat", "[UNK]", ""], padding_id=2))
     seen = []
     values = aligned.transformed(lambda matrix: seen.append(matrix) or matrix + 1).values
@@ -149,7 +149,7 @@ def test_transformed_keeps_padding_zero(vectors):
 
 
 def test_transformed_keeps_tokens_and_how_they_were_found(vectors, vocabulary):
-    """Only the matrix is another one, and the one before stays as it was."""
+    """Only the matrix is new, and the original stays as it was."""
     before = align(vectors, vocabulary)
     kept = before.values.copy()
     after = before.transformed(partial(weight_by_frequency, counts=vocabulary.counts), partial(reduce_width, width=1))

@@ -40,7 +40,7 @@ def test_each_fallback(name, token, made):
 
 
 def test_later_fallbacks_work_on_earlier_spellings():
-    """The name says how a spelling came about."""
+    """The name says how a spelling was made."""
     assert list(spellings("#Win", ("lower", "hashtag"))) == [
         ("#Win", "exact"),
         ("#win", "lower"),
@@ -52,7 +52,7 @@ def test_later_fallbacks_work_on_earlier_spellings():
 @PROPERTY
 @given(TOKENS, NAMES)
 def test_exact_token_comes_first(token, names):
-    """The token itself is tried first, whatever the fallbacks."""
+    """The token itself is tried first, with any fallbacks."""
     assert next(spellings(token, names)) == (token, "exact")
 
 

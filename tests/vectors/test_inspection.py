@@ -50,7 +50,7 @@ def test_no_header(tmp_path):
 
 @pytest.mark.parametrize("said", [3, 9])
 def test_header_that_lies(path, said):
-    """All rows are looked at, and the fault by which the file is refused is told."""
+    """All rows are read, and the error with which the file is refused is reported."""
     path.write_text(f"{said} 2\n" + TEXT + "\n", encoding="utf-8")
     report = inspect_vectors(path)
     assert (report.rows, report.header) == (5, (said, 2))
@@ -135,6 +135,6 @@ def test_coverage_of_a_text(path):
 
 @pytest.mark.filterwarnings("ignore::embkeras.errors.EmbkerasWarning")
 def test_coverage_of_nothing(path):
-    """A file that knows none of the words is most likely another language's."""
+    """A file without any of the words is probably in another language."""
     with pytest.raises(AlignmentError, match="None of"):
         text_coverage(path, ["wolf"], tokenizer=WORDS)

@@ -85,7 +85,7 @@ def test_reduce_width_to_the_full_width_keeps_all_distances():
 
 
 def test_reduce_width_does_not_hang_on_the_sign_of_a_direction(monkeypatch):
-    """A linear algebra library that turns directions round gives the same result."""
+    """The result is the same with a linear algebra library that flips the directions."""
     before = reduce_width(MATRIX, 3)
     stock = np.linalg.eigh
     monkeypatch.setattr(np.linalg, "eigh", lambda matrix: (None, -stock(matrix)[1]))
@@ -105,7 +105,7 @@ def test_weight_by_frequency_has_the_papers_constant():
 
 
 def test_weight_by_rank_is_zipf():
-    """log(1 + rank) with ranks from 1, so that no row is wiped out."""
+    """log(1 + rank) with ranks from 1, so that no row becomes zeros."""
     np.testing.assert_allclose(weight_by_rank(MATRIX), MATRIX * np.log(np.arange(2, 12))[:, None], rtol=1e-6)
 
 
@@ -120,7 +120,7 @@ def test_unit_norm_of_any_row_is_1(matrix):
 @every
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_result_is_new_float32(function, dtype):
-    """Whatever floats come in, the input is left as it was."""
+    """For any float type, the input is unchanged."""
     given = MATRIX.astype(dtype)
     before = given.copy()
     given.flags.writeable = False
@@ -140,7 +140,7 @@ def test_blocks_make_no_difference(monkeypatch, function):
 
 @statistical
 def test_rows_of_zeros_take_no_part(function):
-    """Padding and words without a vector do not pull the mean or the components, and stay zeros."""
+    """Padding and words without a vector do not change the mean or the components, and stay zeros."""
     result = function(with_zeros(MATRIX))
     np.testing.assert_allclose(np.delete(result, [2, 11], axis=0), function(MATRIX), atol=1e-6)
     assert not result[[2, 11]].any()
@@ -229,7 +229,7 @@ def test_other_rows_are_refused(rows):
     "counts", [COUNTS[:9], -COUNTS, COUNTS * 0, [*COUNTS[:9], np.nan], None, "many", np.ones(10, bool)]
 )
 def test_weight_by_frequency_refuses_counts(counts):
-    """Of another shape, negative, all 0, or no numbers."""
+    """Of the wrong shape, negative, all 0, or not numbers."""
     with pytest.raises(
         ArgumentError, match=r"counts must be 10 numbers >= 0, one per row and not all 0. Received: shape"
     ):
@@ -244,7 +244,7 @@ def test_weight_by_frequency_refuses_constants(a):
 
 
 def test_transform_applies_in_turn():
-    """Each function works on what the one before made, and `rows` reaches those that ask for it."""
+    """Each function receives the result of the previous one, and `rows` is passed to those that take it."""
     rows = np.arange(10) < 8
     result = transform(MATRIX, [centre, lambda matrix: matrix * 2, FUNCTIONS["reduce_width"]], rows=rows)
     np.testing.assert_array_equal(result, reduce_width(centre(MATRIX, rows=rows) * 2, 3, rows=rows))
@@ -282,6 +282,6 @@ def test_transform_takes_functions_without_a_signature():
     ],
 )
 def test_transform_refuses(function, message):
-    """No function, one that wants other arguments, or one that returns another kind of array; the message names it."""
+    """Not a function, one that needs other arguments, or one that returns another kind of array; the message names it."""
     with pytest.raises(ArgumentError, match=message):
         transform(MATRIX, [function], rows=np.ones(10, bool))

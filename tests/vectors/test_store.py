@@ -55,7 +55,7 @@ def test_repeated_word_is_refused():
 
 
 def test_rows_of_many_words(vectors):
-    """In the order asked for, repeated or not; -1 for words that are not there."""
+    """In the order of the words, with repetitions; -1 for words without a vector."""
     rows = vectors.rows_of(word for word in ("car", "cow", "cat", "car"))
     assert (rows.dtype, rows.tolist()) == (np.int64, [2, -1, 0, 2])
     assert vectors.rows_of([]).tolist() == []
@@ -111,7 +111,7 @@ def test_most_similar_refuses_no_neighbours(vectors):
 
 @pytest.mark.parametrize("word", [3, None, b"cat", ["cat"], np.int64(1)])
 def test_words_are_strings(vectors, word):
-    """An int is not read as a row, and nothing else is a word; the message says what to write."""
+    """An int is not read as a row number, and other types are not words; the message says what to write."""
     for call in (vectors.__getitem__, vectors.most_similar):
         with pytest.raises(ArgumentError, match=r"must be a str, such as str\(key\); .*matrix\[i\]\. Received: "):
             call(word)
@@ -155,7 +155,7 @@ def test_subwords_are_carried():
 
 @pytest.mark.parametrize("subwords", [Subwords(np.ones((5, 3)), min_n=3, max_n=6, buckets=5), np.ones((5, 2))])
 def test_subwords_of_another_kind_are_refused(subwords):
-    """Of another width, or a bare matrix."""
+    """Of the wrong width, or a bare matrix."""
     with pytest.raises(ArgumentError, match=r"subwords must be Subwords of vector_size 2\. Received: "):
         KeyedVectors(["cat", "dog", "car"], MATRIX, subwords=subwords)
 
@@ -251,7 +251,7 @@ def command_of(error):
 
 @pytest.mark.parametrize(("whole_model", "separately"), [(False, False), (False, True), (True, False)])
 def test_saved_file_is_refused_with_a_conversion_that_works(models, tmp_path, whole_model, separately):
-    """A pickle is not opened; the printed command, run as it stands, gives a file that loads."""
+    """A pickle is not opened; the printed command, run unchanged, writes a file that loads."""
     vectors, path = models["Word2Vec"].wv, tmp_path / "x.kv"
     saved = models["Word2Vec"] if whole_model else vectors
     saved.save(str(path), **({"sep_limit": 1} if separately else {}))

@@ -57,7 +57,7 @@ def test_composed_vector_is_the_mean():
 
 @pytest.mark.parametrize(("min_n", "max_n"), [(3, 6), (1, 3), (2, 2)])
 def test_vectors_equal_gensims(min_n, max_n):
-    """A trained FastText model of gensim gives the same vectors for words it has not seen."""
+    """A FastText model trained with gensim has the same vectors for unseen words."""
     models = pytest.importorskip("gensim.models")
     texts = [["naïveté", "café", "日本", "word", "words"], ["the", "cat", "sat", "日本", "übung"]] * 3
     wv = models.FastText(
@@ -116,7 +116,7 @@ def test_contradictions_are_refused(changed, message):
 
 
 def test_compose_all_equals_compose():
-    """Many words at once give the rows of one after the other; those without n-grams give zeros and are told."""
+    """Many words at once have the same rows as one at a time; those without n-grams are zeros and marked."""
     vectors, composed = subwords().compose_all(["", "a", "</s>", *UNSEEN])
     assert composed.tolist() == [False, True, False, *[True] * len(UNSEEN)]
     assert not vectors[[0, 2]].any()
@@ -183,7 +183,7 @@ def by_definition(word, min_n, max_n, buckets):
 @PROPERTY
 @given(st.lists(st.binary(max_size=12), max_size=6), st.integers(1, 4), st.integers(0, 4))
 def test_rows_of_any_bytes(words, min_n, more):
-    """Words need not be UTF-8: a character is a byte and those of 0x80 to 0xBF behind it; the order is fastText's."""
+    """Words need not be UTF-8: a character is a byte and the bytes 0x80 to 0xBF after it; the order is fastText's."""
     rows, counts = ngram_rows(words, min_n=min_n, max_n=min_n + more, buckets=97, whole=None)
     expected = [by_definition(word, min_n, min_n + more, 97) for word in words]
     assert rows.tolist() == [row for one in expected for row in one]
@@ -207,7 +207,7 @@ def test_end_of_sentence_is_whole():
 
 @pytest.mark.parametrize("sums", [1 << 16, 10])
 def test_means_are_summed_in_order(monkeypatch, sums):
-    """In float32, one row after the other, times the inverse: bit for bit what fastText's loop gives."""
+    """In float32, one row after the other, times the inverse: bit for bit the result of fastText's loop."""
     monkeypatch.setattr(module, "_SUMS", sums)
     rng = np.random.default_rng(5)
     counts = np.array([3, 0, 40, 1, 7])
@@ -230,7 +230,7 @@ def test_means_that_are_not_finite_do_not_warn(recwarn):
 
 @pytest.mark.parametrize("dtype", ["<f4", "<f2", "<f8"])
 def test_gathered_equals_indexing(dtype):
-    """Also from a place in a file that is no multiple of four, and from columns."""
+    """Also at an offset in a file that is not a multiple of four, and for columns."""
     values = ROWS.astype(dtype)
     unaligned = np.ndarray(values.shape, dtype, b"x" + values.tobytes(), 1)
     rows = np.array([5, 0, 5, 59])
