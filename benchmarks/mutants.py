@@ -4,10 +4,12 @@ Each fault is put into a copy of the package, and the tests that should notice i
 survivor: a test is missing.
 
 python benchmarks/mutants.py --check            # only: can every fault still be applied?
-python benchmarks/mutants.py --workers 2        # all of them; writes benchmarks/results/mutants.md
+python benchmarks/mutants.py --workers 2        # all of them; writes benchmarks/results/mutants.json
 """
 
 import argparse
+import datetime
+import json
 import os
 import shutil
 import subprocess
@@ -18,12 +20,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from machine import machine_line
 
 ROOT = Path(__file__).parents[1]
-RESULT = Path(__file__).with_name("results") / "mutants.md"
+RESULT = Path(__file__).with_name("results") / "mutants.json"
 TIMEOUT = 400  # seconds for the tests of one fault; a fault that makes them hang counts as caught
 
 
@@ -249,27 +251,29 @@ def run(chosen: list[Mutant], workers: int) -> list[tuple[Mutant, str, float]]:
             return list(pool.map(one, chosen))
 
 
-def report(results: list[tuple[Mutant, str, float]]) -> str:
-    """The result file: survivors first, then every fault."""
-    survivors = [mutant for mutant, result, _ in results if not result.startswith("caught")]
-    lines = ["# Single-line faults in the core modules", ""]
-    lines += [f"`python benchmarks/mutants.py`: {machine_line('tensorflow', 'keras', 'numpy')}", ""]
-    lines += [f"{len(results) - len(survivors)} of {len(results)} caught. Survivors:", ""]
-    lines += [f"- `{mutant.file}`: `{mutant.old}` -> `{mutant.new}`" for mutant in survivors] or ["- none"]
-    lines += ["", "| file | old | new | result | s |", "|---|---|---|---|---|"]
+def save(results: list[tuple[Mutant, str, float]]) -> list[dict[str, Any]]:
+    """Put the results into the result file, next to those of other faults; returns the survivors."""
+    known = json.loads(RESULT.read_text("utf-8"))["faults"] if RESULT.is_file() else []
+    today = datetime.date.today().isoformat()
+    entries = {(each["file"], each["old"], each["new"]): each for each in known}
     for mutant, result, seconds in results:
-        old, new = (text.replace("|", "\\|").replace("\n", " ") for text in (mutant.old, mutant.new))
-        lines.append(f"| {mutant.file} | `{old}` | `{new}` | {result.split(' (')[0]} | {seconds:.0f} |")
-    return "\n".join(lines) + "\n"
+        entry = {"file": mutant.file, "old": mutant.old, "new": mutant.new, "result": result}
+        entries[mutant[:3]] = entry | {"seconds": round(seconds), "date": today}
+    faults = [entries[mutant[:3]] for mutant in mutants() if mutant[:3] in entries]
+    survivors = [each for each in faults if not each["result"].startswith("caught")]
+    summary = {"machine": machine_line("tensorflow", "keras", "numpy"), "faults": len(faults)}
+    summary["caught"] = len(faults) - len(survivors)
+    RESULT.parent.mkdir(exist_ok=True)
+    contents = {"summary": summary, "survivors": survivors, "faults": faults}
+    RESULT.write_text(json.dumps(contents, indent=1) + "\n", "utf-8")
+    return survivors
 
 
 def main() -> int:
     """Apply the faults and write the result; 1 if one survives or can't be applied."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="only check that every fault can be applied")
-    parser.add_argument(
-        "--only", default="", metavar="TEXT", help="faults in files whose path contains TEXT; writes nothing"
-    )
+    parser.add_argument("--only", default="", metavar="TEXT", help="only files whose path contains TEXT")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="faults tested at a time (1)")
     options = parser.parse_args()
     chosen = list(mutants(options.only))
@@ -277,11 +281,9 @@ def main() -> int:
     if problems or options.check:
         print("\n".join(problems) or f"{len(chosen)} faults can be applied")
         return int(bool(problems))
-    results = run(chosen, options.workers)
-    if not options.only:
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(report(results), "utf-8")
-    return int(any(not result.startswith("caught") for _, result, _ in results))
+    survivors = save(run(chosen, options.workers))
+    print(f"{len(survivors)} faults survive; see {RESULT}")
+    return int(bool(survivors))
 
 
 if __name__ == "__main__":
