@@ -46,15 +46,7 @@ BESIDES |= {
     "unfreeze_rows",
 }
 BESIDES |= {"ResumableBackup", "RowWiseAdagrad", "RowWiseAdamW", "RowWiseSGD"}
-NOT_YET = {
-    "training.change_vocabulary",
-    "training.optimizers.multipliers",
-    "training.optimizers.row_wise",
-    "training.resume.backup",
-    "training.resume.data_order",
-    "training.schedule.patience",
-    "training.schedule.rows",
-}
+NOT_YET = {"training.resume.backup", "training.resume.data_order"}
 HEAVY = {"tensorflow", "keras", "matplotlib"}
 # Private names of Keras and TensorFlow. Only keras_compat may use them, on `self` too.
 KERAS_PRIVATE = {
@@ -204,7 +196,7 @@ def test_private_names_are_found(code):
 @pytest.mark.parametrize("name", sorted(name for name in modules() if room(name) not in ("app", "__main__")))
 def test_library_names_no_command_line_flags(name):
     """Errors of the library name arguments (`overwrite=True`); the commands turn them into their flags."""
-    if name in ("serving.server_files", "vectors.conversion"):  # flags of TensorFlow Serving; to be moved
+    if name == "serving.server_files":
         pytest.skip("flags of another program")
     texts = [node.value for node in ast.walk(modules()[name]) if isinstance(node, ast.Constant)]
     assert not [text for text in texts if isinstance(text, str) and re.search(r"(^|[\s(`'\"])--[a-z]", text)]

@@ -15,6 +15,7 @@ from keras import ops
 from embkeras._checks import one_of, whole_number
 from embkeras.errors import ArgumentError
 from embkeras.tables.embedding import check_name
+from embkeras.tables.resize import replace_map
 from embkeras.tables.row_io import table_of_calls
 from embkeras.tables.stand_ins import stand_in_for
 
@@ -177,6 +178,20 @@ class CombinedEmbedding(keras.layers.Layer):
         table = np.stack(masks, axis=1)
         table[~table.any(axis=1)] = True
         self._found.assign(table.astype(np.int8))
+
+    def change_tokens(self, sources: np.ndarray, found: np.ndarray) -> None:
+        """Follow a change of the vocabulary: known tokens keep what `assign_found` set, new ones get `found`.
+
+        Args:
+            sources: for each new id the id that its token had before, or -1 for a new token.
+            found: bool of shape (new ids, layers).
+        """
+        self.input_dim = len(sources)
+        if self._found is not None:
+            table = found | ~found.any(axis=1, keepdims=True)
+            known = sources >= 0
+            table[known] = ops.convert_to_numpy(self._found)[sources[known]]
+            replace_map(self, "_found", table.astype(np.int8))
 
     def call(self, inputs: Any) -> Any:
         """The combined vectors of `inputs`, in the layer's compute dtype."""

@@ -92,6 +92,11 @@ class RowEmbedding(PretrainedEmbedding):
         """The stored numbers of the base."""
         return self._base.values
 
+    @property
+    def moving_rows(self) -> keras.Variable | None:
+        """The variable of the rows that train, in the order in which they joined; None if there is no room for any."""
+        return self._moving
+
     # Which rows train ------------------------------------------------------------------------------------------------
 
     def choose_rows(self, mask: np.ndarray) -> None:

@@ -12,7 +12,7 @@ from embkeras.keras_compat.optimizers import parts, slots_of
 from embkeras.tables.addresses import LayerRef, as_refs, match_layer, walk
 from embkeras.tables.combined import CombinedEmbedding
 from embkeras.tables.embedding import PretrainedEmbedding
-from embkeras.tables.resize import Resized, replace_map, take_over
+from embkeras.tables.resize import Resized, take_over
 from embkeras.tables.row_io import copy_rows
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.rebuild import rebuild_training
@@ -69,7 +69,7 @@ def change_vocabulary(
         for table, each in zip(tables, fresh, strict=True):
             swap_rows(model, table, each)
         if isinstance(found, CombinedEmbedding):
-            _change_combination(found, sources, aligned)
+            found.change_tokens(sources, np.stack([each.found for each in aligned], axis=1))
     for each in {id(layer): layer for layer in (found, *tables)}.values():
         _CHANGES.setdefault(each, []).append(sources)
         _CHANGED_TO[each] = aligned[0].vocabulary.fingerprint
@@ -83,18 +83,6 @@ def vocabulary_changes(layer: keras.layers.Layer) -> list[np.ndarray]:
 def has_other_vocabulary(layer: keras.layers.Layer, vocabulary: Vocabulary) -> bool:
     """Whether a layer was changed to another vocabulary than this one, so that its ids mean other tokens."""
     return _CHANGED_TO.get(layer, vocabulary.fingerprint) != vocabulary.fingerprint
-
-
-def _change_combination(layer: CombinedEmbedding, sources: np.ndarray, aligned: Sequence[AlignedMatrix]) -> None:
-    """Which source has which token: as before, and for new tokens as their vectors say."""
-    layer.input_dim = len(sources)
-    if layer._found is None:
-        return
-    found = np.stack([each.found for each in aligned], axis=1)
-    found[~found.any(axis=1)] = True
-    known = sources >= 0
-    found[known] = keras.ops.convert_to_numpy(layer._found)[sources[known]]
-    replace_map(layer, "_found", found.astype(np.int8))
 
 
 def _new_without_vector(aligned: AlignedMatrix, sources: np.ndarray) -> np.ndarray:

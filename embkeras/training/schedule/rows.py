@@ -84,7 +84,7 @@ class Rows(Action):
         added = layer.train_rows(self.rows)
         if added and model.optimizer.built:
             last = int(layer.trainable_mask.sum())
-            renew_rows(model, layer._moving, np.arange(last - added, last))
+            renew_rows(model, layer.moving_rows, np.arange(last - added, last))
 
     def describe(self) -> str:
         """How many rows of which layer."""
