@@ -355,9 +355,7 @@ def _wanted_spellings(words: Vocabulary | Iterable[str] | None, fallbacks: tuple
     """Every spelling under which a wanted word may be in the file."""
     if words is None:
         return None
-    if isinstance(words, str | bytes) or not isinstance(words, Vocabulary | Iterable):
-        raise ArgumentError(f"words must be a Vocabulary or a sequence of words. Received: {_checks.shown(words)}.")
-    tokens = words.token_to_id if isinstance(words, Vocabulary) else list(words)
+    tokens = words.token_to_id if isinstance(words, Vocabulary) else list(_checks.sequence(words, "words"))
     strange = [token for token in tokens if not isinstance(token, str)]
     if strange:
         raise ArgumentError(f"words must be strings. Received: {_checks.shown(strange[0])}.")

@@ -1,16 +1,23 @@
 """load_vectors, save_vectors and convert: arguments, recognising the format, writing completely or not at all."""
 
+import ast
 import os
 import signal
+import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import embkeras
 from embkeras import KeyedVectors, Vocabulary, load_vectors, save_vectors
 from embkeras.app import material
 from embkeras.errors import ArgumentError, EmbkerasWarning, MissingDependencyError, OutputError, VectorFileError
+from embkeras.vectors.inspection import inspect_vectors
 from embkeras.vectors.io import registry
 from embkeras.vectors.io.registry import FORMATS, convert
+from embkeras.vectors.io.store import check_store
 from embkeras.vectors.subwords import Subwords
 from tests.processes import run_python
 
@@ -290,3 +297,169 @@ def test_convert_warns_of_subwords_left_behind(tmp_path, monkeypatch):
     )
     with pytest.warns(EmbkerasWarning, match=r"v\.txt' has the 3 words but not the 4 rows of n-grams"):
         convert(tmp_path / "m.bin", tmp_path / "v.txt")
+
+
+# --------------------------------------------------------------------------------------- sidecars: files that belong together
+
+# (name of the file, its format, names of its sidecars)
+PAIRS = [
+    ("v.npy", None, ["v.json"]),
+    ("v.dat", "npy", ["v.json"]),
+    ("v.safetensors", None, ["v.tokenizer.json"]),
+    ("v.dat", "safetensors", ["v.tokenizer.json"]),
+    ("model.safetensors", None, ["tokenizer.json"]),
+]
+
+
+def test_every_sidecar_is_declared(tmp_path):
+    """What a format writes beside a file is what it declares, for any name."""
+    for name, format in FORMATS.items():
+        for ending in format.endings:
+            for stem in ("v", "model"):
+                path = tmp_path / name / stem / f"{stem}{ending}"
+                declared = format.sidecars(path)
+                save_vectors(VECTORS, path)
+                assert set(path.parent.iterdir()) == {path, *declared}
+    assert {name for name, format in FORMATS.items() if format.sidecars(tmp_path / "v.x")} == {"npy", "safetensors"}
+
+
+@pytest.mark.parametrize(("name", "to", "sidecars"), PAIRS)
+def test_sidecars_are_not_overwritten_unasked(tmp_path, name, to, sidecars):
+    """Neither by convert, which doesn't even read its source, nor by save_vectors."""
+    source = save_vectors(VECTORS, tmp_path / "in" / "v.txt")
+    for sidecar in sidecars:
+        (tmp_path / sidecar).write_text("mine")
+        with pytest.raises(OutputError, match=rf"{sidecar}', which is written beside '{name}', already exists"):
+            convert(tmp_path / "absent.txt", tmp_path / name, to=to)
+        with pytest.raises(OutputError, match=rf"{sidecar}'.* already exists"):
+            save_vectors(VECTORS, tmp_path / name, format=to, overwrite=False)
+        assert (tmp_path / sidecar).read_text() == "mine" and not (tmp_path / name).exists()
+        convert(source, tmp_path / name, to=to, overwrite=True)
+        (tmp_path / sidecar).unlink()
+
+
+def test_unrelated_tokenizer_is_no_obstacle(tmp_path):
+    """The tokens of y.safetensors are in y.tokenizer.json; tokenizer.json stays as it was."""
+    (tmp_path / "tokenizer.json").write_text("mine")
+    convert(save_vectors(VECTORS, tmp_path / "v.txt"), tmp_path / "y.safetensors")
+    assert load_vectors(tmp_path / "y.safetensors").words == VECTORS.words
+    assert (tmp_path / "tokenizer.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("name", "to", "sidecars"), [pair for pair in PAIRS if pair[1] is None])
+def test_killed_between_the_two_renames(tmp_path, name, to, sidecars):
+    """A file is not loaded with the words of another: the checksum shows that they don't belong together."""
+    before = KeyedVectors(["cat", "dog"], np.array([[1, 0], [0, 1]], "float32"))
+    path = save_vectors(before, tmp_path / name)
+    code = """
+        import os, signal, sys
+        import numpy as np
+        from embkeras import KeyedVectors, save_vectors
+        real = os.replace
+        def replace(*arguments):
+            real(*arguments)
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.replace = replace
+        save_vectors(KeyedVectors(["dog", "cat"], np.array([[0, 1], [1, 0.5]], "float32")), sys.argv[1])
+    """
+    run_python("-c", code, path, returncode=-signal.SIGKILL)
+    with pytest.raises(VectorFileError, match=rf"words in {sidecars[0]} were written with another .*{name}"):
+        load_vectors(path)
+    save_vectors(before, path)
+    assert load_vectors(path)["cat"].tolist() == [1, 0]
+    assert not list(tmp_path.glob(".writing-*"))
+
+
+def test_two_rows_in_another_order_are_another_matrix(tmp_path):
+    """The checksum covers all bytes: a large matrix that differs in two rows only is refused, for any words asked for."""
+    matrix = np.random.default_rng(0).normal(size=(20_000, 50)).astype("float32")
+    words = [f"w{row}" for row in range(len(matrix))]
+    save_vectors(KeyedVectors(words, matrix), tmp_path / "new.npy")
+    matrix[[9_000, 9_001]] = matrix[[9_001, 9_000]]
+    np.save(tmp_path / "new.npy", matrix)
+    for arguments in ({}, {"words": ["w3"]}, {"limit": 1}):
+        with pytest.raises(VectorFileError, match=r"new\.json were written with another matrix than .*new\.npy"):
+            load_vectors(tmp_path / "new.npy", **arguments)
+    assert len(load_vectors(tmp_path / "new.npy", words_file=tmp_path / "new.json")) == 20_000  # as the user says so
+
+
+@pytest.mark.parametrize("crc", ["null", "true", '"1"', "1.5"])
+def test_checksum_that_is_not_a_number(tmp_path, crc):
+    """The message names the file and the value."""
+    path = save_vectors(VECTORS, tmp_path / "v.npy")
+    (tmp_path / "v.json").write_text(f'{{"words": ["a", "b", "c"], "matrix_crc32": {crc}}}')
+    with pytest.raises(VectorFileError, match=r"v\.json': matrix_crc32 must be an integer\. Received"):
+        load_vectors(path)
+
+
+# ------------------------------------------------------------------------------------------------------ what is not read
+
+NOT_PATHS = [None, b"v.txt", 3, "", "a\0b", "a" * 5000, ["v.txt"]]
+
+
+@pytest.mark.parametrize("value", NOT_PATHS, ids=lambda value: repr(value)[:10])
+def test_other_values_than_paths_are_refused(tmp_path, value):
+    """By every function that takes a path; a file object, too."""
+    path = save_vectors(VECTORS, tmp_path / "v.npy")
+    calls = {
+        "path": [load_vectors, inspect_vectors, check_store, lambda given: save_vectors(VECTORS, given)],
+        "source": [lambda given: convert(given, tmp_path / "out.txt")],
+        "target": [lambda given: convert(path, given)],
+    }
+    if value is not None:
+        calls["words_file"] = [lambda given: load_vectors(path, words_file=given)]
+    with path.open("rb") as file:
+        for name, functions in calls.items():
+            for function in functions:
+                for given in (value, file):
+                    with pytest.raises(ArgumentError, match=rf"^{name} must be a path.* Received: "):
+                        function(given)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"limit": True}, {"progress": "yes"}, {"member": 3}, {"format": 3}, {"words": b"cat"}, {"words": 3}]
+)
+def test_other_arguments_of_loading_are_refused(saved, arguments):
+    """The message names the argument and the value."""
+    name, value = next(iter(arguments.items()))
+    with pytest.raises(ArgumentError, match=rf"^{name} must be .*Received: {value!r}"):
+        load_vectors(saved, **arguments)
+
+
+def test_other_arguments_of_saving_are_refused(tmp_path):
+    """The message names the argument and the value."""
+    with pytest.raises(ArgumentError, match=r"vectors must be KeyedVectors\. Received: \['a'\]"):
+        save_vectors(["a"], tmp_path / "v.txt")
+    with pytest.raises(ArgumentError, match=r"overwrite must be True or False\. Received: 'no'"):
+        save_vectors(VECTORS, tmp_path / "v.txt", overwrite="no")
+    with pytest.raises(ArgumentError, match=r"format must be one of .* Received: 'fasttext-binary'"):
+        save_vectors(VECTORS, tmp_path / "v.bin", format="fasttext-binary")
+    with pytest.raises(ArgumentError, match=r"to must be one of .* Received: 'fasttext-binary'"):
+        convert(tmp_path / "v.txt", tmp_path / "v.bin", to="fasttext-binary")
+
+
+def test_saved_models_are_refused_by_name(tmp_path):
+    """The message names the function that reads their tables, which has these parameters."""
+    with zipfile.ZipFile(tmp_path / "m.keras", "w") as archive:
+        for name in ("metadata.json", "config.json", "model.weights.h5"):
+            archive.writestr(name, "{}")
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"")
+    for path, what in ((tmp_path / "m.keras", "a Keras model"), (tmp_path / "saved", "a SavedModel")):
+        with pytest.raises(VectorFileError, match=rf"{path.name}'.* {what}\. .*embkeras\.tables\.saved\.load_table\("):
+            load_vectors(path)
+    tree = ast.parse((Path(embkeras.__file__).parent / "tables" / "saved.py").read_text("utf-8"))
+    function = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "load_table")
+    assert [each.arg for each in function.args.args] == ["path", "layer"]
+
+
+def test_safetensors_missing_names_the_extra(tmp_path, monkeypatch):
+    """Reading and writing say what to install; nothing is written."""
+    path = save_vectors(VECTORS, tmp_path / "v.safetensors")
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(MissingDependencyError, match=r'v\.safetensors.*"embkeras\[safetensors\]"'):
+        load_vectors(path)
+    with pytest.raises(MissingDependencyError, match=r'w\.safetensors.*"embkeras\[safetensors\]"'):
+        save_vectors(VECTORS, tmp_path / "w.safetensors")
+    assert not list(tmp_path.glob("w.*"))
