@@ -1,7 +1,7 @@
 """What a phase can change: one class for each kind of action.
 
-A new kind is a subclass of `Action`, in a file of its own, as `rows.Rows` is: the schedule calls its methods. `Freeze`,
-`Train`, `TrainVariables` and `Rate` hold no code here, because what they come to depends on all phases: `flags` and
+A new kind is a subclass of `Action` in a file of its own, like `rows.Rows`: the schedule calls its methods. `Freeze`,
+`Train`, `TrainVariables` and `Rate` are data only: their effect depends on all phases of a schedule, so `flags` and
 `rates` work it out.
 """
 
@@ -38,7 +38,7 @@ class Action:
         """Raise a ScheduleError if the action can't work under the flags of its phase, which are set now."""
 
     def begin(self, model: keras.Model) -> None:
-        """Make the change, when the phase begins at its first epoch or a fit resumes in it; twice changes nothing."""
+        """Make the change. Called when the phase begins and when a fit resumes in it: the second call changes nothing."""
 
     def undo(self, model: keras.Model) -> None:
         """Take the change back, unless it `lasts`."""
@@ -50,7 +50,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Freeze(Action):
-    """Freeze these layers, with everything inside them; undone in the next phase that doesn't freeze them.
+    """Freeze these layers and everything inside them; undone in the next phase that doesn't freeze them.
 
     Args:
         layers: names, paths ("encoder/block_3"), globs ("block_*", "encoder/**") or layers.
@@ -71,7 +71,7 @@ class Freeze(Action):
 
 @dataclass(frozen=True)
 class Train(Action):
-    """Train only these layers, with everything inside them; undone in the next phase that doesn't say so.
+    """Train only these layers and everything inside them; undone in the next phase without `Train`.
 
     Args:
         layers: names, paths, globs or layers, as in `Freeze`.
