@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from embkeras._arrays import as_array
 from embkeras._checks import is_whole, sequence, shown, whole_number
 from embkeras.errors import ArgumentError
 from embkeras.experiments.statistics import check_statistics, macro_f1, paired_difference
@@ -37,7 +38,7 @@ class Data:
             if not isinstance(part, tuple | list) or len(part) != 2:
                 raise ArgumentError(f"data.{name} must be a pair (ids, labels). Received: {shown(part)}.")
         ids, labels = self.test
-        labels = np.asarray(labels)
+        labels = as_array(labels, "The test labels")
         whole = labels.dtype.kind in "iuf" and not (labels % 1).any()
         if labels.shape != (len(ids),) or not len(ids) or not whole:
             raise ArgumentError(
@@ -249,7 +250,7 @@ def compare_strategies(
         data: the encoded texts, as `Data` or as three pairs (ids, labels): training, validation, test.
         strategies: strategies, or names from `default_strategies()`; by default all of those.
         seeds: how many (0, 1, ...), or which.
-        done: runs that need not be repeated.
+        done: runs that need not be repeated, such as `comparison.runs`.
         on_start: called before each run with its strategy's name and seed; returns further callbacks for `fit`.
         layer: name or path of the embedding layer, for strategies passed by name.
         **fit_arguments: `epochs`, `batch_size` and `verbose`, as for `run_strategy`.
@@ -269,6 +270,11 @@ def compare_strategies(
                 f"data must be three pairs (ids, labels): training, validation and test. Received: {shown(data)}."
             )
         data = Data(*data)
+    for run in sequence(done, "done"):
+        if not isinstance(run, Run):
+            raise ArgumentError(
+                f"done must contain runs, such as those of an earlier comparison. Received: {shown(run)}."
+            )
     ready = {(run.strategy, run.seed): run for run in done}
     runs = []
     for seed in numbers:

@@ -205,6 +205,7 @@ PAIR = (tiny.IDS, tiny.LABELS)
         ([PAIR, PAIR, (tiny.IDS, tiny.LABELS[:, None])], r"12 texts, labels of shape \(12, 1\)"),
         ([PAIR, PAIR, (tiny.IDS, tiny.LABELS + 0.5)], "dtype float64"),
         ([PAIR, PAIR, (tiny.IDS, list("abcabcabcabc"))], "dtype <U1"),
+        ([PAIR, PAIR, (tiny.IDS, [[1], [1, 2]])], "The test labels must be an array"),
         ([PAIR, PAIR, (tiny.IDS[:0], tiny.LABELS[:0])], "at least one text.* 0 texts"),
     ],
 )
@@ -226,6 +227,8 @@ def test_data_are_three_pairs(data, message):
         ({"seeds": "3"}, "Received: '3'"),
         ({"seeds": [0, -1]}, "seed must be an integer from 0 .* Received: -1"),
         ({"seeds": [False]}, "Received: False"),
+        ({"done": None}, "done must be a sequence. Received: None"),
+        ({"done": ["frozen"]}, "done must contain runs, .* Received: 'frozen'"),
     ],
 )
 def test_invalid_arguments_are_refused(arguments, message):
