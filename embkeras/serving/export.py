@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from embkeras._checks import flag, one_of, shown, whole_number
+from embkeras._checks import flag, one_of, sequence, shown, whole_number
 from embkeras._checks import path as checked_path
 from embkeras._files import written_beside
 from embkeras.errors import ArgumentError, OutputError, SavedModelError
@@ -205,9 +205,9 @@ def _checked_class_names(class_names: Any) -> list[str] | None:
     """
     if class_names is None:
         return None
-    if isinstance(class_names, str | bytes | Set | Mapping) or not hasattr(class_names, "__iter__"):
-        raise ArgumentError(f"class_names must be a sequence of names, one a class. Received: {shown(class_names)}.")
-    listed = list(class_names)
+    listed = list(sequence(class_names, "class_names"))
+    if isinstance(class_names, Set | Mapping):
+        raise ArgumentError(f"class_names must be in the order of the scores. Received: {shown(class_names)}.")
     for place, name in enumerate(listed):
         valid = isinstance(name, str) and "\n" not in name and name.encode(errors="replace").decode() == name
         if not valid or name in listed[:place]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from embkeras._checks import shown
+from embkeras._checks import sequence, shown
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving.names import CARD_FILE, VOCABULARY_FILE, export_folder, read_card
 from embkeras.text.encoding import Encoding
@@ -139,9 +139,7 @@ def checked_texts(texts: Any) -> list[str]:
     Raises:
         ArgumentError: not a sequence of strings.
     """
-    if isinstance(texts, str | bytes) or not hasattr(texts, "__iter__"):
-        raise ArgumentError(f"texts must be a sequence of strings. Received: {type(texts).__name__} {shown(texts)}.")
-    listed = list(texts)
+    listed = list(sequence(texts, "texts"))
     for place, text in enumerate(listed):
         if not isinstance(text, str):
             raise ArgumentError(f"texts must be strings. Received: {shown(text)} at text {place}.")

@@ -257,7 +257,7 @@ def test_subclassed_model_is_exported(vocabulary, tmp_path):
 
 def test_class_names_may_not_be_one_string(model, vocabulary, tmp_path):
     """A string would be read letter by letter."""
-    with pytest.raises(ArgumentError, match=r"class_names must be a sequence of names.* Received: 'abc'"):
+    with pytest.raises(ArgumentError, match=r"class_names must be a sequence.* Received: 'abc'"):
         ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, class_names="abc")
 
 

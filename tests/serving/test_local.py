@@ -103,7 +103,7 @@ def test_ids_weigh_less_than_vectors():
 
 def test_predict_refuses_a_single_string(path):
     """It would be read letter by letter."""
-    with pytest.raises(ArgumentError, match="Received: str 'good'"):
+    with pytest.raises(ArgumentError, match="Received: 'good'"):
         ek.ExportedModel(path).predict("good")
 
 

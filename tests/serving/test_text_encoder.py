@@ -112,9 +112,9 @@ def test_bad_arguments_are_refused(exported):
     """Not a path, a single string, and an invalid length."""
     with pytest.raises(ArgumentError, match=r"path must be a path.* Received: None"):
         TextEncoder(None)
-    with pytest.raises(ArgumentError, match=r"texts must be .* Received: str 'good'"):
+    with pytest.raises(ArgumentError, match=r"texts must be .* Received: 'good'"):
         TextEncoder(exported).encode("good")
-    with pytest.raises(ArgumentError, match=r"length must be a whole number, at least 1\. Received: 0"):
+    with pytest.raises(ArgumentError, match=r"length must be .*Received: 0"):
         TextEncoder(exported).encode(TEXTS, length=0)
 
 
