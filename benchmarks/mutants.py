@@ -73,7 +73,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         ],
     ),
     "training/schedule/progress.py": (
-        "tests/training/schedule/test_progress.py tests/training/schedule/test_callback.py",
+        "tests/training/schedule/test_progress.py",
         [
             ("value < best - self.min_delta", "value < best + self.min_delta"),
             ("value > best + self.min_delta", "value > best"),
