@@ -46,7 +46,6 @@ BESIDES |= {
     "unfreeze_rows",
 }
 BESIDES |= {"ResumableBackup", "RowWiseAdagrad", "RowWiseAdamW", "RowWiseSGD"}
-NOT_YET = {"training.resume.backup", "training.resume.data_order"}
 HEAVY = {"tensorflow", "keras", "matplotlib"}
 # Private names of Keras and TensorFlow. Only keras_compat may use them, on `self` too.
 KERAS_PRIVATE = {
@@ -171,8 +170,6 @@ def foreign_private_names(tree: ast.Module) -> set[str]:
 @pytest.mark.parametrize("name", sorted(name for name in modules() if room(name) != "keras_compat"))
 def test_private_names_stay_in_keras_compat(name):
     """Only keras_compat uses private names of Keras and TensorFlow; elsewhere a private name is the module's own."""
-    if name in NOT_YET:
-        pytest.skip("to be moved")
     assert not foreign_private_names(modules()[name])
 
 

@@ -168,8 +168,8 @@ def _add_vectors(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("file", type=Path, help="vectors in any format that load_vectors reads")
     add("--format", metavar="NAME", help="format of FILE (detected from its contents)")
-    add("--words-file", type=Path, metavar="PATH", help="list of words for .npy and .keras files")
-    add("--member", metavar="NAME", help="file in a .zip with several, or layer of a .keras model")
+    add("--words-file", type=Path, metavar="PATH", help="list of words for .npy, .npz and .safetensors files")
+    add("--member", metavar="NAME", help="file, array or tensor to read, where FILE contains several")
     add("--encoding", default="utf-8", help="text encoding of the words in FILE (utf-8)")
 
 
