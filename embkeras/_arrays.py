@@ -61,10 +61,17 @@ def row_slices(shape: tuple[int, ...], numbers: int | None = None) -> Iterator[s
         yield slice(start, min(start + step, rows))
 
 
-def first_nonfinite_row(matrix: np.ndarray) -> int | None:
-    """The first row of `matrix` (rows, width) that contains NaN or infinity, or None. Works block by block."""
+def first_nonfinite_row(matrix: np.ndarray, dtype: Any = None) -> int | None:
+    """The first row of `matrix` (rows, width) that contains NaN or infinity, or None. Works block by block.
+
+    Args:
+        matrix: floats of any type.
+        dtype: float type to convert the rows to first, in which large numbers may be infinity.
+    """
     for part in row_slices(matrix.shape):
-        bad = ~np.isfinite(matrix[part]).all(axis=1)
+        with np.errstate(over="ignore"):
+            rows = matrix[part] if dtype is None else matrix[part].astype(dtype, copy=False)
+        bad = ~np.isfinite(rows).all(axis=1)
         if bad.any():
             return part.start + int(bad.argmax())
     return None

@@ -52,6 +52,13 @@ def test_first_nonfinite_row_counts_across_blocks(monkeypatch, value):
     assert first_nonfinite_row(matrix) == 5
 
 
+def test_first_nonfinite_row_of_another_type():
+    """Numbers that become infinity there count; without a type they don't."""
+    matrix = np.array([[1.0], [7e4], [1e39]])
+    assert first_nonfinite_row(matrix) is None
+    assert [first_nonfinite_row(matrix, dtype) for dtype in ("float16", "float32")] == [1, 2]
+
+
 def test_first_nonfinite_row_of_a_finite_matrix():
     """None if all are finite, also for an empty matrix."""
     assert first_nonfinite_row(np.ones((3, 2))) is None

@@ -83,7 +83,7 @@ def build_embedding(
         layer = RowEmbedding(*size, count, stored=stored, trainable=count > 0, **settings)
         layer.build()
         if rows is not None:
-            layer.choose_rows(rows)
+            layer.train_rows(rows)
     layer.assign_table(aligned.values)
     return layer
 

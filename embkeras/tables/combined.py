@@ -108,6 +108,8 @@ class CombinedEmbedding(keras.layers.Layer):
     Input shape: integer ids of any shape. Output shape: the same with output_dim at the end.
     """
 
+    _found: Any
+
     def __init__(
         self,
         layers: Sequence[keras.layers.Layer],
@@ -166,7 +168,7 @@ class CombinedEmbedding(keras.layers.Layer):
                 f'combine="concat" has no weights, so it takes no found (layer {self.name!r}): '
                 f"it uses the rows that align filled in."
             )
-        masks = [np.asarray(mask) for mask in found]
+        masks = [np.asarray(mask) for mask in (found if isinstance(found, Iterable) else [found])]
         if len(masks) != len(self.sources):
             raise ArgumentError(f"found takes one mask for each of {len(self.sources)} layers. Received: {len(masks)}.")
         for mask, source in zip(masks, self.sources, strict=True):
@@ -175,9 +177,7 @@ class CombinedEmbedding(keras.layers.Layer):
                     f"found must be bool of shape ({self.input_dim},). "
                     f"Received: {mask.dtype} of shape {mask.shape} for layer {source.name!r}."
                 )
-        table = np.stack(masks, axis=1)
-        table[~table.any(axis=1)] = True
-        self._found.assign(table.astype(np.int8))
+        self._found.assign(_with_a_source(np.stack(masks, axis=1)))
 
     def change_tokens(self, sources: np.ndarray, found: np.ndarray) -> None:
         """Follow a change of the vocabulary: known tokens keep what `assign_found` set, new ones get `found`.
@@ -188,10 +188,9 @@ class CombinedEmbedding(keras.layers.Layer):
         """
         self.input_dim = len(sources)
         if self._found is not None:
-            table = found | ~found.any(axis=1, keepdims=True)
-            known = sources >= 0
+            table, known = _with_a_source(found), sources >= 0
             table[known] = ops.convert_to_numpy(self._found)[sources[known]]
-            replace_map(self, "_found", table.astype(np.int8))
+            replace_map(self, "_found", table)
 
     def call(self, inputs: Any) -> Any:
         """The combined vectors of `inputs`, in the layer's compute dtype."""
@@ -253,6 +252,11 @@ class CombinedEmbedding(keras.layers.Layer):
         """A layer with these settings; its tables are empty until weights are loaded."""
         layers = [keras.saving.deserialize_keras_object(each) for each in config["layers"]]
         return cls(**{**config, "layers": layers})
+
+
+def _with_a_source(found: np.ndarray) -> np.ndarray:
+    """The masks (ids, layers) as int8; an id that no source contains counts as contained in all."""
+    return (found | ~found.any(axis=1, keepdims=True)).astype(np.int8)
 
 
 def _check_sources(layers: Any) -> list[keras.layers.Layer]:

@@ -56,6 +56,7 @@ class PretrainedEmbedding(keras.layers.Embedding):
     Input shape: integer ids of any shape. Output shape: the same with D at the end.
     """
 
+    padding_id: Any  # int or None
     _merged: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # ids, their rows, and their rows of A
 
     def __init__(
@@ -161,28 +162,15 @@ class PretrainedEmbedding(keras.layers.Embedding):
                 f"The table of layer {self.name!r} has the shape {(self.input_dim, self.output_dim)}. "
                 f"Received: {tuple(matrix.shape)}."
             )
-        bad = first_nonfinite_row(matrix)
+        dtype = tf.as_dtype(keras.backend.standardize_dtype(self.table_variable.dtype))
+        bad = first_nonfinite_row(matrix, dtype.as_numpy_dtype if dtype.is_floating else np.float32)
         if bad is not None:
             raise ArgumentError(
-                f"The table of layer {self.name!r} must be finite. Received: NaN or infinity in row {bad}."
+                f"The table of layer {self.name!r} must be finite as {dtype.name}. "
+                f"Received: NaN, infinity or a number too large in row {bad}, whose largest is {np.abs(matrix[bad]).max():g}."
             )
-        self._check_range(matrix)
         self.mark_filled()
         self._fill(matrix)
-
-    def _check_range(self, matrix: np.ndarray) -> None:
-        """Refuse numbers that would become infinity in the table."""
-        dtype = tf.as_dtype(keras.backend.standardize_dtype(self.table_variable.dtype))
-        if not dtype.is_floating or np.finfo(matrix.dtype).max <= dtype.max:
-            return
-        for part in row_slices(matrix.shape):
-            largest = np.abs(matrix[part]).max(axis=1)
-            if (largest > dtype.max).any():
-                row = int((largest > dtype.max).argmax())
-                raise ArgumentError(
-                    f"The table of layer {self.name!r} is {dtype.name}, which holds numbers up to {float(dtype.max):g}. "
-                    f"Received: {largest[row]:g} in row {part.start + row}. Scale the vectors or use another dtype."
-                )
 
     def mark_filled(self) -> None:
         """Note that the table was filled: zeros are intended then, and no merge can be undone."""
@@ -230,13 +218,13 @@ class PretrainedEmbedding(keras.layers.Embedding):
         super().quantize(mode, type_check=False, config=config)
 
     def resized(
-        self, sources: np.ndarray, values: np.ndarray | None = None, *, trains: np.ndarray | None = None, room: int = 0
+        self, sources: np.ndarray, values: Any = None, *, trains: np.ndarray | None = None, room: int = 0
     ) -> Resized:
         """A layer like this one with other rows, for `take_over`.
 
         Args:
             sources: for each new id the old one, or -1.
-            values: rows for new ids, shape (len(sources), output_dim); only those with source -1 are read.
+            values: array of shape (len(sources), output_dim); only the rows of new ids, with source -1, are read.
             trains: if only some rows train, which of the new ids do: bool, shape (len(sources),).
             room: if only some rows train, room for at least this many more.
 

@@ -31,7 +31,7 @@ class RowEmbedding(PretrainedEmbedding):
     Args:
         input_dim: V, the number of token ids.
         output_dim: D, the width of a row.
-        trainable_rows: R, how many rows may train. `choose_rows` and `train_rows` say which; the weights contain it.
+        trainable_rows: R, how many rows may train. `train_rows` sets which; the weights contain it.
         stored: how the base is stored: "float32", "float16", or "int8" with one float32 scale a row.
         mask_zero: id 0 is padding: masked for the layers that follow.
         **kwargs: as for `PretrainedEmbedding`; a regularizer or constraint applies to the rows that train.
@@ -41,6 +41,11 @@ class RowEmbedding(PretrainedEmbedding):
 
     Input shape: integer ids of any shape. Output shape: the same with D at the end.
     """
+
+    built: bool
+    accuracy: StoredAccuracy | None
+    _moving: Any
+    _places: Any
 
     def __init__(
         self,
@@ -59,7 +64,7 @@ class RowEmbedding(PretrainedEmbedding):
         super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
         self.trainable_rows = whole_number(trainable_rows, "trainable_rows", least=0, most=input_dim)
         self.stored = one_of(stored, "stored", STORAGE)
-        self.accuracy: StoredAccuracy | None = None
+        self.accuracy = None
 
     def build(self, input_shape: Any = None) -> None:
         """Make the base and, if any rows train, their table and the map."""
@@ -99,37 +104,21 @@ class RowEmbedding(PretrainedEmbedding):
 
     # Which rows train ------------------------------------------------------------------------------------------------
 
-    def choose_rows(self, mask: np.ndarray) -> None:
-        """Set which rows train, once; `train_rows` adds others.
-
-        Args:
-            mask: bool, shape (input_dim,), true for at most `trainable_rows` ids, and not for the padding.
-
-        Raises:
-            ArgumentError: the layer is not built, some rows train already, or the mask has the wrong dtype or shape, too
-                many rows, or the padding row.
-        """
-        chosen = int(self.trainable_mask.sum())
-        if chosen:
-            raise ArgumentError(
-                f"choose_rows can be called once, but {chosen} rows of layer {self.name!r} train already: "
-                f"add rows with train_rows."
-            )
-        self.train_rows(mask)
-
     def train_rows(self, mask: np.ndarray) -> int:
-        """Let more rows train, from their current values; those that train already continue.
+        """Let rows train, from their current values; those that train already continue.
 
         The slots of a built optimizer are not touched: `unfreeze_rows` takes care of them too.
 
         Args:
-            mask: bool, shape (input_dim,). Together with the rows that train already, at most `trainable_rows`.
+            mask: bool, shape (input_dim,), true for the rows to add. Together with those that train already, there may be
+                at most `trainable_rows`.
 
         Returns:
             How many rows were added.
 
         Raises:
-            ArgumentError: as for `choose_rows`.
+            ArgumentError: the layer is not built, or the mask has the wrong dtype or shape, too many rows, or the padding
+                row.
         """
         self._check_built()
         before = self.trainable_mask
@@ -222,7 +211,7 @@ class RowEmbedding(PretrainedEmbedding):
             self.accuracy = stored_accuracy(before, self.matrix())
 
     def resized(
-        self, sources: np.ndarray, values: np.ndarray | None = None, *, trains: np.ndarray | None = None, room: int = 0
+        self, sources: np.ndarray, values: Any = None, *, trains: np.ndarray | None = None, room: int = 0
     ) -> Resized:
         """A layer like this one with other rows, for `take_over`; as for `PretrainedEmbedding`."""
         places = self._places_of(sources)

@@ -22,7 +22,7 @@ from embkeras.vectors.store import KeyedVectors, Provenance
 
 
 def load_table(
-    path: str | os.PathLike, layer: str | None = None, *, words: Vocabulary | Sequence[str] | None = None
+    path: str | os.PathLike[str], layer: str | None = None, *, words: Vocabulary | Sequence[str] | None = None
 ) -> KeyedVectors:
     """The vectors of an embedding layer in a `.keras` file, or in a SavedModel from `export_saved_model`.
 

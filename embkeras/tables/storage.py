@@ -135,7 +135,7 @@ class BaseTable:
                 rows[zero_id - part.start] = 0
             self._write(part, rows)
 
-    def take(self, other: "BaseTable", sources: np.ndarray, values: np.ndarray | None) -> None:
+    def take(self, other: "BaseTable", sources: np.ndarray, values: Any) -> None:
         """Fill row i with row `sources[i]` of a table that is stored the same way, bit by bit, or for -1 with `values[i]`."""
         copy_rows(other.values, self.values, sources)
         if self.scales is not None:

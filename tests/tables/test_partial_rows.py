@@ -75,7 +75,7 @@ def test_other_rows_stay_under_a_regularizer():
     """A penalty on the table reaches the rows that train, seen or not, and no others."""
     layer = RowEmbedding(10, 4, 4, embeddings_regularizer=keras.regularizers.L2(0.1), name="embedding")
     layer.build()
-    layer.choose_rows(MASK)
+    layer.train_rows(MASK)
     layer.assign_table(_aligned().values)
     net = _model(optimizers.SGD(0.1), layer)
     tiny.fit(net)
@@ -222,40 +222,40 @@ def test_masks_are_checked(mask, message):
         _layer(mask)
 
 
-def test_choose_rows_wants_as_many_as_there_is_room_for():
+def test_train_rows_takes_as_many_as_there_is_room_for():
     """The small table is made before the map."""
     layer = RowEmbedding(10, 4, 3, name="embedding")
     layer.build()
     with pytest.raises(ArgumentError, match=r"has room for 3 rows that train\. Received: a mask of 4"):
-        layer.choose_rows(MASK)
+        layer.train_rows(MASK)
 
 
 @pytest.mark.parametrize("rows", [-1, 11, 2.0, True])
 def test_number_of_rows(rows):
-    """None at least and at most all."""
+    """From none to all."""
     with pytest.raises(ArgumentError, match=rf"trainable_rows must be an integer from 0 to 10\. .*: {rows}"):
         RowEmbedding(10, 4, rows)
 
 
 def test_lora_is_refused():
-    """It would touch rows that are to stand."""
+    """It would move rows that must not move."""
     with pytest.raises(ArgumentError, match="enable_lora moves every row, but of layer 'embedding' only some"):
         _layer().enable_lora(2)
     with pytest.raises(ArgumentError, match="only some rows train takes no lora_rank"):
         RowEmbedding(10, 4, 4, lora_rank=2)
 
 
-def test_choose_rows_after_the_table_is_filled():
-    """The rows begin where they stand, in either order; a second choice would lose what the first ones learnt."""
+def test_train_rows_after_the_table_is_filled():
+    """The rows begin at their current values; rows that train already are not added again."""
     layer = RowEmbedding(10, 4, 4, name="embedding")
     layer.build()
     layer.assign_table(_aligned().values)
-    layer.choose_rows(MASK)
+    layer.train_rows(MASK)
     np.testing.assert_array_equal(layer.matrix(), _aligned().values)
-    with pytest.raises(
-        ArgumentError, match=r"choose_rows can be called once, but 4 rows of layer 'embedding' train already"
-    ):
-        layer.choose_rows(MASK)
+    layer.trainable_variables[0].assign_add(np.ones((5, 4)))
+    learned = layer.matrix()
+    assert layer.train_rows(MASK) == 0
+    np.testing.assert_array_equal(layer.matrix(), learned)
 
 
 def test_no_rows_to_add():

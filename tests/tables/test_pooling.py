@@ -96,14 +96,15 @@ def test_text_shorter_than_the_window():
 @pytest.mark.parametrize(
     ("filters", "widths", "received"),
     [
-        (0, (3,), r"filters=0, widths=\(3,\)"),
-        (1, (), r"filters=1, widths=\(\)"),
-        (1, (2, 0), r"filters=1, widths=\(2, 0\)"),
+        (0, (3,), r"filters .* Received: 0"),
+        (1, (), r"widths .* Received: \(\)"),
+        (1, (2, 0), r"widths .* Received: 0"),
+        ("3", (3,), r"filters .* Received: '3'"),
     ],
 )
 def test_convolutions_need_filters_and_widths(filters, widths, received):
     """Both are named with what was received."""
-    with pytest.raises(ArgumentError, match=f"at least 1. Received: {received}"):
+    with pytest.raises(ArgumentError, match=received):
         MaskedConvolutions(filters, widths)
 
 

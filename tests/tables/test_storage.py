@@ -200,10 +200,10 @@ def test_registry(stored):
 @pytest.mark.parametrize(
     ("value", "settings", "message"),
     [
-        (7e4, {"stored": "float16"}, r"'embedding' is float16, .* up to 65504\. Received: 70000 in row 1"),
-        (7e4, {"dtype": "float16"}, r"'embedding' is float16, .* up to 65504\. Received: 70000 in row 1"),
-        (1e39, {}, r"'embedding' is float32, .* Received: 1e\+39 in row 1"),
-        (1e39, {"dtype": "bfloat16"}, r"'embedding' is bfloat16, .* Received: 1e\+39 in row 1"),
+        (7e4, {"stored": "float16"}, "'embedding' must be finite as float16.* in row 1, whose largest is 70000"),
+        (7e4, {"dtype": "float16"}, "'embedding' must be finite as float16.* in row 1, whose largest is 70000"),
+        (1e39, {"stored": "int8"}, r"'embedding' must be finite as int8.* in row 1, whose largest is 1e\+39"),
+        (1e39, {"dtype": "bfloat16"}, r"'embedding' must be finite as bfloat16.* in row 1, whose largest is 1e\+39"),
     ],
 )
 def test_numbers_that_a_table_cannot_hold(value, settings, message):
