@@ -113,13 +113,12 @@ class TextReader:
         rows: list[int] = []
         picked, at_once = Block(PICKED), 1 + PICKED // (10 * self.width)  # a number takes about ten bytes
 
-        def parse_waiting() -> None:
-            if waiting:
-                picked.load(waiting, rows)
-                picked.out = table.reserve(len(rows))
+        def parse_waiting(least: int) -> None:
+            while len(waiting) >= least:
+                picked.load(waiting[:at_once], rows[:at_once])
+                picked.out = table.reserve(len(picked.rows))
                 self._parsed(picked)
-                waiting.clear()
-                rows.clear()
+                del waiting[:at_once], rows[:at_once]
 
         def find(block: Block) -> tuple[list[int], list[bytearray]]:
             places = np.array(self.selector.keep_decoded(self._words_of(block), self._allowed(block)), np.int64)
@@ -128,15 +127,14 @@ class TextReader:
         def collect(found: tuple[list[int], list[bytearray]]) -> None:
             rows.extend(found[0])
             waiting.extend(found[1])
-            if len(waiting) >= at_once:
-                parse_waiting()
+            parse_waiting(at_once)
 
         try:
             lines.each(find, collect, block_size=SEARCHED, threads=1)
         except VectorFileError:
-            parse_waiting()  # a fault in these rows comes before the one that ended the search
+            parse_waiting(1)  # a fault in these rows comes before the one that ended the search
             raise
-        parse_waiting()
+        parse_waiting(1)
         return lines.rows
 
     def _allowed(self, block: Block) -> np.ndarray | None:

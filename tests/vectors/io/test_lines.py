@@ -202,7 +202,9 @@ def test_interrupt_does_not_wait_for_the_end_of_the_file(taken, monkeypatch):
     monkeypatch.setattr(some._stream, "readinto", slowly)
     with pytest.raises(KeyboardInterrupt, match="stop"):
         some.each(parse, [].append, block_size=2, threads=2)
-    assert len(reads) < 10
+    assert (
+        len(reads) < 500
+    )  # of 2,500: on a busy machine the other thread may read a while before this one has its turn
 
 
 def test_block_loads_lines_with_their_ends(taken):
