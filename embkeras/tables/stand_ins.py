@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from embkeras.errors import SavedModelError
+from embkeras.keras_compat.graphs import functions_being_traced
 
 Lookup = Callable[[Any], tf.Tensor]
 _active: ContextVar[Mapping[int, Lookup]] = ContextVar("stand_ins")
@@ -36,18 +37,9 @@ def stand_in_for(layer: keras.layers.Layer) -> Lookup | None:
             traces here and use it in every later call of the live model.
     """
     lookup = _active.get({}).get(id(layer))
-    if lookup is not None and _traced_functions() > 1:
+    if lookup is not None and functions_being_traced() > 1:
         raise SavedModelError(
             f"Layer {layer.name!r} is called inside a tf.function of the model, which would keep the exported table. "
             f"Remove that tf.function, or export a plain table with dtype='float32'."
         )
     return lookup
-
-
-def _traced_functions() -> int:
-    """How many `tf.function`s are being traced, one inside the other; bodies of loops and conditions don't count."""
-    count, graph = 0, tf.compat.v1.get_default_graph()
-    while hasattr(graph, "outer_graph"):
-        count += type(graph).__name__ == "FuncGraph"
-        graph = graph.outer_graph
-    return count
