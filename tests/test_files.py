@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files appear completely or not at all."""
 
 import os
 import signal
@@ -59,7 +59,7 @@ def test_failing_block_leaves_the_target_as_it_was(tmp_path, error):
 
 
 def test_full_disk_names_the_target(tmp_path):
-    """The system's refusal becomes an error that names the file asked for."""
+    """The system's error becomes an OutputError that names the file."""
     with (
         pytest.raises(OutputError, match=r"Cannot write '.*a\.txt': No space left"),
         written_beside(tmp_path / "a.txt"),

@@ -15,7 +15,7 @@ NOISE = st.text(st.characters(min_codepoint=0, max_codepoint=255, exclude_charac
 
 
 def read(fields: list[bytes], offset: int = 0, between: bytes = b" ") -> tuple[np.ndarray, set[int]]:
-    """Values and odd places of fields that stand one behind the other in a buffer, `offset` bytes behind its margin."""
+    """The values and the odd indices of fields written one after the other into a buffer, `offset` bytes after its margin."""
     raw = between.join(fields)
     buffer = np.full((2 * MARGIN + offset + len(raw) + 7) // 8 * 8, ord("7"), np.uint8)
     buffer[MARGIN + offset : MARGIN + offset + len(raw)] = list(raw)
@@ -28,7 +28,7 @@ def read(fields: list[bytes], offset: int = 0, between: bytes = b" ") -> tuple[n
 @PROPERTY
 @given(st.lists(REGULAR, min_size=1, max_size=30), st.integers(0, 7), st.sampled_from([b" ", b"", b"\xff", b"9"]))
 def test_regular_numbers_are_what_float_reads(fields, offset, between):
-    """Bit for bit in float64, wherever in an aligned word they stand and whatever stands between them."""
+    """Bit for bit in float64, at any place in an aligned word and with any separator."""
     values, odd = read([field.encode() for field in fields], offset, between)
     expected = np.array([float(field) for field in fields])
     fast = [i for i in range(len(fields)) if i not in odd]
@@ -48,7 +48,7 @@ def test_what_is_not_odd_is_what_float_reads(fields, offset):
 @pytest.mark.parametrize("count", range(1, 17))
 @pytest.mark.parametrize("sign", ["", "-"])
 def test_every_count_of_digits_is_read_without_float(count, sign):
-    """One to sixteen digits behind the point, in one group of eight or two."""
+    """One to sixteen digits after the point, in one or two groups of eight."""
     field = f"{sign}0.{'1234567890123456'[:count]}"
     values, odd = read([field.encode()])
     assert not odd
@@ -97,7 +97,7 @@ def test_other_shapes_are_odd(field):
 
 @pytest.mark.parametrize("byte", sorted(set(range(256)) - set(b"0123456789")))
 def test_a_byte_that_is_no_digit_is_seen_in_every_place(byte):
-    """Each of the other 246 bytes, before the point and in each place behind it."""
+    """Each of the other 246 bytes, before the point and at each place after it."""
     fields = [
         b"-0.1234567890123456"[:place] + bytes([byte]) + b"-0.1234567890123456"[place + 1 :] for place in range(19)
     ]

@@ -98,7 +98,7 @@ def test_subwords_are_those_of_the_model(written):
 
 
 def test_align_composes_what_is_not_there(written):
-    """Words asked for that the file does not have are no words of the vectors, and get their n-grams from align."""
+    """Wanted words that are missing from the file are not among the words; align composes them from n-grams."""
     vocabulary = Vocabulary(["", "[UNK]", "naïve", "naïvely", "the"])
     loaded = load_vectors(written(packed()), words=vocabulary)
     assert loaded.words == ["the", "naïve"]
@@ -108,7 +108,7 @@ def test_align_composes_what_is_not_there(written):
 
 
 def test_words_and_limit_select(written):
-    """Only the vectors asked for are worked out, each as in the whole."""
+    """Only the wanted vectors are computed, and they equal those of a full load."""
     path = written(packed())
     whole = load_vectors(path)
     some = load_vectors(path, words=["日本", "THE", "none"])
@@ -142,7 +142,7 @@ def test_model_without_buckets(written):
 
 @pytest.mark.parametrize("version", [12, 11, None])
 def test_supervised_models_give_their_words(written, version):
-    """Labels have no vectors. Before version 12 they used no n-grams of characters, whatever the arguments say."""
+    """Labels have no vectors. Supervised models before version 12 used no character n-grams, although their arguments say so."""
     loaded = load_vectors(written(packed(version=version, labels=["__label__a", "__label__b"], model=3)))
     assert loaded.words == WORDS
     assert (loaded.subwords is None) == (version != 12)
@@ -231,7 +231,7 @@ def test_cut_off_anywhere_is_refused(written, version, compressed):
 
 
 def test_more_than_a_model_is_refused(written):
-    """The message shows what stands behind it."""
+    """The message shows the bytes after it."""
     with pytest.raises(VectorFileError, match=r"expected the end of the file, found b'more'"):
         load_vectors(written(packed() + b"more"))
 
@@ -247,7 +247,7 @@ def test_more_than_a_model_is_refused(written):
     ],
 )
 def test_header_that_lies_allocates_nothing(written, changed, message, compressed):
-    """Claims are held against each other and the file, or met as the data comes."""
+    """Claims are compared with each other and with the file, or checked as the data is read."""
     contents = packed(**changed)
     path = written(gzip.compress(contents) if compressed else contents)
     tracemalloc.start()
@@ -426,7 +426,7 @@ def test_end_of_the_file(at_start, step):
 
 
 def test_room(at_start):
-    """A claim is held against the length, where it is known."""
+    """A claim is compared with the length of the file, if that is known."""
     at_start.check_room(100, "all")
     if at_start.size is not None:
         with pytest.raises(VectorFileError, match="byte 0: expected a claim: 101 bytes or more, found 100 bytes"):

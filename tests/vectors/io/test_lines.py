@@ -1,4 +1,4 @@
-"""Blocks of whole lines, and where their fields lie."""
+"""Blocks of complete lines, and the places of their fields."""
 
 import threading
 import time
@@ -25,7 +25,7 @@ class Refused(Exception):
 
 @pytest.fixture
 def taken(tmp_path):
-    """Give `Lines` over some bytes, with the arguments asked for."""
+    """A function that makes `Lines` over some bytes."""
 
     def make(contents: bytes, limit=None, reserve=lambda count: None):
         (tmp_path / "lines").write_bytes(contents)
@@ -52,7 +52,7 @@ def without_end(line: bytes) -> bytes:
 @PROPERTY
 @given(LINES, st.integers(1, 100), st.booleans())
 def test_lines_are_those_of_split(taken, written, size, final):
-    """Whatever the size of a block: the lines that split gives, without their ends and the blank ones behind the last."""
+    """For any size of a block: the lines that split returns, without their ends and the blank lines at the end."""
     contents = b"\n".join(written) + (b"\n" if final else b"")
     expected = [without_end(line) for line in contents.split(b"\n")]
     while expected and not expected[-1]:
@@ -88,12 +88,12 @@ def test_fields_are_those_of_rsplit(taken, written, width):
 
 @pytest.mark.parametrize("size", [1, 7, 64, 1000])
 def test_limit_ends_the_blocks(taken, size):
-    """No row behind it is given, whatever the blocks."""
+    """No row after it is returned, for any size of the blocks."""
     assert all_lines(taken(b"a\nb\nc\nd\n", limit=3), size) == [b"a", b"b", b"c"]
 
 
 def test_line_longer_than_any_text_is_refused(taken, monkeypatch):
-    """A file without newlines is not read into memory whole."""
+    """A file without newlines is not read into memory completely."""
     monkeypatch.setattr(lines, "LONGEST_LINE", 100)
     with pytest.raises(Refused, match=r"\(1, b'x+'\)"):
         all_lines(taken(b"a\n" + 10_000 * b"x"), 10)
@@ -148,7 +148,7 @@ def test_first_error_of_the_file_is_raised(taken):
 
 
 def test_error_of_a_consumer_ends_the_reading(taken):
-    """What comes behind it is consumed by nobody."""
+    """No result after it is consumed."""
     consumed = []
 
     def consume(result):
@@ -170,7 +170,7 @@ def test_damage_of_the_stream_comes_behind_what_was_read_before_it(taken):
 
 
 def test_interrupt_stops_the_other_thread(taken):
-    """No thread reads on behind the user's back."""
+    """No thread continues to read."""
     before = threading.active_count()
 
     def parse(block):

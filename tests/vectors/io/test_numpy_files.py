@@ -170,7 +170,7 @@ def test_npy_repeated_words_are_counted(path):
 
 
 def test_repeated_words_that_nobody_wants_are_not_counted(path):
-    """Only the rows asked for are looked at."""
+    """Only the wanted rows are looked at."""
     path.with_suffix(".txt").write_text("a\nb\na")
     assert load_vectors(path, words=["b"]).provenance.duplicates == 0
 
@@ -216,7 +216,7 @@ def test_npy_nonfinite_value_is_refused(path, value, dtype, recwarn):
 
 
 def test_truncated_file_is_refused(path):
-    """Cut anywhere behind the magic bytes, the file is refused by name."""
+    """Cut anywhere after the magic bytes, the file is refused by name."""
     path.with_suffix(".txt").write_text("a\nb\nc")
     whole = path.read_bytes()
     for end in [*range(6, len(whole), 5), len(whole) - 1]:
@@ -260,7 +260,7 @@ def test_pickled_objects_are_refused(path):
 
 @pytest.mark.parametrize("contents", [b"", b"a 1 2\n", b"PK\x05\x06" + bytes(18)])
 def test_other_file_under_this_format_is_refused(path, contents):
-    """Text and archives are not .npy files, whatever format= says."""
+    """Text and archives are not .npy files, even if format= says so."""
     path.write_bytes(contents)
     with pytest.raises(VectorFileError, match=r"v\.npy' is not a complete \.npy file"):
         load_vectors(path, format="npy")
@@ -293,7 +293,7 @@ def test_numpy_reads_what_is_written(npz):
 
 
 def test_word_that_ends_in_nul_is_refused(tmp_path):
-    """NumPy would cut it off in silence."""
+    """NumPy would cut it off silently."""
     with pytest.raises(VectorFileError, match=r"can't hold 'b\\x00' \(row 1\) in '.*v\.npz'.* null character"):
         save_vectors(KeyedVectors(["a", "b\0"], TABLE[:2]), tmp_path / "v.npz")
 
@@ -405,7 +405,7 @@ def test_npz_nonfinite_value_is_refused(tmp_path, value, dtype, recwarn):
 
 
 def test_truncated_archive_is_refused(npz):
-    """Cut anywhere, whatever format= says."""
+    """Cut anywhere, with and without format=."""
     whole = npz.read_bytes()
     for end in [*range(4, len(whole), 13), len(whole) - 1]:
         npz.write_bytes(whole[:end])
@@ -431,7 +431,7 @@ def test_flipped_bit_is_refused(tmp_path, save):
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_claimed_rows_allocate_nothing(tmp_path, compression):
-    """A header that says 10^12 rows is held against the bytes that are there."""
+    """A header that claims 10^12 rows is compared with the bytes in the file."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**12, 300)})
     with zipfile.ZipFile(tmp_path / "v.npz", "w", compression) as archive:
@@ -441,7 +441,7 @@ def test_claimed_rows_allocate_nothing(tmp_path, compression):
 
 
 def test_header_of_another_version_is_refused(tmp_path):
-    """Version 3 holds named fields, which are no vectors."""
+    """Version 3 is for named fields, which can't be vectors."""
     with zipfile.ZipFile(tmp_path / "v.npz", "w") as archive:
         archive.writestr("m.npy", b"\x93NUMPY\x03\x00" + bytes(100))
     with pytest.raises(VectorFileError, match=r"'m\.npy' has a header of the unknown version \(3, 0\)"):

@@ -197,7 +197,7 @@ def test_failed_save_leaves_nothing_behind(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def glove():
-    """The real GloVe 6B 50d, whole, and its two paths."""
+    """The real GloVe 6B 50d, all of it, and its two paths."""
     pytest.importorskip("pyarrow", reason="reading the words of GloVe needs pyarrow")
     try:
         matrix, words = material.glove_paths()
@@ -290,7 +290,7 @@ def test_unknown_target_and_damaged_source(tmp_path):
 
 
 def test_convert_warns_of_subwords_left_behind(tmp_path, monkeypatch):
-    """The new file gives no vectors for words that are not in it."""
+    """The new file has no vectors for other words."""
     subwords = Subwords(np.ones((4, 2), "float32"), min_n=2, max_n=3, buckets=4)
     monkeypatch.setattr(
         registry, "load_vectors", lambda path: KeyedVectors(VECTORS.words, VECTORS.matrix, subwords=subwords)

@@ -31,7 +31,7 @@ def test_first_of_each_word_is_found_at_the_end():
 
 
 def test_only_words_asked_for_are_kept_and_counted():
-    """A repeated word that nobody asked for is no duplicate."""
+    """A repeated word is not a duplicate if it is not wanted."""
     selector = RowSelector(Request(wanted=frozenset("ac")))
     assert keep(selector, [b"a", b"b", b"b", b"a", b"c"]) == [0, 4]
     assert selector.finish("'v.bin'") == (["a", "c"], {"a": 0, "c": 1}, [])
@@ -47,7 +47,7 @@ def test_undecodable_words(errors, kept):
 
 
 def test_undecodable_word_is_refused():
-    """The message names the place, also where nobody asked for the word."""
+    """The message names the place, even if the word is not wanted."""
     with pytest.raises(VectorFileError, match=r"^word 1: the word b'\\xff' is not valid utf-8 \(byte 0\)"):
         keep(RowSelector(Request(wanted=frozenset("a"))), [b"a", b"\xff"])
 

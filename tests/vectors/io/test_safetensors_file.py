@@ -155,7 +155,7 @@ def test_file_that_is_no_tokenizer_is_refused(folder, contents):
 
 
 def test_words_in_a_file(folder):
-    """words_file= goes before the tokenizer, and serves where there is none."""
+    """words_file= is preferred to the tokenizer, and works without one."""
     (folder / "w.txt").write_text("x\ny\nz\n")
     assert load_vectors(folder, words_file=folder / "w.txt").words == ["x", "y", "z"]
     (folder / "tokenizer.json").unlink()
@@ -312,7 +312,7 @@ def test_files_that_are_written(tmp_path):
 
 
 def test_words_of_another_save_are_refused(tmp_path):
-    """A process killed between two files leaves words that belong to other vectors; that is told, not read."""
+    """A process killed between two files leaves words that belong to other vectors; they are refused."""
     path = save_vectors(KeyedVectors(["a", "b", "c"], MATRIX), tmp_path / "v.safetensors")
     before = path.read_bytes()
     save_vectors(KeyedVectors(["x", "y", "z"], MATRIX), path)

@@ -73,7 +73,7 @@ def test_progress_ends_at_the_size_of_the_file(path):
 
 
 def test_truncated_archives_are_refused(path):
-    """Never returned as if whole, wherever they are cut."""
+    """Never returned as if they were complete, wherever they are cut."""
     contents = path.read_bytes()
     if contents == CONTENTS:
         pytest.skip("cutting plain text is the text reader's business")
@@ -117,7 +117,7 @@ ERRORS = (EOFError, zlib.error)
 
 
 def packed(members) -> bytes:
-    """Members, each with zeros behind it."""
+    """Members, each followed by zeros."""
     return b"".join(gzip.compress(contents, level) + bytes(zeros) for contents, level, zeros in members)
 
 
@@ -132,7 +132,7 @@ def unpacked(raw: bytes, size: int) -> bytes:
 @PROPERTY
 @given(MEMBERS, st.integers(1, 400), st.integers(1, 400))
 def test_contents_are_those_of_the_gzip_module(monkeypatch, members, size, piece):
-    """Several members, zeros behind them, reads and pieces of any size."""
+    """Several members, zeros after them, reads and pieces of any size."""
     monkeypatch.setattr(source_module, "_GZIP_READ", piece)
     assert unpacked(packed(members), size) == b"".join(contents for contents, _, _ in members)
 
@@ -170,7 +170,7 @@ def test_end_that_is_missing():
 
 
 def test_other_bytes_behind_the_end():
-    """Only zeros may stand there."""
+    """Only zeros are allowed there."""
     with pytest.raises(zlib.error, match="incorrect header check"):
         unpacked(gzip.compress(b"abc") + b"more", 10)
 
@@ -244,7 +244,7 @@ FILES = {
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
 @pytest.mark.parametrize("what", FILES)
 def test_what_it_is(tmp_path, what, packed):
-    """By its first bytes, whatever it is called, also inside a compressed file."""
+    """By its first bytes, under any name, also inside a compressed file."""
     path = tmp_path / "vectors.txt"
     path.write_bytes(gzip.compress(FILES[what]) if packed else FILES[what])
     with pytest.raises(VectorFileError, match=rf"vectors\.txt' contains no word vectors: it is {what}"):

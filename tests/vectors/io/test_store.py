@@ -92,7 +92,7 @@ def test_types(tmp_path, stored, dtype):
 
 
 def test_words_and_limit_copy_rows(path):
-    """What is asked for, in the order of the file, free of the file."""
+    """The wanted words in the order of the file, independent of the file afterwards."""
     loaded = load_vectors(path, words=["wörd 9", "WÖRD 3", "wörd 30", "none"], limit=20)
     assert (loaded.words, loaded.provenance.rows) == (["wörd 3", "wörd 9"], 20)
     np.testing.assert_array_equal(loaded.matrix, MATRIX[[3, 9]])
@@ -193,7 +193,7 @@ def test_truncated_file_is_refused(path):
 
 @pytest.mark.parametrize("name", ["words", "offsets", "hashes", "rows"])
 def test_flipped_bit_of_the_words_is_no_wrong_answer(path, name):
-    """Every word is found in its row or the damage is reported; a word is never said to be missing."""
+    """Every word is found in its row, or the damage is reported; a word is never reported as missing."""
     start = _offset(path, name)
     for place in range(start + 8, start + 50, 7):  # behind the first offset, which is looked at on opening
         _flip(path, place)
@@ -317,14 +317,14 @@ def test_other_hdf5_is_refused(tmp_path):
 
 
 def test_other_file_under_this_format_is_refused(tmp_path):
-    """Text is not HDF5, whatever format= says."""
+    """Text is not HDF5, even if format= says so."""
     (tmp_path / "v.h5").write_text("a 1 2\n")
     with pytest.raises(VectorFileError, match=r"v\.h5' is not a complete HDF5 file"):
         load_vectors(tmp_path / "v.h5", format="store")
 
 
 def test_opening_takes_no_time_for_the_words(tmp_path, monkeypatch):
-    """Neither the words nor their index are gone through: nothing is compared until a word is missing."""
+    """Neither words nor index are read: no checksum is computed until a word is missing."""
     path = save_vectors(KeyedVectors(WORDS, MATRIX), tmp_path / "v.h5")
     compared = []
     monkeypatch.setattr(store.zlib, "crc32", lambda values, crc=0: compared.append(len(values)) or 0)

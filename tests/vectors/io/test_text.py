@@ -323,13 +323,13 @@ def test_bad_utf8_is_refused_by_default(write):
 
 
 def test_bad_utf8_replaced(write):
-    """U+FFFD stands for the bytes, and the words are counted."""
+    """U+FFFD replaces the bytes, and the words are counted."""
     loaded = load_vectors(write(BAD_UTF8), errors="replace")
     assert (loaded.words, loaded.provenance.undecodable) == (["a", "caf\ufffd", "na\ufffdve"], 2)
 
 
 def test_bad_utf8_skipped(write):
-    """The rows are left out and counted; those behind keep their vectors."""
+    """The rows are left out and counted; the rows after them keep their vectors."""
     loaded = load_vectors(write(BAD_UTF8 + b"z 7 8\n"), errors="skip")
     assert (loaded.words, loaded["z"].tolist(), loaded.provenance.undecodable) == (["a", "z"], [7, 8], 2)
 
@@ -454,7 +454,7 @@ def test_lines_of_very_different_length(write, cut, size):
 
 
 def test_first_fault_is_named_where_some_words_are_asked_for(write):
-    """A bad value of theirs stands before a row that is too short."""
+    """An invalid value in them is reported before a later row that is too short."""
     rows = [f"w{i} 0.1 0.2" for i in range(5000)]
     rows[2], rows[4000] = "w2 0.1 abc", "broken 0.1"
     with pytest.raises(VectorFileError, match=r"line 3: expected 2 numbers after the word, found b'abc'"):
@@ -479,7 +479,7 @@ def test_every_block_boundary(write, cut, size):
     ("bad", "found"), [(b"x 0.5 1.5", "x 0.5 1.5"), (b"x 0.5 1.5 2.5 3.5", "x 0.5 1.5 2.5 3.5"), (b"", "")]
 )
 def test_bad_row_is_named_whatever_the_blocks(write, cut, size, words, bad, found):
-    """Line and contents, in the middle of a file, also where only other words are asked for."""
+    """Line and contents, in the middle of a file, even if only other words are wanted."""
     cut(size)
     lines = REGULAR.splitlines()
     lines[30] = bad
@@ -514,7 +514,7 @@ def test_undecodable_words_are_counted_once(write, cut, errors, words):
 
 @pytest.mark.filterwarnings("ignore::embkeras.errors.EmbkerasWarning")
 def test_repeated_words_are_left_out_of_the_table(write, cut):
-    """The rows behind them are moved up."""
+    """The rows after them move up."""
     cut(100)
     lines = REGULAR.splitlines()
     contents = b"\n".join(lines[:10] + lines[3:5] + lines[10:] + lines[:1]) + b"\n"
@@ -527,7 +527,7 @@ def test_repeated_words_are_left_out_of_the_table(write, cut):
 @pytest.mark.parametrize("limit", [1, 7, 39, 40, 41])
 @pytest.mark.parametrize("header", [b"", b"40 3\n"])
 def test_limit_whatever_the_blocks(write, cut, limit, header):
-    """Rows behind it are not looked at."""
+    """Rows after it are not looked at."""
     cut(100)
     loaded = load_vectors(write(header + REGULAR + b"bad" * (limit < 40)), limit=limit)
     assert loaded.words == [f"w{i}" for i in range(min(limit, 40))]
@@ -567,7 +567,7 @@ def test_header_of_thousands_of_digits_is_none(write):
 
 
 def test_memory_follows_the_words_asked_for(write):
-    """Not the words of the file, and not the number of words asked for that are not in it."""
+    """Neither with the words of the file, nor with the number of wanted words that are missing from it."""
     path = write(b"".join(b"w%d" % i + b" 0.25" * 200 + b"\n" for i in range(5000)))
     tracemalloc.start()
     try:
@@ -606,7 +606,7 @@ def zipped(path: Path, contents: bytes) -> Path:
 @pytest.mark.parametrize("kind", [".gz", ".bz2", ".xz", ".zip"])
 @pytest.mark.parametrize("header", [b"", b"40 3\n"])
 def test_compressed_text(tmp_path, write, cut, kind, words, header):
-    """Read as if it were not compressed, whatever the name."""
+    """Read like an uncompressed file, under any name."""
     cut(100)
     expected = load_vectors(write(REGULAR), words=words)
     path = tmp_path / "packed"

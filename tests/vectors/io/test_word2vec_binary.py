@@ -71,7 +71,7 @@ def test_layouts_are_found(written, dtype, newline, last, rows):
 @pytest.mark.parametrize("newline", [b"\n", b""])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
 def test_layout_is_found_from_the_first_rows(written, monkeypatch, dtype, newline):
-    """A file is not read whole to find it."""
+    """It is found without reading the whole file."""
     monkeypatch.setattr(word2vec_binary, "_BUFFER", 1 << 12)
     matrix = np.random.default_rng(2).normal(size=(900, 50)).astype(dtype)
     loaded = load_vectors(written(packed([f"word{i}" for i in range(900)], matrix, newline=newline)))
@@ -122,7 +122,7 @@ def test_compressed_files_are_read_as_they_are(tmp_path, kind):
 
 
 def test_words_and_limit_select(written):
-    """Rows asked for come in the order of the file."""
+    """The wanted rows come in the order of the file."""
     path = written(packed())
     some = load_vectors(path, words=["日本", "THE", "none"])
     assert some.words == ["the", "日本"]
@@ -171,7 +171,7 @@ def test_words_cut_in_a_character_are_refused(written):
 
 @pytest.mark.parametrize("encoding", ["cp852", "latin-1", "shift_jis"])
 def test_other_encodings(written, encoding):
-    """Words are decoded as asked for."""
+    """Words are decoded with the given encoding."""
     words = {"shift_jis": ["日本", "a"]}.get(encoding, ["übung", "é"])
     contents = packed([word.encode(encoding) for word in words], MATRIX[:2])
     assert load_vectors(written(contents), encoding=encoding).words == words
@@ -186,7 +186,7 @@ def test_unknown_encoding_is_refused(written):
 @pytest.mark.parametrize("newline", [b"\n", b""])
 @pytest.mark.parametrize("compressed", [False, True])
 def test_cut_off_anywhere_is_refused(written, newline, compressed):
-    """No part of a file passes for the whole, wherever it ends; only the very last newline may be missing."""
+    """No part of a file passes for the whole file; only the very last newline may be missing."""
     contents = packed(newline=newline)
     for end in range(1, len(contents) - len(newline)):
         part = contents[:end]
@@ -200,7 +200,7 @@ def test_cut_off_anywhere_is_refused(written, newline, compressed):
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("header", [b"1000000000000 300\n", b"2 999999999999999999\n", b"999999999999999999 1\n"])
 def test_header_that_lies_allocates_nothing(written, header, compressed):
-    """Claims of 10^12 rows are held against the file, or met as the data comes."""
+    """Claims of 10^12 rows are compared with the file, or checked as the data is read."""
     contents = header + packed().partition(b"\n")[2]
     path = written(gzip.compress(contents) if compressed else contents)
     tracemalloc.start()
@@ -220,7 +220,7 @@ def test_more_rows_than_said_are_refused(written):
 
 
 def test_row_of_a_repeated_word_is_checked_too(written):
-    """A file with NaN in any row that is read is a bad file; rows that nobody asked for are not looked at."""
+    """NaN in any row that is read is refused; rows that are not wanted are not looked at."""
     path = written(packed(["a", "b", "a"], np.array([[1, 2], [3, 4], [np.nan, 0]], "float32")))
     with pytest.raises(VectorFileError, match=r"expected finite float32 numbers, found NaN.* in row 2 \(word b'a'\)"):
         load_vectors(path)
@@ -262,13 +262,13 @@ def test_word_without_an_end_is_refused(written):
     [b"2 2\ncat 1 0.5\ndog -1e5 2\n", b"1 2\na b 1 2", b"2 3\ncat 1 2\ndog 1 2\n", b"1 1\ncat 1.50\n", b"2 2\n"],
 )
 def test_text_is_not_taken_for_binary(written, contents):
-    """The same header stands before text; also before text that is damaged."""
+    """The same header may precede text, also damaged text."""
     assert not word2vec_binary.recognises(word2vec_binary.Source(written(contents)))
 
 
 @pytest.mark.parametrize("header", [b"", b"2\n", b"-1 2\n", b"2 0\n", b"two 2\n"])
 def test_header_is_needed(written, header):
-    """The message shows what stands there."""
+    """The message shows the bytes there."""
     with pytest.raises(VectorFileError, match='expected a header "rows width"'):
         load_vectors(written(header + b"cat \0\0\0\0"), format="word2vec-binary")
 
