@@ -74,7 +74,7 @@ def test_a_run_that_begins_late_has_the_rates_of_an_unbroken_one(name, begin):
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("begin", [0, 2, 3])
+@pytest.mark.parametrize("begin", [0, 3])
 def test_a_second_fit_begins_the_rates_anew(name, begin):
     """With the same schedule, from any epoch."""
     net, schedule, rates = tiny.model(optimizers.SGD(0.2)), TrainabilitySchedule(KINDS[name]), _Rates()
@@ -103,15 +103,15 @@ def test_a_second_fit_begins_with_the_number_of_the_phase_that_ran_last():
 
 @pytest.mark.filterwarnings("ignore:This fit ends before")
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("stop", [2, 3])
-def test_a_keras_file_keeps_the_rate(name, stop, tmp_path):
+def test_a_keras_file_keeps_the_rate(name, tmp_path):
     """Saved in any phase, loaded, and continued with a new schedule: the weights of one run."""
     whole, _ = _run(optimizers.Adam(0.02), KINDS[name])
-    first, _ = _run(optimizers.Adam(0.02), KINDS[name], epochs=stop)
-    first.save(tmp_path / "model.keras")
-    second = keras.saving.load_model(tmp_path / "model.keras")
-    tiny.fit(second, initial_epoch=stop, callbacks=[TrainabilitySchedule(KINDS[name])])
-    assert tiny.apart(whole, second) <= 1e-6
+    for stop in (2, 3):
+        first, _ = _run(optimizers.Adam(0.02), KINDS[name], epochs=stop)
+        first.save(tmp_path / "model.keras")
+        second = keras.saving.load_model(tmp_path / "model.keras")
+        tiny.fit(second, initial_epoch=stop, callbacks=[TrainabilitySchedule(KINDS[name])])
+        assert tiny.apart(whole, second) <= 1e-6, stop
 
 
 @pytest.mark.parametrize(
