@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
+from threading import Lock
 from typing import Any, NamedTuple
 
 from machine import machine_line
@@ -246,8 +247,8 @@ def outcome(mutant: Mutant, copy: Path) -> str:
     return {0: "SURVIVED", 1: "caught"}.get(done.returncode, f"INVALID ({done.stdout[-200:]})")
 
 
-def run(chosen: list[Mutant], workers: int) -> list[tuple[Mutant, str, float]]:
-    """Outcome and seconds of each fault, in order."""
+def run(chosen: list[Mutant], workers: int) -> None:
+    """Try each fault, and put its outcome into the result file at once."""
     with tempfile.TemporaryDirectory() as folder:
         copies: Queue[Path] = Queue()
         for number in range(workers):
@@ -257,37 +258,41 @@ def run(chosen: list[Mutant], workers: int) -> list[tuple[Mutant, str, float]]:
             for name in ("setup.cfg", "pyproject.toml", "README.md"):
                 shutil.copy(ROOT / name, copy / name)
             copies.put(copy)
+        lock = Lock()
 
-        def one(mutant: Mutant) -> tuple[Mutant, str, float]:
+        def one(mutant: Mutant) -> None:
             copy, begin = copies.get(), time.perf_counter()
             try:
                 result = outcome(mutant, copy)
             finally:
                 copies.put(copy)
             seconds = time.perf_counter() - begin
-            print(f"{result:9} {seconds:5.0f} s  {mutant.file}: {mutant.old} -> {mutant.new}", flush=True)
-            return mutant, result, seconds
+            with lock:
+                save(mutant, result, seconds)
+                print(f"{result:9} {seconds:5.0f} s  {mutant.file}: {mutant.old} -> {mutant.new}", flush=True)
 
         with ThreadPoolExecutor(workers) as pool:
-            return list(pool.map(one, chosen))
+            list(pool.map(one, chosen))
 
 
-def save(results: list[tuple[Mutant, str, float]]) -> list[dict[str, Any]]:
-    """Put the results into the result file, next to those of other faults; returns the survivors."""
+def results() -> list[dict[str, Any]]:
+    """The known outcomes of the faults listed above."""
     known = json.loads(RESULT.read_text("utf-8"))["faults"] if RESULT.is_file() else []
-    today = datetime.date.today().isoformat()
     entries = {(each["file"], each["old"], each["new"]): each for each in known}
-    for mutant, result, seconds in results:
-        entry = {"file": mutant.file, "old": mutant.old, "new": mutant.new, "result": result}
-        entries[mutant[:3]] = entry | {"seconds": round(seconds), "date": today}
-    faults = [entries[mutant[:3]] for mutant in mutants() if mutant[:3] in entries]
+    return [entries[mutant[:3]] for mutant in mutants() if mutant[:3] in entries]
+
+
+def save(mutant: Mutant, result: str, seconds: float) -> None:
+    """Put one outcome into the result file, in place of an earlier one of the same fault."""
+    entry = {"file": mutant.file, "old": mutant.old, "new": mutant.new, "result": result}
+    entry |= {"seconds": round(seconds), "date": datetime.date.today().isoformat()}
+    entries = {(each["file"], each["old"], each["new"]): each for each in results()} | {mutant[:3]: entry}
+    faults = [entries[each[:3]] for each in mutants() if each[:3] in entries]
     survivors = [each for each in faults if not each["result"].startswith("caught")]
     summary = {"machine": machine_line("tensorflow", "keras", "numpy"), "faults": len(faults)}
-    summary["caught"] = len(faults) - len(survivors)
+    contents = {"summary": summary | {"survivors": len(survivors)}, "survivors": survivors, "faults": faults}
     RESULT.parent.mkdir(exist_ok=True)
-    contents = {"summary": summary, "survivors": survivors, "faults": faults}
     RESULT.write_text(json.dumps(contents, indent=1) + "\n", "utf-8")
-    return survivors
 
 
 def main() -> int:
@@ -295,6 +300,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="only check that every fault can be applied")
     parser.add_argument("--only", default="", metavar="TEXT", help="only files whose path contains TEXT")
+    parser.add_argument("--resume", action="store_true", help="leave out faults that the result file has already")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="faults tested at a time (1)")
     options = parser.parse_args()
     chosen = list(mutants(options.only))
@@ -302,7 +308,9 @@ def main() -> int:
     if problems or options.check:
         print("\n".join(problems) or f"{len(chosen)} faults can be applied")
         return int(bool(problems))
-    survivors = save(run(chosen, options.workers))
+    known = {(each["file"], each["old"], each["new"]) for each in results()}
+    run([mutant for mutant in chosen if not (options.resume and mutant[:3] in known)], options.workers)
+    survivors = [each for each in results() if not each["result"].startswith("caught")]
     print(f"{len(survivors)} faults survive; see {RESULT}")
     return int(bool(survivors))
 
