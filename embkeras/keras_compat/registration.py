@@ -1,8 +1,8 @@
-"""Make Keras find our classes when it loads a model, in whichever order embkeras and Keras are imported.
+"""Registration: Keras finds embkeras's classes when it loads a model, in either import order.
 
-Keras looks a custom class up by its registered name and does not import the module it is in. The classes register when
-their modules are imported, which needs Keras and TensorFlow, and `import embkeras` must not import those. So: if Keras
-is there already, register now; if not, when it comes.
+Keras looks up a custom class by its registered name and does not import its module. The classes register when their
+modules are imported, which needs Keras and TensorFlow, and `import embkeras` must not import those. So they register now
+if Keras is already imported, and otherwise as soon as it is.
 """
 
 import importlib
@@ -24,18 +24,18 @@ _MODULES_WITH_CLASSES = (
 
 
 def register_with_keras() -> None:
-    """Register the classes now if Keras is loaded, else as soon as it has been."""
+    """Register the classes now if Keras is imported, otherwise as soon as it is."""
     if "keras" in sys.modules:
         _register(sys.modules["keras"])
         return
-    # TensorFlow depends on wrapt, so it is there wherever Keras can run our classes.
+    # TensorFlow depends on wrapt, so it is installed wherever Keras can run these classes.
     from wrapt import register_post_import_hook
 
     register_post_import_hook(_register, "keras")
 
 
 def _register(keras: ModuleType) -> None:
-    # `import keras` must go on under another backend; only the use of our classes is refused there.
+    # `import keras` must keep working under another backend; only using these classes is refused there.
     if hasattr(keras, "backend") and keras.backend.backend() == "tensorflow":
         for name in _MODULES_WITH_CLASSES:
             importlib.import_module(name)
@@ -45,7 +45,7 @@ def check_backend() -> None:
     """Refuse any Keras backend but TensorFlow.
 
     Raises:
-        BackendError: Keras runs, or is told to run, on another one.
+        BackendError: Keras runs, or is set to run, on another one.
     """
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if backend == "tensorflow" or "keras" in sys.modules:

@@ -248,7 +248,7 @@ def test_a_schedule_thaws_one_source():
 
 
 def test_a_schedule_freezes_one_source():
-    """The other goes on, and so does the projection."""
+    """The other continues to train, and so does the projection."""
     layer = _layer("concat", 3, first=True)
     kernel, tables = _kernels(layer)[0], {}
     keep = keras.callbacks.LambdaCallback(

@@ -278,7 +278,7 @@ def test_stock_embedding_reads_the_whole_table():
 
 @pytest.mark.stock_keras
 def test_stock_embedding_takes_minus_one_for_the_last_row(aligned):
-    """keras.layers.Embedding answers -1 with the last row, without a word."""
+    """keras.layers.Embedding silently reads -1 as the last row."""
     stock = keras.layers.Embedding(10, 4)
     stock.build()
     stock.set_weights([aligned.values])
@@ -327,7 +327,7 @@ def test_quantize(aligned):
 
 
 def test_a_quantized_table_is_not_filled(aligned):
-    """Numbers would be cut to integers in silence."""
+    """Numbers would silently be cut to integers."""
     layer = build_embedding(aligned)
     layer.quantize("int8")
     with pytest.raises(ArgumentError, match="Layer 'embedding' is quantized"):

@@ -132,7 +132,7 @@ def test_training_goes_on_after_a_merge():
 
 
 def test_file_keeps_table_a_and_b(tmp_path):
-    """Loaded, the model is the same and goes on to the bit; Keras saves the merged table alone."""
+    """Loaded, the model is the same and trains on bit by bit; Keras saves the merged table alone."""
     net = _model(RowWiseAdam(0.05))
     tiny.fit(net, epochs=1)
     loaded = tiny.fit_on_from_a_file(net, tmp_path)
@@ -264,6 +264,6 @@ def test_a_second_merge_of_nothing_can_be_undone():
     ],
 )
 def test_rank_and_alpha_are_checked(arguments, message):
-    """Rank 0 would train nothing in silence."""
+    """Rank 0 would silently train nothing."""
     with pytest.raises(ArgumentError, match=message):
         tiny.embedding(trainable=True).enable_lora(**arguments)

@@ -152,7 +152,7 @@ def test_ids_outside_the_table_are_refused():
 
 @pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
 def test_files(name, tmp_path):
-    """Saved and loaded, it has the same table, the same map, and goes on to the bit."""
+    """Saved and loaded, it has the same table, the same map, and trains on bit by bit."""
     net, path = _model(RowWiseAdam(0.01)), tmp_path / name
     tiny.fit(net, epochs=1)
     if name.endswith(".keras"):
