@@ -2,7 +2,7 @@
 
     python -m tests.serving.make_golden
 
-Weights come from NumPy's generator and not from Keras, so that they are the same whatever version makes them. Run it
+Weights come from NumPy's generator and not from Keras, so that every version writes the same ones. Run it
 again only where the format changes on purpose, and say so in the changelog: the old folder is what users have on disk.
 """
 
@@ -43,18 +43,18 @@ def golden_model() -> tuple[ek.Vocabulary, keras.Model]:
 
 
 def requests(vocabulary: ek.Vocabulary) -> list[list[int]]:
-    """The ids of the texts, and what clients send by mistake or for the sake of a batch."""
+    """The ids of the texts, and what clients send by mistake or in batches."""
     ids = [vocabulary.encode(text).tolist() for text in TEXTS]
     return [*ids, [0, *ids[0]], [*ids[0], 0, 0, 0], [0, 0], [3, -1, 5], [3, len(vocabulary), 5], [3, 2**40, 5]]
 
 
 def meant(ids: list[int], size: int) -> np.ndarray:
-    """How such a request is to be read: no padding, "[UNK]" for what is no id, and for a text of nothing."""
+    """How such a request must be read: without padding, "[UNK]" for ids out of range and for an empty text."""
     return np.array([[id_ if 0 <= id_ < size else 1 for id_ in ids if id_ != 0] or [1]])
 
 
 def main() -> None:
-    """Export, ask the model in memory, and write what it says."""
+    """Export the model, and write its answers."""
     vocabulary, model = golden_model()
     ek.export_saved_model(model, FOLDER, vocabulary=vocabulary, class_names=CLASSES, version=1, overwrite=True)
     asked = requests(vocabulary)

@@ -1,4 +1,4 @@
-"""Requests that are wrong in ten ways, put to an export; each must be an error or the answer of "[UNK]".
+"""Requests that are malformed in ten ways; each must be refused, or answered as "[UNK]".
 
     python -m tests.serving.malformed FOLDER COUNT SEED
 
@@ -27,7 +27,7 @@ _WRONG = ["float16", "float32", "float64", "int8", "int16", "int32", "uint8", "u
 
 
 def meant(ids: np.ndarray, size: int) -> np.ndarray:
-    """What such ids are to be read as."""
+    """How such ids must be read."""
     return np.where((ids < 0) | (ids >= size), OOV, ids)
 
 
@@ -77,12 +77,12 @@ class Malformed:
         return np.zeros(self.rng.permutation([0, self.rng.integers(0, 5)]), np.int64)
 
     def long(self) -> np.ndarray:
-        """Many texts, or a very long one, all of ids that are none."""
+        """Many texts, or a very long one, with only ids out of range."""
         count = int(self.rng.integers(300, 3_000))
         return np.full(self.rng.permutation([1, count]), self.rng.choice(_EDGES))
 
     def array(self) -> tuple[str, np.ndarray]:
-        """Any of these, and which."""
+        """Any of these, with its kind."""
         kinds = ["outside", "wrong_type", "wrong_rank", "empty", "long"]
         kind = str(self.rng.choice(kinds, p=[0.5, 0.22, 0.2, 0.07, 0.01]))
         return kind, getattr(self, kind)()
@@ -115,14 +115,14 @@ class Malformed:
         return self.rng.bytes(int(self.rng.integers(0, 200)))
 
     def text(self) -> np.ndarray:
-        """Texts that are no UTF-8, with NUL, of a thousand words, none at all."""
+        """Texts that are not UTF-8, with NUL, of a thousand words, no texts."""
         count, length = int(self.rng.integers(0, 4)), int(self.rng.choice([0, 1, 20, 5_000]))
         texts = [self.rng.choice([self.rng.bytes(length), b"\0" * length, b"good " * length]) for _ in range(count)]
         return np.array([bytes(text) for text in texts], object)
 
 
 def large(message: bytes) -> bool:
-    """Whether a TensorProto claims a shape that is large and yet fits into memory: no fault of the export's."""
+    """Whether a TensorProto claims a large shape that still fits into memory, which an export may accept."""
     try:
         shape = [value for number, value in fields(message) if number == 2 and isinstance(value, bytes)]
         sizes = [value for each in shape for number, size in fields(each) if number == 2 and isinstance(size, bytes)
@@ -133,7 +133,7 @@ def large(message: bytes) -> bool:
 
 
 class Judge:
-    """Puts requests and judges the answers.
+    """Sends requests and judges the answers.
 
     Args:
         ask: ids -> scores; raises one of `errors`.
@@ -146,11 +146,11 @@ class Judge:
         self.counts = Counter()
 
     def put(self, kind: str, request: Any, value: np.ndarray | None) -> None:
-        """One request; `value` is what it says to TensorFlow, or None if it says nothing."""
+        """One request; `value` is what TensorFlow reads in it, or None if it can't."""
         try:
             scores = self.ask(request)
         except self.errors:
-            # No excuse for what is well formed, but for an empty batch: a layer may refuse that.
+            # A well-formed request must be answered, except for an empty batch, which a layer may refuse.
             if value is not None and self._well_formed(value) and len(value):
                 self._wrong(kind, value, "was refused")
             self.counts[f"{kind}: error"] += 1
@@ -171,7 +171,7 @@ class Judge:
 
 
 def through_c_api(source: Malformed, session: Session, count: int, classes: int) -> Counter:
-    """Half of them as arrays, half as the bytes of protocol buffers, and every tenth as texts."""
+    """Half as arrays, half as the bytes of protocol buffers, and every tenth as texts."""
 
     def ask(request: np.ndarray | bytes | Tensor) -> np.ndarray:
         return session.run("serving_default", {"token_ids": request})["scores"]
@@ -198,7 +198,7 @@ def through_c_api(source: Malformed, session: Session, count: int, classes: int)
 
 
 def _put_text(texts: np.ndarray, session: Session, counts: Counter) -> None:
-    """Any bytes are a text: words that are not known."""
+    """Any bytes are a text with unknown words."""
     try:
         scores = session.run("text", {"text": texts})["scores"]
     except CApiError as error:
@@ -230,7 +230,7 @@ def through_tensorflow(source: Malformed, folder: Path, count: int, classes: int
 
 
 def known(session: Session) -> Iterator[np.ndarray]:
-    """Scores of requests that are right."""
+    """Scores of valid requests."""
     for length in (1, 2, 5, 9):
         yield session.ask("serving_default", token_ids=[list(range(2, 2 + length))])["scores"]
 

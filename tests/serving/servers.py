@@ -1,4 +1,4 @@
-"""Servers for tests: they answer as TensorFlow Serving does, in this process, from whatever runs the export.
+"""Servers for tests: they answer like TensorFlow Serving, in this process, with any runtime for the export.
 
 What runs it is a `Runner`: `InTensorFlow` below, or anything else with its two methods.
 """
@@ -90,7 +90,7 @@ class Model:
 
 @contextlib.contextmanager
 def rest_server(model: Model):
-    """TensorFlow Serving's REST interface; gives its URL."""
+    """TensorFlow Serving's REST interface; yields its URL."""
 
     class Handler(_Rest):
         served = model
@@ -194,7 +194,7 @@ def _strings(array):
 
 @contextlib.contextmanager
 def grpc_server(model: Model):
-    """TensorFlow Serving's gRPC interface, by the official stubs; gives its URL."""
+    """TensorFlow Serving's gRPC interface, with the official stubs; yields its URL."""
     import grpc
     from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 
