@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from embkeras.errors import ArgumentError, VectorFileError
 from embkeras.vectors.io import rows as rows_module
-from embkeras.vectors.io.rows import Request, RowSelector, Table, without_rows
+from embkeras.vectors.io.rows import Request, RowSelector, Table, keep_listed, without_rows
 from embkeras.vectors.words import Words
 from tests.properties import PROPERTY
 
@@ -44,6 +44,13 @@ def test_undecodable_words(errors, kept):
     selector = RowSelector(Request(errors=errors))
     assert keep(selector, [b"a", b"\xff", b"b"]) == kept
     assert selector.undecodable == 1
+
+
+@pytest.mark.parametrize(("limit", "rows", "read"), [(None, [0, 2, 3], 5), (3, [0, 2], 3), (1, [0], 1)])
+def test_rows_of_a_list_are_counted(limit, rows, read):
+    """All rows up to the limit, those without a word and repeated ones too."""
+    kept = keep_listed(["a", None, "b", "c", "a"], Request(limit=limit))
+    assert (kept.rows.tolist(), kept.counts["rows"]) == (rows, read)
 
 
 def test_undecodable_word_is_refused():
