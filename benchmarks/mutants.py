@@ -289,8 +289,12 @@ def save(mutant: Mutant, result: str, seconds: float) -> None:
     entries = {(each["file"], each["old"], each["new"]): each for each in results()} | {mutant[:3]: entry}
     faults = [entries[each[:3]] for each in mutants() if each[:3] in entries]
     survivors = [each for each in faults if not each["result"].startswith("caught")]
-    summary = {"machine": machine_line("tensorflow", "keras", "numpy"), "faults": len(faults)}
-    contents = {"summary": summary | {"survivors": len(survivors)}, "survivors": survivors, "faults": faults}
+    summary = {"machine": machine_line("tensorflow", "keras", "numpy"), "listed": len(list(mutants()))}
+    contents = {
+        "summary": summary | {"tested": len(faults), "survivors": len(survivors)},
+        "survivors": survivors,
+        "faults": faults,
+    }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(contents, indent=1) + "\n", "utf-8")
 

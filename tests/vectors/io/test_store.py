@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embkeras import KeyedVectors, Vocabulary, align, load_vectors, save_vectors
+from embkeras import KeyedVectors, Vocabulary, _arrays, align, load_vectors, save_vectors
 from embkeras.errors import ArgumentError, VectorFileError
 from embkeras.vectors import words as words_module
 from embkeras.vectors.io import store
@@ -39,6 +39,12 @@ def _flip(path, place):
     contents = bytearray(path.read_bytes())
     contents[place] ^= 1
     path.write_bytes(contents)
+
+
+def test_checksum_covers_all_blocks(tmp_path, monkeypatch):
+    """A matrix that is written in several blocks has the checksum of the whole."""
+    monkeypatch.setattr(_arrays, "BLOCK", 4 * 20)
+    check_store(save_vectors(KeyedVectors(WORDS, MATRIX), tmp_path / "v.h5"))
 
 
 def test_golden_file_of_version_1():
