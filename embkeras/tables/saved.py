@@ -3,6 +3,7 @@
 import os
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import tensorflow as tf
 from embkeras._arrays import first_nonfinite_row
 from embkeras._checks import path as checked_path
 from embkeras.errors import ArgumentError, EmbkerasError, VectorFileError
+from embkeras.keras_compat.checkpoints import variable_keys
 from embkeras.tables.addresses import walk
 from embkeras.tables.row_io import is_plain_table, table_of_calls
 from embkeras.text.vocabulary import Vocabulary
@@ -24,14 +26,15 @@ from embkeras.vectors.store import KeyedVectors, Provenance
 def load_table(
     path: str | os.PathLike[str], layer: str | None = None, *, words: Vocabulary | Sequence[str] | None = None
 ) -> KeyedVectors:
-    """The vectors of an embedding layer in a `.keras` file, or in a SavedModel from `export_saved_model`.
+    """The vectors of an embedding layer in a `.keras` file or a SavedModel.
 
     Keras loads a `.keras` file in safe mode; without the model's classes, a plain table is read from the weights. A
-    SavedModel runs its graph, so load only ones you trust.
+    SavedModel's table is read from its checkpoint; only the table of an export that is not plain (int8, LoRA) runs its
+    graph, so load those only from sources you trust.
 
     Args:
-        path: the file, or the version folder of an export, which contains `saved_model.pb`.
-        layer: path of the layer, such as "encoder/embedding"; not needed if Keras loads the model and there is one.
+        path: the file, or the folder that contains `saved_model.pb`.
+        layer: path of the layer, such as "encoder/embedding"; not needed if there is one.
         words: the word of each id. By default those of a TextVectorization or StringLookup layer of the model, or of the
             export's vocabulary.
 
@@ -44,7 +47,7 @@ def load_table(
     """
     path = checked_path(path, "path")
     try:
-        table, known = _from_export(path) if path.is_dir() else _from_file(path, layer)
+        table, known = _from_saved_model(path, layer) if path.is_dir() else _from_file(path, layer)
     except EmbkerasError:
         raise
     except Exception as error:  # Keras, TensorFlow, h5py and zipfile raise almost anything for a damaged file
@@ -114,9 +117,22 @@ def _from_weights(path: Path, layer: str, error: Exception) -> np.ndarray:
     )
 
 
-def _from_export(path: Path) -> tuple[np.ndarray, list[str]]:
-    words = list(Vocabulary.load(path / "assets" / "vocabulary.json").tokens)
+def _from_saved_model(path: Path, layer: str | None) -> tuple[np.ndarray, list[str]]:
+    """A plain table is read from the checkpoint; another form is what the export's signature `embed` returns."""
+    vocabulary = path / "assets" / "vocabulary.json"
+    words = list(Vocabulary.load(vocabulary).tokens) if vocabulary.exists() else []
+    reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+    keys, shapes, dtypes = variable_keys(reader), reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+    names = [name for name in keys if name == "table" or name.endswith("embeddings")]
+    tables = [name for name in names if len(shapes[keys[name]]) == 2 and dtypes[keys[name]].is_floating]
+    wanted = [name for name in tables if layer is None or f"/{name}".endswith((f"/{layer}", f"/{layer}/embeddings"))]
+    # Variables beside the table, such as LoRA's or scales, change what the layer returns.
+    beside = Counter(name.rpartition("/")[0] for name in keys if "/" in name)
+    if len(wanted) == 1 and beside[wanted[0].rpartition("/")[0]] <= 1:
+        return np.asarray(reader.get_tensor(keys[wanted[0]]), np.float32), words
+    if len(tables) > 1:
+        raise ArgumentError(f"layer must be one of {sorted(tables)} of {str(path)!r}. Received: {layer!r}.")
     embed = tf.saved_model.load(str(path)).signatures.get("embed")
-    if embed is None:
-        raise VectorFileError(f"{str(path)!r} has no signature 'embed': export a model with exactly one embedding.")
+    if embed is None or not words:
+        raise VectorFileError(f"{str(path)!r} has no plain embedding table, and no signature 'embed' that returns one.")
     return embed(token_ids=tf.range(len(words), dtype=tf.int64)[None])["vectors"][0].numpy(), words

@@ -1,6 +1,5 @@
 """Tables of saved models: every form, the words beside them, damage, and models whose classes are missing."""
 
-import shutil
 import textwrap
 import zipfile
 
@@ -8,9 +7,10 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from embkeras import Vocabulary, build_classifier, build_embedding, combine_embeddings, export_saved_model
-from embkeras.errors import ArgumentError, VectorFileError, VocabularyError
+from embkeras.errors import ArgumentError, VectorFileError
 from embkeras.tables.saved import load_table
 from embkeras.vectors.aligned import AlignedMatrix
 from tests import tiny
@@ -140,9 +140,36 @@ def test_exports(tmp_path, form):
     (folder / "variables" / "variables.index").write_bytes(b"x")
     with pytest.raises(VectorFileError, match=str(folder)):
         load_table(folder)
-    shutil.rmtree(folder / "assets")
-    with pytest.raises(VocabularyError, match=r"vocabulary\.json"):
-        load_table(folder)
+
+
+@pytest.mark.parametrize("write", ["export", "save"])
+def test_saved_models_of_others(tmp_path, write):
+    """model.export stores each variable twice, tf.saved_model.save the optimizer's slots too; no graph is loaded."""
+    ids = keras.Input((4,), dtype="int64")
+    tables = [keras.layers.Embedding(10, width, name=name)(ids) for width, name in ((4, "one"), (3, "two"))]
+    stock = keras.Model(ids, keras.layers.Concatenate()(tables))
+    stock.compile("adam", "mse")
+    stock.optimizer.build(stock.trainable_variables)
+    stock.export(tmp_path / "m", verbose=False) if write == "export" else tf.saved_model.save(
+        stock, str(tmp_path / "m")
+    )
+    (tmp_path / "m" / "saved_model.pb").write_bytes(b"")
+    loaded = load_table(tmp_path / "m", "two", words=VOCABULARY)
+    np.testing.assert_array_equal(loaded.matrix, np.array(stock.get_layer("two").embeddings))
+    with pytest.raises(ArgumentError, match=r"one of \[.*one/embeddings.*two/embeddings.*Received: None"):
+        load_table(tmp_path / "m", words=VOCABULARY)
+    with pytest.raises(ArgumentError, match="has 10 rows: pass words="):
+        load_table(tmp_path / "m", "two")
+
+
+def test_saved_model_with_lora_is_refused(tmp_path):
+    """The base alone is not the table, and the scale of LoRA is in no SavedModel."""
+    layer = keras.layers.Embedding(10, 4)
+    layer.build()
+    layer.enable_lora(2)
+    keras.Sequential([keras.Input((3,), dtype="int64"), layer]).export(tmp_path / "m", verbose=False)
+    with pytest.raises(VectorFileError, match=f"{tmp_path}.*no plain embedding table"):
+        load_table(tmp_path / "m", words=VOCABULARY)
 
 
 def _with_a_foreign_class(path):
