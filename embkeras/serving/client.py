@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,27 @@ import pandas as pd
 from embkeras._checks import flag, number, whole_number
 from embkeras.errors import ArgumentError, SavedModelError, ServingError
 from embkeras.serving import names
-from embkeras.serving.messages import (
-    Served,
-    check_answer,
-    check_range,
-    id_rows,
-    in_batches,
-    padded,
-    parsed_metadata,
-)
-from embkeras.serving.text_encoder import TextEncoder, checked_texts, encoded_rows, labelled
+from embkeras.serving.text_encoder import TextEncoder, checked_texts, encoded_rows, id_rows, labelled
 from embkeras.serving.transports import TRANSPORTS, Gone, attempted, checked_headers, parsed_url
 
 _INT32 = np.iinfo(np.int32)
+_TYPES = {"FLOAT": "float32", "DOUBLE": "float64", "HALF": "float16"}  # TensorFlow's names that differ from NumPy's
+Tensor = tuple[str, tuple[int | None, ...]]  # type and shape
+
+
+@dataclass(frozen=True)
+class Served:
+    """A version of a model, as a server describes it.
+
+    Attributes:
+        version: its number.
+        signatures: name -> {"inputs": {...}, "outputs": {...}}, each tensor as (type, shape).
+        card: the export's card, or None for an export without one.
+    """
+
+    version: int
+    signatures: Mapping[str, Any]
+    card: Mapping[str, Any] | None
 
 
 class ServingClient:
@@ -113,7 +122,11 @@ class ServingClient:
         """
         rows = id_rows(token_ids)
         if self.encoder is not None:
-            check_range(rows, self.encoder.size)
+            size = self.encoder.size
+            for place, row in enumerate(rows):
+                outside = row[(row < 0) | (row >= size)]
+                if outside.size:
+                    raise ArgumentError(f"token_ids must lie in [0, {size}). Received: {outside[0]} at text {place}.")
         return self._scores(rows, output)[0]
 
     def predict(self, texts: Sequence[str]) -> pd.DataFrame:
@@ -168,13 +181,14 @@ class ServingClient:
 
     def _scores_of(self, served: Served, rows: Sequence[np.ndarray], output: str) -> np.ndarray:
         """One output of one version, batch by batch."""
-        dtype, shape = served.output(names.SERVING, names.TOKEN_IDS, output, self._source)
+        dtype, shape = self._described_output(served, output)
+        padding_id = None if served.card is None else served.card["padding_id"]
         scores = None
-        for places in in_batches(rows, self.batch_size, mixed=served.padding_id is not None):
-            ids = padded([rows[place] for place in places], served.padding_id, leading=self.leading_padding)
+        for places in in_batches(rows, self.batch_size, mixed=padding_id is not None):
+            ids = padded([rows[place] for place in places], padding_id, leading=self.leading_padding)
             signature, ids = self._compacted(served, ids)
             answer = self._ask(served.version, signature, {names.TOKEN_IDS: ids}, output)
-            check_answer(answer, (len(places), *shape[1:]), places, self._source)
+            self._check_answer(answer, (len(places), *shape[1:]), places)
             if scores is None:
                 scores = np.empty((len(rows), *answer.shape[1:]), dtype)
             elif answer.shape[1:] != scores.shape[1:]:
@@ -184,6 +198,42 @@ class ServingClient:
                 )
             scores[places] = answer
         return np.empty((0, *(size or 0 for size in shape[1:])), dtype) if scores is None else scores
+
+    def _described_output(self, served: Served, output: str) -> tuple[np.dtype, tuple[int | None, ...]]:
+        """Type and shape of an output, as the metadata describe it."""
+        described = served.signatures.get(names.SERVING, {"inputs": {}, "outputs": {}})
+        if set(described["inputs"]) != {names.TOKEN_IDS}:
+            raise ServingError(
+                f"{self._source} has no signature {names.SERVING!r} that takes only {names.TOKEN_IDS!r}. "
+                f"Its signatures: {', '.join(sorted(served.signatures)) or 'none'}."
+            )
+        outputs = described["outputs"]
+        if output not in outputs:
+            raise ServingError(f"{self._source} has no output {output!r}, only {', '.join(sorted(outputs))}.")
+        dtype, shape = outputs[output]
+        try:
+            return np.dtype(dtype), shape
+        except TypeError as error:
+            raise ServingError(
+                f"{self._source} has an output {output!r} of type {dtype}, which isn't numeric."
+            ) from error
+
+    def _check_answer(self, answer: np.ndarray, shape: tuple[int | None, ...], places: np.ndarray) -> None:
+        """Refuse an answer of another shape than described (if only (batch,), any), of another type, or with NaN."""
+        rank_fits = answer.ndim == len(shape) or (len(shape) == 1 and answer.ndim > 1)
+        fits = rank_fits and all(size in (None, got) for got, size in zip(answer.shape, shape, strict=False))
+        if answer.dtype.kind not in "fiu" or not fits:
+            promised = ", ".join("any" if size is None else str(size) for size in shape)
+            raise ServingError(
+                f"{self._source} returned an answer of type {answer.dtype} and shape {answer.shape}, instead of numbers "
+                f"of shape ({promised})."
+            )
+        bad = np.isnan(answer.reshape(len(places), -1)).any(axis=1)
+        if bad.any():
+            raise ServingError(
+                f"{self._source} returned NaN for text {places[bad.argmax()]}. (Under XLA, this is how an export with "
+                f"out_of_range='error' marks an id outside its table.)"
+            )
 
     def _compacted(self, served: Served, ids: np.ndarray) -> tuple[str, np.ndarray]:
         """The signature to ask, and its ids: int32 where that takes fewer bytes and every id fits."""
@@ -204,8 +254,12 @@ class ServingClient:
 
     def _fetch(self) -> Served:
         """What the server offers now."""
-        answer = self._attempted(lambda seconds: self._transport.metadata(self.model, self.version, seconds))
-        version, signatures = parsed_metadata(answer, self._source)
+
+        def ask(seconds: float) -> Any:
+            return self._transport.metadata(self.model, self.version, seconds)
+
+        answer = attempted(ask, self.timeout, self.retries)
+        version, signatures = _parsed_metadata(answer, self._source)
         if set(signatures.get(names.CARD, {}).get("inputs", {})) != {names.REQUEST}:
             return Served(version, signatures, None)
         texts = self._ask(version, names.CARD, {names.REQUEST: np.zeros(1, np.int32)}, names.CARD).ravel().tolist()
@@ -237,9 +291,58 @@ class ServingClient:
             )
 
     def _ask(self, version: int, signature: str, inputs: Mapping[str, np.ndarray], output: str) -> np.ndarray:
-        return self._attempted(
-            lambda seconds: self._transport.ask(self.model, version, signature, inputs, output, seconds)
-        )
+        def ask(seconds: float) -> np.ndarray:
+            return self._transport.ask(self.model, version, signature, inputs, output, seconds)
 
-    def _attempted(self, ask: Callable[[float], Any]) -> Any:
         return attempted(ask, self.timeout, self.retries)
+
+
+def in_batches(rows: Sequence[np.ndarray], size: int, *, mixed: bool) -> Iterator[np.ndarray]:
+    """Positions of up to `size` rows that are sent together, shortest first, so that little padding is sent.
+
+    Rows of different lengths go together only if `mixed`: without a padding id they can't.
+    """
+    lengths = np.array([len(row) for row in rows], np.int64)
+    order = np.argsort(lengths, kind="stable")
+    cuts = np.array([], np.int64) if mixed else np.flatnonzero(np.diff(lengths[order])) + 1
+    for group in np.split(order, cuts):
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
+
+
+def padded(rows: Sequence[np.ndarray], padding_id: int | None, *, leading: bool) -> np.ndarray:
+    """One array of rows, with padding behind the short ones and, if `leading`, one padding id in front of each.
+
+    With a padding id there is at least one column: JSON has no array of shape (n, 0).
+    """
+    if padding_id is None:
+        return np.stack(rows)
+    width = max([1, *(len(row) + leading for row in rows)])
+    ids = np.full((len(rows), width), padding_id, np.int64)
+    for out, row in zip(ids, rows, strict=True):
+        out[leading : leading + len(row)] = row
+    return ids
+
+
+def _parsed_metadata(metadata: Any, source: str) -> tuple[int, dict[str, dict[str, dict[str, Tensor]]]]:
+    """Version and signatures, from the JSON of TensorFlow Serving's metadata."""
+    try:
+        described = metadata["metadata"]["signature_def"]["signature_def"]
+        signatures = {
+            name: {
+                side: {key: _tensor(info) for key, info in signature.get(side, {}).items()}
+                for side in ("inputs", "outputs")
+            }
+            for name, signature in described.items()
+            if not name.startswith("__")  # TensorFlow's own: an operation that initialises tables
+        }
+        return int(metadata["model_spec"]["version"]), signatures
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ServingError(f"{source} returned metadata that can't be read: {error!r}.") from error
+
+
+def _tensor(info: Mapping[str, Any]) -> Tensor:
+    """Type and shape; with an unknown rank, only the batch is known."""
+    name = info["dtype"].removeprefix("DT_")
+    sizes = [int(dim.get("size", 0)) for dim in info.get("tensor_shape", {}).get("dim", [])]
+    return _TYPES.get(name, name.lower()), tuple(None if size < 0 else size for size in sizes) or (None,)

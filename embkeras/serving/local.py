@@ -15,8 +15,14 @@ import tensorflow as tf
 
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
-from embkeras.serving.messages import id_rows
-from embkeras.serving.text_encoder import TextEncoder, card_class_names, checked_texts, encoded_rows, labelled
+from embkeras.serving.text_encoder import (
+    card_class_names,
+    checked_texts,
+    encoded_rows,
+    exported_encoding,
+    id_rows,
+    labelled,
+)
 from embkeras.text.encoding import Encoding
 from embkeras.text.vocabulary import Vocabulary
 
@@ -46,10 +52,11 @@ class ExportedModel:
         self.folder = names.export_folder(path)
         if not (self.folder / "saved_model.pb").is_file():
             raise SavedModelError(f"There is no exported model in {str(path)!r}: saved_model.pb is missing.")
-        self.card = names.read_card(self.folder / "assets")
-        self.class_names = card_class_names(self.card, self.folder / "assets")
+        assets = self.folder / "assets"
+        self.card = names.read_card(assets)
+        self.class_names = card_class_names(self.card)
         if vocabulary is not None or self.card["encoding"] == Vocabulary.__name__:
-            self.vocabulary = TextEncoder(self.folder, vocabulary=vocabulary).vocabulary
+            self.vocabulary = exported_encoding(assets, self.card, vocabulary)
 
     @cached_property
     def signatures(self) -> dict[str, Any]:

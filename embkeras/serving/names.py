@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from embkeras._checks import path as checked_path
+from embkeras._checks import shown
 from embkeras.errors import EmbkerasError, SavedModelError
 
 CARD_FILE, VOCABULARY_FILE, TOKENS_FILE, CLASSES_FILE = "embkeras.json", "vocabulary.json", "tokens.txt", "classes.txt"
@@ -64,7 +65,11 @@ def parsed_card(text: bytes | str, source: str, error: type[EmbkerasError]) -> d
     """
     try:
         card = json.loads(text)
-        return card | {key: card[key] for key in _CARD_KEYS}
+        card = card | {key: card[key] for key in _CARD_KEYS}
+        classes = card["class_names"]
+        if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+            raise ValueError(f"class_names is {shown(classes)}")
+        return card
     except (ValueError, LookupError, TypeError, RecursionError) as reason:
         raise error(
             f"{source} has a card that is damaged, or was written by another version of embkeras: {reason!r}. "

@@ -16,6 +16,8 @@ from embkeras.serving.names import CARD_FILE, VOCABULARY_FILE, export_folder, re
 from embkeras.text.encoding import Encoding
 from embkeras.text.vocabulary import Vocabulary
 
+_LARGEST_ID = np.iinfo(np.int64).max
+
 
 class TextEncoder:
     """Turns texts into the ids that an exported model was trained on.
@@ -47,8 +49,8 @@ class TextEncoder:
     def __init__(self, path: str | os.PathLike[str], *, vocabulary: Encoding | None = None):
         assets, self.model_name = _assets_of(path)
         self.card: dict[str, Any] = read_card(assets)
-        self.class_names = card_class_names(self.card, assets)
-        self.vocabulary = _vocabulary(assets, self.card, vocabulary)
+        self.class_names = card_class_names(self.card)
+        self.vocabulary = exported_encoding(assets, self.card, vocabulary)
 
     @property
     def fingerprint(self) -> str:
@@ -93,22 +95,19 @@ def _assets_of(path: Any) -> tuple[Path, str | None]:
     return assets, name
 
 
-def card_class_names(card: dict[str, Any], assets: Path) -> tuple[str, ...] | None:
-    """The class names of a card.
+def card_class_names(card: dict[str, Any]) -> tuple[str, ...] | None:
+    """The class names of a card."""
+    return None if card["class_names"] is None else tuple(card["class_names"])
+
+
+def exported_encoding(assets: Path, card: dict[str, Any], given: Any) -> Encoding:
+    """The encoding that an export was made with: the one given, or the one in its assets.
 
     Raises:
-        SavedModelError: they are not names.
+        SavedModelError: it is missing, or not the one that the card names.
+        VocabularyError: the vocabulary is missing or damaged.
+        ArgumentError: not an Encoding.
     """
-    class_names = card["class_names"]
-    if class_names is None:
-        return None
-    if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
-        raise SavedModelError(f"The card in {str(assets)!r} is damaged: class_names is {shown(class_names)}.")
-    return tuple(class_names)
-
-
-def _vocabulary(assets: Path, card: dict[str, Any], given: Any) -> Encoding:
-    """The encoding that an export was made with: the one given, or the one in its assets."""
     if given is not None and not isinstance(given, Encoding):
         raise ArgumentError(f"vocabulary must be a Vocabulary or another Encoding. Received: {type(given).__name__}.")
     if given is None and card["encoding"] != Vocabulary.__name__:
@@ -144,6 +143,33 @@ def checked_texts(texts: Any) -> list[str]:
         if not isinstance(text, str):
             raise ArgumentError(f"texts must be strings. Received: {shown(text)} at text {place}.")
     return listed
+
+
+def id_rows(token_ids: Any) -> list[np.ndarray]:
+    """One int64 array per text, from integers of shape (batch, time) or a sequence of sequences of integers.
+
+    Raises:
+        ArgumentError: anything else: floats, bools, texts, integers beyond int64.
+    """
+    rule = "token_ids must be integers (batch, time), or one sequence of integers per text"
+    try:
+        if isinstance(token_ids, list | tuple):
+            rows = [np.asarray(row) for row in token_ids]
+            bools = [isinstance(row, list | tuple) and any(isinstance(id_, bool) for id_ in row) for row in token_ids]
+        else:
+            array = np.asarray(token_ids)
+            rows = list(array) if array.ndim == 2 and len(array) else [array] if array.ndim != 2 else []
+            bools = [False] * len(rows)
+    except ValueError as error:  # rows of rows of different lengths
+        raise ArgumentError(f"{rule}. Received: {error}") from error
+    for place, row in enumerate(rows):
+        if bools[place]:  # NumPy makes integers of bools among integers
+            raise ArgumentError(f"{rule}. Received: a bool at text {place}.")
+        if row.ndim != 1 or (row.size and row.dtype.kind not in "iu"):
+            raise ArgumentError(f"{rule}. Received: {row.dtype}, shape {row.shape}, at text {place}.")
+        if row.dtype.kind == "u" and row.size and int(row.max()) > _LARGEST_ID:
+            raise ArgumentError(f"{rule}, each up to {_LARGEST_ID}. Received: {int(row.max())} at text {place}.")
+    return [row.astype(np.int64) for row in rows]
 
 
 def encoded_rows(encoding: Encoding, texts: Sequence[str]) -> list[np.ndarray]:

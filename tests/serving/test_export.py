@@ -9,10 +9,8 @@ import pytest
 import tensorflow as tf
 
 import embkeras as ek
-from embkeras import serving
 from embkeras.errors import ArgumentError, OutputError, SavedModelError
 from embkeras.serving import export
-from tests.processes import run_python
 
 V, D = 40, 6
 
@@ -401,11 +399,3 @@ def test_server_config_needs_a_plain_name(model, vocabulary, tmp_path):
     with pytest.raises(ArgumentError, match="Received: 'my \"model\"'"):
         ek.export_saved_model(model, tmp_path / 'my "model"', vocabulary=vocabulary, with_config=True)
     assert not list(tmp_path.iterdir())
-
-
-def test_clients_come_from_the_package():
-    """`from embkeras.serving import TextEncoder`, without TensorFlow."""
-    code = "import sys; from embkeras.serving import TextEncoder, ServingClient; assert 'tensorflow' not in sys.modules"
-    run_python("-c", code)
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        serving.nothing  # noqa: B018

@@ -8,7 +8,7 @@ import pytest
 
 import embkeras as ek
 from embkeras.errors import ArgumentError, SavedModelError, VocabularyError
-from embkeras.serving.text_encoder import TextEncoder, labelled
+from embkeras.serving.text_encoder import TextEncoder, id_rows, labelled
 from tests.processes import run_python
 
 VOCABULARY = ek.Vocabulary.from_texts(["good day", "bad day", "so so"])
@@ -116,6 +116,17 @@ def test_bad_arguments_are_refused(exported):
         TextEncoder(exported).encode("good")
     with pytest.raises(ArgumentError, match=r"length must be .*Received: 0"):
         TextEncoder(exported).encode(TEXTS, length=0)
+
+
+def test_rows_of_an_array_and_of_lists():
+    """Any integers become int64, one array per text."""
+    for ids in (np.array([[1, 2], [3, 4]], np.uint16), [[1, 2], (3, 4)], (np.array([1, 2]), [3, 4])):
+        rows = id_rows(ids)
+        assert [row.tolist() for row in rows] == [[1, 2], [3, 4]]
+        assert {row.dtype for row in rows} == {np.dtype(np.int64)}
+    assert [row.shape for row in id_rows([[], [1]])] == [(0,), (1,)]
+    assert [row.shape for row in id_rows(np.zeros((2, 0)))] == [(0,), (0,)]
+    assert id_rows([]) == id_rows(np.zeros((0, 3))) == []
 
 
 def test_labels_name_the_best_class():
