@@ -97,7 +97,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         ],
     ),
     "training/optimizers/row_wise.py": (
-        "tests/training/optimizers/test_row_wise.py",
+        "tests/training/optimizers/test_row_wise.py tests/training/optimizers/test_rules.py",
         [
             ("tf.math.unsorted_segment_sum", "tf.math.unsorted_segment_max"),
             ("+ 1 - _read(self._births[index], None)", "+ 1"),
