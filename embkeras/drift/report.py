@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from embkeras._arrays import as_array, check_matrix, first_nonfinite_row, nearest_rows, row_slices, unit_rows
-from embkeras._checks import number, sequence, shown, whole_number
+from embkeras._checks import number, shown, strings, whole_number
 from embkeras.errors import ArgumentError, UnknownWordError
 
 _PAIR_COLUMNS = ("seen", "unseen", "similarity_before", "similarity_after")
@@ -154,7 +154,9 @@ def drift_report(before: Any, after: Any, tokens: Iterable[str], *, counts: Any 
     after = check_matrix(after, "after", rows=len(before))
     if before.shape != after.shape:
         raise ArgumentError(f"before and after must have the same shape. Received: {before.shape} and {after.shape}.")
-    tokens = _checked_tokens(tokens, len(before))
+    tokens = strings(tokens, "tokens")
+    if len(tokens) != len(before):
+        raise ArgumentError(f"tokens must name {len(before)} rows. Received: {len(tokens)}.")
     for name, table in (("before", before), ("after", after)):
         bad = first_nonfinite_row(table)
         if bad is not None:
@@ -173,18 +175,6 @@ def drift_report(before: Any, after: Any, tokens: Iterable[str], *, counts: Any 
         columns["count"] = counts
     table = pd.concat([pd.DataFrame(columns), row_drift(before, after)], axis=1)
     return DriftReport(table.rename_axis("id"), before, after)
-
-
-def _checked_tokens(tokens: Any, rows: int) -> list[str]:
-    tokens = list(sequence(tokens, "tokens"))
-    if len(tokens) != rows:
-        raise ArgumentError(f"tokens must name {rows} rows. Received: {len(tokens)}.")
-    for row, token in enumerate(tokens):
-        if not isinstance(token, str):
-            raise ArgumentError(
-                f"tokens must be strings, such as those of vocabulary.tokens. Received: {shown(token)} for row {row}."
-            )
-    return tokens
 
 
 def row_drift(before: np.ndarray, after: np.ndarray) -> pd.DataFrame:

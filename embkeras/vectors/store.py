@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
 from embkeras._arrays import check_matrix, first_nonfinite_row, nearest_rows
-from embkeras._checks import sequence, shown, whole_number
+from embkeras._checks import shown, strings, whole_number
 from embkeras.errors import ArgumentError, UnknownWordError
 from embkeras.vectors.subwords import Subwords
 from embkeras.vectors.words import PackedWords, WordIndex
@@ -77,7 +78,7 @@ class KeyedVectors:
         provenance: Provenance | None = None,
         key_to_index: Mapping[str, int] | None = None,
     ):
-        self._words: Sequence[str] = _checked_words(words, "KeyedVectors") if key_to_index is None else words
+        self._words: Sequence[str] = strings(words, "The words of KeyedVectors") if key_to_index is None else words
         self.matrix = check_matrix(matrix, "The matrix of KeyedVectors", rows=len(self._words))
         self._index = _index_of(self._words) if key_to_index is None else key_to_index
         self.provenance = provenance
@@ -109,7 +110,7 @@ class KeyedVectors:
             )
         if not len(words):
             raise ArgumentError("from_gensim takes vectors of at least one word. Received: 0 words; was it trained?")
-        words = _checked_words(words, "from_gensim")
+        words = strings(words, "The words of from_gensim")
         matrix = _finite(matrix, "The vectors of gensim", len(words))
         return cls(words, matrix, subwords=_subwords_of_gensim(held))
 
@@ -156,10 +157,10 @@ class KeyedVectors:
             >>> KeyedVectors(["cat", "dog"], np.eye(2)).rows_of(["dog", "cow"]).tolist()
             [1, -1]
         """
-        words = _checked_words(words, "rows_of")
+        words = strings(words, "The words of rows_of")
         if isinstance(self._index, WordIndex):
             return self._index.rows_of(words)
-        return np.fromiter((self._index.get(word, -1) for word in words), np.int64, len(words))
+        return np.fromiter(map(self._index.get, words, repeat(-1)), np.int64, len(words))
 
     def __getstate__(self) -> dict[str, Any]:
         words = list(self._words)  # one string for both
@@ -191,17 +192,6 @@ class KeyedVectors:
             return self._index[word]
         except KeyError:
             raise UnknownWordError(f"No vector for the word {word!r} among {len(self):,} words.") from None
-
-
-def _checked_words(words: Any, where: str) -> list[str]:
-    words = list(sequence(words, f"The words of {where}"))
-    if not all(isinstance(word, str) for word in words):
-        row, word = next((row, word) for row, word in enumerate(words) if not isinstance(word, str))
-        raise ArgumentError(
-            f"{where} takes words that are str, such as str(key). "
-            f"Received: {shown(word)} of type {type(word).__name__} at place {row}."
-        )
-    return words
 
 
 def _index_of(words: Sequence[str]) -> dict[str, int]:

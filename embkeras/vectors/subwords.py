@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from embkeras._arrays import check_matrix
-from embkeras._checks import sequence, shown, whole_number
+from embkeras._checks import shown, strings, whole_number
 from embkeras.errors import ArgumentError, UnknownWordError
 
 _OFFSET, _PRIME = np.uint32(2166136261), np.uint32(16777619)  # FNV-1a, 32 bits
@@ -99,14 +99,11 @@ class Subwords:
             >>> vectors.tolist(), composed.tolist()
             ([[0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]], [True, False])
         """
-        rows, counts = self._ngram_rows(sequence(words, "words"))
+        rows, counts = self._ngram_rows(words)
         return mean_rows(self.matrix, rows, counts), counts > 0
 
     def _ngram_rows(self, words: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-        words = list(words)
-        strange = [word for word in words if not isinstance(word, str)]
-        if strange:
-            raise ArgumentError(f"Words must be strings. Received: {shown(strange[0])}.")
+        words = strings(words, "words")
         # Half a surrogate pair has no UTF-8; it gets bytes that no other word has, rather than an error.
         errors = "surrogatepass" if self.encoding == "utf-8" else "replace"
         raw = [word.encode(self.encoding, errors) for word in words]

@@ -355,8 +355,5 @@ def _wanted_spellings(words: Vocabulary | Iterable[str] | None, fallbacks: tuple
     """Every spelling under which a wanted word may be in the file."""
     if words is None:
         return None
-    tokens = words.token_to_id if isinstance(words, Vocabulary) else list(_checks.sequence(words, "words"))
-    strange = [token for token in tokens if not isinstance(token, str)]
-    if strange:
-        raise ArgumentError(f"words must be strings. Received: {_checks.shown(strange[0])}.")
+    tokens = words.token_to_id if isinstance(words, Vocabulary) else _checks.strings(words, "words")
     return frozenset(spelling for token in tokens for spelling, _ in spellings(token, fallbacks))
