@@ -103,7 +103,7 @@ class Source:
         return next((what for pattern, what in _NOT_VECTORS if pattern.match(self.head)), None)
 
 
-class Stream:
+class Stream(io.RawIOBase):
     """The bytes of a source, in order. Damage raises a `VectorFileError` that says after how many bytes it was found.
 
     Args:
@@ -115,17 +115,19 @@ class Stream:
     """
 
     def __init__(self, source: Source, progress: Progress | None = None):
+        super().__init__()
         self._source, self._progress = source, progress
         self._size = source.path.stat().st_size
         self.position = 0
         self._file: BinaryIO = source.path.open("rb", buffering=0)
+        self._contents: Any = self._file
         try:
             self._contents = self._decompressed()
         except _DAMAGED as error:
-            self._file.close()
+            self.close()
             raise self._damaged(error) from error
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def _decompressed(self) -> Any:
@@ -136,21 +138,9 @@ class Stream:
         openers: dict[str | None, Any] = {"gz": Gunzip, "bz2": bz2.open, "xz": lzma.open}
         return openers[kind](self._file) if kind in openers else self._file
 
-    def read(self, count: int) -> bytes:
-        """The next `count` bytes; fewer only at the end."""
-        parts = []
-        while count > 0:
-            try:
-                part = self._contents.read(count)
-            except _DAMAGED as error:
-                raise self._damaged(error) from error
-            if not part:
-                break
-            parts.append(part)
-            count -= len(part)
-            self.position += len(part)
-        self._report()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+    def readable(self) -> bool:
+        """True."""
+        return True
 
     def readinto(self, buffer: Any) -> int:
         """Fill a writable buffer of bytes; returns how many were read, fewer only at the end."""
@@ -164,16 +154,13 @@ class Stream:
                 break
             filled += count
             self.position += count
-        self._report()
+        if self._progress is not None:
+            self._progress(min(self._file.tell(), self._size), self._size)
         return filled
 
     def buffered(self) -> io.BufferedReader:
         """The rest as a file object with `readline`."""
-        return io.BufferedReader(_Raw(self), 1 << 18)
-
-    def _report(self) -> None:
-        if self._progress is not None:
-            self._progress(min(self._file.tell(), self._size), self._size)
+        return io.BufferedReader(self, 1 << 18)
 
     def _damaged(self, error: Exception) -> VectorFileError:
         kind = self._source.compression
@@ -189,24 +176,7 @@ class Stream:
         """Close the file."""
         self._contents.close()
         self._file.close()
-
-    def __enter__(self) -> "Stream":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
-
-
-class _Raw(io.RawIOBase):
-    def __init__(self, stream: Stream):
-        super().__init__()
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self._stream.readinto(buffer)
+        super().close()
 
 
 class Gunzip(io.RawIOBase):
@@ -258,22 +228,10 @@ class Gunzip(io.RawIOBase):
         return packed
 
 
-def members(path: Path) -> list[str]:
-    """The names of the files in a zip archive, without folders and hidden files.
-
-    Raises:
-        VectorFileError: the archive is damaged.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [info.filename for info in archive.infolist() if not info.is_dir()]
-    except _DAMAGED as error:
-        raise VectorFileError(f"{str(path)!r} is not a complete .zip file: {error}") from error
-    return [name for name in names if not Path(name).name.startswith(".") and "__MACOSX" not in name]
-
-
 def _member(archive: zipfile.ZipFile, source: Source) -> str:
-    names = members(source.path)
+    """The member that the source names, or the only one; folders and hidden files don't count."""
+    names = [info.filename for info in archive.infolist() if not info.is_dir()]
+    names = [name for name in names if not Path(name).name.startswith(".") and "__MACOSX" not in name]
     if source.member is None and len(names) == 1:
         return names[0]
     if source.member not in names:
