@@ -173,7 +173,7 @@ class WordIndex(Mapping[str, int]):
 
     def get(self, word: Any, default: Any = None) -> Any:
         """The row of `word`, or `default`."""
-        raw = _encoded(word)
+        raw = encoded(word)
         if raw is None:
             return default
         row = self._row(raw, bisect_left(self._sorted, self._hash_of(raw)))
@@ -183,7 +183,7 @@ class WordIndex(Mapping[str, int]):
 
     def rows_of(self, words: Iterable[str]) -> np.ndarray:
         """The rows of many words at once, int64; -1 for a missing word."""
-        raws = [_encoded(word) for word in words]
+        raws = [encoded(word) for word in words]
         hashes = self._hashes_of([raw or b"" for raw in raws])
         order = np.argsort(hashes)  # neighbours in the index are looked up one after the other
         places = np.empty(len(raws), np.int64)
@@ -216,7 +216,7 @@ class WordIndex(Mapping[str, int]):
         return -1
 
 
-def _encoded(word: Any) -> bytes | None:
+def encoded(word: Any) -> bytes | None:
     """A word in UTF-8; None for what no file contains: lone surrogates, and values that are not strings."""
     try:
         return word.encode("utf-8")

@@ -20,7 +20,7 @@ from embkeras._arrays import row_slices
 from embkeras.errors import ArgumentError, EmbkerasError, VectorFileError
 from embkeras.vectors.io.rows import Kept, Request, blocks_of, keep_listed, keyed_vectors, take
 from embkeras.vectors.io.source import Source
-from embkeras.vectors.io.words_file import check_words_belong, read_words, words_file_of, write_words
+from embkeras.vectors.io.words_file import check_count, read_words, words_file_of, write_words
 from embkeras.vectors.store import KeyedVectors
 
 _NPY_MAGIC, _NPZ_MAGIC = b"\x93NUMPY", b"PK\x03\x04"
@@ -66,12 +66,11 @@ def read_npy(source: Source, request: Request) -> KeyedVectors:
         raise VectorFileError(
             f"{str(path)!r} must contain floats of shape (words, width). Received: {matrix.dtype} {matrix.shape}."
         )
-    words_file = request.words_file or words_file_of(path)
-    listed = read_words(words_file)
-    _check_count(len(listed.words), len(matrix), repr(str(words_file)), source)
     if request.words_file is None:
-        check_words_belong(listed, words_file, path)
-    kept = keep_listed(listed.words, request)
+        words = read_words(words_file_of(path), len(matrix), source, written_with=path)
+    else:
+        words = read_words(request.words_file, len(matrix), source)
+    kept = keep_listed(words, request)
     taken = take(kept, matrix.shape[1], blocks_of(matrix, kept.rows, request.progress), source, request)
     return keyed_vectors(kept.words, taken, source, "npy", request, **kept.counts)
 
@@ -121,17 +120,9 @@ def read_npz(source: Source, request: Request) -> KeyedVectors:
     return keyed_vectors(kept.words, taken, source, "npz", request, **kept.counts)
 
 
-def check_npz_words(vectors: KeyedVectors, path: Path) -> None:
-    """Refuse words whose end NumPy would cut off.
-
-    Raises:
-        VectorFileError: naming the first such word.
-    """
-    for row, word in enumerate(vectors.words):
-        if word.endswith("\0"):
-            raise VectorFileError(
-                f"An array of words can't hold {word!r} (row {row}) in {str(path)!r}, since it ends with a null character."
-            )
+def npz_can_hold(word: str, row: int) -> bool:
+    """Whether NumPy keeps a word whole: null characters at its end would be cut off."""
+    return not word.endswith("\0")
 
 
 def write_npz(vectors: KeyedVectors, beside: Path, path: Path) -> None:
@@ -206,7 +197,7 @@ def _kept(archive: zipfile.ZipFile, arrays: list[_Array], matrix: _Array, source
     """The wanted rows, by the words in the archive or in a file."""
     inside = [array for array in arrays if array.dtype.kind in "US" and len(array.shape) == 1]
     if request.words_file is None and len(inside) == 1:
-        _check_count(inside[0].shape[0], matrix.shape[0], str(inside[0]), source)
+        check_count(inside[0].shape[0], matrix.shape[0], str(inside[0]), source)
         with archive.open(inside[0].member) as file:
             words = _words(file, inside[0])
             if inside[0].dtype.kind == "U":
@@ -225,14 +216,7 @@ def _kept(archive: zipfile.ZipFile, arrays: list[_Array], matrix: _Array, source
             f"{source.name} contains {len(inside)} arrays of words: {', '.join(map(str, inside[:20]))}. Pass words_file=."
         )
     words_file = request.words_file or words_file_of(source.path)
-    listed = read_words(words_file).words
-    _check_count(len(listed), matrix.shape[0], repr(str(words_file)), source)
-    return keep_listed(listed, request)
-
-
-def _check_count(words: int, rows: int, where: str, source: Source) -> None:
-    if words != rows:
-        raise VectorFileError(f"{source.name} has {rows:,} rows, but {where} has {words:,} words.")
+    return keep_listed(read_words(words_file, matrix.shape[0], source), request)
 
 
 def _words(file: IO[bytes], array: _Array) -> Iterator[Any]:

@@ -11,7 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from embkeras import _checks
+from embkeras._arrays import first_nonfinite_row
 from embkeras._files import written_beside
 from embkeras.errors import ArgumentError, EmbkerasError, EmbkerasWarning, OutputError, VectorFileError
 from embkeras.text.vocabulary import Vocabulary
@@ -40,7 +43,7 @@ class Format:
         endings: the endings of names for which this is the default format to write; none if it is only read.
         options: the arguments of `load_vectors` that only some formats have: "words_file", "member".
         write: writes vectors to a temporary path, and the sidecars next to that; it also gets the final path.
-        check_words: called before anything is written; raises an error for words that the format can't hold.
+        can_hold: whether a word, in the row of this number, is read back as the same word.
         sidecars: the paths of the files that `write` writes beside a file. Like the file itself, `convert` never
             overwrites them unless asked to.
         compressed: whether the format can be written compressed.
@@ -51,21 +54,21 @@ class Format:
     endings: tuple[str, ...] = ()
     options: frozenset[str] = frozenset()
     write: Callable[[KeyedVectors, Path, Path], None] = lambda vectors, beside, path: None
-    check_words: Callable[[KeyedVectors, Path], None] = lambda vectors, path: None
+    can_hold: Callable[[str, int], bool] = lambda word, row: True
     sidecars: Callable[[Path], list[Path]] = lambda path: []
     compressed: bool = False
 
 
 # A file is read in the first format that recognises it.
 FORMATS: dict[str, Format] = {
-    "store": Format(store.recognises, store.read, (".h5",), frozenset(), store.write, store.check_words),
+    "store": Format(store.recognises, store.read, (".h5",), frozenset(), store.write, store.can_hold),
     "npz": Format(
         numpy_files.recognises_npz,
         numpy_files.read_npz,
         (".npz",),
         frozenset({"words_file", "member"}),
         numpy_files.write_npz,
-        numpy_files.check_npz_words,
+        numpy_files.npz_can_hold,
     ),
     "npy": Format(
         numpy_files.recognises_npy,
@@ -81,7 +84,7 @@ FORMATS: dict[str, Format] = {
         (".safetensors",),
         frozenset({"words_file", "member"}),
         safetensors_file.write,
-        safetensors_file.check_words,
+        store.can_hold,
         safetensors_file.sidecars,
     ),
     "fasttext-binary": Format(fasttext_binary.recognises, fasttext_binary.read),
@@ -91,7 +94,7 @@ FORMATS: dict[str, Format] = {
         (".bin",),
         frozenset(),
         word2vec_binary.write,
-        word2vec_binary.check_words,
+        word2vec_binary.can_hold,
     ),
     "word2vec": Format(
         lambda source: text.header_of(source.head) is not None,
@@ -99,7 +102,7 @@ FORMATS: dict[str, Format] = {
         (".vec",),
         frozenset(),
         partial(text.write, header=True),
-        partial(text.check_words, header=True),
+        partial(text.can_hold, header=True),
         compressed=True,
     ),
     "glove": Format(
@@ -108,7 +111,7 @@ FORMATS: dict[str, Format] = {
         (".txt",),
         frozenset(),
         partial(text.write, header=False),
-        partial(text.check_words, header=False),
+        partial(text.can_hold, header=False),
         compressed=True,
     ),
 }
@@ -233,7 +236,7 @@ def save_vectors(
         The path.
 
     Raises:
-        VectorFileError: a word that the format can't hold.
+        VectorFileError: a word that the format can't hold, NaN, infinity, or a number too large for float32.
         ArgumentError: an invalid argument, or no format is given and the name's ending has none.
         OutputError: the file can't be written, or a file exists and `overwrite` is false.
         MissingDependencyError: the format needs a package that is not installed.
@@ -243,7 +246,7 @@ def save_vectors(
     target, chosen = _target(path, format)
     if not _checks.flag(overwrite, "overwrite"):
         _refuse_existing(target, chosen)
-    chosen.check_words(vectors, target)
+    _check_contents(vectors, target, chosen)
     with written_beside(target, sidecars=chosen.sidecars(target), overwrite=overwrite) as beside:
         chosen.write(vectors, beside, target)
     if vectors.subwords is not None:
@@ -298,6 +301,22 @@ def convert(
     vectors = load_vectors(source, **arguments)
     save_vectors(vectors, target, format=to, overwrite=overwrite)
     return vectors
+
+
+def _check_contents(vectors: KeyedVectors, path: Path, format: Format) -> None:
+    """Refuse what would not be read back: a word that the format can't hold, or a number that is not finite in float32."""
+    for row, word in enumerate(vectors.words):
+        if not format.can_hold(word, row):
+            raise VectorFileError(
+                f"{str(path)!r} can't hold the word {_checks.shown(word)} (row {row}) in its format. "
+                f"Write a .npy file instead, which holds any word."
+            )
+    bad = first_nonfinite_row(vectors.matrix, np.float32)
+    if bad is not None:
+        raise VectorFileError(
+            f"A file of vectors holds finite float32 numbers. Received: NaN, infinity or a number too large in row {bad} "
+            f"(word {vectors.words[bad]!r}) for {str(path)!r}."
+        )
 
 
 def _file_at(path: Path) -> Path:

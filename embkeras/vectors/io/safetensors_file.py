@@ -24,7 +24,6 @@ from embkeras.errors import ArgumentError, MissingDependencyError, OutputError, 
 from embkeras.vectors.io.rows import Kept, Request, blocks_of, keep_listed, keyed_vectors, take
 from embkeras.vectors.io.source import Source
 from embkeras.vectors.io.words_file import (
-    check_utf8,
     read_tokens,
     read_words,
     tokenizer_beside,
@@ -78,12 +77,6 @@ def read(source: Source, request: Request) -> KeyedVectors:
     except safetensors.SafetensorError as error:
         raise VectorFileError(f"{source.name} is not a complete safetensors file: {error}") from error
     return keyed_vectors(kept.words, matrix, source, "safetensors", request, stored=table.stored, **kept.counts)
-
-
-def check_words(vectors: KeyedVectors, path: Path) -> None:
-    """Refuse what UTF-8 can't hold, and any vectors if safetensors is not installed."""
-    _package(str(path))
-    check_utf8(vectors.words, "A tokenizer", path)
 
 
 def write(vectors: KeyedVectors, beside: Path, path: Path) -> None:
@@ -149,10 +142,7 @@ class _Table:
     def words(self, request: Request) -> list[str]:
         """The token of each id."""
         if request.words_file is not None:
-            words = read_words(request.words_file).words
-            if len(words) != self.tokens:
-                raise self._misfit(f"{self.tokens:,} words in {str(request.words_file)!r}", f"{len(words):,}")
-            return words
+            return read_words(request.words_file, self.tokens, self._source)
         path = tokenizer_beside(self._source.path)
         words = read_tokens(path, self.tokens)
         written_with = (self._file.metadata() or {}).get(_WORDS_CRC)

@@ -43,9 +43,8 @@ from embkeras._arrays import first_nonfinite_row, row_slices
 from embkeras.errors import EmbkerasError, VectorFileError
 from embkeras.vectors.io.rows import Kept, Request, blocks_of, keyed_vectors, take
 from embkeras.vectors.io.source import Source
-from embkeras.vectors.io.words_file import check_utf8
 from embkeras.vectors.store import KeyedVectors
-from embkeras.vectors.words import PackedWords, WordIndex, index_of_hashes
+from embkeras.vectors.words import PackedWords, WordIndex, encoded, index_of_hashes
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 FORMAT, VERSION = "embkeras.store", 1
@@ -96,9 +95,9 @@ def check_store(path: str | os.PathLike[str]) -> None:
         raise VectorFileError(f"{store.source.name} contains NaN or infinity in row {bad} (word {store.words[bad]!r}).")
 
 
-def check_words(vectors: KeyedVectors, path: Path) -> None:
-    """Refuse what UTF-8 can't hold."""
-    check_utf8(vectors.words, "A store", path)
+def can_hold(word: str, row: int) -> bool:
+    """Whether UTF-8 can hold a word."""
+    return encoded(word) is not None
 
 
 def write(vectors: KeyedVectors, beside: Path, path: Path) -> None:
@@ -116,26 +115,14 @@ def write(vectors: KeyedVectors, beside: Path, path: Path) -> None:
         for name, values in zip(_INDEX, (text, offsets, hashes, rows), strict=True):
             dataset = file.create_dataset(name, data=values.astype(_INDEX[name], copy=False))
             dataset.attrs["crc32"] = np.uint32(zlib.crc32(values.data))
-        _write_matrix(file, vectors, path)
-
-
-def _write_matrix(file: h5py.File, vectors: KeyedVectors, path: Path) -> None:
-    matrix = vectors.matrix
-    dtype = np.dtype("<f2" if matrix.dtype == np.float16 else "<f4")
-    dataset = file.create_dataset("matrix", matrix.shape, dtype)
-    crc = 0
-    for part in row_slices(matrix.shape):
-        with np.errstate(over="ignore"):
+        matrix, crc = vectors.matrix, 0
+        dtype = "<f2" if matrix.dtype == np.float16 else "<f4"
+        dataset = file.create_dataset("matrix", matrix.shape, dtype)
+        for part in row_slices(matrix.shape):
             block = np.ascontiguousarray(matrix[part], dtype)
-        bad = first_nonfinite_row(block)
-        if bad is not None:
-            raise VectorFileError(
-                f"A store holds finite {dtype} numbers. Received: NaN, infinity or a number too large in row "
-                f"{part.start + bad} (word {vectors.words[part.start + bad]!r}) for {str(path)!r}."
-            )
-        dataset[part] = block
-        crc = zlib.crc32(block.data, crc)
-    dataset.attrs["crc32"] = np.uint32(crc)
+            dataset[part] = block
+            crc = zlib.crc32(block.data, crc)
+        dataset.attrs["crc32"] = np.uint32(crc)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from embkeras.errors import VectorFileError
 from embkeras.vectors.io.lines import LONGEST_LINE
 from embkeras.vectors.io.source import Source
 from embkeras.vectors.store import KeyedVectors
+from embkeras.vectors.words import encoded
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zip")  # endings under which text is written compressed
 NUMBER = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
@@ -119,25 +120,10 @@ def _trailing_numbers(line: bytes) -> int:
     return next((i for i, field in enumerate(reversed(fields)) if not NUMBER.fullmatch(field)), len(fields))
 
 
-def check_words(vectors: KeyedVectors, path: Path, *, header: bool) -> None:
-    """Refuse words that would be read back as other words.
-
-    Raises:
-        VectorFileError: naming the first such word.
-    """
-    for row, word in enumerate(vectors.words):
-        if not _can_hold(word, row, header):
-            raise VectorFileError(
-                f"Text vectors can't hold the word {word!r} (row {row}) in {str(path)!r}. Write .npy or .h5 instead."
-            )
-
-
-def _can_hold(word: str, row: int, header: bool) -> bool:
-    try:
-        raw = word.encode("utf-8")
-    except UnicodeEncodeError:  # a lone surrogate
-        return False
-    if b"\n" in raw or raw.endswith(b"\r") or VALUE_AT_END.search(raw):
+def can_hold(word: str, row: int, *, header: bool) -> bool:
+    """Whether a word in this row is read back as the same word."""
+    raw = encoded(word)
+    if raw is None or b"\n" in raw or raw.endswith(b"\r") or VALUE_AT_END.search(raw):
         return False
     # Without a header, the first row says the width, and a number at the end of its word would count as one more.
     return header or row > 0 or b" " not in raw or not NUMBER.fullmatch(raw.rpartition(b" ")[2])

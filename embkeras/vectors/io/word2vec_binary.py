@@ -19,7 +19,7 @@ from embkeras.vectors.io.rows import Request, RowSelector, Table
 from embkeras.vectors.io.source import HEAD, Source, Stream
 from embkeras.vectors.io.text import NUMBER, fields_of, header_of
 from embkeras.vectors.store import KeyedVectors
-from embkeras.vectors.words import Words
+from embkeras.vectors.words import Words, encoded
 
 FORMAT = "word2vec-binary"
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # never in text; a float32 is seldom without one for long
@@ -262,21 +262,10 @@ def _followed(body: bytes, count: int, width: int, layout: _Layout, most: int) -
     return rows, likely, at
 
 
-def check_words(vectors: KeyedVectors, path: Path) -> None:
-    """Refuse words that would be read back as other words: a space ends a word, and other readers skip newlines.
-
-    Raises:
-        VectorFileError: naming the first such word.
-    """
-    for row, word in enumerate(vectors.words):
-        try:
-            raw = word.encode("utf-8")
-        except UnicodeEncodeError:  # a lone surrogate
-            raw = b" "
-        if b" " in raw or b"\n" in raw or len(raw) > _LONGEST_WORD:
-            raise VectorFileError(
-                f"word2vec binary can't hold the word {word[:60]!r} (row {row}) in {str(path)!r}. Write .npy or .h5 instead."
-            )
+def can_hold(word: str, row: int) -> bool:
+    """Whether a word is read back as the same word: a space ends a word, and other readers skip newlines."""
+    raw = encoded(word)
+    return raw is not None and b" " not in raw and b"\n" not in raw and len(raw) <= _LONGEST_WORD
 
 
 def write(vectors: KeyedVectors, beside: Path, path: Path) -> None:
@@ -284,14 +273,5 @@ def write(vectors: KeyedVectors, beside: Path, path: Path) -> None:
     with beside.open("wb") as file:
         file.write(f"{len(vectors)} {vectors.vector_size}\n".encode())
         for part in row_slices(vectors.matrix.shape):
-            with np.errstate(over="ignore"):
-                block = np.asarray(vectors.matrix[part]).astype("<f4")
-            bad = first_nonfinite_row(block)
-            if bad is not None:
-                row = part.start + bad
-                raise VectorFileError(
-                    f"word2vec binary holds finite float32 numbers. Received: NaN, infinity or a number too large in row "
-                    f"{row} (word {vectors.words[row]!r}) for {str(path)!r}."
-                )
-            for word, numbers in zip(vectors.words[part], block, strict=True):
+            for word, numbers in zip(vectors.words[part], vectors.matrix[part].astype("<f4"), strict=True):
                 file.write(b"%b %b\n" % (word.encode("utf-8"), numbers.tobytes()))

@@ -11,23 +11,17 @@ A tokenizer.json is what Hugging Face's tokenizers save: see https://huggingface
 
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from embkeras.errors import EmbkerasError, MissingDependencyError, VectorFileError
+from embkeras.vectors.io.source import Source
 
 _ENDINGS = (".txt", ".json", ".parquet")
 _TOKENIZER = "tokenizer.json"
 _UNKNOWN = ("[UNK]", "<unk>")
 _CHUNK = 1 << 20  # bytes
-
-
-class ListedWords(NamedTuple):
-    """The words of a file, one per row of a matrix, and the checksum of that matrix, or None if the file has none."""
-
-    words: list[str]
-    matrix_crc32: int | None
 
 
 def words_file_of(path: Path) -> Path:
@@ -49,11 +43,18 @@ def words_file_of(path: Path) -> Path:
     return found[0]
 
 
-def read_words(path: Path) -> ListedWords:
+def read_words(path: Path, rows: int, source: Source, *, written_with: Path | None = None) -> list[str]:
     """The words in a `.json` file, in the first column of strings of a `.parquet` file, or else one per line.
 
+    Args:
+        path: the file.
+        rows: the number of words it must have.
+        source: the file with the vectors, named in error messages.
+        written_with: the matrix that a checksum in the file, if there is one, must belong to; None to ignore it.
+
     Raises:
-        VectorFileError: the file can't be read, or contains no list of words.
+        VectorFileError: the file can't be read, contains no list of words or another number of them, or belongs to
+            another matrix.
         MissingDependencyError: a parquet table, and pyarrow is not installed.
     """
     try:
@@ -77,7 +78,19 @@ def read_words(path: Path) -> ListedWords:
             raise VectorFileError(f"{str(path)!r}: matrix_crc32 must be an integer. Received: {crc!r}.")
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise VectorFileError(f"{str(path)!r} must contain a list of strings.")
-    return ListedWords(words, crc)
+    check_count(len(words), rows, repr(str(path)), source)
+    if written_with is not None and crc is not None and crc != crc32_of(written_with):
+        raise VectorFileError(
+            f"The words in {path.name} were written with another matrix than {str(written_with)!r} (the checksums "
+            f"differ). Write both files again, or pass words_file= if the words do belong to this matrix."
+        )
+    return words
+
+
+def check_count(words: int, rows: int, where: str, source: Source) -> None:
+    """Refuse a list of words that is not as long as the table of vectors."""
+    if words != rows:
+        raise VectorFileError(f"{source.name} has {rows:,} rows, but {where} has {words:,} words.")
 
 
 def write_words(path: Path, words: Sequence[str], matrix: Path) -> None:
@@ -94,19 +107,6 @@ def crc32_of(path: Path) -> int:
     return crc
 
 
-def check_words_belong(listed: ListedWords, words_file: Path, matrix: Path) -> None:
-    """Refuse words that were written with another matrix, if their file has a checksum.
-
-    Raises:
-        VectorFileError: naming both files.
-    """
-    if listed.matrix_crc32 is not None and listed.matrix_crc32 != crc32_of(matrix):
-        raise VectorFileError(
-            f"The words in {words_file.name} were written with another matrix than {str(matrix)!r} (the checksums "
-            f"differ). Write both files again, or pass words_file= if the words do belong to this matrix."
-        )
-
-
 def _parquet_words(path: Path) -> list[str]:
     try:
         import pyarrow.parquet
@@ -119,19 +119,6 @@ def _parquet_words(path: Path) -> list[str]:
     if not strings:
         raise VectorFileError(f"{str(path)!r} has no column of strings; its columns are {table.schema.names}.")
     return table.column(strings[0]).to_pylist()
-
-
-def check_utf8(words: Iterable[str], what: str, path: Path) -> None:
-    """Refuse words that UTF-8 can't hold: lone surrogates.
-
-    Raises:
-        VectorFileError: naming the word, its row, and `what` can't hold it.
-    """
-    for row, word in enumerate(words):
-        try:
-            word.encode("utf-8")
-        except UnicodeEncodeError:
-            raise VectorFileError(f"{what} can't hold the word {word!r} (row {row}) in {str(path)!r}.") from None
 
 
 def tokenizer_of(path: Path) -> Path:

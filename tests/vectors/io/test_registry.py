@@ -38,6 +38,17 @@ def test_format_is_found_by_the_content(saved, tmp_path):
     np.testing.assert_array_equal(loaded.matrix, VECTORS.matrix)
 
 
+@pytest.mark.parametrize("format", [name for name, format in FORMATS.items() if format.endings])
+@pytest.mark.parametrize(("value", "dtype"), [(np.nan, "float32"), (-np.inf, "float16"), (1e39, "float64")])
+def test_only_finite_numbers_are_written(tmp_path, format, value, dtype, recwarn):
+    """What load_vectors would refuse is not written in any format: the message names row and word, and no file is left."""
+    matrix = np.ones((3, 2), dtype)
+    matrix[1, 0] = value
+    with pytest.raises(VectorFileError, match=r"finite float32 .* in row 1 \(word 'Cat'\) for '.*v'"):
+        save_vectors(KeyedVectors(VECTORS.words, matrix), tmp_path / "v", format=format)
+    assert not list(tmp_path.iterdir()) and not list(recwarn)
+
+
 def test_provenance_names_file_and_rows(saved):
     """Where the vectors come from, and what the reading met."""
     provenance = load_vectors(saved).provenance
