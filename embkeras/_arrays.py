@@ -1,6 +1,6 @@
 """Matrices of word vectors: checks, work in blocks of rows, unit rows, nearest rows by cosine."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,21 @@ def check_matrix(matrix: Any, what: str, *, rows: int | None = None) -> np.ndarr
     if rows is not None and len(array) != rows:
         raise ArgumentError(f"{what} must have {rows} rows. Received: shape {array.shape}.")
     return array
+
+
+def check_finite(
+    matrix: np.ndarray,
+    what: str,
+    *,
+    tokens: Sequence[str] | None = None,
+    error: type[EmbkerasError] = ArgumentError,
+) -> np.ndarray:
+    """The matrix, if it has neither NaN nor infinity; the error names the row, and its token where `tokens` are given."""
+    bad = first_nonfinite_row(matrix)
+    if bad is not None:
+        token = "" if tokens is None else f" (token {tokens[bad]!r})"
+        raise error(f"{what} must be finite. Received: NaN or infinity in row {bad}{token}.")
+    return matrix
 
 
 def row_slices(shape: tuple[int, ...], numbers: int | None = None) -> Iterator[slice]:

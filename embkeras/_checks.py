@@ -1,7 +1,7 @@
 """Checks of arguments that every room shares: whole numbers, numbers, choices, flags, paths.
 
-Each returns the value in the one form that the caller works with, or raises an error that names the argument, the rule
-and the value received.
+Each returns the value in the one form that the caller works with, or raises `error` with the name of the argument, the
+rule and the value received.
 """
 
 import contextlib
@@ -40,28 +40,17 @@ def whole_number(
     where: str = "",
     error: type[EmbkerasError] = ArgumentError,
 ) -> int:
-    """The value as an `int`.
-
-    Args:
-        value: what the caller passed.
-        name: name of the argument.
-        least: smallest value allowed.
-        most: largest value allowed.
-        where: added behind the value received, such as "(layer 'embedding')".
-        error: class of the error raised.
-
-    Raises:
-        EmbkerasError: not an integer, or outside [least, most].
+    """The value as an `int` in [least, most]; `where`, such as "(layer 'embedding')", is added to the message.
 
     Example:
         >>> whole_number(True, "epochs", least=1)
         Traceback (most recent call last):
         embkeras.errors.ArgumentError: epochs must be an integer >= 1. Received: True.
     """
-    whole = is_whole(value)
-    if not whole or (least is not None and value < least) or (most is not None and value > most):
-        received = f"Received: {shown(value)}{f' {where}' if where else ''}."
-        raise error(f"{name} must be an integer{_bounds(least, most)}. {received}")
+    if not is_whole(value) or (least is not None and value < least) or (most is not None and value > most):
+        between = least is not None and most is not None
+        rule = f" from {least} to {most}" if between else _rule(least=least, most=most)
+        raise error(f"{name} must be an integer{rule}. {_received(value, where)}")
     return int(value)
 
 
@@ -76,20 +65,7 @@ def number(
     where: str = "",
     error: type[EmbkerasError] = ArgumentError,
 ) -> float:
-    """The value as a finite `float`.
-
-    Args:
-        value: what the caller passed.
-        name: name of the argument.
-        least: smallest value allowed.
-        above: the value must be greater than this.
-        below: the value must be less than this.
-        most: largest value allowed.
-        where: added behind the value received, such as "(layer 'embedding')".
-        error: class of the error raised.
-
-    Raises:
-        EmbkerasError: not a finite number, or outside the bounds.
+    """The value as a finite `float` in [least, most], or (above, below); `where` is added to the message.
 
     Example:
         >>> number(0, "decay", above=0)
@@ -104,56 +80,36 @@ def number(
         or (below is not None and value >= below)
         or (most is not None and value > most)
     ):
-        limits = [(">=", least), (">", above), ("<", below), ("<=", most)]
-        rule = " and".join(f" {sign} {limit:g}" for sign, limit in limits if limit is not None)
-        received = f"Received: {shown(value)}{f' {where}' if where else ''}."
-        raise error(f"{name} must be a number{rule}. {received}")
+        rule = _rule(least=least, above=above, below=below, most=most)
+        raise error(f"{name} must be a number{rule}. {_received(value, where)}")
     return float(value)
 
 
+def _rule(**bounds: float | None) -> str:
+    signs = {"least": ">=", "above": ">", "below": "<", "most": "<="}
+    return " and".join(f" {signs[bound]} {limit:.15g}" for bound, limit in bounds.items() if limit is not None)
+
+
+def _received(value: Any, where: str) -> str:
+    return f"Received: {shown(value)}{f' {where}' if where else ''}."
+
+
 def one_of(value: Any, name: str, choices: Collection[str], *, error: type[EmbkerasError] = ArgumentError) -> Any:
-    """The value, if it is among the choices.
-
-    Raises:
-        EmbkerasError: it is not.
-
-    Example:
-        >>> one_of("int4", "dtype", ("float32", "int8"))
-        Traceback (most recent call last):
-        embkeras.errors.ArgumentError: dtype must be one of float32, int8. Received: 'int4'.
-    """
+    """The value, if it is among the choices."""
     if not isinstance(value, str) or value not in choices:
         raise error(f"{name} must be one of {', '.join(choices)}. Received: {shown(value)}.")
     return value
 
 
 def flag(value: Any, name: str, *, error: type[EmbkerasError] = ArgumentError) -> bool:
-    """The value as a `bool`.
-
-    Raises:
-        EmbkerasError: neither True nor False.
-
-    Example:
-        >>> flag("no", "overwrite")
-        Traceback (most recent call last):
-        embkeras.errors.ArgumentError: overwrite must be True or False. Received: 'no'.
-    """
+    """The value as a `bool`; it must be True or False."""
     if not isinstance(value, bool | np.bool_):
         raise error(f"{name} must be True or False. Received: {shown(value)}.")
     return bool(value)
 
 
 def sequence(value: Any, name: str, *, error: type[EmbkerasError] = ArgumentError) -> Iterable[Any]:
-    """The value, if it can be iterated over; a single string is not read as a sequence of its characters.
-
-    Raises:
-        EmbkerasError: a string, bytes, or something that can't be iterated over.
-
-    Example:
-        >>> sequence("cat", "words")
-        Traceback (most recent call last):
-        embkeras.errors.ArgumentError: words must be a sequence, not a single string. Received: 'cat'.
-    """
+    """The value, if it can be iterated over; a single string is refused, not read as a sequence of its characters."""
     rule = "a sequence, not a single string" if isinstance(value, str | bytes) else "a sequence"
     with contextlib.suppress(TypeError):  # a 0-dimensional array is Iterable, and refuses
         iter(value)
@@ -182,16 +138,7 @@ def strings(value: Any, name: str) -> list[str]:
 
 
 def path(value: Any, name: str, *, error: type[EmbkerasError] = ArgumentError) -> Path:
-    """The value as a `Path`.
-
-    Raises:
-        EmbkerasError: not a string or path object, empty, with a null character, or longer than a file system takes.
-
-    Example:
-        >>> path(None, "path")
-        Traceback (most recent call last):
-        embkeras.errors.ArgumentError: path must be a path: a string or a pathlib.Path. Received: None.
-    """
+    """The value as a `Path`: not empty, without a null character, and no longer than file systems allow."""
     if isinstance(value, bytes) or not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
         raise error(f"{name} must be a path: a string or a pathlib.Path. Received: {shown(value)}.")
     text = os.fspath(value)
@@ -207,11 +154,3 @@ def path(value: Any, name: str, *, error: type[EmbkerasError] = ArgumentError) -
             f"Received: {len(text):,} characters, {shown(text)}."
         )
     return Path(text)
-
-
-def _bounds(least: float | None, most: float | None) -> str:
-    if least is not None and most is not None:
-        return f" from {least} to {most}"
-    if least is not None:
-        return f" >= {least}"
-    return "" if most is None else f" <= {most}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from embkeras._arrays import check_matrix, first_nonfinite_row, nearest_rows
+from embkeras._arrays import check_finite, check_matrix, nearest_rows
 from embkeras._checks import shown, strings, whole_number
 from embkeras.errors import ArgumentError, UnknownWordError
 from embkeras.vectors.subwords import Subwords
@@ -51,13 +51,6 @@ class KeyedVectors:
         key_to_index: the row of each word, from a reader that has such an index: words and index are then neither
             copied nor checked.
 
-    Attributes:
-        words: list of str, decoded at first use; from embkeras's own store a sequence that decodes single words.
-        matrix: array of shape (words, vector_size).
-        vector_size: width of a vector.
-        key_to_index: word -> row: a dict, made at first use; from a store a mapping that searches the file.
-        subwords: Subwords, or None.
-
     Raises:
         ArgumentError: words that are not distinct strings, a different number of words than rows, a matrix that is not
             2-D floats, or subwords of another width.
@@ -78,9 +71,14 @@ class KeyedVectors:
         provenance: Provenance | None = None,
         key_to_index: Mapping[str, int] | None = None,
     ):
-        self._words: Sequence[str] = strings(words, "The words of KeyedVectors") if key_to_index is None else words
-        self.matrix = check_matrix(matrix, "The matrix of KeyedVectors", rows=len(self._words))
-        self._index = _index_of(self._words) if key_to_index is None else key_to_index
+        if key_to_index is None:
+            words = strings(words, "The words of KeyedVectors")
+            key_to_index = {word: row for row, word in enumerate(words)}
+            if len(key_to_index) != len(words):
+                row = next(row for row, word in enumerate(words) if key_to_index[word] != row)
+                raise ArgumentError(f"Words must be distinct. Received: {words[row]!r} twice, first at row {row}.")
+        self._words, self._index = words, key_to_index
+        self.matrix = check_matrix(matrix, "The matrix of KeyedVectors", rows=len(words))
         self.provenance = provenance
         if subwords is not None and (not isinstance(subwords, Subwords) or subwords.vector_size != self.vector_size):
             raise ArgumentError(
@@ -111,19 +109,20 @@ class KeyedVectors:
         if not len(words):
             raise ArgumentError("from_gensim takes vectors of at least one word. Received: 0 words; was it trained?")
         words = strings(words, "The words of from_gensim")
-        matrix = _finite(matrix, "The vectors of gensim", len(words))
+        what = "The vectors of gensim"
+        check_finite(check_matrix(matrix, what, rows=len(words)), what)
         return cls(words, matrix, subwords=_subwords_of_gensim(held))
 
     @property
     def words(self) -> Sequence[str]:
-        """The words in the order of the rows."""
+        """The words in the order of the rows: a list, decoded at first use; from a store a sequence that decodes one."""
         if isinstance(self._words, PackedWords) and self._words.in_memory:
             self._words = list(self._words)
         return self._words
 
     @property
     def key_to_index(self) -> Mapping[str, int]:
-        """The row of each word."""
+        """Word -> row: a dict, made at first use; from a store a mapping that searches the file."""
         if isinstance(self._index, WordIndex) and self._index.words.in_memory:
             self._index = self._index.as_dict()
         return self._index
@@ -194,17 +193,9 @@ class KeyedVectors:
             raise UnknownWordError(f"No vector for the word {word!r} among {len(self):,} words.") from None
 
 
-def _index_of(words: Sequence[str]) -> dict[str, int]:
-    """The row of each word; refuses a repeated word."""
-    rows = {word: row for row, word in enumerate(words)}
-    if len(rows) != len(words):
-        row = next(i for i, word in enumerate(words) if rows[word] != i)
-        raise ArgumentError(f"Words must be distinct. Received: {words[row]!r} twice, first at row {row}.")
-    return rows
 
 
 def _subwords_of_gensim(held: Any) -> Subwords | None:
-    """The vectors of n-grams, if it is a fastText model with n-grams."""
     matrix, buckets = getattr(held, "vectors_ngrams", None), getattr(held, "bucket", 0)
     if not isinstance(matrix, np.ndarray) or not buckets:
         return None
@@ -213,16 +204,9 @@ def _subwords_of_gensim(held: Any) -> Subwords | None:
             "These fastText vectors hash n-grams unlike any other fastText: load and save them with gensim 3.8.3 first. "
             "Received: compatible_hash=False."
         )
-    shortest, longest = held.min_n, held.max_n
-    if longest < max(1, shortest):
+    min_n, max_n = max(1, held.min_n), held.max_n
+    if max_n < min_n:
         return None  # fastText's way of having no n-grams
-    matrix = _finite(matrix, "The n-gram vectors of gensim", buckets)
-    return Subwords(matrix, min_n=max(1, shortest), max_n=longest, buckets=buckets)
-
-
-def _finite(matrix: np.ndarray, what: str, rows: int) -> np.ndarray:
-    matrix = check_matrix(matrix, what, rows=rows)
-    bad = first_nonfinite_row(matrix)
-    if bad is not None:
-        raise ArgumentError(f"{what} must be finite. Received: NaN or infinity in row {bad}.")
-    return matrix
+    what = "The n-gram vectors of gensim"
+    check_finite(check_matrix(matrix, what, rows=buckets), what)
+    return Subwords(matrix, min_n=min_n, max_n=max_n, buckets=buckets)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from embkeras._arrays import check_matrix
+from embkeras._arrays import check_matrix, row_slices
 from embkeras._checks import shown, strings, whole_number
 from embkeras.errors import ArgumentError, UnknownWordError
 
@@ -31,8 +31,7 @@ class Subwords:
             encoding lacks as "?".
 
     Raises:
-        ArgumentError: lengths that are not integers 1 <= min_n <= max_n, a matrix that is not floats of `buckets` rows,
-            or an unknown encoding.
+        ArgumentError: not 1 <= min_n <= max_n, a matrix that is not floats of `buckets` rows, or an unknown encoding.
 
     Example:
         >>> import numpy as np
@@ -110,8 +109,7 @@ class Subwords:
         return ngram_rows(raw, min_n=self.min_n, max_n=self.max_n, buckets=self.buckets)
 
 
-# The n-grams of many words at once, and the means of their rows. The order of the n-grams and of the sums is fastText's
-# own, so that the results equal its results bit for bit.
+# The order of the n-grams and of the sums below is fastText's, so that the results equal its results bit for bit.
 
 
 def ngram_rows(
@@ -161,20 +159,15 @@ def _hashes(marked: list[bytes], min_n: int, max_n: int) -> tuple[np.ndarray, np
     for length in range(1, longest + 1):
         inside = at + length <= ends[at]
         at, value = at[inside], value[inside]
-        value = _with_character(value, signed, begins[at + length - 1], widths[at + length - 1])
+        begin, width = begins[at + length - 1], widths[at + length - 1]  # of the next character, in bytes
+        value = (value ^ signed[begin]) * _PRIME
+        for byte in range(1, int(width.max(initial=0))):
+            more = np.flatnonzero(width > byte)
+            value[more] = (value[more] ^ signed[begin[more] + byte]) * _PRIME
         if length >= min_n:
             hashes[at, length - min_n] = value
             valid[at, length - min_n] = ~(first[at] | last[at]) if length == 1 else True  # not a mark alone
     return hashes[valid], np.bincount(word, valid.sum(axis=1), minlength=len(marked)).astype(np.int64)
-
-
-def _with_character(value: np.ndarray, signed: np.ndarray, begins: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """The hashes with one more character each, which has `widths` bytes from `begins` on."""
-    value = (value ^ signed[begins]) * _PRIME
-    for byte in range(1, int(widths.max(initial=0))):
-        more = np.flatnonzero(widths > byte)
-        value[more] = (value[more] ^ signed[begins[more] + byte]) * _PRIME
-    return value
 
 
 def mean_rows(matrix: np.ndarray, rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -192,8 +185,8 @@ def mean_rows(matrix: np.ndarray, rows: np.ndarray, counts: np.ndarray) -> np.nd
     means = np.zeros((len(counts), width), np.float32)
     starts = np.cumsum(counts) - counts
     order = np.argsort(-counts, kind="stable")  # longest first: so the groups with rows left are always the first ones
-    step = max(1, _SUMS // width)
-    for groups in (order[first : first + step] for first in range(0, len(order), step)):
+    for part in row_slices(means.shape, _SUMS):
+        groups = order[part]
         sums = np.zeros((len(groups), width), np.float32)
         begins, lengths = starts[groups], counts[groups]
         with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite, and says where
