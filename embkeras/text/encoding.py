@@ -12,25 +12,19 @@ import numpy as np
 
 @runtime_checkable
 class Encoding(Protocol):
-    """Texts to token ids from 0 to `len(encoding) - 1`.
-
-    Attributes:
-        padding_id: the id that fills short texts, or None if there is none.
-        oov_id: the id of unknown tokens, or None if there is none.
-        fingerprint: SHA-256 as hexadecimal digits, equal if and only if the ids mean the same.
-    """
+    """Texts to token ids from 0 to `len(encoding) - 1`."""
 
     @property
     def padding_id(self) -> int | None:
-        """The id that fills short texts, or None."""
+        """The id that fills short texts, or None if there is none."""
 
     @property
     def oov_id(self) -> int | None:
-        """The id of unknown tokens, or None."""
+        """The id of unknown tokens, or None if there is none."""
 
     @property
     def fingerprint(self) -> str:
-        """Equal if and only if the ids mean the same."""
+        """SHA-256 as hexadecimal digits: equal if and only if the ids mean the same."""
 
     def __len__(self) -> int:
         """The number of ids."""

@@ -1,7 +1,6 @@
 """Reading the vocabulary of a Keras preprocessing layer, through its public methods and without importing Keras."""
 
 import string
-from dataclasses import dataclass, replace
 from typing import Any
 
 from embkeras.errors import VocabularyError
@@ -17,27 +16,8 @@ _STANDARDIZE = {
 }
 
 
-@dataclass(frozen=True)
-class LayerVocabulary:
-    """The ids of a preprocessing layer."""
-
-    tokens: list[str]
-    padding_id: int | None
-    oov_ids: tuple[int, ...]
-    tokenizer: Tokenizer | None
-
-
-def read_layer(layer: Any, tokenizer: Tokenizer | None = None) -> LayerVocabulary:
-    """The ids of an adapted `TextVectorization` or `StringLookup`.
-
-    Args:
-        layer: the layer.
-        tokenizer: splits the texts for a layer that doesn't, such as a StringLookup.
-
-    Raises:
-        VocabularyError: another kind of layer, one without a vocabulary, one that does not output ids, or a tokenizer
-            for a layer that has one or whose ids `encode` could not reproduce.
-    """
+def read_layer(layer: Any, tokenizer: Tokenizer | None = None) -> dict[str, Any]:
+    """The arguments with which `Vocabulary` has the ids of an adapted layer; see `Vocabulary.from_layer`."""
     kinds = {kind.__name__ for kind in type(layer).__mro__}
     if not kinds & {"TextVectorization", "StringLookup"}:
         raise VocabularyError(
@@ -47,37 +27,36 @@ def read_layer(layer: Any, tokenizer: Tokenizer | None = None) -> LayerVocabular
     if config["output_mode"] != "int":
         raise VocabularyError(f'The layer must have output_mode="int". Received: {config["output_mode"]!r}.')
     tokens = [str(token) for token in layer.get_vocabulary()]
+    padding, oovs, own_tokenizer = True, 1, None
     if "TextVectorization" in kinds:
-        special = 2
-        read = LayerVocabulary(tokens, 0, (1,), _text_tokenizer(config))
+        own_tokenizer = _tokenizer_of(config)
     else:
-        first = 0 if config["mask_token"] is None else 1
-        special = first + config["num_oov_indices"]
-        read = LayerVocabulary(tokens, 0 if first else None, tuple(range(first, special)), None)
-    if len(tokens) <= special:
+        padding, oovs = config["mask_token"] is not None, config["num_oov_indices"]
+    if len(tokens) <= padding + oovs:
         raise VocabularyError(f"Layer {layer.name!r} has no vocabulary yet: adapt it, or give it one, first.")
-    return read if tokenizer is None else _with_tokenizer(read, tokenizer, config)
+    if tokenizer is not None:
+        check_tokenizer(tokenizer)
+        if own_tokenizer is not None:
+            raise VocabularyError(f"The layer splits texts itself: pass no tokenizer. Received: {tokenizer!r}.")
+        if config.get("salt") is not None and oovs > 1:
+            raise VocabularyError(
+                f"embkeras can't reproduce the salted hash that chooses among several OOV ids: pass no tokenizer, and "
+                f"encode with the layer. Received: salt={config['salt']!r}, num_oov_indices={oovs}."
+            )
+        if config.get("encoding", "utf-8") != "utf-8":
+            raise VocabularyError(
+                f'A tokenizer needs a layer with encoding="utf-8". Received: encoding={config["encoding"]!r}.'
+            )
+    return {
+        "tokens": tokens,
+        "padding_id": 0 if padding else None,
+        "oov_ids": tuple(range(padding, padding + oovs)),
+        "tokenizer": tokenizer or own_tokenizer,
+    }
 
 
-def _with_tokenizer(read: LayerVocabulary, tokenizer: Tokenizer, config: dict[str, Any]) -> LayerVocabulary:
-    """The ids together with a tokenizer, if `encode` can then reproduce those of the layer."""
-    check_tokenizer(tokenizer)
-    if read.tokenizer is not None:
-        raise VocabularyError(f"The layer splits texts itself: pass no tokenizer. Received: {tokenizer!r}.")
-    if config.get("salt") is not None and len(read.oov_ids) > 1:
-        raise VocabularyError(
-            f"embkeras can't reproduce the salted hash that chooses among several OOV ids: pass no tokenizer, and encode "
-            f"with the layer. Received: salt={config['salt']!r}, num_oov_indices={len(read.oov_ids)}."
-        )
-    if config.get("encoding", "utf-8") != "utf-8":
-        raise VocabularyError(
-            f'A tokenizer needs a layer with encoding="utf-8". Received: encoding={config["encoding"]!r}.'
-        )
-    return replace(read, tokenizer=tokenizer)
-
-
-def _text_tokenizer(config: dict[str, Any]) -> Tokenizer | None:
-    """The tokenizer that splits as the layer does, or None where its settings are not plain data."""
+def _tokenizer_of(config: dict[str, Any]) -> Tokenizer | None:
+    """The tokenizer that splits as a TextVectorization does, or None where its settings are not plain data."""
     if config.get("ngrams") or config["split"] != "whitespace" or config.get("encoding", "utf-8") != "utf-8":
         return None
     standardize = config["standardize"]

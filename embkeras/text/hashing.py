@@ -27,7 +27,8 @@ def fingerprint64(data: bytes) -> int:
     if len(data) <= 16:
         return _up_to_16(data)
     if len(data) <= 32:
-        return _up_to_32(data)
+        factor = _K2 + len(data) * 2
+        return _mix(*_halves(data, _word(data, 0) * _K1, factor), factor)
     if len(data) <= 64:
         return _up_to_64(data)
     return _longer(data)
@@ -68,11 +69,6 @@ def _up_to_16(data: bytes) -> int:
         z = size + (data[-1] << 2)
         return _shift_mix(y * _K2 & _MASK ^ z * _K0 & _MASK) * _K2 & _MASK
     return _K2
-
-
-def _up_to_32(data: bytes) -> int:
-    factor = _K2 + len(data) * 2
-    return _mix(*_halves(data, _word(data, 0) * _K1, factor), factor)
 
 
 def _up_to_64(data: bytes) -> int:

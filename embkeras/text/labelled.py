@@ -7,7 +7,7 @@ import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,13 +137,11 @@ def read_labelled(
             `labelled` raises; with the line or row.
         ArgumentError: arguments of the wrong type.
     """
-    path, columns = _existing_file(path), {"text": text, "label": label}
-    read = _reader_of(path)
-    if read is None:
+    path, skip_empty, quotes = checked_path(path, "path"), flag(skip_empty, "skip_empty"), flag(quotes, "quotes")
+    rows = _rows(path, {"text": text, "label": label}, encoding, quotes)
+    if rows is None:
         endings = ", ".join([*_DELIMITERS, *_JSON_ENDINGS])
         raise DataError(f"{str(path)!r} must end in one of {endings}. Received: {path.suffix!r}.")
-    skip_empty, quotes = flag(skip_empty, "skip_empty"), flag(quotes, "quotes")
-    rows = read(path, _checked(columns), _checked_encoding(encoding), quotes)
     if skip_empty:
         rows = [row for row in rows if all(value.strip() for value in row[0])]
     if not rows:
@@ -167,48 +165,36 @@ def read_texts(
         DataError: no such file or column, a column for a file without columns, or bytes that are not in the encoding.
         ArgumentError: arguments of the wrong type.
     """
-    path, columns = _existing_file(path), _checked({"column": column})
-    read, encoding = _reader_of(path), _checked_encoding(encoding)
-    if read is not None:
-        yield from (values[0] for values, _ in read(path, columns, encoding, True))
+    path = checked_path(path, "path")
+    rows = _rows(path, {"column": column}, encoding)
+    if rows is not None:
+        yield from (values[0] for values, _ in rows)
     elif column is not None:
         raise DataError(f"{str(path)!r} is read line by line and has no columns. Received: column={column!r}.")
     else:
-        with _readable(path, encoding or "utf-8-sig") as encoding, path.open(encoding=encoding, newline="\n") as file:
+        with _readable(path, encoding) as encoding, path.open(encoding=encoding, newline="\n") as file:
             yield from file
 
 
-def _existing_file(path: Any) -> Path:
-    path = checked_path(path, "path")
+def _rows(path: Path, columns: Columns, encoding: Any, quotes: bool = True) -> list[Row] | None:
+    """The columns of a file whose ending names a format that has columns; None for any other file."""
     if not path.is_file():
         raise DataError(f"Cannot read {str(path)!r}: {'it is a folder' if path.is_dir() else 'there is no such file'}.")
-    return path
-
-
-def _checked(columns: Columns) -> Columns:
     for argument, name in columns.items():
         if name is not None and not isinstance(name, str):
             raise ArgumentError(f"{argument} must be the name of a column. Received: {shown(name)}.")
-    return columns
-
-
-def _checked_encoding(encoding: Any) -> str | None:
     if encoding is not None and (not isinstance(encoding, str) or "\0" in encoding):
         raise ArgumentError(f"encoding must be the name of an encoding, such as 'utf-8'. Received: {shown(encoding)}.")
-    return encoding
-
-
-def _reader_of(path: Path) -> Callable[[Path, Columns, str | None, bool], list[Row]] | None:
-    """The function that reads this format; None for a file without columns."""
     ending = path.suffix.lower()
     if ending in _JSON_ENDINGS:
-        return _json_rows
-    return _delimited_rows if ending in _DELIMITERS else None
+        return _json_rows(path, columns, encoding)
+    return _delimited_rows(path, columns, encoding, quotes) if ending in _DELIMITERS else None
 
 
 @contextlib.contextmanager
-def _readable(path: Path, encoding: str) -> Iterator[str]:
-    """Turn errors of the file or its encoding into one that names the file, and the line where it is known."""
+def _readable(path: Path, encoding: str | None) -> Iterator[str]:
+    """The encoding to read with; an error of the file or its encoding then names the file, and the line if possible."""
+    encoding = encoding or "utf-8-sig"
     try:
         yield encoding
     except (UnicodeError, LookupError) as error:
@@ -224,8 +210,6 @@ def _readable(path: Path, encoding: str) -> Iterator[str]:
             f"{str(path)!r}{place} cannot be read as {encoding}: {error}. Pass its encoding as encoding=."
         ) from error
     except OSError as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from error
 
 
@@ -246,11 +230,7 @@ def _delimited_rows(path: Path, columns: Columns, encoding: str | None, quotes: 
         header, encoding, header_rows = list(SENTIMENT140_COLUMNS), encoding or "latin-1", 0
         columns = {argument: name or _SENTIMENT140_DEFAULTS[argument] for argument, name in columns.items()}
     found: list[Row] = []
-    with (
-        _readable(path, encoding or "utf-8-sig") as encoding,
-        _long_fields(),
-        path.open(encoding=encoding, newline="") as file,
-    ):
+    with _readable(path, encoding) as encoding, _long_fields(), path.open(encoding=encoding, newline="") as file:
         # Without strict=True, a quotation mark left open would swallow the rows below it.
         rows = csv.reader(
             file, delimiter=delimiter, strict=True, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
@@ -276,11 +256,9 @@ def _delimited_rows(path: Path, columns: Columns, encoding: str | None, quotes: 
 
 
 def _is_sentiment140(path: Path) -> bool:
-    try:
-        with path.open(encoding="latin-1", newline="") as file:
-            first = next(csv.reader([file.readline()]), [])
-    except (OSError, csv.Error):
-        return False  # the reader reports what is wrong
+    first: list[str] = []
+    with contextlib.suppress(OSError, csv.Error), path.open(encoding="latin-1", newline="") as file:
+        first = next(csv.reader([file.readline()]), [])  # the reader below reports what is wrong
     return len(first) == len(SENTIMENT140_COLUMNS) and first[0] in ("0", "2", "4") and first[1].isdigit()
 
 
@@ -294,8 +272,8 @@ def _column(path: Path | str, header: list[str], name: str | None, argument: str
     return header.index(name)
 
 
-def _json_rows(path: Path, columns: Columns, encoding: str | None, quotes: bool) -> list[Row]:
-    with _readable(path, encoding or "utf-8-sig") as encoding:
+def _json_rows(path: Path, columns: Columns, encoding: str | None) -> list[Row]:
+    with _readable(path, encoding) as encoding:
         lines = path.read_text(encoding).split("\n")
     found: list[Row] = []
     for line_number, line in enumerate(lines, start=1):
@@ -304,11 +282,11 @@ def _json_rows(path: Path, columns: Columns, encoding: str | None, quotes: bool)
         place = f"line {line_number}"
         try:
             row = json.loads(line)
+        except json.JSONDecodeError as error:
+            at = error.pos + 1
+            raise DataError(f"{str(path)!r}, {place}: not JSON: {error.msg} at character {at}.") from error
         except (ValueError, RecursionError) as error:
-            reason = (
-                f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
-            )
-            raise DataError(f"{str(path)!r}, {place}: not JSON: {reason}.") from error
+            raise DataError(f"{str(path)!r}, {place}: not JSON: {error}.") from error
         if not isinstance(row, dict):
             raise DataError(f"{str(path)!r}, {place}: expected an object, found {line[:40]!r}.")
         for argument, name in columns.items():

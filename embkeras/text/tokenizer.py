@@ -6,6 +6,7 @@ in which Python's `re` (in ASCII mode) and RE2, TensorFlow's engine, agree: no l
 """
 
 import re
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,10 +32,9 @@ class Tokenizer:
     """Rewrite rules applied in order, then a split at ASCII white space.
 
     Args:
-        rules: pairs (pattern, rewrite); `\\1` in a rewrite is the first group, as in RE2.
+        rules: pairs (pattern, rewrite), applied to the text with one space before and one after it; `\\1` in a rewrite
+            is the first group, as in RE2.
         lowercase: lower the ASCII letters first, as `TextVectorization` does.
-
-    The rules see the text with one space before and one after it.
 
     Raises:
         VocabularyError: rules that are not pairs of strings, a pattern that does not compile, or one outside what `re`
@@ -92,11 +92,7 @@ class Tokenizer:
 
 
 def check_tokenizer(tokenizer: Any) -> None:
-    """Refuse any other function that splits texts: it could not be saved with the vocabulary, nor exported.
-
-    Raises:
-        VocabularyError: not a Tokenizer.
-    """
+    """Refuse any other function that splits texts: it could not be saved with the vocabulary, nor exported."""
     if not isinstance(tokenizer, Tokenizer):
         raise VocabularyError(
             f"tokenizer must be a Tokenizer, whose rules are data; Tokenizer() splits at white space. "
@@ -105,11 +101,7 @@ def check_tokenizer(tokenizer: Any) -> None:
 
 
 def check_unicode(text: str) -> None:
-    """Refuse half a surrogate pair, which no encoding has and RE2 can't read.
-
-    Raises:
-        VocabularyError: the text contains one; with its position.
-    """
+    """Refuse half a surrogate pair, which no encoding has and RE2 can't read."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -124,11 +116,8 @@ def _is_pair_of_strings(rule: Any) -> bool:
 
 def _compile(pattern: str, rewrite: str) -> tuple[re.Pattern[str], str]:
     """One rule, ready for `sub`; refused where Python and RE2 would read it differently."""
-    outside = (
-        _ESCAPE_OUTSIDE.search(pattern)
-        or _SYNTAX_OUTSIDE.search(_CLASS.sub("[]", pattern))
-        or _REWRITE_OUTSIDE.search(rewrite)
-    )
+    outside = _ESCAPE_OUTSIDE.search(pattern) or _SYNTAX_OUTSIDE.search(_CLASS.sub("[]", pattern))
+    outside = outside or _REWRITE_OUTSIDE.search(rewrite)
     if outside:
         raise VocabularyError(
             f"Tokenizer rules must mean the same in Python's re and in RE2. "
@@ -137,15 +126,14 @@ def _compile(pattern: str, rewrite: str) -> tuple[re.Pattern[str], str]:
     try:
         compiled = re.compile(pattern, re.ASCII)
         compiled.sub(rewrite, "")
-        nothing = any(match.end() == match.start() for match in compiled.finditer("a."))
     except re.error as error:
         raise VocabularyError(f"The tokenizer rule {pattern!r} -> {rewrite!r} does not compile: {error}.") from None
-    if nothing:
+    if any(match.end() == match.start() for match in compiled.finditer("a.")):
         raise VocabularyError(f"A tokenizer pattern must match at least one character. Received: {pattern!r}.")
     return compiled, rewrite
 
 
-_UPPER_TO_LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
+_UPPER_TO_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 def lower_ascii(text: str) -> str:

@@ -1,5 +1,6 @@
 """Vocabulary: tokens and their ids."""
 
+import functools
 import hashlib
 import json
 import os
@@ -44,7 +45,6 @@ class Vocabulary:
         tokens: tuple of str.
         token_to_id: token -> id, without the special tokens.
         counts: int64 array of shape (V,), or None.
-        fingerprint: SHA-256 over tokens and special ids: equal if and only if the ids mean the same.
 
     Raises:
         VocabularyError: no tokens, a token that is not a string or occurs twice, a special id outside the tokens,
@@ -74,10 +74,9 @@ class Vocabulary:
         if tokenizer is not None:
             check_tokenizer(tokenizer)
         self.tokenizer = tokenizer
-        self.padding_id = None if padding_id is None else self._special_id(padding_id, "padding_id")
-        self.oov_ids = tuple(
-            self._special_id(id_, "oov_ids") for id_ in sequence(oov_ids, "oov_ids", error=VocabularyError)
-        )
+        special_id = functools.partial(whole_number, least=0, most=len(self.tokens) - 1, error=VocabularyError)
+        self.padding_id = None if padding_id is None else special_id(padding_id, "padding_id")
+        self.oov_ids = tuple(special_id(id_, "oov_ids") for id_ in sequence(oov_ids, "oov_ids", error=VocabularyError))
         special = self.special_ids
         if len(special) < len(self.oov_ids) + (self.padding_id is not None):
             raise VocabularyError(
@@ -92,9 +91,6 @@ class Vocabulary:
         if oov_ids is _DEFAULT_OOV:
             self._check_default_ids()
         self.counts = self._checked_counts(counts)
-
-    def _special_id(self, id_: Any, name: str) -> int:
-        return whole_number(id_, name, least=0, most=len(self.tokens) - 1, error=VocabularyError)
 
     def _check_default_ids(self) -> None:
         """Refuse a plain list of words, whose first two would silently become padding and OOV."""
@@ -179,11 +175,10 @@ class Vocabulary:
                 as "<pad>", gets an OOV id from `encode`: nothing in a text is padding.
 
         Raises:
-            VocabularyError: another kind of layer, a layer without a vocabulary, one that does not output ids, or a
+            VocabularyError: another kind of layer, one without a vocabulary, one that does not output ids, or a
                 tokenizer for a layer that has one, hashes with a salt, or is not in UTF-8.
         """
-        read = read_layer(layer, tokenizer)
-        return cls(read.tokens, padding_id=read.padding_id, oov_ids=read.oov_ids, tokenizer=read.tokenizer)
+        return cls(**read_layer(layer, tokenizer))
 
     def extended(self, tokens: Iterable[str]) -> "Vocabulary":
         """This vocabulary with new tokens at the end (count 0); those it already has keep their ids.
@@ -218,7 +213,7 @@ class Vocabulary:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the tokens and the special ids, as 64 hexadecimal digits."""
+        """SHA-256 over tokens and special ids, as 64 hexadecimal digits: equal if and only if the ids mean the same."""
         contents = [list(self.tokens), self.padding_id, list(self.oov_ids)]
         return hashlib.sha256(json.dumps(contents).encode("ascii")).hexdigest()
 
@@ -316,7 +311,7 @@ class Vocabulary:
         try:
             data = json.loads(path.read_bytes())
             if (data["format"], data["version"]) != (_FORMAT, _VERSION):
-                raise VocabularyError(f"{str(path)!r} is {data['format']} version {data['version']}, not {_VERSION}.")
+                raise VocabularyError(f"it is {data['format']} version {data['version']}, not {_VERSION}.")
             vocabulary = cls(
                 data["tokens"],
                 padding_id=data["padding_id"],
@@ -328,10 +323,8 @@ class Vocabulary:
         except OSError as error:
             raise VocabularyError(f"Cannot read the vocabulary {str(path)!r}: {error.strerror}.") from error
         except (KeyError, TypeError, ValueError, RecursionError) as error:
-            if isinstance(error, VocabularyError) and str(path) in str(error):
-                raise
             reason = str(error) if isinstance(error, VocabularyError) else f"{error!r}."
-            raise VocabularyError(f"{str(path)!r} is not a vocabulary saved by embkeras: {reason}") from error
+            raise VocabularyError(f"{str(path)!r} is not a vocabulary that embkeras can read: {reason}") from error
         if vocabulary.fingerprint != fingerprint:
             raise VocabularyError(f"{str(path)!r} is damaged: its tokens don't match its fingerprint.")
         return vocabulary
