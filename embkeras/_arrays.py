@@ -44,6 +44,25 @@ def check_matrix(matrix: Any, what: str, *, rows: int | None = None) -> np.ndarr
     return array
 
 
+def check_mask(values: Any, what: str, rows: int, *, error: type[EmbkerasError] = ArgumentError) -> np.ndarray:
+    """`values` as a bool array of shape (rows,)."""
+    mask = as_array(values, what, error=error)
+    if mask.shape != (rows,) or mask.dtype != bool:
+        received = f"shape {mask.shape}, dtype {mask.dtype}"
+        raise error(f"{what} must be a bool array of shape ({rows},). Received: {received}.")
+    return mask
+
+
+def check_counts(counts: Any, rows: int) -> np.ndarray:
+    """`counts` as an array of finite numbers >= 0, of shape (rows,)."""
+    counts = as_array(counts, "counts")
+    valid = counts.shape == (rows,) and counts.dtype.kind in "iuf" and np.isfinite(counts).all()
+    if not valid or (counts < 0).any():
+        received = f"shape {counts.shape}, dtype {counts.dtype}"
+        raise ArgumentError(f"counts must be {rows} numbers >= 0, one per row. Received: {received}.")
+    return counts
+
+
 def check_finite(
     matrix: np.ndarray,
     what: str,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from embkeras._arrays import as_array, check_matrix, first_nonfinite_row, nearest_rows, row_slices, unit_rows
+from embkeras._arrays import check_counts, check_finite, check_matrix, nearest_rows, row_slices, unit_rows
 from embkeras._checks import number, shown, strings, whole_number
 from embkeras.errors import ArgumentError, UnknownWordError
 
@@ -111,15 +111,7 @@ class DriftReport:
         words = np.array([token.isalpha() for token in self.table["token"]], bool)
         unseen = words & ~self.seen & ~self.moved
         seen = np.flatnonzero(words & self.seen & self.moved)
-        pairs = [self._nearest_unseen(seen[part], unseen) for part in row_slices((len(seen), len(self.before)))]
-        table = pd.concat(pairs, ignore_index=True) if pairs else self._nearest_unseen(seen, unseen)
-        loss = table["similarity_before"] - table["similarity_after"]
-        table = table.assign(loss=loss)[(table["similarity_before"] >= min_similarity) & (loss > 0)]
-        table = table.sort_values("loss", ascending=False, kind="stable").drop(columns="loss")
-        return table.head(topn).reset_index(drop=True)
-
-    def _nearest_unseen(self, seen: np.ndarray, unseen: np.ndarray) -> pd.DataFrame:
-        """For each seen row its nearest unseen one, if it is among the nearest `_SYNONYMS` of all."""
+        # The nearest unseen token of each seen one, if it is among the nearest few of all.
         near, similarity = nearest_rows(self.before, self.before[seen], _SYNONYMS + 1)
         candidate = unseen[near]
         has, first = candidate.any(axis=1), candidate.argmax(axis=1)
@@ -127,7 +119,11 @@ class DriftReport:
         before = similarity[np.arange(len(seen)), first][has]
         after = np.einsum("ij,ij->i", unit_rows(self.after[one]), unit_rows(self.after[other]))
         tokens = self.table["token"].to_numpy()
-        return pd.DataFrame(dict(zip(_PAIR_COLUMNS, (tokens[one], tokens[other], before, after), strict=True)))
+        table = pd.DataFrame(dict(zip(_PAIR_COLUMNS, (tokens[one], tokens[other], before, after), strict=True)))
+        loss = table["similarity_before"] - table["similarity_after"]
+        table = table.assign(loss=loss)[(table["similarity_before"] >= min_similarity) & (loss > 0)]
+        table = table.sort_values("loss", ascending=False, kind="stable").drop(columns="loss")
+        return table.head(topn).reset_index(drop=True)
 
 
 def drift_report(before: Any, after: Any, tokens: Iterable[str], *, counts: Any = None) -> DriftReport:
@@ -157,22 +153,11 @@ def drift_report(before: Any, after: Any, tokens: Iterable[str], *, counts: Any 
     tokens = strings(tokens, "tokens")
     if len(tokens) != len(before):
         raise ArgumentError(f"tokens must name {len(before)} rows. Received: {len(tokens)}.")
-    for name, table in (("before", before), ("after", after)):
-        bad = first_nonfinite_row(table)
-        if bad is not None:
-            raise ArgumentError(
-                f"{name} must be finite. Received: NaN or infinity in row {bad} (token {tokens[bad]!r})."
-            )
+    check_finite(before, "before", tokens=tokens)
+    check_finite(after, "after", tokens=tokens)
     columns: dict[str, Any] = {"token": tokens}
     if counts is not None:
-        counts = as_array(counts, "counts")
-        valid = counts.shape == (len(before),) and counts.dtype.kind in "iuf" and (counts >= 0).all()
-        if not valid:
-            raise ArgumentError(
-                f"counts must be {len(before)} numbers >= 0, one per row. "
-                f"Received: shape {counts.shape}, dtype {counts.dtype}."
-            )
-        columns["count"] = counts
+        columns["count"] = check_counts(counts, len(before))
     table = pd.concat([pd.DataFrame(columns), row_drift(before, after)], axis=1)
     return DriftReport(table.rename_axis("id"), before, after)
 

@@ -1,7 +1,7 @@
 """align: one row per token id, taken from the vectors or filled in where they lack the token."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,12 @@ def align(
         raise ArgumentError(
             f"align takes KeyedVectors and a Vocabulary. Received: {shown(vectors)} and {shown(vocabulary)}."
         )
-    _check_oov(oov, vectors)
+    if not callable(oov) and not (isinstance(oov, str) and oov in OOV_FILLS):
+        raise ArgumentError(f"oov must be one of {', '.join(OOV_FILLS)}, or a function. Received: {shown(oov)}.")
+    if oov == "subwords" and vectors.subwords is None:
+        raise ArgumentError(
+            f'oov="subwords" needs vectors with n-grams (KeyedVectors(..., subwords=)). Received: {vectors!r}.'
+        )
     seed = whole_number(seed, "seed", least=0)
     rows, how = _find_rows(vectors, vocabulary, check_fallbacks(fallbacks))
     if not (rows >= 0).any():
@@ -80,32 +85,24 @@ def align(
     shape = (len(vocabulary), vectors.vector_size)
     if out is None:
         values = np.empty(shape, np.float32)
-        composed = _fill(values, vectors, vocabulary, rows, oov, seed)
+        own = _fill(values, vectors, vocabulary, rows, oov, seed)
         values.flags.writeable = False
     else:
         with written_beside(out) as beside:
             mapped = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
-            composed = _fill(mapped, vectors, vocabulary, rows, oov, seed)
+            own = _fill(mapped, vectors, vocabulary, rows, oov, seed)
             mapped.flush()
         values = np.load(Path(out), mmap_mode="r")
-    for id_ in composed:
-        how[id_] = ("", "subwords")
+    if oov == "subwords":
+        for id_ in np.flatnonzero(own).tolist():
+            how[id_] = ("", "subwords")
     return AlignedMatrix(values, vocabulary, rows >= 0, tuple(how))
-
-
-def _check_oov(oov: Any, vectors: KeyedVectors) -> None:
-    if not callable(oov) and not (isinstance(oov, str) and oov in OOV_FILLS):
-        raise ArgumentError(f"oov must be one of {', '.join(OOV_FILLS)}, or a function. Received: {shown(oov)}.")
-    if oov == "subwords" and vectors.subwords is None:
-        raise ArgumentError(
-            f'oov="subwords" needs vectors with n-grams (KeyedVectors(..., subwords=)). Received: {vectors!r}.'
-        )
 
 
 def _find_rows(
     vectors: KeyedVectors, vocabulary: Vocabulary, fallbacks: tuple[str, ...]
 ) -> tuple[np.ndarray, list[tuple[str, str]]]:
-    """For each id the row of its vector (-1: none), and (spelling, how it was found)."""
+    """For each id the row of its vector, -1 if it has none, and (spelling, how it was found)."""
     loaded = vectors.provenance.wanted if vectors.provenance else None
     rows, how = np.full(len(vocabulary), -1, np.int64), [("", "oov")] * len(vocabulary)
     for id_ in vocabulary.special_ids:
@@ -131,10 +128,11 @@ def _find_rows(
 
 def _fill(
     values: np.ndarray, vectors: KeyedVectors, vocabulary: Vocabulary, rows: np.ndarray, oov: Oov, seed: int
-) -> list[int]:
-    """Write every row of `values`; returns the ids composed from n-grams.
+) -> np.ndarray:
+    """Write every row of `values`, reading the vectors block by block in their order.
 
-    The vectors are read block by block and in the order of the source.
+    Returns:
+        bool array of shape (V,): the rows that a function or n-grams gave a token without a vector.
     """
     found = np.flatnonzero(rows >= 0)
     found = found[np.argsort(rows[found], kind="stable")]
@@ -155,52 +153,43 @@ def _fill(
         total, squares = total + block.sum(axis=0), squares + np.square(block).sum(axis=0)
     mean = total / len(found)
     deviation = np.sqrt(np.maximum(squares / len(found) - mean**2, 0))
-    composed = _fill_oov(values, np.flatnonzero(rows < 0), oov, vectors, vocabulary, mean, deviation, seed)
+    own = np.zeros(len(values), bool)
+    for ids, block in _rows_of_oov(oov, np.flatnonzero(rows < 0), vectors, vocabulary):
+        values[ids] = block
+        own[ids] = True
+    rest = np.flatnonzero((rows < 0) & ~own)
+    rng: Any = np.random.default_rng(seed)
+    for part in row_slices((len(rest), width)):
+        ids = rest[part]
+        fixed = mean if oov == "mean" else 0
+        values[ids] = fixed if oov in ("mean", "zeros") else rng.normal(mean, deviation, (len(ids), width))
     if vocabulary.padding_id is not None:
         values[vocabulary.padding_id] = 0
-    return composed
+    return own
 
 
-def _fill_oov(
-    values: np.ndarray,
-    ids: np.ndarray,
-    oov: Oov,
-    vectors: KeyedVectors,
-    vocabulary: Vocabulary,
-    mean: np.ndarray,
-    deviation: np.ndarray,
-    seed: int,
-) -> list[int]:
-    """Write the rows `ids` of tokens without a vector; returns the ids composed from n-grams."""
-    composed: list[int] = []
-    if isinstance(oov, str) and oov in ("mean", "zeros"):
-        values[ids] = mean if oov == "mean" else 0
-        return composed
+def _rows_of_oov(
+    oov: Oov, ids: np.ndarray, vectors: KeyedVectors, vocabulary: Vocabulary
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs (ids, rows) for the tokens without a vector that get a row from the function, or from their n-grams."""
     if callable(oov):
-        filled = _fill_by_function(values, ids, oov, vocabulary)
+        for id_ in ids[ids != vocabulary.padding_id]:
+            row = _row_from(oov, vocabulary.tokens[id_], vectors.vector_size)
+            if row is not None:
+                yield id_, row
     elif oov == "subwords":
-        filled = composed = _fill_composed(values, ids, vectors, vocabulary)
-    else:
-        filled = []
-    rng: Any = np.random.default_rng(seed)
-    drawn = ids[~np.isin(ids, filled)]
-    for part in row_slices((len(drawn), values.shape[1])):
-        block = drawn[part]
-        values[block] = rng.normal(mean, deviation, (len(block), values.shape[1]))
-    return composed
-
-
-def _fill_by_function(
-    values: np.ndarray, ids: np.ndarray, oov: Callable[[str], Any], vocabulary: Vocabulary
-) -> list[int]:
-    """Write the rows that the function returns; returns their ids. Padding is left out."""
-    filled = []
-    for id_ in ids.tolist():
-        row = None if id_ == vocabulary.padding_id else _row_from(oov, vocabulary.tokens[id_], values.shape[1])
-        if row is not None:
-            values[id_] = row
-            filled.append(id_)
-    return filled
+        subwords: Any = vectors.subwords
+        words = ids[~np.isin(ids, sorted(vocabulary.special_ids))]
+        for part in row_slices((len(words), vectors.vector_size)):
+            block = words[part]
+            rows, composed = subwords.compose_all([vocabulary.tokens[id_] for id_ in block])
+            bad = first_nonfinite_row(rows)
+            if bad is not None:
+                token = vocabulary.tokens[block[bad]]
+                raise AlignmentError(
+                    f"A vector must be finite. Received: NaN or infinity from the n-grams of {token!r}."
+                )
+            yield block[composed], rows[composed]
 
 
 def _row_from(oov: Callable[[str], Any], token: str, width: int) -> np.ndarray | None:
@@ -221,20 +210,3 @@ def _row_from(oov: Callable[[str], Any], token: str, width: int) -> np.ndarray |
     if not np.isfinite(row).all():
         raise ArgumentError(f"oov(token) must be finite. Received: NaN or infinity for the token {token!r}.")
     return row
-
-
-def _fill_composed(values: np.ndarray, ids: np.ndarray, vectors: KeyedVectors, vocabulary: Vocabulary) -> list[int]:
-    """Write the rows of the words that have n-grams; returns their ids."""
-    subwords: Any = vectors.subwords
-    words = ids[~np.isin(ids, sorted(vocabulary.special_ids))]
-    filled: list[int] = []
-    for part in row_slices((len(words), values.shape[1])):
-        block = words[part]
-        rows, composed = subwords.compose_all([vocabulary.tokens[id_] for id_ in block.tolist()])
-        bad = first_nonfinite_row(rows)
-        if bad is not None:
-            token = vocabulary.tokens[block[bad]]
-            raise AlignmentError(f"A vector must be finite. Received: NaN or infinity from the n-grams of {token!r}.")
-        values[block[composed]] = rows[composed]
-        filled += block[composed].tolist()
-    return filled

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from embkeras._arrays import as_array, check_matrix, first_nonfinite_row
+from embkeras._arrays import check_finite, check_mask, check_matrix
 from embkeras._checks import shown
 from embkeras.errors import AlignmentError, ArgumentError
 from embkeras.text.vocabulary import Vocabulary
@@ -60,9 +60,12 @@ class AlignedMatrix:
                 f"An aligned matrix needs a Vocabulary; from a plain list of words, make it with "
                 f"Vocabulary(words, padding_id=None, oov_ids=()). Received: {shown(self.vocabulary)}."
             )
-        values = self._checked_values()
-        found = self._checked_found()
-        object.__setattr__(self, "values", values)
+        found = np.ones(len(self.vocabulary), bool)
+        found[sorted(self.vocabulary.special_ids)] = False
+        if self.found is not None:
+            found = check_mask(self.found, "found", len(found), error=AlignmentError).copy()
+        found.flags.writeable = False
+        object.__setattr__(self, "values", self._checked_values())
         object.__setattr__(self, "found", found)
         object.__setattr__(self, "how", self._checked_how())
 
@@ -74,32 +77,13 @@ class AlignedMatrix:
         with np.errstate(over="ignore"):  # what does not fit into float32 becomes infinity, and is refused
             # A caller's own array is copied, so that it cannot change the baseline of drift afterwards.
             values = values.astype(np.float32, copy=bool(values.flags.writeable)).view()
-        bad = first_nonfinite_row(values)
-        if bad is not None:
-            raise AlignmentError(
-                f"An aligned matrix must be finite. Received: NaN or infinity in row {bad} "
-                f"(token {self.vocabulary.tokens[bad]!r})."
-            )
+        check_finite(values, "An aligned matrix", tokens=self.vocabulary.tokens, error=AlignmentError)
         padding = self.vocabulary.padding_id
         if padding is not None and values[padding].any():  # zeros in every layer, so zeros in the baseline
             values = values.copy()
             values[padding] = 0
         values.flags.writeable = False
         return values
-
-    def _checked_found(self) -> np.ndarray:
-        size = len(self.vocabulary)
-        if self.found is None:
-            found = np.ones(size, bool)
-            found[sorted(self.vocabulary.special_ids)] = False
-        else:
-            found = np.array(as_array(self.found, "found", error=AlignmentError))
-        if found.shape != (size,) or found.dtype != bool:
-            raise AlignmentError(
-                f"found must be a bool array of shape ({size},). Received: shape {found.shape}, dtype {found.dtype}."
-            )
-        found.flags.writeable = False
-        return found
 
     def _checked_how(self) -> tuple[tuple[str, str], ...]:
         special, tokens = self.vocabulary.special_ids, self.vocabulary.tokens

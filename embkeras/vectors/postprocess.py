@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from embkeras._arrays import as_array, check_matrix, first_nonfinite_row, row_slices, unit_rows
+from embkeras._arrays import (
+    check_counts,
+    check_finite,
+    check_mask,
+    check_matrix,
+    first_nonfinite_row,
+    row_slices,
+    unit_rows,
+)
 from embkeras._checks import number, shown, whole_number
 from embkeras.errors import ArgumentError
 
@@ -108,14 +116,9 @@ def weight_by_frequency(matrix: np.ndarray, counts: Any, a: float = 1e-3) -> np.
         [[0.25], [0.5]]
     """
     matrix, _ = _checked(matrix)
-    counts = as_array(counts, "counts")
-    valid = counts.shape == (len(matrix),) and counts.dtype.kind in "iuf" and np.isfinite(counts).all()
-    if not valid or (counts < 0).any() or not counts.any():
-        raise ArgumentError(
-            f"counts must be {len(matrix)} numbers >= 0, one per row and not all 0. "
-            f"Received: shape {counts.shape}, dtype {counts.dtype}."
-        )
-    a = number(a, "a", above=0)
+    counts, a = check_counts(counts, len(matrix)), number(a, "a", above=0)
+    if not counts.any():
+        raise ArgumentError(f"counts must not all be 0. Received: {len(counts)} zeros.")
     share = counts / counts.sum(dtype=np.float64)
     weights = (a / (a + share))[:, None]
     return _by_blocks(matrix, lambda block, place: block * weights[place])
@@ -164,17 +167,7 @@ def unit_norm(matrix: np.ndarray) -> np.ndarray:
 def transform(
     matrix: np.ndarray, functions: Sequence[Callable[[np.ndarray], np.ndarray]], *, rows: np.ndarray
 ) -> np.ndarray:
-    """Apply functions to `matrix`, one after the other; returns a new float32 array.
-
-    Args:
-        matrix: floats of shape (V, D).
-        functions: each from (V, D) to (V, any width).
-        rows: bool array of shape (V,), passed to each function that has an argument `rows` with the default None.
-
-    Raises:
-        ArgumentError: something that is not a function, needs more arguments than the matrix, or returns something
-            other than floats of V rows.
-    """
+    """A new float32 array: `matrix` after all functions; `rows` go to those that take them. See `transformed`."""
     for place, function in enumerate(functions):
         if not callable(function):
             raise ArgumentError(f"transformed takes functions. Received: {shown(function)} at place {place}.")
@@ -187,7 +180,7 @@ def transform(
 
 
 def _more_arguments(function: Callable[..., Any], name: str, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """`rows`, if the function takes it; refuses a function that needs any other argument besides the matrix."""
+    """`rows`, if the function takes them; a function that needs other arguments than that and the matrix is refused."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some built-in functions have no signature
@@ -205,24 +198,9 @@ def _more_arguments(function: Callable[..., Any], name: str, rows: np.ndarray) -
 
 
 def _checked(matrix: Any, rows: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """The matrix and the mask of rows, checked."""
-    matrix = check_matrix(matrix, "A matrix to post-process")
-    bad = first_nonfinite_row(matrix)
-    if bad is not None:
-        raise ArgumentError(f"A matrix to post-process must be finite. Received: NaN or infinity in row {bad}.")
-    if rows is not None:
-        rows = as_array(rows, "rows")
-        if rows.shape != (len(matrix),) or rows.dtype != bool:
-            raise ArgumentError(
-                f"rows must be a bool array of shape ({len(matrix)},). Received: shape {rows.shape}, dtype {rows.dtype}."
-            )
-    return matrix, rows
-
-
-def _blocks(matrix: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Pairs (rows, block in float64)."""
-    for part in row_slices(matrix.shape):
-        yield part, np.asarray(matrix[part], np.float64)
+    what = "A matrix to post-process"
+    matrix = check_finite(check_matrix(matrix, what), what)
+    return matrix, None if rows is None else check_mask(rows, "rows", len(matrix))
 
 
 def _by_blocks(
@@ -230,7 +208,8 @@ def _by_blocks(
 ) -> np.ndarray:
     """`change(block, rows)` for every block, as float32; rows of zeros stay zeros."""
     result = np.zeros((len(matrix), width or matrix.shape[1]), np.float32)
-    for place, block in _blocks(matrix):
+    for place in row_slices(matrix.shape):
+        block = np.asarray(matrix[place], np.float64)
         with np.errstate(over="ignore"):  # what does not fit into float32 becomes infinity, and is refused
             result[place] = np.where(block.any(axis=1, keepdims=True), change(block, place), 0)
     bad = first_nonfinite_row(result)
@@ -241,7 +220,8 @@ def _by_blocks(
 
 def _vectors(matrix: np.ndarray, chosen: np.ndarray | None) -> Iterator[np.ndarray]:
     """Blocks of the rows that count in statistics: chosen, and not zeros."""
-    for place, block in _blocks(matrix):
+    for place in row_slices(matrix.shape):
+        block = np.asarray(matrix[place], np.float64)
         taken = block.any(axis=1)
         yield block[taken if chosen is None else taken & chosen[place]]
 

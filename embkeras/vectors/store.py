@@ -193,8 +193,6 @@ class KeyedVectors:
             raise UnknownWordError(f"No vector for the word {word!r} among {len(self):,} words.") from None
 
 
-
-
 def _subwords_of_gensim(held: Any) -> Subwords | None:
     matrix, buckets = getattr(held, "vectors_ngrams", None), getattr(held, "bucket", 0)
     if not isinstance(matrix, np.ndarray) or not buckets:

@@ -231,6 +231,7 @@ def test_tables_that_do_not_fit_are_refused(arguments, message):
         ("many", r"shape \(\), dtype <U4"),
         ([1, 2, 3, 4, -5], r"shape \(5,\), dtype int64"),
         ([1, 2, 3, 4, np.nan], "dtype float64"),
+        ([1, 2, 3, 4, np.inf], "dtype float64"),
         (list("abcde"), "dtype <U1"),
         ([[1], [1, 2]], "a list"),
     ],

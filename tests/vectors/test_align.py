@@ -231,7 +231,7 @@ def test_killed_process_leaves_out_as_it_was(tmp_path, before):
         import numpy as np
         from embkeras import KeyedVectors, Vocabulary, align
         from embkeras.vectors import align as alignment
-        alignment._fill_oov = lambda *arguments, **more: os.kill(os.getpid(), signal.SIGKILL)
+        alignment._rows_of_oov = lambda *arguments, **more: os.kill(os.getpid(), signal.SIGKILL)
         align(KeyedVectors(["a"], np.ones((1, 2), "float32")), Vocabulary(["", "[UNK]", "a"]), out=sys.argv[1])
     """
     run_python("-c", code, path, returncode=-signal.SIGKILL)

@@ -230,9 +230,7 @@ def test_other_rows_are_refused(rows):
 )
 def test_weight_by_frequency_refuses_counts(counts):
     """Of the wrong shape, negative, all 0, or not numbers."""
-    with pytest.raises(
-        ArgumentError, match=r"counts must be 10 numbers >= 0, one per row and not all 0. Received: shape"
-    ):
+    with pytest.raises(ArgumentError, match=r"counts must .*\. Received: (shape|10 zeros)"):
         weight_by_frequency(MATRIX, counts)
 
 
