@@ -119,16 +119,7 @@ def sequence(value: Any, name: str, *, error: type[EmbkerasError] = ArgumentErro
 
 
 def strings(value: Any, name: str) -> list[str]:
-    """The items of a sequence of strings, as a list. Checking 400,000 of them takes about 10 ms.
-
-    Raises:
-        ArgumentError: a single string, something that can't be iterated over, or an item that is not a string.
-
-    Example:
-        >>> strings(["cat", 7], "words")
-        Traceback (most recent call last):
-        embkeras.errors.ArgumentError: words must be strings: convert them with str(). Received: 7 (int) at place 1.
-    """
+    """The items of a sequence of strings, as a list. Checking 400,000 of them takes about 10 ms."""
     items = list(sequence(value, name))
     if not all(map(isinstance, items, repeat(str))):
         place, item = next((place, item) for place, item in enumerate(items) if not isinstance(item, str))
