@@ -118,13 +118,13 @@ def sequence(value: Any, name: str, *, error: type[EmbkerasError] = ArgumentErro
     raise error(f"{name} must be {rule}. Received: {shown(value)}.")
 
 
-def strings(value: Any, name: str) -> list[str]:
+def strings(value: Any, name: str, *, error: type[EmbkerasError] = ArgumentError) -> list[str]:
     """The items of a sequence of strings, as a list. Checking 400,000 of them takes about 10 ms."""
-    items = list(sequence(value, name))
+    items = list(sequence(value, name, error=error))
     if not all(map(isinstance, items, repeat(str))):
         place, item = next((place, item) for place, item in enumerate(items) if not isinstance(item, str))
         received = f"Received: {shown(item)} ({type(item).__name__}) at place {place}."
-        raise ArgumentError(f"{name} must be strings: convert them with str(). {received}")
+        raise error(f"{name} must be strings: convert them with str(). {received}")
     return items
 
 

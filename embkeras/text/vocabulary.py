@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from embkeras._arrays import as_array
-from embkeras._checks import one_of, sequence, shown, whole_number
+from embkeras._checks import one_of, sequence, strings, whole_number
 from embkeras._checks import path as checked_path
 from embkeras._files import written_beside
 from embkeras.errors import VocabularyError
@@ -68,7 +68,7 @@ class Vocabulary:
         counts: Any = None,
         tokenizer: Tokenizer | None = None,
     ):
-        self.tokens = tuple(sequence(tokens, "tokens", error=VocabularyError))
+        self.tokens = tuple(strings(tokens, "tokens", error=VocabularyError))
         if not self.tokens:
             raise VocabularyError("A vocabulary needs at least one token. Received: an empty sequence.")
         if tokenizer is not None:
@@ -84,8 +84,6 @@ class Vocabulary:
             )
         self.token_to_id: dict[str, int] = {}
         for id_, token in enumerate(self.tokens):
-            if not isinstance(token, str):
-                raise VocabularyError(f"Every token must be a str. Received: {shown(token)} at id {id_}.")
             if id_ not in special and self.token_to_id.setdefault(token, id_) != id_:
                 raise VocabularyError(f"Token {token!r} occurs twice: at ids {self.token_to_id[token]} and {id_}.")
         if oov_ids is _DEFAULT_OOV:
@@ -187,10 +185,7 @@ class Vocabulary:
             VocabularyError: a single string, or something that is not a string.
         """
         known = dict.fromkeys(self.tokens)
-        for token in sequence(tokens, "tokens", error=VocabularyError):
-            if not isinstance(token, str):
-                raise VocabularyError(f"Every token must be a str. Received: {shown(token)}.")
-            known[token] = None
+        known |= dict.fromkeys(strings(tokens, "tokens", error=VocabularyError))
         new = list(known)[len(set(self.tokens)) :]
         counts = None if self.counts is None else [*self.counts.tolist(), *([0] * len(new))]
         return Vocabulary(
