@@ -13,7 +13,7 @@ import pandas as pd
 import tensorflow as tf
 
 from embkeras import __version__
-from embkeras._arrays import BLOCK
+from embkeras._arrays import row_slices
 from embkeras._checks import shown
 from embkeras.errors import ArgumentError
 from embkeras.serving.contract import Contract
@@ -46,6 +46,7 @@ def card_of(
             "accuracy": None if accuracy is None else str(accuracy),
             **({} if accuracy is None else asdict(accuracy)),
         }
+    computed = {layer.compute_dtype for _, layer in walk(model)}
     return {
         "format": "embkeras.saved_model",
         "version": 4,
@@ -58,7 +59,7 @@ def card_of(
         "oov_id": encoding.oov_id,
         "tables": tables,
         "dtype": dtype,
-        "precision": _precision(model),
+        "precision": next((dtype for dtype in ("bfloat16", "float16") if dtype in computed), "float32"),
         "outputs": list(contract.outputs),
         "class_names": None if contract.class_names is None else list(contract.class_names),
         "out_of_range": contract.out_of_range,
@@ -73,18 +74,11 @@ def card_of(
     }
 
 
-def _precision(model: keras.Model) -> str:
-    """The coarsest type in which a layer computes."""
-    types = {layer.compute_dtype for _, layer in walk(model)}
-    return next((dtype for dtype in ("bfloat16", "float16") if dtype in types), "float32")
-
-
 def _sha256(matrix: np.ndarray) -> str:
     """SHA-256 over the shape and the float32 rows of a table, as 64 hexadecimal digits."""
     digest = hashlib.sha256(repr(matrix.shape).encode())
-    step = max(1, BLOCK // matrix.shape[1])
-    for start in range(0, len(matrix), step):
-        digest.update(np.ascontiguousarray(matrix[start : start + step], "<f4").tobytes())
+    for part in row_slices(matrix.shape):
+        digest.update(np.ascontiguousarray(matrix[part], "<f4").tobytes())
     return digest.hexdigest()
 
 
@@ -92,7 +86,7 @@ def write_assets(contract: Contract, folder: Path, card: Mapping[str, Any], meta
     """Write the vocabulary, class names, metadata and card; returns their files."""
     files = {
         CARD_FILE: json.dumps(card, indent=1),
-        METADATA_FILE: json.dumps(_plain(metadata), indent=1, default=_plain_number),
+        METADATA_FILE: _as_json(metadata),
     }
     if contract.class_names is not None:
         files[CLASSES_FILE] = "".join(f"{name}\n" for name in contract.class_names)
@@ -120,7 +114,7 @@ def checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
                 f"Received: {shown(title)}: {shown(value)}."
             )
     try:
-        json.dumps(_plain(metadata), default=_plain_number).encode("utf-8")
+        _as_json(metadata).encode("utf-8")
         "".join(map(_section, metadata.values())).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentError(
@@ -129,17 +123,15 @@ def checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     return metadata
 
 
-def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The sections as plain data; a table is a list of rows by column."""
-    return {
-        title: json.loads(value.to_json(orient="records")) if isinstance(value, pd.DataFrame) else value
-        for title, value in metadata.items()
-    }
+def _as_json(metadata: Mapping[str, Any]) -> str:
+    """The sections as JSON: a table is a list of rows by column, NumPy's numbers are Python's, other objects are text."""
 
+    def plain(value: Any) -> Any:
+        if isinstance(value, pd.DataFrame):
+            return json.loads(value.to_json(orient="records"))
+        return value.item() if isinstance(value, np.generic) else str(value)
 
-def _plain_number(value: Any) -> Any:
-    """NumPy's numbers as Python's; anything else as text."""
-    return value.item() if isinstance(value, np.generic) else str(value)
+    return json.dumps(metadata, indent=1, default=plain)
 
 
 def readme(card: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -11,6 +10,7 @@ import tensorflow as tf
 
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
+from embkeras.serving.contract import answers_by_name
 from embkeras.serving.local import ExportedModel
 from embkeras.serving.server_files import read_warm_up, warm_up_ids, warm_up_records
 from embkeras.serving.text_encoder import encoded_rows
@@ -21,6 +21,7 @@ from embkeras.text.encoding import Encoding
 # Relative to the largest score, or to 1, by the coarsest type in which a layer computes: another order of sums differs less.
 _TOLERANCE = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
 _LENGTHS = (1, 2, 3, 7, 18, 40)
+_PADDINGS = ((0, 1), (0, 7), (0, 40), (1, 0), (3, 5))  # ids in front, behind
 _OUTSIDE = (-1, 2**31, 2**40, -(2**63))
 _SLACK, _SLACK_BYTES = 1.01, 200_000  # of variables/ over the bytes of the variables: its index and names
 
@@ -118,11 +119,14 @@ class _Check:
 
     def padding(self) -> None:
         """The same scores with any padding."""
-        for ids, alone in zip(self.texts, map(self._scores, self.texts), strict=True):
+        for ids in self.texts:
+            alone = self._scores(ids)
             if not all(np.isfinite(scores).all() for scores in alone.values()):
                 raise self._wrong(f"its scores are not finite for token_ids {ids.tolist()}")
-            for how, row in self._padded(ids):
-                self._compare(alone, self._scores(row), ids, f"scores depend on padding ({how})", self.mask_advice)
+            for front, behind in _PADDINGS if self.padding_id is not None else ():
+                padded = np.pad(ids, (front, behind), constant_values=self.padding_id)
+                what = f"scores depend on padding ({front} in front, {behind} behind)"
+                self._compare(alone, self._scores(padded), ids, what, self.mask_advice)
         if self.padding_id is None:
             return
         longest = max(map(len, self.texts))
@@ -135,13 +139,6 @@ class _Check:
         unknown = self._scores(self.oov)
         for ids in (np.full(3, self.padding_id), np.empty(0, np.int64)):
             self._compare(unknown, self._scores(ids), ids, "an empty text is not scored as one unknown token")
-
-    def _padded(self, ids: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        if self.padding_id is None:
-            return
-        for front, behind in ((0, 1), (0, 7), (0, 40), (1, 0), (3, 5)):
-            padded = np.pad(ids, (front, behind), constant_values=self.padding_id)
-            yield f"{front} in front, {behind} behind", padded
 
     def other_signatures(self) -> None:
         """int32 ids and texts have the scores of the same int64 ids."""
@@ -179,11 +176,8 @@ class _Check:
         fill = self.oov[0] if self.padding_id is None else self.padding_id
         for ids in self.texts:
             row = np.pad(ids, (0, max(0, length - len(ids))), constant_values=fill)
-            answers: Any = model(tf.constant(row[None], tf.int64), training=False)
-            if not isinstance(answers, dict):
-                parts = answers if isinstance(answers, list | tuple) else [answers]
-                answers = dict(zip(self.card["outputs"], parts, strict=True))
-            wanted = {name: np.array(answers[name]) for name in self.card["outputs"]}
+            answers = answers_by_name(model(tf.constant(row[None], tf.int64), training=False), self.card["outputs"])
+            wanted = {name: np.array(scores) for name, scores in answers.items()}
             what = f"its scores are not those of model {model.name!r}"
             self._compare(wanted, self._scores(ids), ids, what, stored=STORAGE[self.card["dtype"]].tolerance)
 

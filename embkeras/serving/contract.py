@@ -19,7 +19,6 @@ from embkeras.serving.text_graph import TextGraph
 from embkeras.text.encoding import Encoding
 
 OUT_OF_RANGE = ("oov", "error")
-_NO_ID = -1
 Signature: TypeAlias = tf.types.experimental.ConcreteFunction
 
 
@@ -46,14 +45,14 @@ class Contract:
     warm_up: Sequence[int] = ()
 
     @property
-    def padding(self) -> int:
-        """The padding id, or a number that is no id."""
-        return _NO_ID if self.encoding.padding_id is None else self.encoding.padding_id
-
-    @property
     def oov(self) -> tf.Tensor:
         """The id of unknown tokens."""
         return tf.constant(self.encoding.oov_id, tf.int64)
+
+    @property
+    def fill(self) -> tf.Tensor:
+        """What lengthens short texts: the padding id, or the OOV id if there is none."""
+        return self.oov if self.encoding.padding_id is None else tf.constant(self.encoding.padding_id, tf.int64)
 
     def outside(self, ids: tf.Tensor) -> tf.Tensor:
         """Which ids are not rows of the table."""
@@ -72,11 +71,10 @@ class Contract:
     def at_the_front(self, ids: tf.Tensor) -> tf.Tensor:
         """Checked ids with each text at the front of its row, as wide as the longest; an empty text is one OOV id."""
         missing = tf.maximum(self.min_length - tf.shape(ids)[1], 0)
-        fill = self.oov if self.padding == _NO_ID else tf.constant(self.padding, tf.int64)
-        ids = tf.pad(ids, [[0, 0], [0, missing]], constant_values=fill)
-        if self.padding == _NO_ID:
+        ids = tf.pad(ids, [[0, 0], [0, missing]], constant_values=self.fill)
+        if self.encoding.padding_id is None:
             return ids
-        padding = ids == self.padding
+        padding = ids == self.fill
         ids = tf.gather(ids, tf.argsort(tf.cast(padding, tf.int32), axis=1, stable=True), axis=1, batch_dims=1)
         empty = tf.reduce_all(padding, axis=1, keepdims=True)
         first = tf.range(tf.shape(ids)[1])[None] == 0
@@ -92,15 +90,20 @@ class Contract:
 
     def named(self, answers: Any, ids: tf.Tensor) -> dict[str, tf.Tensor]:
         """The model's answers by name, class names beside scores."""
-        if not isinstance(answers, dict):
-            answers = dict(zip(self.outputs, answers if isinstance(answers, list | tuple) else [answers], strict=True))
-        named = {name: answers[name] for name in self.outputs}
+        named = answers_by_name(answers, self.outputs)
         if self.out_of_range == "error":  # XLA drops assertions: there, NaN marks a text that must be refused
             bad = tf.reduce_any(self.outside(tf.cast(ids, tf.int64)), axis=1)
             named = {name: _nan_where(bad, scores) for name, scores in named.items()}
         if self.class_names is not None:
             named["classes"] = tf.tile(tf.constant([list(self.class_names)]), [tf.shape(ids)[0], 1])
         return named
+
+
+def answers_by_name(answers: Any, outputs: Sequence[str]) -> dict[str, Any]:
+    """What a model returns (a tensor, several, or a dictionary) as a dictionary of these outputs."""
+    if not isinstance(answers, dict):
+        answers = dict(zip(outputs, answers if isinstance(answers, list | tuple) else [answers], strict=True))
+    return {name: answers[name] for name in outputs}
 
 
 def ids_signature(model: keras.Model, contract: Contract, dtype: tf.DType) -> Signature:
@@ -126,8 +129,7 @@ def text_signature(model: keras.Model, contract: Contract, graph: TextGraph) -> 
     """`text` (batch,) -> the model's outputs."""
 
     def serve(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        fill = contract.oov if contract.padding == _NO_ID else tf.constant(contract.padding, tf.int64)
-        ids = contract.at_the_front(graph.encode(text).to_tensor(fill))
+        ids = contract.at_the_front(graph.encode(text).to_tensor(contract.fill))
         return contract.named(model(ids, training=False), ids)
 
     return _traced(serve, tf.TensorSpec((None,), tf.string, name=TEXT))
@@ -148,9 +150,8 @@ def card_signature(card: Mapping[str, Any]) -> Signature:
 
 
 def _asserted(ids: tf.Tensor, condition: tf.Tensor, message: list[Any]) -> tf.Tensor:
-    """The ids; in a graph, only where the condition holds."""
-    assertion = tf.debugging.Assert(condition, message, summarize=5)
-    with tf.control_dependencies([] if assertion is None else [assertion]):
+    """The ids, if the condition holds."""
+    with tf.control_dependencies([tf.debugging.Assert(condition, message, summarize=5)]):
         return tf.identity(ids)
 
 

@@ -198,11 +198,7 @@ def _check_variables(served: Mapping[str, Any], stored: Sequence[tf.Variable], d
 
 
 def _checked_class_names(class_names: Any) -> list[str] | None:
-    """The names as a list.
-
-    Raises:
-        ArgumentError: not an ordered series of distinct one-line names.
-    """
+    """The names as a list: an ordered series of distinct one-line names."""
     if class_names is None:
         return None
     listed = list(sequence(class_names, "class_names"))
@@ -218,12 +214,7 @@ def _checked_class_names(class_names: Any) -> list[str] | None:
 
 
 def _check_model(model: Any, encoding: Any, dtype: str) -> None:
-    """Refuse a model that can't take the ids of this encoding.
-
-    Raises:
-        SavedModelError: it can't.
-        ArgumentError: not a model or not an encoding, or a model without a table that `dtype` could apply to.
-    """
+    """Refuse a model that can't take the ids of this encoding, or has no table that `dtype` could apply to."""
     if not isinstance(model, keras.Model) or not isinstance(encoding, Encoding):
         raise ArgumentError(
             f"export_saved_model takes a keras.Model and a Vocabulary or another Encoding. "
@@ -267,20 +258,16 @@ def _contract(model: keras.Model, encoding: Encoding, out_of_range: str, class_n
     """How the model is served: its outputs and the lengths that it reads."""
     inputs = getattr(model, "inputs", None)
     max_length = inputs[0].shape[1] if inputs and len(inputs[0].shape) > 1 else None
-    min_length = _min_length(model, [max_length] if max_length else range(1, _LONGEST_TRIED + 1))
+    tried = [max_length] if max_length else range(1, _LONGEST_TRIED + 1)
+    min_length = next((length for length in tried if _failure(model, length) is None), None)
+    if min_length is None:  # a convolution without padding fails on the shortest texts only
+        raise SavedModelError(
+            f"Model {model.name!r} can't read a text of {tried[0]} to {tried[-1]} tokens: {_failure(model, tried[-1])}"
+        )
     outputs = _output_names(model, min_length, class_names)
     lengths = {min(max(min_length, length), max_length or length) for length in WARM_UP_LENGTHS}
     readable = [length for length in sorted(lengths) if _failure(model, max(length, max_length or 0)) is None]
     return Contract(encoding, outputs, out_of_range, min_length, max_length, class_names, readable)
-
-
-def _min_length(model: keras.Model, lengths: Sequence[int]) -> int:
-    """The first of these lengths that the model reads: a convolution without padding fails on the shortest texts."""
-    for length in lengths:
-        failure = _failure(model, length)
-        if failure is None:
-            return length
-    raise SavedModelError(f"Model {model.name!r} can't read a text of {lengths[0]} to {lengths[-1]} tokens: {failure}")
 
 
 def _failure(model: keras.Model, length: int) -> str | None:

@@ -1,16 +1,17 @@
 """Embedding tables as an export stores them, whatever their form in the model.
 
 LoRA, rows that train beside a base, a projection, several sources: all of these are for training. Where the one table
-they amount to takes fewer bytes than their variables, or where the table is to be stored in fewer, the export holds that
-table and nothing else. Rows are unpacked as they are read, and never the table as a whole.
+they amount to takes fewer bytes than their variables, the export contains that table and nothing else. Rows are unpacked
+as they are read, never the table as a whole.
 
 The live model is never changed: the layers read the stored tables only in the thread that traces the export's graph, and
 only while it does (`embkeras.tables.stand_ins`). Everything else is shared with the model, not copied.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -33,8 +34,8 @@ class Folded:
         accuracy: by the path of each layer that is stored in fewer bytes, how close its rows stay.
     """
 
-    tables: Mapping[keras.layers.Layer, list[tf.Variable]] = field(default_factory=dict)
-    accuracy: Mapping[str, StoredAccuracy] = field(default_factory=dict)
+    tables: Mapping[keras.layers.Layer, list[tf.Variable]]
+    accuracy: Mapping[str, StoredAccuracy]
 
     def variables(self, model: keras.Model) -> list[tf.Variable]:
         """Every variable that the export holds: those of the model, and the tables in place of the folded layers'."""
@@ -45,17 +46,16 @@ class Folded:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Within the block, in this thread, the layers look their rows up in these tables."""
-        with stand_ins({layer: _lookup(*table, dtype=layer.compute_dtype) for layer, table in self.tables.items()}):
+
+        def lookup(layer: keras.layers.Layer, table: list[tf.Variable], ids: Any) -> tf.Tensor:
+            return tf.cast(lookup_stored(tf.cast(ids, tf.int64), *table), layer.compute_dtype)
+
+        with stand_ins({layer: partial(lookup, layer, table) for layer, table in self.tables.items()}):
             yield
 
 
 def fold(model: keras.Model, dtype: str = "float32") -> Folded:
-    """The tables of the model's embedding layers, where they take fewer bytes than the layers' variables.
-
-    Args:
-        model: a built model.
-        dtype: how tables are stored: "float32", "float16" or "int8".
-    """
+    """The tables of the model's embedding layers, stored as `dtype`, where that takes fewer bytes than their variables."""
     tables, accuracy = {}, {}
     for path, layer in embeddings_of(model).items():
         if not _worth_folding(layer, dtype):
@@ -90,10 +90,3 @@ def _worth_folding(layer: keras.layers.Layer, dtype: str) -> bool:
         for variable in layer.variables
     )
     return bool(held > layer.input_dim * STORAGE[dtype].row_bytes(layer.output_dim))
-
-
-def _lookup(table: tf.Variable, scales: tf.Variable | None = None, *, dtype: str) -> Callable[[Any], tf.Tensor]:
-    def lookup(inputs: Any) -> tf.Tensor:
-        return tf.cast(lookup_stored(tf.cast(inputs, tf.int64), table, scales), dtype)
-
-    return lookup

@@ -46,23 +46,14 @@ def versions(path: Path) -> dict[int, Path]:
 
 
 def export_folder(path: Any) -> Path:
-    """The folder of the highest version in a model's folder, or the path itself where it holds no versions.
-
-    Raises:
-        ArgumentError: not a path.
-        SavedModelError: as for `versions`.
-    """
+    """The folder of the highest version in a model's folder, or the path itself if it contains no versions."""
     path = checked_path(path, "path")
     folders = {number: entry for number, entry in versions(path).items() if entry.is_dir()}
     return folders[max(folders)] if folders else path
 
 
 def parsed_card(text: bytes | str, source: str, error: type[EmbkerasError]) -> dict[str, Any]:
-    """The card as data.
-
-    Raises:
-        EmbkerasError: of the given class, if it is damaged or lacks a key.
-    """
+    """The card as data; raises the given class of error if the card is damaged."""
     try:
         card = json.loads(text)
         card = card | {key: card[key] for key in _CARD_KEYS}
@@ -78,11 +69,7 @@ def parsed_card(text: bytes | str, source: str, error: type[EmbkerasError]) -> d
 
 
 def read_card(assets: Path) -> dict[str, Any]:
-    """The card in a folder of assets.
-
-    Raises:
-        SavedModelError: it is missing or damaged.
-    """
+    """The card in a folder of assets."""
     try:
         text = (assets / CARD_FILE).read_bytes()
     except OSError as error:

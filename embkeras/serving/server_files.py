@@ -34,9 +34,15 @@ def write_warm_up(folder: Path, card: Mapping[str, Any]) -> None:
 
 
 def warm_up_records(card: Mapping[str, Any]) -> Iterable[bytes]:
-    """The requests as records of the file, one for each length."""
+    """The requests as records of the file, one for each length.
+
+    PredictionLog{6: PredictLog{1: PredictRequest{1: ModelSpec{1: name, 3: signature}, 2: name -> TensorProto}}}.
+    """
+    spec = _field(1, card["name"].encode()) + _field(3, names.SERVING.encode())
     for ids in warm_up_ids(card):
-        yield _prediction_log(card["name"], names.SERVING, {names.TOKEN_IDS: ids})
+        tensor = tf.make_tensor_proto(ids).SerializeToString()
+        request = _field(1, spec) + _field(2, _field(1, names.TOKEN_IDS.encode()) + _field(2, tensor))
+        yield _field(6, _field(1, request))
 
 
 def warm_up_ids(card: Mapping[str, Any]) -> Iterable[np.ndarray]:
@@ -46,20 +52,8 @@ def warm_up_ids(card: Mapping[str, Any]) -> Iterable[np.ndarray]:
 
 
 def read_warm_up(folder: Path) -> list[bytes]:
-    """The records in the file of an export.
-
-    Raises:
-        tf.errors.OpError: it is missing or damaged.
-    """
+    """The records in the file of an export; TensorFlow raises an OpError if it is missing or damaged."""
     return [record.numpy() for record in tf.data.TFRecordDataset(str(folder / "assets.extra" / WARM_UP_FILE))]
-
-
-def _prediction_log(model_name: str, signature: str, inputs: Mapping[str, np.ndarray]) -> bytes:
-    """PredictionLog{6: PredictLog{1: PredictRequest{1: ModelSpec{1: name, 3: signature}, 2: name -> TensorProto}}}."""
-    request = _field(1, _field(1, model_name.encode()) + _field(3, signature.encode()))
-    for name, value in inputs.items():
-        request += _field(2, _field(1, name.encode()) + _field(2, tf.make_tensor_proto(value).SerializeToString()))
-    return _field(6, _field(1, request))
 
 
 def _field(number: int, contents: bytes) -> bytes:
@@ -74,11 +68,7 @@ def _varint(number: int) -> bytes:
 
 
 def check_model_name(name: str) -> None:
-    """Refuse a name that would need quotes in the settings, different ones in each file.
-
-    Raises:
-        ArgumentError: it contains anything but letters, digits, `_`, `.` and `-`.
-    """
+    """Refuse a name that would need quotes in the settings: each file quotes differently."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise ArgumentError(
             f"with_config=True names the model like its folder, which may contain letters, digits, '_', '.' and '-'. "
@@ -86,16 +76,10 @@ def check_model_name(name: str) -> None:
         )
 
 
-def write_server_config(path: Path, name: str, *, pads: bool = True) -> None:
+def write_server_config(path: Path, name: str, *, pads: bool) -> None:
     """Write three files of settings into the model's folder; files that exist are kept, since someone may have edited them.
 
-    Args:
-        path: the model's folder.
-        name: the model's name.
-        pads: whether requests of different lengths may share a batch.
-
-    Raises:
-        OutputError: a file can't be written.
+    With `pads`, requests of different lengths may share a batch.
     """
     contents = {
         MODELS: f"""model_config_list {{

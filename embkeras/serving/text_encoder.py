@@ -101,13 +101,7 @@ def card_class_names(card: dict[str, Any]) -> tuple[str, ...] | None:
 
 
 def exported_encoding(assets: Path, card: dict[str, Any], given: Any) -> Encoding:
-    """The encoding that an export was made with: the one given, or the one in its assets.
-
-    Raises:
-        SavedModelError: it is missing, or not the one that the card names.
-        VocabularyError: the vocabulary is missing or damaged.
-        ArgumentError: not an Encoding.
-    """
+    """The encoding that an export was made with: the one given, or the one in its assets."""
     if given is not None and not isinstance(given, Encoding):
         raise ArgumentError(f"vocabulary must be a Vocabulary or another Encoding. Received: {type(given).__name__}.")
     if given is None and card["encoding"] != Vocabulary.__name__:
@@ -133,11 +127,7 @@ def tokenizer_fingerprint(encoding: Encoding) -> str | None:
 
 
 def checked_texts(texts: Any) -> list[str]:
-    """The texts as a list.
-
-    Raises:
-        ArgumentError: not a sequence of strings.
-    """
+    """The texts as a list of strings."""
     listed = list(sequence(texts, "texts"))
     for place, text in enumerate(listed):
         if not isinstance(text, str):
@@ -187,14 +177,7 @@ def encoded_rows(encoding: Encoding, texts: Sequence[str]) -> list[np.ndarray]:
 def labelled(texts: Sequence[str], scores: np.ndarray, class_names: Sequence[str] | None, source: str) -> pd.DataFrame:
     """One row per text: `text`, `label`, `probability` of the best class.
 
-    Args:
-        texts: the texts.
-        scores: (texts, classes).
-        class_names: one per class; without them a label is the number of the class.
-        source: where the scores come from, for messages.
-
-    Raises:
-        SavedModelError: not one score per class.
+    Without class names, a label is the number of the class. Messages name the `source` of the scores.
     """
     if scores.ndim != 2 or scores.shape[-1] < 2:
         raise SavedModelError(

@@ -32,10 +32,11 @@ _LARGEST_ANSWER = 1 << 28  # bytes: more than any batch of scores takes
 _PIECE = 1 << 20
 _RPC_PORT = 8500
 # A server that comes back is found within a second. gRPC's own pause grows to two minutes without any attempt.
-_RPC_OPTIONS = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
-_RPC_OPTIONS += [
-    ("grpc.max_receive_message_length", _LARGEST_ANSWER)
-]  # the default of 4 MB is 64 texts of 16,000 classes
+_RPC_OPTIONS = [
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_receive_message_length", _LARGEST_ANSWER),  # the default of 4 MB is 64 texts of 16,000 classes
+]
 
 Answer = TypeVar("Answer")
 
@@ -49,15 +50,9 @@ class Gone(ServingError):
 
 
 def attempted(ask: Callable[[float], Answer], timeout: float, retries: int) -> Answer:
-    """The answer, after as many attempts as allowed.
+    """The answer of `ask(seconds left)`, which is called again after Unavailable, up to `retries` times.
 
-    Args:
-        ask: sends the request, and gives up after as many seconds as it is passed.
-        timeout: seconds for all attempts together.
-        retries: further attempts after the first.
-
-    Raises:
-        ServingError: as `ask` raises it, after the last attempt.
+    All attempts together take up to `timeout` seconds.
     """
     end = time.monotonic() + timeout
     retry = Retry(total=retries, backoff_factor=0.1, backoff_jitter=0.1)
@@ -85,11 +80,7 @@ def quoted(message: Any) -> str:
 
 
 def parsed_url(url: str) -> SplitResult:
-    """The parts of a server's address.
-
-    Raises:
-        ArgumentError: another scheme, no host, an invalid port, or more than scheme, host, port and path.
-    """
+    """The parts of a server's address: scheme, host, port and, for REST, a path."""
     try:
         parts = urlsplit(url)
         valid = parts.scheme in TRANSPORTS and parts.hostname and (parts.port is None or parts.port > 0)
@@ -105,11 +96,7 @@ def parsed_url(url: str) -> SplitResult:
 
 
 def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """Headers that can be sent as they are.
-
-    Raises:
-        ArgumentError: not a mapping, or a name or value that is not printable ASCII. Values are not quoted.
-    """
+    """Headers that can be sent as they are: printable ASCII. No message shows a value."""
     headers = {} if headers is None else headers
     if not isinstance(headers, Mapping):
         raise ArgumentError(f"headers must be a mapping of names to strings. Received: {type(headers).__name__}.")
@@ -124,10 +111,6 @@ class RestTransport:
 
     Requests use the columnar format, which names a tensor once instead of once per row. Proxies and credentials of the
     environment are not used, and redirects are not followed.
-
-    Args:
-        url: scheme, host, port, and a path if the server is behind one.
-        headers: sent with each request.
     """
 
     compact = False  # numbers are written out: a smaller type saves nothing
@@ -159,14 +142,7 @@ class RestTransport:
         """Nothing stays open."""
 
     def _answer(self, method: str, path: str, body: bytes | None, seconds: float) -> Any:
-        """The JSON of the answer.
-
-        Raises:
-            Unavailable: the server is not there, or not ready, or broke off before it answered.
-            Gone: it has no such model.
-            ServingTimeoutError: it took longer.
-            ServingError: it refused the request, or what it returned is not an answer.
-        """
+        """The JSON of the answer."""
         status, contents = self._exchange(method, self.url.path.rstrip("/") + path, body, seconds)
         try:
             answer = json.loads(contents)
@@ -199,11 +175,8 @@ class RestTransport:
                 if adapter.expired:  # an answer without a length ends where it was cut
                     raise requests.Timeout
             except requests.RequestException as error:
-                if (
-                    adapter.expired
-                    or isinstance(error, requests.Timeout)
-                    or isinstance(root_cause(error), TimeoutError)
-                ):
+                timed_out = isinstance(error, requests.Timeout) or isinstance(root_cause(error), TimeoutError)
+                if adapter.expired or timed_out:
                     raise ServingTimeoutError(f"{self.where} did not answer within {seconds:.3g} s.") from error
                 raise self._failure(error, answered) from error
         return response.status_code, bytes(contents)
@@ -263,14 +236,7 @@ class RpcTransport:
     """Asks over one gRPC channel, which stays open and is thread-safe.
 
     It uses the official stubs (extra `serving`), which import TensorFlow. Ids are sent as the raw content of a tensor,
-    int32 if they fit, and only the requested output comes back.
-
-    Args:
-        url: scheme ("grpc", or "grpcs" for TLS), host and port.
-        headers: sent with each request, as gRPC metadata.
-
-    Raises:
-        MissingDependencyError: the stubs are not installed.
+    int32 if they fit, and only the requested output comes back. Headers are sent as gRPC metadata.
     """
 
     compact = True  # int32 ids take half the bytes
@@ -340,14 +306,7 @@ class RpcTransport:
             spec.version.value = version
 
     def _call(self, method: Any, request: Any, seconds: float) -> Any:
-        """The response.
-
-        Raises:
-            Unavailable: the server is not there, is not ready, or broke off.
-            Gone: it has no such model.
-            ServingTimeoutError: it took longer.
-            ServingError: any other error.
-        """
+        """The response."""
         codes = self._grpc.StatusCode
         try:
             return method(request, timeout=seconds, metadata=self.headers)
