@@ -1,8 +1,7 @@
 """One way to name layers and variables: names, paths, globs, or the objects themselves.
 
-A layer's path is made of layer names: "q/embedding" is the layer `embedding` inside `q`. A variable's path is that of
-its layer and its own name: "q/embedding/embeddings". Keras' own `variable.path` is "embedding/embeddings" in every
-tower, so it can't tell two towers apart.
+A layer's path consists of layer names: "q/embedding" is the layer `embedding` inside `q`. A variable's path is that of
+its layer and its own name: "q/embedding/embeddings". (Keras' own `variable.path` is the same in every tower.)
 
 In a glob, `*`, `?` and `[...]` match within one name ("encoder/block_*"), and `**` matches any number of names
 ("encoder/**" is everything inside, "**/bias" every bias).
@@ -19,6 +18,7 @@ from embkeras.errors import EmbkerasError, ScheduleError, UnknownLayerError
 from embkeras.keras_compat.layers import children
 
 LayerRef: TypeAlias = str | keras.layers.Layer
+Paths: TypeAlias = Sequence[tuple[str, keras.layers.Layer]]  # what `walk` yields
 
 
 def as_refs(
@@ -51,26 +51,20 @@ def own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
     return [weight for weight in layer.weights if id(weight) not in inside]
 
 
-def walk_variables(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
-    """Every weight of a model with its path, such as ("q/embedding/embeddings", variable).
-
-    A weight of a shared layer comes once for each path of the layer.
-    """
-    for path, layer in [("", model), *walk(model)]:
-        for weight in own_weights(layer):
-            yield f"{path}/{weight.name}".removeprefix("/"), weight
-
-
 def layer_path(model: keras.Model, layer: keras.layers.Layer) -> str:
     """The path of a layer inside a model; of a shared layer, the first one.
 
     Raises:
-        UnknownLayerError: the layer is not part of the model.
+        UnknownLayerError: the layer is not part of the model, even if its name is.
     """
-    for path, each in walk(model):
+    paths = list(walk(model))
+    for path, each in paths:
         if each is layer:
             return path
-    raise UnknownLayerError(f"The layer {layer.name!r} is not part of model {model.name!r}.")
+    raise UnknownLayerError(
+        f"The layer {layer.name!r} is not part of model {model.name!r}. {_listed(paths)} "
+        f"Pass the model's own layer, or its path."
+    )
 
 
 def match_layers(model: keras.Model, refs: Sequence[LayerRef]) -> list[keras.layers.Layer]:
@@ -117,19 +111,28 @@ def match_variables(model: keras.Model, address: LayerRef) -> list[tuple[str, ke
         >>> [path for path, _ in match_variables(model, "hidden")]
         ['hidden/kernel', 'hidden/bias']
     """
-    variables, layers = list(walk_variables(model)), list(walk(model))
-    if not isinstance(address, str) or any(address in (path, layer.name) for path, layer in layers):
+    layers = list(walk(model))
+    variables = [
+        (f"{path}/{weight.name}".removeprefix("/"), weight)
+        for path, layer in [("", model), *layers]
+        for weight in own_weights(layer)
+    ]
+    if not isinstance(address, str) or _names_a_layer(address, layers):
         inside = {id(weight) for weight in _find_layer(model, address, layers).weights}
-        return _each_once((path, variable) for path, variable in variables if id(variable) in inside)
-    found = [(path, variable) for path, variable in variables if path_matches(path, address)]
-    if not found and _is_glob(address) and "/" not in address:
-        found = [pair for pair in variables if any(fnmatchcase(name, address) for name in pair[0].split("/"))]
-    if not found:
-        raise UnknownLayerError(
-            f"Model {model.name!r} has no layer or variable {address!r}. "
-            f"Its variables: {', '.join(path for path, _ in variables)}."
-        )
-    return _each_once(found)
+        found = [pair for pair in variables if id(pair[1]) in inside]
+    else:
+        found = [pair for pair in variables if path_matches(pair[0], address)]
+        if not found and _is_glob(address) and "/" not in address:
+            found = [pair for pair in variables if any(fnmatchcase(name, address) for name in pair[0].split("/"))]
+        if not found:
+            raise UnknownLayerError(
+                f"Model {model.name!r} has no layer or variable {address!r}. "
+                f"Its variables: {', '.join(path for path, _ in variables)}."
+            )
+    once: dict[int, tuple[str, keras.Variable]] = {}
+    for path, variable in found:
+        once.setdefault(id(variable), (path, variable))
+    return list(once.values())
 
 
 def path_matches(path: str, address: str) -> bool:
@@ -145,33 +148,24 @@ def path_matches(path: str, address: str) -> bool:
     return _is_glob(address) and any(_fits(names[:length], patterns) for length in range(1, len(names) + 1))
 
 
-def _find_layer(model: keras.Model, ref: LayerRef, paths: list[tuple[str, keras.layers.Layer]]) -> keras.layers.Layer:
-    if isinstance(ref, str):
-        found = [layer for path, layer in paths if path == ref] or [layer for _, layer in paths if layer.name == ref]
-    else:
-        found = [layer for _, layer in paths if layer is ref]
+def _find_layer(model: keras.Model, ref: LayerRef, paths: Paths) -> keras.layers.Layer:
+    if not isinstance(ref, str):
+        layer_path(model, ref)  # raises if the layer is not part of the model
+        return ref
+    found = [layer for path, layer in paths if path == ref] or [layer for _, layer in paths if layer.name == ref]
+    if not found:
+        raise UnknownLayerError(f"Model {model.name!r} has no layer named {ref!r}. {_listed(paths)}")
     distinct = {id(layer) for layer in found}
-    if len(distinct) == 1:
-        return found[0]
-    if distinct:
+    if len(distinct) > 1:
         several = ", ".join(path for path, layer in paths if id(layer) in distinct)
         raise UnknownLayerError(
             f"Model {model.name!r} has several layers named {ref!r}: {several}. Give the path of the one you mean."
         )
-    name = ref if isinstance(ref, str) else ref.name
-    if not isinstance(ref, str) and any(layer.name == name for _, layer in paths):
-        raise UnknownLayerError(
-            f"The layer {name!r} given is not part of model {model.name!r}, which has another layer of that name."
-        )
-    raise UnknownLayerError(
-        f"Model {model.name!r} has no layer named {name!r}. Its layers: {', '.join(path for path, _ in paths)}."
-    )
+    return found[0]
 
 
-def _match_layer(
-    model: keras.Model, ref: LayerRef, paths: list[tuple[str, keras.layers.Layer]]
-) -> list[keras.layers.Layer]:
-    if not isinstance(ref, str) or not _is_glob(ref) or any(ref in (path, layer.name) for path, layer in paths):
+def _match_layer(model: keras.Model, ref: LayerRef, paths: Paths) -> list[keras.layers.Layer]:
+    if not isinstance(ref, str) or not _is_glob(ref) or _names_a_layer(ref, paths):
         return [_find_layer(model, ref, paths)]
     holding = [(path, layer) for path, layer in paths if layer.weights or not layer.built]
     found = [layer for path, layer in holding if _fits(path.split("/"), ref.split("/"))]
@@ -179,10 +173,17 @@ def _match_layer(
         found = [layer for _, layer in holding if fnmatchcase(layer.name, ref)]
     if not found:
         raise UnknownLayerError(
-            f"Model {model.name!r} has no layer with weights that matches {ref!r}. "
-            f"Its layers: {', '.join(path for path, _ in paths)}."
+            f"Model {model.name!r} has no layer with weights that matches {ref!r}. {_listed(paths)}"
         )
     return found
+
+
+def _names_a_layer(address: str, paths: Paths) -> bool:
+    return any(address in (path, layer.name) for path, layer in paths)
+
+
+def _listed(paths: Paths) -> str:
+    return f"Its layers: {', '.join(path for path, _ in paths)}."
 
 
 def _is_glob(address: str) -> bool:
@@ -196,10 +197,3 @@ def _fits(names: list[str], patterns: list[str]) -> bool:
     if patterns[0] == "**":
         return any(_fits(names[taken:], patterns[1:]) for taken in range(len(names) + 1))
     return bool(names) and fnmatchcase(names[0], patterns[0]) and _fits(names[1:], patterns[1:])
-
-
-def _each_once(found: Iterable[tuple[str, keras.Variable]]) -> list[tuple[str, keras.Variable]]:
-    first: dict[int, tuple[str, keras.Variable]] = {}
-    for path, variable in found:
-        first.setdefault(id(variable), (path, variable))
-    return list(first.values())

@@ -1,6 +1,5 @@
 """build_embedding and build_classifier: from an aligned matrix to a Keras layer, and to a whole model."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -32,7 +31,7 @@ def build_embedding(
         aligned: what `align` returned; V rows of width D.
         trainable: False freezes the table, True lets all rows move, "oov" only the rows of words missing from the vectors
             ("[UNK]" included, padding not), and a bool array of shape (V,) the rows where it is true; the others then stay
-            bit-identical under any optimizer. Schedules freeze and thaw each of these forms.
+            bit-identical under any optimizer. Schedules can freeze and thaw all of these.
         mask_zero: id 0 is padding and masked for the layers that follow.
         stored: "float16" or "int8" (with one scale a row) keep the rows that don't train in half or a quarter of the
             memory; `layer.accuracy` says how close they stay. Not with `trainable=True`.
@@ -145,7 +144,7 @@ def build_classifier(
         >>> model(np.array([[2, 1]])).shape
         TensorShape([1, 2])
     """
-    one_of(architecture, "architecture", _ENCODERS)
+    one_of(architecture, "architecture", ("lstm", "cnn", "mean"))
     num_classes = whole_number(num_classes, "num_classes", least=2)
     units, dropout = whole_number(units, "units", least=1), number(dropout, "dropout", least=0, below=1)
     embedding = aligned_or_layer
@@ -160,29 +159,16 @@ def build_classifier(
         raise ArgumentError(
             f"A classifier that ignores padding needs an embedding with mask_zero=True. Received: layer {embedding.name!r}."
         )
-    length, encode = _ENCODERS[architecture]
     ids = keras.Input((None,), dtype="int64", name="token_ids")
-    features = encode(embedding(PadToLength(length, name="at_least")(ids)), units)
+    length = max(CNN_WIDTHS) if architecture == "cnn" else 1
+    vectors = embedding(PadToLength(length, name="at_least")(ids))
+    if architecture == "lstm":
+        features = keras.layers.Bidirectional(keras.layers.LSTM(units), name="encoder")(vectors)
+    elif architecture == "cnn":
+        features = MaskedConvolutions(units, CNN_WIDTHS, name="encoder")(vectors)
+    else:
+        features = MaskedMean(name="encoder")(vectors)
+        features = keras.layers.Dense(units, activation="relu", name="hidden")(features)
     features = keras.layers.Dropout(dropout, name="dropout")(features)
     scores = keras.layers.Dense(num_classes, activation="softmax", dtype="float32", name="scores")(features)
     return keras.Model(ids, scores, name=check_name(name))
-
-
-def _lstm(vectors: Any, units: int) -> Any:
-    return keras.layers.Bidirectional(keras.layers.LSTM(units), name="encoder")(vectors)
-
-
-def _cnn(vectors: Any, units: int) -> Any:
-    return MaskedConvolutions(units, CNN_WIDTHS, name="encoder")(vectors)
-
-
-def _mean(vectors: Any, units: int) -> Any:
-    return keras.layers.Dense(units, activation="relu", name="hidden")(MaskedMean(name="encoder")(vectors))
-
-
-# name -> the length to which shorter texts are padded, and the encoder
-_ENCODERS: dict[str, tuple[int, Callable[[Any, int], Any]]] = {
-    "lstm": (1, _lstm),
-    "cnn": (max(CNN_WIDTHS), _cnn),
-    "mean": (1, _mean),
-}

@@ -14,12 +14,14 @@ from keras import ops
 
 from embkeras._checks import one_of, whole_number
 from embkeras.errors import ArgumentError
-from embkeras.tables.embedding import check_name
+from embkeras.tables.embedding import check_built, check_name
+from embkeras.tables.partial_rows import check_mask
 from embkeras.tables.resize import replace_map
 from embkeras.tables.row_io import table_of_calls
 from embkeras.tables.stand_ins import stand_in_for
 
 COMBINATIONS = ("concat", "mean", "weighted", "attention")
+_SHARED = ("input_dim", "mask_zero", "padding_id")  # the same in all sources
 
 
 def combine_embeddings(
@@ -90,14 +92,11 @@ def combine_embeddings(
 class CombinedEmbedding(keras.layers.Layer):
     """Several embedding layers over the same ids as one; `combine_embeddings` makes one.
 
-    Setting its `trainable` sets that of the layers inside, as with any Keras layer: to freeze or thaw one of them, name
-    it ("embedding/tuned"). Don't use a layer inside elsewhere in the model too: a .keras file would store its weights in
-    only one of the two places, and Keras refuses to load it.
+    Setting its `trainable` sets that of the layers inside: to freeze or thaw one of them, name it ("embedding/tuned").
+    Don't use a layer inside elsewhere in the model too: Keras would refuse to load a .keras file of that model.
 
     Args:
-        layers: embedding layers with a `matrix()` and the same input_dim, mask_zero and padding_id.
-        combine: "concat", "mean", "weighted" or "attention", as for `combine_embeddings`.
-        output_dim: width after a projection; None for none.
+        layers, combine, output_dim: as for `combine_embeddings`.
         **kwargs: as for any Keras layer.
 
     Attributes:
@@ -121,8 +120,18 @@ class CombinedEmbedding(keras.layers.Layer):
         self.sources = _check_sources(layers)
         self.combine = _check_combine(combine, len(self.sources), output_dim)
         first, widths = self.sources[0], [source.output_dim for source in self.sources]
-        self.input_dim, self.mask_zero, self.padding_id = first.input_dim, first.mask_zero, _padding_of(first)
-        self.output_dim = _width(widths, combine, output_dim, self.sources)
+        self.input_dim, self.mask_zero, self.padding_id = first.input_dim, first.mask_zero, first.padding_id
+        if output_dim is not None:
+            self.output_dim = whole_number(output_dim, "output_dim", least=1)
+        elif combine == "concat":
+            self.output_dim = sum(widths)
+        elif len(set(widths)) == 1:
+            self.output_dim = widths[0]
+        else:
+            named = ", ".join(f"{each.output_dim} of layer {each.name!r}" for each in self.sources)
+            raise ArgumentError(
+                f"combine={combine!r} needs vectors of one width, or an output_dim to project them to. Received: {named}."
+            )
         self._projects = output_dim is not None or combine == "attention"
         self.supports_masking = self.mask_zero
         self.autocast = False  # float32 ids would lose their last digits in float16
@@ -157,26 +166,24 @@ class CombinedEmbedding(keras.layers.Layer):
         """Set which ids each source contains; for the others its weight is 0.
 
         Args:
-            found: for each layer a bool array of shape (input_dim,).
+            found: as for `combine_embeddings`.
 
         Raises:
             ArgumentError: the layer is not built or concatenates, or masks of the wrong number, dtype or shape.
         """
-        self._check_built()
+        check_built(self)
         if self._found is None:
             raise ArgumentError(
                 f'combine="concat" has no weights, so it takes no found (layer {self.name!r}): '
                 f"it uses the rows that align filled in."
             )
-        masks = [np.asarray(mask) for mask in (found if isinstance(found, Iterable) else [found])]
+        masks = list(found) if isinstance(found, Iterable) else [found]
         if len(masks) != len(self.sources):
             raise ArgumentError(f"found takes one mask for each of {len(self.sources)} layers. Received: {len(masks)}.")
-        for mask, source in zip(masks, self.sources, strict=True):
-            if mask.dtype != bool or mask.shape != (self.input_dim,):
-                raise ArgumentError(
-                    f"found must be bool of shape ({self.input_dim},). "
-                    f"Received: {mask.dtype} of shape {mask.shape} for layer {source.name!r}."
-                )
+        masks = [
+            check_mask(mask, self.input_dim, f"The found mask of layer {source.name!r}")
+            for mask, source in zip(masks, self.sources, strict=True)
+        ]
         self._found.assign(_with_a_source(np.stack(masks, axis=1)))
 
     def change_tokens(self, sources: np.ndarray, found: np.ndarray) -> None:
@@ -226,12 +233,8 @@ class CombinedEmbedding(keras.layers.Layer):
         Raises:
             ArgumentError: the layer is not built.
         """
-        self._check_built()
+        check_built(self)
         return table_of_calls(self)
-
-    def _check_built(self) -> None:
-        if not self.built:
-            raise ArgumentError(f"Layer {self.name!r} has no table yet: build the layer, or call it once, first.")
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """Which ids are not padding, if id 0 is masked."""
@@ -260,10 +263,10 @@ def _with_a_source(found: np.ndarray) -> np.ndarray:
 
 
 def _check_sources(layers: Any) -> list[keras.layers.Layer]:
-    """The layers as a list, if they are embedding layers over the same ids."""
     sources = list(layers) if isinstance(layers, Iterable) else [layers]
     for source in sources:
-        if not isinstance(source, keras.layers.Layer) or not hasattr(source, "matrix"):
+        needed = "matrix", "output_dim", *_SHARED
+        if not isinstance(source, keras.layers.Layer) or not all(hasattr(source, each) for each in needed):
             raise ArgumentError(
                 f"combine_embeddings takes layers made by build_embedding. Received: {type(source).__name__}."
             )
@@ -274,20 +277,14 @@ def _check_sources(layers: Any) -> list[keras.layers.Layer]:
             f"Received: {', '.join(map(repr, names))}."
         )
     for source in sources[1:]:
-        for what in ("input_dim", "mask_zero", "padding_id"):
-            first, other = (
-                _padding_of(each) if what == "padding_id" else getattr(each, what) for each in (sources[0], source)
-            )
+        for what in _SHARED:
+            first, other = getattr(sources[0], what), getattr(source, what)
             if first != other:
                 raise ArgumentError(
                     f"Layers to combine must have the same {what}. "
                     f"Received: {first} for layer {names[0]!r}, {other} for layer {source.name!r}."
                 )
     return sources
-
-
-def _padding_of(layer: keras.layers.Layer) -> int | None:
-    return getattr(layer, "padding_id", 0 if layer.mask_zero else None)
 
 
 def _check_combine(combine: Any, count: int, output_dim: Any) -> str:
@@ -304,17 +301,3 @@ def _check_combine(combine: Any, count: int, output_dim: Any) -> str:
             f"Received: {count} with combine={combine!r}, output_dim={output_dim!r}."
         )
     return combine
-
-
-def _width(widths: list[int], combine: str, output_dim: Any, sources: list[keras.layers.Layer]) -> int:
-    """The width of the result."""
-    if output_dim is not None:
-        return whole_number(output_dim, "output_dim", least=1)
-    if combine == "concat":
-        return sum(widths)
-    if len(set(widths)) > 1:
-        named = ", ".join(f"{width} of layer {each.name!r}" for width, each in zip(widths, sources, strict=True))
-        raise ArgumentError(
-            f"combine={combine!r} needs vectors of one width, or an output_dim to project them to. Received: {named}."
-        )
-    return widths[0]

@@ -72,17 +72,14 @@ class PretrainedEmbedding(keras.layers.Embedding):
                 raise ArgumentError(f"PretrainedEmbedding takes no {name}=: build_embedding fills its table.")
         kwargs["embeddings_initializer"] = "zeros"
         super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
-        self.padding_id = (0 if mask_zero else None) if padding_id == _ZERO_IF_MASKED else padding_id
-        self._check_padding_id()
+        if padding_id == _ZERO_IF_MASKED:
+            padding_id = 0 if mask_zero else None
+        inside = padding_id is None or (is_whole(padding_id) and 0 <= padding_id < input_dim)
+        if not inside or (mask_zero and padding_id != 0):
+            rule = "0, because mask_zero=True masks id 0" if mask_zero else f"an integer in [0, {input_dim}), or None"
+            raise ArgumentError(f"padding_id must be {rule}. Received: {shown(padding_id)} (layer {self.name!r}).")
+        self.padding_id = padding_id
         self._may_be_empty = True
-
-    def _check_padding_id(self) -> None:
-        id_, rule = self.padding_id, f"an integer in [0, {self.input_dim}), or None"
-        if self.mask_zero:
-            rule = "0, because mask_zero=True masks id 0"
-        inside = id_ is None or (is_whole(id_) and 0 <= id_ < self.input_dim)
-        if not inside or (self.mask_zero and id_ != 0):
-            raise ArgumentError(f"padding_id must be {rule}. Received: {shown(id_)} (layer {self.name!r}).")
 
     def build(self, input_shape: Any = None) -> None:
         """Make the table, of zeros until it is filled."""
@@ -127,20 +124,26 @@ class PretrainedEmbedding(keras.layers.Embedding):
         ids = tf.convert_to_tensor(inputs)
         eager = tf.executing_eagerly()
         # Keras feeds float32 to a Sequential without an explicit input, so whole floats must pass.
-        if eager and not ids.dtype.is_integer and not bool(tf.reduce_all(tf.equal(ids, tf.floor(ids)))):
+        if eager and ids.dtype.is_floating:
+            self._refuse_where(ids != tf.floor(ids), ids, "integers")
+        elif not (ids.dtype.is_integer or ids.dtype.is_floating):
             raise ArgumentError(
-                f"Token ids must be integers. Received: {_first_where(ids, ids != tf.floor(ids))} (layer {self.name!r})."
+                f"Token ids must be integers, as Vocabulary.encode_batch returns. "
+                f"Received: dtype {ids.dtype.name} (layer {self.name!r})."
             )
         if ids.dtype not in (tf.int32, tf.int64):  # the only types that a gather takes
             ids = tf.cast(ids, tf.int64)
         if eager:
-            bad = (ids < 0) | (ids >= self.input_dim)
-            if bool(tf.reduce_any(bad)):
-                raise ArgumentError(
-                    f"Token ids must be in [0, {self.input_dim}). Received: {_first_where(ids, bad)} "
-                    f"(layer {self.name!r})."
-                )
+            self._refuse_where((ids < 0) | (ids >= self.input_dim), ids, f"in [0, {self.input_dim})")
         return ids
+
+    def _refuse_where(self, bad: tf.Tensor, ids: tf.Tensor, rule: str) -> None:
+        if bool(tf.reduce_any(bad)):
+            place = tf.where(bad)[0].numpy().tolist()
+            raise ArgumentError(
+                f"Token ids must be {rule}. Received: {tf.gather_nd(ids, place).numpy()} at position {place} "
+                f"(layer {self.name!r})."
+            )
 
     # Rows in and out -------------------------------------------------------------------------------------------------
 
@@ -153,7 +156,7 @@ class PretrainedEmbedding(keras.layers.Embedding):
             ArgumentError: the layer is not built or is quantized, or the matrix has the wrong shape or holds NaN,
                 infinity or numbers that the dtype of the table can't hold.
         """
-        self._check_built()
+        check_built(self)
         if self.quantization_mode is not None:
             raise ArgumentError(f"Layer {self.name!r} is quantized: fill its table before quantize.")
         matrix = check_matrix(matrix, f"The table of layer {self.name!r}")
@@ -173,12 +176,15 @@ class PretrainedEmbedding(keras.layers.Embedding):
         self._fill(matrix)
 
     def mark_filled(self) -> None:
-        """Note that the table was filled: zeros are intended then, and no merge can be undone."""
+        """Note that the table was filled: it may be zeros then, and no merge can be undone."""
         self._may_be_empty, self._merged = False, None
 
     def _fill(self, matrix: np.ndarray) -> None:
         fill_table(self.table_variable, matrix)
         self._clear_padding(self.table_variable)
+        self._clear_a()
+
+    def _clear_a(self) -> None:
         if self.lora_enabled:
             self.lora_embeddings_a.assign(np.zeros(tuple(self.lora_embeddings_a.shape)))
 
@@ -194,7 +200,7 @@ class PretrainedEmbedding(keras.layers.Embedding):
         Raises:
             ArgumentError: the layer is not built.
         """
-        self._check_built()
+        check_built(self)
         self._warn_if_empty()
         plain = not self.lora_enabled and self.quantization_mode is None
         return copy_of_table(self.table_variable) if plain else table_of_calls(self)
@@ -210,7 +216,7 @@ class PretrainedEmbedding(keras.layers.Embedding):
         Raises:
             ArgumentError: the layer is not built or has LoRA, or another mode.
         """
-        self._check_built()
+        check_built(self)
         one_of(mode, f"The mode of quantize (layer {self.name!r})", ("int8",))
         if self.lora_enabled:
             raise ArgumentError(f"quantize takes a plain table, but layer {self.name!r} has LoRA.")
@@ -220,7 +226,7 @@ class PretrainedEmbedding(keras.layers.Embedding):
     def resized(
         self, sources: np.ndarray, values: Any = None, *, trains: np.ndarray | None = None, room: int = 0
     ) -> Resized:
-        """A layer like this one with other rows, for `take_over`.
+        """A layer like this one with other rows, for `resize.take_over`.
 
         Args:
             sources: for each new id the old one, or -1.
@@ -242,10 +248,6 @@ class PretrainedEmbedding(keras.layers.Embedding):
         fresh.lora_embeddings_b.assign(b)
         same = np.arange(self.lora_rank)
         return Resized(fresh, [(a, fresh.lora_embeddings_a, sources), (b, fresh.lora_embeddings_b, same)])
-
-    def _check_built(self) -> None:
-        if not self.built:
-            raise ArgumentError(f"Layer {self.name!r} has no table yet: build the layer, or call it once, first.")
 
     # LoRA ------------------------------------------------------------------------------------------------------------
 
@@ -308,17 +310,14 @@ class PretrainedEmbedding(keras.layers.Embedding):
         a = copy_of_table(self.lora_embeddings_a)
         ids = np.flatnonzero(a.any(axis=1))
         before, a = read_rows(self.table_variable, ids), a[ids]
-        write_rows(
-            self.table_variable,
-            ids,
-            before + self._lora_scale() * (a @ keras.ops.convert_to_numpy(self.lora_embeddings_b)),
-        )
+        change = self._lora_scale() * (a @ keras.ops.convert_to_numpy(self.lora_embeddings_b))
+        write_rows(self.table_variable, ids, before + change)
         write_rows(self.lora_embeddings_a, ids, np.zeros_like(a))
         if len(ids) or self._merged is None:
             self._merged = ids, before, a
 
     def unmerge_lora(self) -> None:
-        """Restore table and A to what they were before `merge_lora`, bit by bit.
+        """Restore table and A to what they were before `merge_lora`, bit for bit.
 
         Raises:
             ArgumentError: nothing was merged since the table was filled, or A was trained since, which would be lost.
@@ -362,8 +361,8 @@ class PretrainedEmbedding(keras.layers.Embedding):
         if plain and keys in ({_KEY}, set(self._stored())):
             for key in sorted(keys):
                 load_variable(store, key, self._stored()[key])
-            if self.lora_enabled and keys == {_KEY}:
-                self.lora_embeddings_a.assign(np.zeros(tuple(self.lora_embeddings_a.shape)))
+            if keys == {_KEY}:
+                self._clear_a()
         else:
             super().load_own_variables(store)  # which raises Keras' own error
         self._merged = None
@@ -402,12 +401,14 @@ class PretrainedEmbedding(keras.layers.Embedding):
         return config
 
 
-def check_name(name: Any) -> str:
-    """The name of a layer or model.
+def check_built(layer: keras.layers.Layer) -> None:
+    """Raise ArgumentError if a layer is not built."""
+    if not layer.built:
+        raise ArgumentError(f"Layer {layer.name!r} has no table yet: build the layer, or call it once, first.")
 
-    Raises:
-        ArgumentError: Keras would refuse it.
-    """
+
+def check_name(name: Any) -> str:
+    """The name of a layer or model; ArgumentError if Keras would refuse it."""
     if not isinstance(name, str) or not name or "/" in name:
         raise ArgumentError(f"name must be a string without '/'. Received: {shown(name)}.")
     return name
@@ -421,8 +422,3 @@ def _no_gradient_where(mask: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         return tf.identity(values), lambda gradient: gradient * tf.cast(~mask, gradient.dtype)[..., None]
 
     return masked(rows)
-
-
-def _first_where(ids: tf.Tensor, bad: tf.Tensor) -> str:
-    place = tf.where(bad)[0].numpy().tolist()
-    return f"{tf.gather_nd(ids, place).numpy()} at position {place}"

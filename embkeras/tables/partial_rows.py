@@ -1,7 +1,7 @@
 """RowEmbedding: a base that never trains, a small table of the rows that do, and a map from id to row of that table.
 
 Masking the gradient of one table would not be enough: weight decay and moments move masked rows too, and each step costs
-the whole table. So the table is split. The map is a variable, since a constant would be written into every graph.
+the whole table.
 """
 
 from typing import Any
@@ -10,13 +10,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from embkeras._arrays import row_slices
+from embkeras._arrays import as_array
 from embkeras._checks import one_of, whole_number
 from embkeras.errors import ArgumentError
 from embkeras.keras_compat.variables import read_by_rows
-from embkeras.tables.embedding import PretrainedEmbedding
+from embkeras.tables.embedding import PretrainedEmbedding, check_built
 from embkeras.tables.resize import Resized, fresh_like, take_over
-from embkeras.tables.row_io import BLOCK, copy_rows, load_variable, read_rows, save_variable, write_rows
+from embkeras.tables.row_io import copy_rows, load_variable, read_rows, table_from, write_rows
 from embkeras.tables.storage import STORAGE, BaseTable, StoredAccuracy, stored_accuracy
 
 
@@ -83,7 +83,7 @@ class RowEmbedding(PretrainedEmbedding):
                 constraint=self.embeddings_constraint,
             )
             read_by_rows(self._moving)
-            self._places = self.add_weight(
+            self._places = self.add_weight(  # a constant would be written into every graph
                 shape=(self.input_dim,),
                 initializer=keras.initializers.Constant(self.trainable_rows),
                 dtype="int32",
@@ -120,7 +120,7 @@ class RowEmbedding(PretrainedEmbedding):
             ArgumentError: the layer is not built, or the mask has the wrong dtype or shape, too many rows, or the padding
                 row.
         """
-        self._check_built()
+        check_built(self)
         before = self.trainable_mask
         mask = check_mask(mask, self.input_dim) | before
         if mask.sum() > self.trainable_rows:
@@ -138,7 +138,7 @@ class RowEmbedding(PretrainedEmbedding):
     @property
     def trainable_mask(self) -> np.ndarray:
         """Which rows train while the layer does: bool, shape (input_dim,)."""
-        self._check_built()
+        check_built(self)
         if self._places is None:
             return np.zeros(self.input_dim, bool)
         return keras.ops.convert_to_numpy(self._places) < self.trainable_rows
@@ -148,7 +148,7 @@ class RowEmbedding(PretrainedEmbedding):
     @property
     def embeddings(self) -> tf.Tensor:
         """The whole table as a tensor, computed at each access; gradients reach the rows that train."""
-        self._check_built()
+        check_built(self)
         return self._rows(tf.range(self.input_dim))
 
     def _rows(self, ids: tf.Tensor) -> tf.Tensor:
@@ -165,11 +165,9 @@ class RowEmbedding(PretrainedEmbedding):
         Raises:
             ArgumentError: the layer is not built.
         """
-        self._check_built()
+        check_built(self)
         self._warn_if_empty()
-        table = np.empty((self.input_dim, self.output_dim), np.float32)
-        for part in row_slices(table.shape, BLOCK):
-            table[part] = self._base[part]
+        table = table_from(self._base.shape, self._base.__getitem__)
         ids, places = self._chosen()
         if len(ids):
             table[ids] = read_rows(self._moving, places)
@@ -202,7 +200,7 @@ class RowEmbedding(PretrainedEmbedding):
         Raises:
             ArgumentError: the layer is not built, or another mode.
         """
-        self._check_built()
+        check_built(self)
         one_of(mode, f"The mode of quantize (layer {self.name!r})", ("int8",))
         if self.stored != "int8":
             before, fresh = self.matrix(), fresh_like(self, stored="int8")
@@ -251,14 +249,8 @@ class RowEmbedding(PretrainedEmbedding):
 
     # Files -----------------------------------------------------------------------------------------------------------
 
-    def save_own_variables(self, store: Any) -> None:
-        """Write base, table and map, tables in blocks if the store allows it."""
-        self._warn_if_empty()
-        for key, variable in self._stored().items():
-            save_variable(store, key, variable)
-
     def load_own_variables(self, store: Any) -> None:
-        """Read what `save_own_variables` wrote."""
+        """Read base, table and map, tables in blocks if the store allows it."""
         stored = self._stored()
         if set(store.keys()) != set(stored):
             raise ArgumentError(
@@ -277,25 +269,15 @@ class RowEmbedding(PretrainedEmbedding):
         return {**super().get_config(), "trainable_rows": self.trainable_rows, "stored": self.stored}
 
 
-def check_mask(mask: Any, rows: int) -> np.ndarray:
-    """A mask of rows as an array.
-
-    Raises:
-        ArgumentError: not bool, or not of the shape (rows,).
-    """
-    mask = np.asarray(mask)
+def check_mask(mask: Any, rows: int, what: str = "A mask of rows") -> np.ndarray:
+    """A mask as an array; ArgumentError unless it is bool of shape (rows,)."""
+    mask = as_array(mask, what)
     if mask.dtype != bool or mask.shape != (rows,):
-        raise ArgumentError(
-            f"A mask of rows must be bool of shape ({rows},). Received: {mask.dtype} of shape {mask.shape}."
-        )
+        raise ArgumentError(f"{what} must be bool of shape ({rows},). Received: {mask.dtype} of shape {mask.shape}.")
     return mask
 
 
 def check_no_padding(mask: np.ndarray, padding_id: int | None) -> None:
-    """Refuse a mask that lets the padding row train.
-
-    Raises:
-        ArgumentError: it does.
-    """
+    """Raise ArgumentError for a mask that includes the padding row."""
     if padding_id is not None and mask[padding_id]:
         raise ArgumentError(f"The padding row (id {padding_id}) never trains. Received: a mask that includes it.")

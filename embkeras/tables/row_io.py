@@ -5,13 +5,14 @@ NumPy and Keras then copy once or twice more. A block costs 4 MB whatever the si
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import h5py
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 from embkeras._arrays import row_slices
 from embkeras.keras_compat.variables import replicas
@@ -40,37 +41,39 @@ def _numbers(rows: np.ndarray | slice) -> np.ndarray:
 
 
 def fill_table(variable: keras.Variable, source: Any) -> None:
-    """Write `source` into a table block by block, on every replica.
-
-    Args:
-        variable: float table of shape (rows, width).
-        source: array or HDF5 dataset of the same shape, in memory or on disk.
-    """
+    """Write `source`, an array or HDF5 dataset of the same shape, into a table block by block, on every replica."""
     for part in row_slices(variable.shape, BLOCK):
         write_rows(variable, part, source[part])
 
 
-def row_blocks(variable: keras.Variable) -> Iterator[tuple[int, np.ndarray]]:
-    """The table as (first row, rows) from top to bottom; on several replicas that of the first."""
+def row_blocks(variable: keras.Variable) -> Iterator[tuple[slice, np.ndarray]]:
+    """The table as (which rows, their values) from top to bottom; on several replicas that of the first."""
     for part in row_slices(variable.shape, BLOCK):
-        yield part.start, read_rows(variable, part)
+        yield part, read_rows(variable, part)
 
 
 def copy_of_table(variable: keras.Variable) -> np.ndarray:
-    """A float32 copy, shape (rows, width): the only whole table that is made."""
-    copy = np.empty(tuple(variable.shape), np.float32)
-    for start, rows in row_blocks(variable):
-        copy[start : start + len(rows)] = rows
-    return copy
+    """A float32 copy, shape (rows, width)."""
+    return table_from(variable.shape, lambda part: read_rows(variable, part))
+
+
+def table_of_calls(layer: keras.layers.Layer) -> np.ndarray:
+    """A float32 table of what the layer returns for each id, shape (input_dim, output_dim)."""
+    return table_from((layer.input_dim, layer.output_dim), lambda part: ops.cast(layer(_numbers(part)), "float32"))
+
+
+def table_from(shape: tuple[int, int], read: Callable[[slice], Any]) -> np.ndarray:
+    """A float32 table of the blocks of rows that `read` returns; no other whole table is made."""
+    table = np.empty(shape, np.float32)
+    for part in row_slices(shape, BLOCK):
+        table[part] = ops.convert_to_numpy(read(part))
+    return table
 
 
 def copy_rows(
     before: keras.Variable, after: keras.Variable, sources: np.ndarray, values: np.ndarray | None = None
 ) -> None:
-    """Write into row i of `after` row `sources[i]` of `before`; for -1 `values[i]`, or nothing if there are no values.
-
-    Both variables have one entry a row, of any shape.
-    """
+    """Write row `sources[i]` of `before` into row i of `after`; for -1 `values[i]`, or nothing if there are no values."""
     for part in row_slices((len(sources), math.prod(after.shape[1:])), BLOCK):
         rows = np.arange(part.start, part.stop)
         known = rows[sources[part] >= 0]
@@ -80,60 +83,34 @@ def copy_rows(
             write_rows(after, new, values[new])
 
 
-def table_of_calls(layer: keras.layers.Layer) -> np.ndarray:
-    """A float32 table of what the layer returns for each id, shape (input_dim, output_dim)."""
-    table = np.empty((layer.input_dim, layer.output_dim), np.float32)
-    for part in row_slices(table.shape, BLOCK):
-        table[part] = keras.ops.convert_to_numpy(keras.ops.cast(layer(_numbers(part)), "float32"))
-    return table
+def save_variable(store: Any, key: str, variable: keras.Variable) -> None:
+    """Do `store[key] = variable`, but with a float table in blocks if the store allows it; the file is the same.
 
-
-def save_variable(store: Any, key: str, variable: keras.Variable) -> bool:
-    """Write `store[key] = variable`, to the same file as Keras does, but a float table in blocks if the store allows it.
-
-    Stores that take whole arrays only are sharded files, which count the bytes that they are given, `.npz` and
-    dictionaries; and a bfloat16 table is written as a whole.
-
-    Args:
-        store: what Keras passes to `save_own_variables`.
-        key: name of the variable in the store.
-        variable: variable of any shape; a table has the shape (rows, width).
-
-    Returns:
-        Whether it was written in blocks.
+    `store` is what Keras passes to `save_own_variables`. Sharded files, which count the bytes that they are given, `.npz`
+    and dictionaries take whole arrays only; a bfloat16 table is written as a whole too.
     """
     group = hdf5_group(store)
     dtype = keras.backend.standardize_dtype(replicas(variable)[0].dtype)
     plain = len(variable.shape) == 2 and dtype in _PLAIN_DTYPES
     if group is None or hasattr(store, "max_shard_size") or not plain:
-        store[key] = keras.ops.convert_to_numpy(variable)
-        return False
+        store[key] = ops.convert_to_numpy(variable)
+        return
     dataset = group.create_dataset(key, tuple(variable.shape), dtype)
-    for start, rows in row_blocks(variable):
-        dataset[start : start + len(rows)] = rows
-    return True
+    for part, rows in row_blocks(variable):
+        dataset[part] = rows
 
 
-def load_variable(store: Any, key: str, variable: keras.Variable) -> bool:
+def load_variable(store: Any, key: str, variable: keras.Variable) -> None:
     """Do `variable.assign(store[key])`, but with a float table in blocks if the store allows it.
 
-    Keras itself reads, or refuses with its own message, what is not in an HDF5 file, has another shape, is bfloat16, or
-    is stored outside the file.
-
-    Args:
-        store: what Keras passes to `load_own_variables`.
-        key: name of the variable in the store.
-        variable: variable of any shape; a table has the shape (rows, width).
-
-    Returns:
-        Whether it was read in blocks.
+    `store` is what Keras passes to `load_own_variables`. Keras itself reads, or refuses with its own message, what is not
+    in an HDF5 file, has another shape, is bfloat16, or is stored outside the file.
     """
     group = hdf5_group(store)
     if group is not None and is_plain_table(group, key) and group[key].shape == tuple(variable.shape):
         fill_table(variable, group[key])
-        return True
-    variable.assign(store[key])
-    return False
+    else:
+        variable.assign(store[key])
 
 
 def is_plain_table(group: h5py.Group, key: str) -> bool:

@@ -96,12 +96,7 @@ def lookup_stored(ids: tf.Tensor, values: Any, scales: Any = None) -> tf.Tensor:
 
 
 class BaseTable:
-    """A table that never trains, stored in any of the ways above.
-
-    Args:
-        layer: the layer that is being built; it owns the variables.
-        stored: a key of `STORAGE`.
-    """
+    """A table that never trains, stored in any of the ways above; the layer that is being built owns its variables."""
 
     def __init__(self, layer: keras.layers.Layer, stored: str):
         self.storage = STORAGE[stored]

@@ -14,20 +14,17 @@ from embkeras.errors import ArgumentError
 class WordDropout(keras.layers.Layer):
     """Replace each id by the OOV id with probability `rate`, in training only. Put it before the embedding.
 
-    A vocabulary made from the training texts contains all their words, so training hardly ever reads the row of "[UNK]",
-    and it has learned nothing when new texts read it. Iyyer et al. 2015 (Deep Unordered Composition Rivals Syntactic
-    Methods for Text Classification) drop words from the text; here they become "[UNK]", so that its row is read and a text
-    keeps its length. A text that loses every word consists of "[UNK]" and is never empty. Padding is never replaced, so
-    masks don't change.
-
-    The row only learns if it may move: `build_embedding(aligned, trainable="oov")`, or True.
+    A vocabulary made from the training texts contains all their words, so without this layer training hardly ever reads
+    the row of "[UNK]". Iyyer et al. 2015 (Deep Unordered Composition Rivals Syntactic Methods for Text Classification)
+    drop words from the text; here they become "[UNK]", so a text keeps its length and is never empty. Padding is never
+    replaced, so masks don't change. The row only learns if it trains: `build_embedding(aligned, trainable="oov")`, or True.
 
     Args:
         rate: probability that a word is replaced, from 0 to below 1; in the paper, 0.3 worked well.
         oov_id: the id that replaces it, `vocabulary.oov_id`.
         padding_id: the id that is never replaced, `vocabulary.padding_id`; None if there is none.
-        seed: seed of the random draws; by default different in each process. Their state is a variable of the model, as
-            for Dropout, so that `ResumableBackup` continues with the next draw.
+        seed: seed of the random draws; by default different in each process. `ResumableBackup` continues with the next
+            draw.
         **kwargs: as for any Keras layer.
 
     Input shape: integer ids of any shape. Output shape and dtype: the same.

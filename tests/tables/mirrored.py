@@ -1,6 +1,6 @@
 """Forms of tables under MirroredStrategy on two logical CPUs: run in a process of its own, prints one JSON object.
 
-Logical devices have to be made before TensorFlow starts, so this cannot run inside the test process.
+Logical devices have to be made before TensorFlow starts, so this can't run inside the test process.
 """
 
 import json
@@ -42,7 +42,7 @@ def lora(name="embedding"):
 
 
 def combined():
-    """Two forms weighed by attention."""
+    """Two tables combined by attention."""
     return combine_embeddings([rows("rows"), lora("low")], combine="attention")
 
 
@@ -54,12 +54,12 @@ def more_tokens(net):
 
 
 def frequent():
-    """Rows that join at epoch 2."""
+    """Rows that train from epoch 2 on."""
     return unfreeze_rows(2, "embedding", vocabulary=VOCABULARY)
 
 
 def averaged():
-    """A slot that begins at the value of a row."""
+    """A slot that starts at the value of a row."""
     return optimizers.Adam(0.05, use_ema=True)
 
 

@@ -31,7 +31,7 @@ def test_one_or_several_names(given, expected):
 
 
 def test_a_layer_is_a_reference():
-    """A layer object stands for itself."""
+    """A layer object refers to itself."""
     layer = keras.layers.Dense(1)
     assert as_refs(layer, "freeze") == (layer,)
 
@@ -45,7 +45,7 @@ def test_neither_name_nor_layer(given, received):
         as_refs(given, "freeze")
 
 
-def test_walk_gives_paths_parents_first():
+def test_walk_yields_paths_parents_first():
     """Every layer at every depth, with the path that finds it."""
     paths = [path for path, _ in walk(tiny.nested("sgd")) if "input" not in path]
     assert paths[:2] == ["encoder", "encoder/embedding"] and paths[-1] == "head"
@@ -81,7 +81,7 @@ def test_unknown_name_lists_the_names_that_exist():
 
 def test_layer_of_another_model():
     """A layer object that is not in the model is not confused with the model's own layer of that name."""
-    with pytest.raises(UnknownLayerError, match="'embedding' given is not part of model 'tiny', which has another"):
+    with pytest.raises(UnknownLayerError, match=r"'embedding' is not part of model 'tiny'\. Its layers: .*embedding"):
         match_layers(tiny.model("sgd"), [tiny.embedding()])
 
 
@@ -148,7 +148,7 @@ def test_globs(glob, expected):
 
 
 def test_a_glob_that_fits_nothing_lists_the_paths():
-    """As for a name."""
+    """The error contains the model, the glob and the paths that exist."""
     expected = r"'blocks' has no layer with weights that matches 'blok_\*'\. Its layers: encoder, .*encoder/block_1/dense, .*head"
     with pytest.raises(UnknownLayerError, match=expected):
         match_layers(_blocks(), ["blok_*"])
@@ -174,7 +174,7 @@ def test_a_glob_finds_layers_that_are_not_built_yet():
 
 
 def test_the_path_of_a_layer():
-    """Inside a tower; a layer of another model is refused, although its name is the same."""
+    """The path starts with the tower; a layer of another model is refused, even with the same name."""
     net = _two_towers()
     assert layer_path(net, net.get_layer("right").get_layer("embedding")) == "right/embedding"
     with pytest.raises(UnknownLayerError, match="'embedding' is not part of model 'towers'"):
@@ -226,7 +226,7 @@ def test_variables_by_glob(address, expected):
 
 
 def test_variables_of_a_layer_object():
-    """And none of a layer without weights."""
+    """Its weights; a layer without weights has none."""
     net = _blocks()
     assert [path for path, _ in match_variables(net, net.get_layer("head"))] == ["head/kernel", "head/bias"]
     assert match_variables(net, net.get_layer("encoder").get_layer("block_1").layers[1]) == []
@@ -240,7 +240,7 @@ def test_variables_that_do_not_exist_or_are_not_unique(address):
 
 
 def test_a_model_s_own_variable_and_a_shared_layer():
-    """A weight outside every layer has its own name for a path; a shared weight is returned once."""
+    """The path of a weight outside every layer is its name; a shared weight is returned once."""
 
     class Net(keras.Model):
         def __init__(self):

@@ -21,7 +21,7 @@ def _padded(text, length):
 
 @pytest.fixture(scope="module")
 def models():
-    """One small classifier of each architecture; the padding row of their table is not zero."""
+    """One small classifier of each architecture; the padding row of their table isn't zero."""
     keras.utils.set_random_seed(0)
     values = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
     aligned = AlignedMatrix(values, Vocabulary(["", "[UNK]", *"abcdefgh"]))
@@ -29,21 +29,21 @@ def models():
 
 
 def test_build_embedding_takes_only_an_aligned_matrix():
-    """A bare array has no vocabulary; the message says how to give it one."""
+    """A bare array has no vocabulary; the error says how to add one."""
     with pytest.raises(ArgumentError, match=r"wrap your own matrix as AlignedMatrix.*Received: ndarray"):
         build_embedding(np.eye(3))
 
 
 @pytest.mark.parametrize("trainable", ["all", 1, None])
 def test_trainable_must_be_known(aligned, trainable):
-    """A truthy string would thaw the whole table."""
+    """A truthy string doesn't make the whole table trainable."""
     with pytest.raises(ArgumentError, match=rf'trainable must be True, False, "oov" or .*\. Received: {trainable!r}'):
         build_embedding(aligned, trainable=trainable)
 
 
 @pytest.mark.parametrize("name", ["embedding", "words"])
 def test_name_and_flags_reach_the_layer(aligned, name):
-    """The layer is built, named and thawed as asked."""
+    """The layer is built, and has the given name and flags."""
     layer = build_embedding(aligned, trainable=True, mask_zero=False, name=name)
     assert (layer.name, layer.trainable, layer.mask_zero, layer.built) == (name, True, False, True)
 
@@ -74,32 +74,32 @@ def test_unknown_architecture(aligned):
     ],
 )
 def test_sizes_are_checked(aligned, arguments, received):
-    """Fewer than two classes, no units, or a dropout of all or less than nothing."""
+    """Fewer than two classes, no units, or a dropout outside [0, 1)."""
     with pytest.raises(ArgumentError, match=received):
         build_classifier(aligned, **arguments)
 
 
 def test_classifier_needs_a_mask(aligned):
-    """A layer that does not mask would let padding change the scores; it is named."""
+    """Without a mask, padding would change the scores; the error names the layer."""
     with pytest.raises(ArgumentError, match=r"mask_zero=True\. Received: layer 'words'"):
         build_classifier(build_embedding(aligned, mask_zero=False, name="words"), 2)
 
 
 def test_classifier_refuses_what_is_neither_matrix_nor_layer():
-    """A bare array is refused as build_embedding refuses it."""
+    """build_embedding refuses a bare array."""
     with pytest.raises(ArgumentError, match="Received: ndarray"):
         build_classifier(np.eye(3), 2)
 
 
 def test_classifier_takes_a_stock_layer():
-    """A keras Embedding with a mask will do."""
+    """A stock Embedding with a mask works too."""
     model = build_classifier(keras.layers.Embedding(10, 4, mask_zero=True), 2, architecture="mean")
     assert model(np.array([[2, 3]])).shape == (1, 2)
 
 
 @pytest.mark.parametrize("trainable", [False, True])
 def test_classifier_passes_trainable_on(aligned, trainable):
-    """The layer made inside is frozen or not, as asked."""
+    """The layer made inside gets the flag."""
     assert (
         build_classifier(aligned, 2, architecture="mean", trainable=trainable).get_layer("embedding").trainable
         is trainable
@@ -135,8 +135,8 @@ def test_padding_does_not_change_the_scores(models, architecture, text):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_company_does_not_change_the_scores(models, architecture):
-    """In a batch with others, an empty one among them, each text gets the scores it gets alone."""
+def test_the_batch_does_not_change_the_scores(models, architecture):
+    """In a batch with others, one of them empty, each text gets the scores that it gets alone."""
     batch = models[architecture](np.concatenate([_padded(text, 9) for text in [*TEXTS, []]]))
     alone = [models[architecture](_padded(text, len(text)))[0] for text in [*TEXTS, []]]
     np.testing.assert_allclose(batch, alone, atol=1e-6)
@@ -146,7 +146,7 @@ def test_company_does_not_change_the_scores(models, architecture):
 @settings(max_examples=25, deadline=None)
 @given(text=st.lists(st.integers(1, 9), max_size=8), more=st.integers(0, 12))
 def test_any_text_padded_to_any_length(models, architecture, text, more):
-    """For any ids and any padding the scores stand."""
+    """The scores are the same for any ids and any padding."""
     model = models[architecture]
     padded = model(_padded(text, len(text) + more))
     np.testing.assert_allclose(padded, model(_padded(text, len(text))), atol=1e-6)
@@ -155,21 +155,21 @@ def test_any_text_padded_to_any_length(models, architecture, text, more):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("length", [0, 1, 3, 12])
 def test_empty_text_has_finite_scores(models, architecture, length):
-    """All padding, and no time step at all, give probabilities and not NaN."""
+    """The scores of only padding, and of no time steps at all, are probabilities and not NaN."""
     scores = models[architecture](np.zeros((2, length), np.int64))
     assert np.isfinite(scores).all() and np.allclose(np.sum(scores, axis=1), 1)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_scores_depend_on_the_text(models, architecture):
-    """The invariance above is not that of a constant."""
+    """The classifier doesn't pass the tests above by returning a constant."""
     first, second = models[architecture](np.array([[2, 3, 4], [7, 8, 9]]))
     assert np.abs(first - second).max() > 1e-3
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_keras_file_round_trip(models, architecture, tmp_path):
-    """A .keras file gives the same scores back, with no custom_objects."""
+    """A model from a .keras file returns the same scores; no custom_objects are needed."""
     models[architecture].save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     ids = np.array(TEXTS[-1:])
@@ -197,7 +197,7 @@ def _softmax(logits):
 
 
 def test_cnn_against_numpy(models):
-    """Every filter's largest answer over the windows within the text, by loops."""
+    """The largest output of each filter over the windows within the text, by loops."""
     model = models["cnn"]
     table = model.get_layer("embedding").matrix()
     for text in TEXTS:
@@ -225,7 +225,7 @@ def test_mean_against_numpy(models):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_gradient_of_the_table_stays_sliced(aligned, architecture):
-    """No encoder turns the gradient into one as large as the table."""
+    """No encoder makes the gradient as large as the table."""
     import tensorflow as tf
 
     model = build_classifier(aligned, 2, architecture=architecture, units=3, trainable=True)
@@ -238,7 +238,7 @@ def test_gradient_of_the_table_stays_sliced(aligned, architecture):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_padding_row_gets_no_gradient(aligned, architecture):
-    """Training a classifier leaves the row of id 0 as it is, and moves the others it reads."""
+    """Training a classifier moves the rows that it reads, except that of id 0."""
     model = build_classifier(aligned, 2, architecture=architecture, units=3, trainable=True, dropout=0.0)
     model.compile(keras.optimizers.SGD(1.0), loss="sparse_categorical_crossentropy")
     model.fit(np.array([[2, 3, 0, 0], [4, 0, 0, 0]]), np.array([0, 1]), epochs=2, verbose=0)

@@ -38,7 +38,7 @@ def _source(name="a", seed=0, width=4, **arguments):
 
 
 def _layer(combine="concat", output_dim=None, *, first=False, second=True, masks=True, width=4, **arguments):
-    """Sources "a" and "b", of which only "b" trains; the weights that are learned are no longer those of the start."""
+    """Sources "a" and "b", of which only "b" trains; the learned scores no longer have their initial values."""
     keras.utils.set_random_seed(0)
     found = FOUND if masks and combine != "concat" else None
     sources = [_source("a", trainable=first), _source("b", 1, width, trainable=second)]
@@ -70,7 +70,7 @@ def _score(layer, place, vector):
 
 
 def _expected(layer, found=FOUND):
-    """The table that the layer stands for, by loops over words and sources."""
+    """The table that the layer should return, by loops over words and sources."""
     tables = [source.matrix() for source in layer.sources]
     kernels = _kernels(layer)
     if layer.combine == "concat":
@@ -92,7 +92,7 @@ def _expected(layer, found=FOUND):
 
 @pytest.mark.parametrize(("combine", "output_dim"), FORMS)
 def test_against_numpy(combine, output_dim):
-    """Each way of combining is the formula of its paper, words that a source lacks masked."""
+    """Each way of combining follows the formula of its paper, with words that a source lacks masked."""
     layer = _layer(combine, output_dim)
     np.testing.assert_allclose(layer(IDS), _expected(layer), atol=1e-6)
     assert layer.output_dim == layer(IDS).shape[-1] == (output_dim or (8 if combine == "concat" else 4))
@@ -100,7 +100,7 @@ def test_against_numpy(combine, output_dim):
 
 @pytest.mark.parametrize(("combine", "output_dim"), FORMS)
 def test_matrix_is_the_layer_at_every_id(combine, output_dim, monkeypatch):
-    """In one float32 table, made in blocks."""
+    """matrix() returns one float32 table, made in blocks."""
     monkeypatch.setattr("embkeras.tables.row_io.BLOCK", 24)
     layer = _layer(combine, output_dim)
     assert layer.matrix().dtype == "float32" and layer.matrix().shape == (layer.input_dim, layer.output_dim)
@@ -116,15 +116,15 @@ def test_channels_of_one_source():
 
 @pytest.mark.parametrize("combine", ["concat", "attention"])
 def test_widths_may_differ(combine):
-    """Side by side, or with a projection each."""
+    """For "concat", or with a projection of each source."""
     layer = _layer(combine, 3 if combine == "attention" else None, width=6)
     assert layer.output_dim == (10 if combine == "concat" else 3)
     np.testing.assert_allclose(layer(IDS), _expected(layer), atol=1e-6)
 
 
 @pytest.mark.parametrize("combine", ["mean", "weighted", "attention"])
-def test_a_source_has_no_say_in_words_it_lacks(combine):
-    """Whatever stands in that row changes no bit, and the other source counts in full."""
+def test_a_source_without_a_word_has_weight_zero(combine):
+    """Its row changes no bit of the result, and the other source has weight 1."""
     layer = _layer(combine)
     before, (a, b) = layer.matrix(), layer.sources
     a.assign_table(np.where((IDS == 5)[:, None], 100, a.matrix()).astype(np.float32))
@@ -135,7 +135,7 @@ def test_a_source_has_no_say_in_words_it_lacks(combine):
 
 @pytest.mark.parametrize("combine", ["weighted", "attention"])
 def test_learned_weights_begin_as_the_mean(combine):
-    """Before training no source is preferred."""
+    """Before training, all sources have the same weight."""
     keras.utils.set_random_seed(0)
     layer = combine_embeddings([_source("a"), _source("b", 1)], combine=combine, output_dim=3)
     projected = [source.matrix() @ each for source, each in zip(layer.sources, _kernels(layer), strict=True)]
@@ -143,7 +143,7 @@ def test_learned_weights_begin_as_the_mean(combine):
 
 
 def test_projection_alone():
-    """One layer and a width; at the start distances are kept as far as the width allows."""
+    """One layer and a width; at first, distances are preserved as far as the width allows."""
     keras.utils.set_random_seed(0)
     narrow, wide = (combine_embeddings([_source()], output_dim=width) for width in (2, 6))
     np.testing.assert_allclose(narrow.matrix(), _aligned().values @ _kernels(narrow)[0], atol=1e-6)
@@ -152,7 +152,7 @@ def test_projection_alone():
 
 
 def test_folds_into_a_table():
-    """What it has learned fits into a plain embedding of its own."""
+    """What it has learned can be copied into a plain embedding."""
     layer = _layer("attention", 3)
     folded = build_embedding(AlignedMatrix(layer.matrix(), VOCABULARY))
     np.testing.assert_allclose(folded(IDS), layer(IDS), atol=1e-6)
@@ -172,7 +172,7 @@ def test_combinations_combine():
 @pytest.mark.parametrize("mask_zero", [True, False])
 @pytest.mark.filterwarnings("ignore:Layer 'flatten.*destroy the mask:UserWarning")
 def test_padding_is_zeros_and_gets_no_gradient(combine, output_dim, mask_zero):
-    """Under Flatten, with and without a mask, after steps of Adam that read it."""
+    """Also under Flatten, with and without a mask, after steps of Adam that read it."""
     keras.utils.set_random_seed(0)
     sources = [_source(name, seed, trainable=True, mask_zero=mask_zero) for seed, name in enumerate("ab")]
     layer = combine_embeddings(sources, combine=combine, output_dim=output_dim)
@@ -183,7 +183,7 @@ def test_padding_is_zeros_and_gets_no_gradient(combine, output_dim, mask_zero):
 
 
 def test_mask():
-    """Id 0 is masked for the layers that follow, where the sources mask it."""
+    """Id 0 is masked for the layers that follow if the sources mask it."""
     assert _layer().compute_mask(np.array([[1, 0]])).numpy().tolist() == [[True, False]]
     plain = combine_embeddings([_source("a", mask_zero=False), _source("b", mask_zero=False)])
     assert plain.compute_mask(np.array([[1, 0]])) is None and not plain.mask_zero
@@ -203,7 +203,7 @@ def test_mask():
     ids=["Adam", "AdamW", "RowWiseAdamW"],
 )
 def test_frozen_source_stays_bit_identical(make):
-    """The other one moves, and so does what weighs and projects."""
+    """The other source, the scores and the projections move."""
     layer = _layer("attention", 3)
     before = [variable.numpy() for variable in layer.trainable_variables]
     tiny.fit(_model(layer, make()), epochs=2)
@@ -212,7 +212,7 @@ def test_frozen_source_stays_bit_identical(make):
 
 
 def test_row_wise_optimizer_knows_the_tables():
-    """The row that no batch holds stays, and no warning says that a table is a stock one or gets a dense gradient."""
+    """A row that occurs in no batch stays, and nothing warns of stock tables or dense gradients."""
     layer = _layer("attention", 3, first=True)
     tiny.fit(_model(layer, RowWiseAdam(0.01)), epochs=2)
     for seed, source in enumerate(layer.sources):
@@ -221,7 +221,7 @@ def test_row_wise_optimizer_knows_the_tables():
 
 
 def test_rows_that_a_source_lacks_get_no_gradient():
-    """Nor does it move where the source has no say; words that no source has move in all."""
+    """The row of a word moves only in sources that contain it; words that no source contains move in all."""
     layer = _layer("weighted", first=True)
     tiny.fit(_model(layer, RowWiseAdam(0.01)), epochs=2)
     moved = [(source.matrix() != _aligned(seed).values).any(axis=1) for seed, source in enumerate(layer.sources)]
@@ -229,7 +229,7 @@ def test_rows_that_a_source_lacks_get_no_gradient():
 
 
 def test_partly_trainable_source():
-    """A table of which only some rows may move keeps the others, inside as outside."""
+    """A source of which only some rows train keeps the others."""
     layer = combine_embeddings([_source("a"), _source("b", 1, trainable=ROWS)], combine="mean", output_dim=3)
     tiny.fit(_model(layer, optimizers.AdamW(0.01, weight_decay=0.1)), epochs=2)
     moved = (layer.sources[1].matrix() != _aligned(1).values).any(axis=1)
@@ -260,10 +260,10 @@ def test_a_schedule_freezes_one_source():
     assert (_kernels(layer)[0] != kernel).any()
 
 
-def test_thawing_the_whole_layer_leaves_what_was_built_frozen():
-    """The schedule says so: it is the sources that are to be named."""
+def test_thawing_the_whole_layer_does_not_thaw_frozen_sources():
+    """The schedule raises: its user must name the sources."""
     net = _model(_layer("concat", second=False))
-    with pytest.raises(ScheduleError, match=r"Layer 'embedding' cannot train from epoch 1 on: it has no trainable"):
+    with pytest.raises(ScheduleError, match=r"Layer 'embedding' can't train from epoch 1 on: it has no trainable"):
         tiny.fit(net, callbacks=[unfreeze_at(1, "embedding")])
 
 
@@ -289,7 +289,7 @@ def test_mixed_precision(combine):
 
 
 def test_ids_that_come_as_float32_are_not_rounded():
-    """A Sequential without an Input gives them so, and float16 ends its whole numbers at 2048."""
+    """A Sequential without an Input passes float32 ids; as float16, ids above 2048 would be rounded."""
     rows = np.arange(5000, dtype=np.float32)[:, None] / 8
     aligned = AlignedMatrix(rows, Vocabulary(["", "[UNK]", *(f"w{place}" for place in range(4998))]))
     layer = combine_embeddings(
@@ -335,7 +335,7 @@ def test_under_mirrored_strategy(tmp_path):
     ("combine", "output_dim"), [("concat", None), ("mean", 3), ("weighted", None), ("attention", 3)]
 )
 def test_files(combine, output_dim, name, tmp_path):
-    """Saved and loaded, tables, masks, weights and flags are the same, and the paths of the variables."""
+    """A loaded model has the same tables, masks, weights, flags and variable paths."""
     layer = _layer(combine, output_dim)
     net, path = _model(layer), tmp_path / name
     if name.endswith(".keras"):
@@ -353,8 +353,8 @@ def test_files(combine, output_dim, name, tmp_path):
     np.testing.assert_array_equal(loaded.get_layer("embedding").matrix(), layer.matrix())
 
 
-def test_training_goes_on_from_a_file_to_the_bit(tmp_path):
-    """With a table of which only some rows train inside, and the optimizer's slots."""
+def test_training_continues_from_a_file_bit_for_bit(tmp_path):
+    """With a source of which only some rows train, and with the optimizer's slots."""
     layer = combine_embeddings([_source("a"), _source("b", 1, trainable=ROWS)], combine="attention", found=FOUND)
     net = _model(layer, RowWiseAdam(0.01))
     tiny.fit(net, epochs=1)
@@ -378,7 +378,7 @@ def test_config_does_not_hold_tables_or_masks():
 
 @pytest.mark.parametrize(("combine", "output_dim"), [("concat", 3), ("weighted", None), ("attention", 3)])
 def test_export(combine, output_dim, tmp_path):
-    """The export gives the scores of the model."""
+    """The export returns the scores of the model."""
     net = _model(_layer(combine, output_dim), optimizers.Adam(0.05), run_eagerly=True)
     tiny.fit(net, epochs=1)
     export_saved_model(net, tmp_path, vocabulary=VOCABULARY)
@@ -387,7 +387,7 @@ def test_export(combine, output_dim, tmp_path):
 
 
 def test_quantize_takes_the_tables(tmp_path):
-    """`Model.quantize` makes the tables inside small and leaves the rest; a file of it comes back."""
+    """`Model.quantize` quantizes the tables inside and nothing else; the model can be saved and loaded."""
     layer = _layer("attention", 3, second=False)
     net, before = _model(layer), layer.matrix()
     with pytest.warns(UserWarning, match="does not have a `quantize` method"):
@@ -399,7 +399,7 @@ def test_quantize_takes_the_tables(tmp_path):
 
 
 def test_classifier_and_drift():
-    """It is an embedding to build_classifier, and a table to DriftMonitor."""
+    """build_classifier and DriftMonitor take the layer."""
     net, monitor = build_classifier(_layer(), 3, architecture="mean", units=4), DriftMonitor("embedding")
     net.compile(RowWiseAdam(0.01), loss="sparse_categorical_crossentropy")
     tiny.fit(net, epochs=1, callbacks=[monitor])
@@ -410,13 +410,13 @@ def test_classifier_and_drift():
 
 
 def test_ids_are_checked_by_the_sources():
-    """As by any layer of ours, in every form."""
+    """The error is that of PretrainedEmbedding."""
     with pytest.raises(ArgumentError, match=r"Token ids must be in \[0, 10\)\. Received: 10 at position \[0\]"):
         _layer("attention")(np.array([10]))
 
 
 def test_contextual_is_refused_with_the_reason():
-    """Its weights depend on the other words."""
+    """Such weights depend on the other words."""
     with pytest.raises(ArgumentError, match=r"an id would have no vector of its own, and the layer no matrix\(\)"):
         _layer("contextual")
 
@@ -455,7 +455,7 @@ def test_contextual_is_refused_with_the_reason():
     ],
 )
 def test_layers_are_checked(layers, arguments, message):
-    """Number, kind, names and whether they fit each other, with the names of both."""
+    """Their number, kind and names, and whether they match; the error names both layers."""
     with pytest.raises(ArgumentError, match=message):
         combine_embeddings(layers(), **arguments)
 
@@ -465,18 +465,19 @@ def test_layers_are_checked(layers, arguments, message):
     [
         ("concat", FOUND, r'combine="concat" has no weights, so it takes no found'),
         ("mean", FOUND[:1], r"found takes one mask for each of 2 layers\. Received: 1"),
-        ("mean", [FOUND[0], FOUND[1][:9]], r"shape \(10,\)\. Received: bool of shape \(9,\) for layer 'b'"),
-        ("mean", [FOUND[0].astype(int), FOUND[1]], r"must be bool .* Received: int64 .* for layer 'a'"),
+        ("mean", [FOUND[0], FOUND[1][:9]], r"layer 'b' must be bool of shape \(10,\)\. Received: bool of shape \(9,\)"),
+        ("mean", [[[1], [1, 2]], FOUND[1]], r"layer 'a' must be an array of numbers\. Received: a list"),
+        ("mean", [FOUND[0].astype(int), FOUND[1]], r"layer 'a' must be bool .* Received: int64"),
     ],
 )
 def test_masks_are_checked(combine, found, message):
-    """Number, kind, shape, and that something is weighed at all."""
+    """Number, dtype and shape, and that the layer has weights."""
     with pytest.raises(ArgumentError, match=message):
         combine_embeddings([_source("a"), _source("b")], combine=combine, found=found)
 
 
 def test_nothing_before_it_is_built():
-    """Masks and table come after build."""
+    """Masks and table exist only after build."""
     layer = CombinedEmbedding([_source("a"), _source("b")], "mean", name="both")
     for work in (layer.matrix, lambda: layer.assign_found(FOUND)):
         with pytest.raises(ArgumentError, match="Layer 'both' has no table yet: build the layer"):

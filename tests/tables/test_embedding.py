@@ -42,23 +42,23 @@ def _ops_of(layer):
 
 
 def test_rows_equal_the_matrix(layer, aligned):
-    """Each id gives its row of the matrix, bit for bit."""
+    """The layer returns the row of each id, bit for bit."""
     np.testing.assert_array_equal(layer(IDS), aligned.values[IDS])
 
 
 def test_matrix_equals_the_layer_at_every_id(layer):
-    """matrix() is what the layer gives for arange(V)."""
+    """matrix() is what the layer returns for arange(V)."""
     np.testing.assert_array_equal(layer.matrix(), layer(np.arange(10)))
 
 
 def test_matrix_is_a_copy(layer, aligned):
-    """Writing into what matrix() gave leaves the layer as it is."""
+    """Writing into the result of matrix() doesn't change the layer."""
     layer.matrix()[:] = 7
     np.testing.assert_array_equal(layer.matrix(), aligned.values)
 
 
 def test_is_frozen_by_default(layer):
-    """build_embedding gives a table that no optimizer sees, and that a flag thaws."""
+    """A table from build_embedding is not among the trainable variables until it is thawed."""
     assert (len(layer.trainable_variables), len(layer.non_trainable_variables)) == (0, 1)
     layer.trainable = True
     assert len(layer.trainable_variables) == 1
@@ -82,7 +82,7 @@ def test_constructor_refuses_weights():
 
 @pytest.mark.parametrize("dtype", ["int64", "float32"])
 def test_keras_file_round_trip(layer, tmp_path, dtype):
-    """A .keras file gives the same predictions back, without a warning."""
+    """A model from a .keras file makes the same predictions, without a warning."""
     model = _model(layer, dtype)
     model.save(tmp_path / "model.keras")
     with warnings.catch_warnings():
@@ -100,8 +100,8 @@ def test_weights_file_round_trip(layer, tmp_path):
     np.testing.assert_array_equal(clone(IDS), model(IDS))
 
 
-def test_from_config_gives_zeros_and_warns_at_use(layer):
-    """A layer from a config alone has no vectors, and says so by its name."""
+def test_from_config_makes_zeros_and_warns_at_use(layer):
+    """A layer from a config alone has no vectors; the warning names it."""
     clone = PretrainedEmbedding.from_config(layer.get_config())
     with pytest.warns(EmbkerasWarning, match="table of layer 'embedding' is all zeros: it was never filled"):
         rows = clone(IDS)
@@ -126,7 +126,7 @@ def test_matrix_of_an_empty_clone_warns(layer):
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_clone_warns_inside_fit(layer, jit_compile):
-    """fit traces the call; the warning finds its way out of the graph, once."""
+    """fit traces the call; the warning is issued once, outside the graph."""
     clone = keras.models.clone_model(_model(layer))
     clone.compile("sgd", loss="mse", jit_compile=jit_compile)
     with pytest.warns(EmbkerasWarning, match="layer 'embedding' is all zeros") as caught:
@@ -151,7 +151,7 @@ def test_assign_table_fills_a_clone(layer, aligned):
 
 
 def test_assign_table_in_several_blocks(layer, aligned, monkeypatch):
-    """Blocks that do not divide the number of rows still fill every row."""
+    """Every row is filled, also if the last block is smaller."""
     monkeypatch.setattr("embkeras.tables.row_io.BLOCK", 12)
     layer.assign_table(2 * aligned.values)
     np.testing.assert_array_equal(layer.matrix(), 2 * aligned.values)
@@ -159,7 +159,7 @@ def test_assign_table_in_several_blocks(layer, aligned, monkeypatch):
 
 @pytest.mark.parametrize("shape", [(9, 4), (10, 5)])
 def test_assign_table_refuses_another_shape(layer, shape):
-    """Layer, its shape and the one received are named."""
+    """The error contains the layer, its shape and the one received."""
     received = str(shape).replace("(", r"\(").replace(")", r"\)")
     with pytest.raises(ArgumentError, match=rf"layer 'embedding' has the shape \(10, 4\)\. Received: {received}"):
         layer.assign_table(np.zeros(shape, np.float32))
@@ -176,7 +176,7 @@ def test_mixed_precision(aligned, policy):
 
 @pytest.mark.parametrize("make", [build_embedding, lambda aligned, **settings: _with_lora(aligned, **settings)])
 def test_mixed_precision_casts_rows_and_not_the_table(aligned, make):
-    """Keras casts the whole variable where a layer alone has the policy; that would cost the table in each step."""
+    """If only one layer has the policy, Keras would cast the whole table in each step."""
     layer = make(aligned, trainable=True, dtype="mixed_float16")
     graph = tf.function(layer).get_concrete_function(tf.zeros((1, 3), tf.int64)).graph
     cast = [str(op.inputs[0].shape) for op in graph.get_operations() if op.type == "Cast"]
@@ -185,7 +185,7 @@ def test_mixed_precision_casts_rows_and_not_the_table(aligned, make):
 
 @pytest.mark.stock_keras
 def test_stock_mixed_precision_casts_the_table():
-    """Where the layer alone has the policy, its `autocast = False` is not heeded."""
+    """If only the layer has the policy, Keras ignores its `autocast = False`."""
     layer = keras.layers.Embedding(10, 4, dtype="mixed_float16")
     layer.build()
     graph = tf.function(layer).get_concrete_function(tf.zeros((1, 3), tf.int64)).graph
@@ -198,8 +198,8 @@ def _with_lora(aligned, **settings):
     return layer
 
 
-def test_half_precision_table_gives_a_float32_matrix(aligned):
-    """With a table of float16, matrix() is that table in float32."""
+def test_matrix_of_a_half_precision_table_is_float32(aligned):
+    """matrix() of a float16 table is that table as float32."""
     layer = build_embedding(aligned, dtype="float16")
     assert layer.variables[0].dtype == "float16" and layer.matrix().dtype == np.float32
     np.testing.assert_array_equal(layer.matrix(), aligned.values.astype(np.float16).astype(np.float32))
@@ -210,15 +210,15 @@ def test_mask_marks_padding(layer):
     np.testing.assert_array_equal(layer.compute_mask(IDS), IDS != 0)
 
 
-def test_no_mask_where_none_is_asked_for(aligned):
-    """mask_zero=False leaves id 0 a token like another."""
+def test_no_mask_without_mask_zero(aligned):
+    """With mask_zero=False, id 0 is a token like any other."""
     assert build_embedding(aligned, mask_zero=False).compute_mask(IDS) is None
 
 
 @pytest.mark.parametrize("bad", [-1, 10, 2**40])
 @pytest.mark.parametrize("trainable", [False, True])
 def test_ids_outside_are_refused(aligned, bad, trainable):
-    """The rule, the id, its position and the layer are named."""
+    """The error contains the rule, the id, its position and the layer."""
     layer = build_embedding(aligned, trainable=trainable)
     ids = IDS.copy()
     ids[1, 2] = bad
@@ -227,9 +227,16 @@ def test_ids_outside_are_refused(aligned, bad, trainable):
 
 
 def test_ids_outside_are_refused_in_a_graph(layer):
-    """Inside a tf.function on CPU the gather itself refuses, with value and position."""
+    """Inside a tf.function on CPU the gather raises, with value and position."""
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"indices\[0,1\] = -1 is not in \[0, 10\)"):
         tf.function(layer)(tf.constant([[2, -1]]))
+
+
+@pytest.mark.parametrize("ids", [["cat"], [True], [1j]], ids=["str", "bool", "complex"])
+def test_ids_that_are_not_numbers_are_refused(layer, ids):
+    """Strings above all: they have to be encoded first."""
+    with pytest.raises(ArgumentError, match=r"must be integers.*encode_batch.*dtype .*\(layer 'embedding'\)"):
+        layer(np.array(ids))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -243,12 +250,12 @@ def test_fractional_ids_are_refused(layer, dtype):
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "int64", "uint32", "uint64", "float32"])
 def test_id_dtypes(layer, aligned, dtype):
-    """Every integer dtype is taken, and float32 that holds whole numbers, as a Sequential hands it over."""
+    """Every integer dtype works, and whole numbers as float32, which a Sequential passes."""
     np.testing.assert_array_equal(layer(IDS.astype(dtype)), aligned.values[IDS])
 
 
 def test_small_id_dtype_over_a_large_table():
-    """A dtype that cannot hold input_dim itself is checked all the same."""
+    """Ids of a dtype too small for input_dim are checked too."""
     layer = PretrainedEmbedding(300, 2)
     layer.build()
     layer.assign_table(np.ones((300, 2), np.float32))
@@ -303,13 +310,13 @@ def test_gradient_is_slices(aligned, traced):
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_under_tf_function(layer, aligned, jit_compile):
-    """Traced, and compiled by XLA, it gives the same rows."""
+    """Traced, and compiled by XLA, it returns the same rows."""
     rows = tf.function(layer, jit_compile=jit_compile)(tf.constant(IDS))
     np.testing.assert_array_equal(rows, aligned.values[IDS])
 
 
 def test_ragged_ids_are_refused(layer):
-    """With the way out."""
+    """The error says what to do."""
     with pytest.raises(ArgumentError, match=r"to_tensor\(\)\. Received: a RaggedTensor of shape \(2, None\)"):
         layer(tf.ragged.constant([[2], [3, 4]]))
 
@@ -335,7 +342,7 @@ def test_a_quantized_table_is_not_filled(aligned):
 
 
 def test_quantize_a_model(aligned, tmp_path):
-    """`model.quantize` reaches the layer, and the file of the model holds the small table."""
+    """`model.quantize` reaches the layer, and the model's file contains the int8 table."""
     model = keras.Sequential([keras.Input((3,), dtype="int64"), build_embedding(aligned)])
     model.quantize("int8")
     model.save(tmp_path / "model.keras")
@@ -379,7 +386,7 @@ _FORMS = {
 )
 @pytest.mark.parametrize("form", _FORMS)
 def test_padding_stays_zeros_without_a_mask(aligned, form, head, optimizer):
-    """Layers that know no mask read the padding as zeros before and after training, and give it no gradient."""
+    """Layers that ignore masks read zeros for padding, before and after training, and pass it no gradient."""
     layer = _FORMS[form](aligned)
     model = keras.Sequential([keras.Input((5,), dtype="int64"), layer, *_HEADS[head]()])
     model.compile(optimizer(), loss="mse", jit_compile=False)
@@ -400,7 +407,7 @@ def test_padding_gets_no_gradient(aligned):
 
 @pytest.mark.parametrize("arguments", [{"run_eagerly": True}, {"jit_compile": True}], ids=str)
 def test_padding_in_other_modes_of_fit(aligned, arguments):
-    """The weights are those of a plain fit, without a mask in the layers behind."""
+    """The weights are those of a plain fit, without a mask in later layers."""
     tables = []
     for each in (arguments, {"jit_compile": False}):
         keras.utils.set_random_seed(0)
@@ -437,13 +444,13 @@ def test_another_padding_id(aligned):
     ],
 )
 def test_padding_id_is_checked(mask_zero, padding_id, message):
-    """It is a row of the table, and the one that the mask hides."""
+    """It must be a row of the table, and 0 if there is a mask."""
     with pytest.raises(ArgumentError, match=message):
         PretrainedEmbedding(10, 4, mask_zero=mask_zero, padding_id=padding_id)
 
 
 def test_loaded_padding_is_zeros(aligned, tmp_path):
-    """A file of another layer may hold anything there."""
+    """A file of another layer may have any numbers in that row."""
     ids = keras.Input((3,), dtype="int64")
     stock = keras.Model(ids, keras.layers.Embedding(10, 4, mask_zero=True, name="embedding")(ids))
     stock.save_weights(tmp_path / "model.weights.h5")
@@ -483,7 +490,7 @@ _MIRRORED = """
 
 
 def test_under_mirrored_strategy():
-    """On two replicas every copy of the table is filled, and training equals that on one."""
+    """On two replicas, every copy of the table is filled, and training has the same result as on one."""
     words = run_python("-c", _MIRRORED).stdout.split()
     numbers = dict(zip(words[::2], map(float, words[1::2]), strict=True))
     assert numbers["moved"] > 0.1 and numbers["apart"] < 1e-6 and numbers["unseen"] == 0
@@ -491,7 +498,7 @@ def test_under_mirrored_strategy():
 
 @pytest.mark.stock_keras
 def test_stock_constant_initializer_writes_the_table_into_the_config():
-    """`Constant(matrix)` makes the config larger than the table itself; the config of our layer holds settings only."""
+    """`Constant(matrix)` makes the config larger than the table; the config of PretrainedEmbedding contains settings only."""
     matrix = np.random.default_rng(0).normal(size=(1_000, 20)).astype(np.float32)
     stock = keras.Sequential(
         [
@@ -504,13 +511,13 @@ def test_stock_constant_initializer_writes_the_table_into_the_config():
 
 @pytest.mark.parametrize("name", ["weights", "embeddings_initializer"])
 def test_other_ways_to_fill_the_table_are_refused(name):
-    """They would be ignored, or cost four times the table."""
+    """Keras would ignore them, or need four times the memory of the table."""
     with pytest.raises(ArgumentError, match=f"takes no {name}="):
         PretrainedEmbedding(3, 2, **{name: "uniform"})
 
 
 def test_table_with_nan_is_refused(layer):
-    """The message names the row."""
+    """The error contains the row."""
     table = np.ones((10, 4), np.float32)
     table[6, 1] = np.nan
     with pytest.raises(ArgumentError, match=r"'embedding' must be finite as float32.* in row 6"):
@@ -519,13 +526,13 @@ def test_table_with_nan_is_refused(layer):
 
 @pytest.mark.parametrize("use", [lambda layer: layer.matrix(), lambda layer: layer.assign_table(np.ones((3, 2)))])
 def test_layer_that_is_not_built_has_no_table(use):
-    """The message says what to do."""
+    """The error says what to do next."""
     with pytest.raises(ArgumentError, match="'fresh' has no table yet"):
         use(PretrainedEmbedding(3, 2, name="fresh"))
 
 
 def test_saving_an_empty_clone_warns(aligned, tmp_path):
-    """A clone that lost its table is found out before it is written, too."""
+    """Saving a clone without its table warns too."""
     clone = keras.models.clone_model(keras.Sequential([keras.Input((2,), dtype="int64"), build_embedding(aligned)]))
     with pytest.warns(EmbkerasWarning, match="layer 'embedding' is all zeros"):
         clone.save(tmp_path / "clone.keras")

@@ -27,7 +27,7 @@ def _layer(net):
 
 
 def test_begins_at_the_table():
-    """A is zero, B is not, and the vectors are those of the table to the bit."""
+    """A is zero, B is not, and the vectors are those of the table, bit for bit."""
     layer = _layer(_model())
     assert not np.array(layer.lora_embeddings_a).any() and np.array(layer.lora_embeddings_b).all()
     np.testing.assert_array_equal(layer.matrix(), tiny.TABLE)
@@ -38,7 +38,7 @@ def test_begins_at_the_table():
     [optimizers.Adam(0.05), optimizers.AdamW(0.05, weight_decay=0.1), RowWiseAdam(0.05), RowWiseAdamW(0.05)],
 )
 def test_only_rows_that_are_seen_move(optimizer):
-    """The base stays, an unseen row stays to the bit, those in batches move."""
+    """The table stays, a row in no batch stays bit-identical, and rows in batches move."""
     net = _model(optimizer)
     tiny.fit(net)
     np.testing.assert_array_equal(_layer(net).table_variable, tiny.TABLE)
@@ -104,7 +104,7 @@ def test_in_other_modes_of_fit(arguments):
 
 
 def test_merge_and_unmerge():
-    """Merged, the table alone gives the vectors; unmerged, table and A are what they were, to the bit."""
+    """A merged table alone returns the same vectors; unmerging restores table and A bit for bit."""
     net = _model()
     tiny.fit(net)
     layer = _layer(net)
@@ -119,7 +119,7 @@ def test_merge_and_unmerge():
 
 
 def test_training_goes_on_after_a_merge():
-    """A learns anew, from the merged table; what it learns would be lost by unmerging."""
+    """A starts again from the merged table; unmerging would lose what it learns."""
     net = _model()
     tiny.fit(net)
     layer = _layer(net)
@@ -132,7 +132,7 @@ def test_training_goes_on_after_a_merge():
 
 
 def test_file_keeps_table_a_and_b(tmp_path):
-    """Loaded, the model is the same and trains on bit by bit; Keras saves the merged table alone."""
+    """A loaded model is the same and continues to train bit for bit; stock Keras saves only the merged table."""
     net = _model(RowWiseAdam(0.05))
     tiny.fit(net, epochs=1)
     loaded = tiny.fit_on_from_a_file(net, tmp_path)
@@ -141,7 +141,7 @@ def test_file_keeps_table_a_and_b(tmp_path):
 
 
 def test_alpha_is_in_the_config(tmp_path):
-    """Keras writes it down and forgets it when it builds the layer again."""
+    """Keras saves it in the config, and ignores it when it builds the layer again."""
     layer = tiny.embedding(trainable=True)
     layer.enable_lora(2, lora_alpha=8.0)
     copy = PretrainedEmbedding.from_config(layer.get_config())
@@ -150,7 +150,7 @@ def test_alpha_is_in_the_config(tmp_path):
 
 
 def test_weights_without_lora_become_the_base(tmp_path):
-    """A file of the frozen model is where LoRA begins."""
+    """LoRA starts from a file of the frozen model."""
     net = tiny.model("sgd")
     net.save_weights(tmp_path / "plain.weights.h5")
     lora = _model()
@@ -161,7 +161,7 @@ def test_weights_without_lora_become_the_base(tmp_path):
 
 
 def test_export(tmp_path):
-    """The export gives the scores of the model, from one table."""
+    """The export returns the scores of the model, from one table."""
     net = _model()
     tiny.fit(net)
     vocabulary = Vocabulary(["", "[UNK]", *(f"w{place}" for place in range(8))])
@@ -179,7 +179,7 @@ def test_export(tmp_path):
     ],
 )
 def test_enable_lora_is_refused(make, why):
-    """Where there is no plain table to add to."""
+    """Layers without a plain table are refused."""
     with pytest.raises(ArgumentError, match=f"built layer with a plain table. Layer 'embedding' {why}"):
         make().enable_lora(2)
 
@@ -197,7 +197,7 @@ def _quantized():
 
 
 def test_merging_without_lora_is_refused():
-    """There is nothing to merge, and nothing to undo."""
+    """There is nothing to merge, and nothing to unmerge."""
     with pytest.raises(ArgumentError, match="Layer 'embedding' has no LoRA: call enable_lora first"):
         tiny.embedding().merge_lora()
     with pytest.raises(ArgumentError, match="layer 'embedding' has nothing merged"):
@@ -206,7 +206,7 @@ def test_merging_without_lora_is_refused():
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16"])
 def test_dtypes(dtype):
-    """A and B are float32, the vectors what the layer computes in."""
+    """A and B are float32; the vectors have the compute dtype."""
     layer = tiny.embedding(trainable=True, dtype=dtype)
     layer.enable_lora(2)
     layer.lora_embeddings_a.assign(np.ones((10, 2)))
@@ -216,7 +216,7 @@ def test_dtypes(dtype):
 
 
 def test_padding_stays_zeros():
-    """With an A that begins at random too, frozen or not, and after a merge."""
+    """Also with an A initialized at random, frozen or not, and after a merge."""
     layer = tiny.embedding(trainable=True)
     layer.enable_lora(2, a_initializer="he_uniform")
     for trainable in (True, False):
@@ -227,7 +227,7 @@ def test_padding_stays_zeros():
 
 
 def test_a_filled_table_is_the_table():
-    """A begins anew, and a merge of another table cannot be undone."""
+    """A becomes zero, and a merge of an earlier table can't be undone."""
     layer = tiny.embedding(trainable=True)
     layer.enable_lora(2)
     for _ in range(2):
@@ -241,7 +241,7 @@ def test_a_filled_table_is_the_table():
 
 
 def test_a_second_merge_of_nothing_can_be_undone():
-    """What is undone is the last one that merged something."""
+    """The last merge that changed something is undone."""
     layer = tiny.embedding(trainable=True)
     layer.enable_lora(2)
     layer.lora_embeddings_a.assign(np.ones((10, 2)))

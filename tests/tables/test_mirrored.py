@@ -23,12 +23,12 @@ def measured():
 
 @pytest.mark.parametrize("name", RUNS)
 def test_two_replicas_equal_one(name, measured):
-    """The weights and the table are those of one replica, both replicas hold the same, and the table moved."""
+    """Weights and table are those of one replica, both replicas have the same values, and the table moved."""
     run = measured[name]
     assert "error" not in run, run
     assert run["apart"] <= 1e-6 and run["matrix"] <= 1e-6 and run["replicas"] == 0 and run["moved"] > 1e-3
 
 
 def test_every_run_of_the_script_is_looked_at(measured):
-    """A run that is added there has to be named here."""
+    """The runs named here are those of the script."""
     assert sorted(measured) == sorted(RUNS)

@@ -1,4 +1,4 @@
-"""A table of which only chosen rows may move."""
+"""A table of which only chosen rows train."""
 
 import keras
 import numpy as np
@@ -43,12 +43,12 @@ def _model(optimizer="sgd", layer=None, **compile_arguments):
 
 
 def _moved(net):
-    """Which rows are not the bits that they were."""
+    """Which rows have changed by at least one bit."""
     return (tiny.table_of(net) != _aligned().values).any(axis=1)
 
 
 def test_looks_up_like_any_table():
-    """Rows that train and rows that do not come out as they went in, and so does matrix()."""
+    """Calls, matrix() and `embeddings` return the given rows, whether they train or not."""
     layer = _layer()
     np.testing.assert_array_equal(layer(np.arange(10)), _aligned().values)
     np.testing.assert_array_equal(layer.matrix(), _aligned().values)
@@ -56,7 +56,7 @@ def test_looks_up_like_any_table():
     np.testing.assert_array_equal(layer.trainable_mask, MASK)
 
 
-def test_oov_trains_what_the_vectors_did_not_give():
+def test_oov_trains_words_missing_from_the_vectors():
     """ "oov" is every row that was not found, "[UNK]" included and padding not."""
     layer = _layer("oov")
     assert np.flatnonzero(layer.trainable_mask).tolist() == [1, 3, 7, 9]
@@ -64,7 +64,7 @@ def test_oov_trains_what_the_vectors_did_not_give():
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_other_rows_stay_bit_identical_under_every_optimizer(name):
-    """Only rows that are chosen and seen move, weight decay and averages included; those seen do move."""
+    """Exactly the chosen rows that occur in a batch move, with weight decay and averages too."""
     net = _model(OPTIMIZERS[name]())
     tiny.fit(net)
     assert not _moved(net)[~MASK].any()
@@ -83,7 +83,7 @@ def test_other_rows_stay_under_a_regularizer():
 
 
 def test_equals_a_masked_step_in_numpy():
-    """One step of SGD is the dense one, with the gradient of the other rows set to zero."""
+    """One step of SGD equals a dense one with the gradient of the other rows set to zero."""
     layer, rng = _layer(), np.random.default_rng(0)
     ids, weights = rng.integers(0, 10, (3, 5)), rng.normal(size=(3, 5, 4)).astype(np.float32)
     with tf.GradientTape() as tape:
@@ -95,7 +95,7 @@ def test_equals_a_masked_step_in_numpy():
 
 
 def test_slots_cost_what_the_training_rows_cost():
-    """The optimizer holds moments of R + 1 rows and none of V."""
+    """The optimizer has moments for R + 1 rows, not for V."""
     net = _model(optimizers.Adam(0.01))
     tiny.fit(net, epochs=1)
     shapes = [tuple(variable.shape) for variable in net.optimizer.variables]
@@ -104,7 +104,7 @@ def test_slots_cost_what_the_training_rows_cost():
 
 @pytest.mark.parametrize("make", [lambda: RowWiseAdam(0.01), lambda: RowWiseAdamW(0.01, weight_decay=0.1)])
 def test_row_wise_optimizers_leave_unseen_rows(make):
-    """Of the rows that train, one that no batch holds stays too, and the spare row stays zero."""
+    """A trainable row that occurs in no batch stays too, and the spare row stays zero."""
     net = _model(make())
     tiny.fit(net)
     assert np.flatnonzero(_moved(net)).tolist() == [1, 3, 7]
@@ -112,7 +112,7 @@ def test_row_wise_optimizers_leave_unseen_rows(make):
 
 
 def test_a_schedule_thaws_the_chosen_rows_only():
-    """Frozen it has no trainable variables; unfrozen it moves what it may."""
+    """Nothing moves while the layer is frozen; then the chosen rows move."""
     net, tables = _model(optimizers.Adam(0.01)), tiny.Tables()
     tiny.fit(net, callbacks=[unfreeze_at(2, "embedding"), tables])
     np.testing.assert_array_equal(tables.kept[1], _aligned().values)
@@ -145,14 +145,14 @@ def test_mask():
 
 
 def test_ids_outside_the_table_are_refused():
-    """As by any layer of ours."""
+    """The error is that of PretrainedEmbedding."""
     with pytest.raises(ArgumentError, match=r"Token ids must be in \[0, 10\)\. Received: -1 at position \[0\]"):
         _layer()(np.array([-1]))
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
 def test_files(name, tmp_path):
-    """Saved and loaded, it has the same table, the same map, and trains on bit by bit."""
+    """A loaded model has the same table and map, and continues to train bit for bit."""
     net, path = _model(RowWiseAdam(0.01)), tmp_path / name
     tiny.fit(net, epochs=1)
     if name.endswith(".keras"):
@@ -171,7 +171,7 @@ def test_files(name, tmp_path):
 
 
 def test_weights_of_another_layer_are_refused(tmp_path):
-    """A whole table does not say which rows train."""
+    """A plain table doesn't contain which rows train."""
     _model("sgd", _layer(True)).save_weights(tmp_path / "whole.weights.h5")
     with pytest.raises(
         ValueError, match=r"weights for layer 'embedding' are not those of .* expected 3 variables. Received: 0"
@@ -191,7 +191,7 @@ def test_config_does_not_hold_the_table_or_the_map():
 
 
 def test_export(tmp_path):
-    """The export gives the scores of the model."""
+    """The export returns the scores of the model."""
     net = _model(optimizers.Adam(0.05))
     tiny.fit(net)
     export_saved_model(net, tmp_path, vocabulary=VOCABULARY)
@@ -217,13 +217,13 @@ def test_drift_counts_the_rows_that_moved():
     ],
 )
 def test_masks_are_checked(mask, message):
-    """Kind, shape, an empty mask and the padding row."""
+    """Dtype, shape, an empty mask and the padding row."""
     with pytest.raises(ArgumentError, match=message):
         _layer(mask)
 
 
 def test_train_rows_takes_as_many_as_there_is_room_for():
-    """The small table is made before the map."""
+    """Room for the rows is made at build."""
     layer = RowEmbedding(10, 4, 3, name="embedding")
     layer.build()
     with pytest.raises(ArgumentError, match=r"has room for 3 rows that train\. Received: a mask of 4"):
@@ -232,13 +232,13 @@ def test_train_rows_takes_as_many_as_there_is_room_for():
 
 @pytest.mark.parametrize("rows", [-1, 11, 2.0, True])
 def test_number_of_rows(rows):
-    """From none to all."""
+    """Whole numbers from 0 to all rows."""
     with pytest.raises(ArgumentError, match=rf"trainable_rows must be an integer from 0 to 10\. .*: {rows}"):
         RowEmbedding(10, 4, rows)
 
 
 def test_lora_is_refused():
-    """It would move rows that must not move."""
+    """LoRA would move rows that must not move."""
     with pytest.raises(ArgumentError, match="enable_lora moves every row, but of layer 'embedding' only some"):
         _layer().enable_lora(2)
     with pytest.raises(ArgumentError, match="only some rows train takes no lora_rank"):
@@ -246,7 +246,7 @@ def test_lora_is_refused():
 
 
 def test_train_rows_after_the_table_is_filled():
-    """The rows begin at their current values; rows that train already are not added again."""
+    """The rows start from their current values; rows that train already are not added again."""
     layer = RowEmbedding(10, 4, 4, name="embedding")
     layer.build()
     layer.assign_table(_aligned().values)
@@ -266,7 +266,7 @@ def test_no_rows_to_add():
 
 
 def test_a_frozen_layer_that_was_quantized_trains_when_it_is_thawed():
-    """Its rows are still those that train."""
+    """The same rows train."""
     layer = _layer()
     layer.trainable = False
     layer.quantize("int8")
@@ -278,7 +278,7 @@ def test_a_frozen_layer_that_was_quantized_trains_when_it_is_thawed():
 
 
 def test_the_whole_table_in_a_graph():
-    """As weights of an output it is the table of the moment, and the rows that train learn through it."""
+    """As weights of an output, it is always the current table, and gradients reach the rows that train."""
     layer = _layer()
 
     @tf.function

@@ -14,7 +14,7 @@ MASK = np.array([[True, True, False, False], [True, False, True, False]])
 @pytest.mark.parametrize("time", [0, 1, 3, 5])
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
 def test_pads_to_the_length(time, dtype):
-    """Zeros come behind until the length is reached, in the dtype of the ids."""
+    """Zeros are appended up to the length, in the dtype of the ids."""
     padded = PadToLength(3)(np.ones((2, time), dtype))
     np.testing.assert_array_equal(padded, [[1] * time + [0] * (3 - time)] * 2)
     assert padded.dtype.name == dtype
@@ -22,12 +22,12 @@ def test_pads_to_the_length(time, dtype):
 
 @pytest.mark.parametrize(("time", "expected"), [(None, None), (2, 3), (7, 7)])
 def test_shape_after_padding(time, expected):
-    """A symbolic input keeps an unknown time and lifts a known one."""
+    """For a symbolic input, an unknown time stays unknown, and a known one becomes at least the length."""
     assert PadToLength(3)(keras.Input((time,), dtype="int64")).shape == (None, expected)
 
 
 def test_mean_counts_only_what_the_mask_keeps():
-    """Steps that the mask drops neither add nor count."""
+    """Masked steps are neither added nor counted."""
     mean = MaskedMean()(VECTORS, mask=MASK)
     expected = [VECTORS[0, :2].mean(axis=0), VECTORS[1, [0, 2]].mean(axis=0)]
     np.testing.assert_allclose(mean, expected, atol=1e-6)
@@ -41,7 +41,7 @@ def test_mean_without_a_mask():
 @pytest.mark.parametrize("layer", [MaskedMean(), MaskedConvolutions(2, (1, 2))], ids=["mean", "cnn"])
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 def test_what_the_mask_drops_may_be_anything(layer, bad):
-    """Infinity or NaN in a dropped step does not reach the answer."""
+    """Infinity or NaN in a masked step doesn't change the result."""
     spoilt = np.where(MASK[..., None], VECTORS, bad).astype(np.float32)
     zeroed = np.where(MASK[..., None], VECTORS, 0).astype(np.float32)
     np.testing.assert_array_equal(layer(spoilt, mask=MASK), layer(zeroed, mask=MASK))
@@ -49,7 +49,7 @@ def test_what_the_mask_drops_may_be_anything(layer, bad):
 
 @pytest.mark.parametrize("shape", [(2, 4, 3), (2, 0, 3)])
 def test_mean_of_nothing_is_zero(shape):
-    """A mask that keeps no step, and no step at all, give zeros and not NaN."""
+    """With all steps masked, or no steps at all, the mean is zeros and not NaN."""
     mean = MaskedMean()(np.ones(shape, np.float32), mask=np.zeros(shape[:2], bool))
     np.testing.assert_array_equal(mean, np.zeros((2, 3)))
 
@@ -62,7 +62,7 @@ def test_mean_of_a_long_text_in_half_precision():
 
 @pytest.mark.parametrize("layer", [MaskedMean(), MaskedConvolutions(2)], ids=["mean", "cnn"])
 def test_no_mask_goes_on(layer):
-    """No time axis is left behind a pooling layer."""
+    """The output of a pooling layer has no time axis."""
     assert layer.compute_mask(VECTORS, MASK) is None
 
 
@@ -70,13 +70,13 @@ def test_no_mask_goes_on(layer):
     ("layer", "expected"), [(MaskedMean(), (None, 3)), (MaskedConvolutions(2, (1, 3)), (None, 4))], ids=["mean", "cnn"]
 )
 def test_symbolic_shape(layer, expected):
-    """The shape that Keras infers is the one that comes."""
+    """The shape that Keras infers is that of the output."""
     assert layer(keras.Input((None, 3))).shape == expected
     assert layer(VECTORS).shape == (2, expected[1])
 
 
 def test_windows_across_the_end_do_not_count():
-    """A window that reaches into padding is left out, even if its answer would be the largest."""
+    """A window that reaches into the padding is ignored, even if its output is the largest."""
     layer = MaskedConvolutions(1, (2,))
     layer.build((None, None, 1))
     layer.set_weights([np.array([[[1.0]], [[-1.0]]], np.float32), np.zeros(1, np.float32)])
@@ -85,7 +85,7 @@ def test_windows_across_the_end_do_not_count():
 
 
 def test_text_shorter_than_the_window():
-    """It has one window, filled up with zeros."""
+    """It has one window, padded with zeros."""
     layer = MaskedConvolutions(1, (3,))
     layer.build((None, None, 1))
     layer.set_weights([np.array([[[1.0]], [[10.0]], [[100.0]]], np.float32), np.zeros(1, np.float32)])
@@ -103,7 +103,7 @@ def test_text_shorter_than_the_window():
     ],
 )
 def test_convolutions_need_filters_and_widths(filters, widths, received):
-    """Both are named with what was received."""
+    """The error names the argument and what was received."""
     with pytest.raises(ArgumentError, match=received):
         MaskedConvolutions(filters, widths)
 
@@ -119,7 +119,7 @@ def test_config_round_trip(layer):
 
 @pytest.mark.stock_keras
 def test_stock_average_of_a_text_of_padding_is_nan():
-    """Keras' masked average divides by the number of tokens, which is none."""
+    """Keras' masked average divides by the number of tokens, which is 0."""
     ids = keras.Input((None,), dtype="int64")
     pooled = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(5, 3, mask_zero=True)(ids))
     assert np.isnan(keras.Model(ids, pooled)(np.zeros((1, 4), "int64"))).all()
@@ -127,7 +127,7 @@ def test_stock_average_of_a_text_of_padding_is_nan():
 
 @pytest.mark.stock_keras
 def test_stock_convolution_answers_differently_when_padded():
-    """Conv1D and max-over-time read the padding, and cannot read a text shorter than the window."""
+    """Conv1D and max-over-time read the padding, and fail for a text shorter than the window."""
     ids = keras.Input((None,), dtype="int64")
     vectors = keras.layers.Embedding(9, 4, embeddings_initializer="random_normal")(ids)
     pooled = keras.layers.GlobalMaxPooling1D()(keras.layers.Conv1D(8, 3)(vectors))

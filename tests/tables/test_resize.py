@@ -14,8 +14,8 @@ from embkeras.tables.resize import fresh_like, replace_map, take_over
 from tests import tiny
 
 
-def test_the_layer_goes_on_with_the_other_table():
-    """It has another size, the same name and path, and its table alone."""
+def test_the_layer_continues_with_the_other_table():
+    """It has another size, the same name and path, and no other table."""
     layer = tiny.embedding(trainable=True)
     path = layer.variables[0].path
     fresh = fresh_like(layer, input_dim=3)
@@ -48,7 +48,7 @@ def test_paths_inside_a_model():
 
 
 def test_a_frozen_layer_stays_frozen():
-    """The flag is the layer's own."""
+    """Taking over other variables doesn't change the flag."""
     layer = tiny.embedding()
     take_over(layer, fresh_like(layer, input_dim=3))
     assert not layer.trainable and layer.trainable_variables == []
@@ -81,8 +81,8 @@ def test_order_of_the_weights():
     assert names == ["lora_embeddings_a", "lora_embeddings_b"]
 
 
-def test_the_table_before_is_let_go():
-    """Nobody holds its memory any more, TensorFlow's own lists of what to save included."""
+def test_the_previous_table_is_freed():
+    """Nothing refers to it any longer, not even TensorFlow's lists of what to save."""
     layer = tiny.embedding()
     table = weakref.ref(layer.variables[0])
     take_over(layer, fresh_like(layer, input_dim=3))
@@ -91,7 +91,7 @@ def test_the_table_before_is_let_go():
 
 
 def test_variables_may_stay():
-    """Those that are named are the very ones that optimizers know."""
+    """Those named in `keep` are the same objects, which optimizers know."""
     layer = _rows()
     moving, places = layer.trainable_variables[0], layer._places
     take_over(layer, fresh_like(layer), keep=("_moving", "_places"))
@@ -100,7 +100,7 @@ def test_variables_may_stay():
 
 @pytest.mark.parametrize("rank", [None, 2])
 def test_resized_rows(rank):
-    """Known ids keep their rows, new ones get theirs, and LoRA comes along."""
+    """Known ids keep their rows, new ones get the given values, and LoRA is kept."""
     layer = tiny.embedding(trainable=True)
     if rank:
         layer.enable_lora(rank, a_initializer="normal")

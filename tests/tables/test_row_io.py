@@ -1,4 +1,4 @@
-"""Tables in and out in blocks: the same files as Keras' own, in either direction, without a second table."""
+"""Tables written and read in blocks: the same files as Keras' own, in both directions, without a second table."""
 
 import tracemalloc
 
@@ -20,13 +20,13 @@ PLACE = "layers/pretrained_embedding/vars"  # where Keras puts the layer in a we
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    """Blocks of 52 rows, which do not divide the number of rows."""
+    """Blocks of 52 rows, of which the last one is smaller."""
     monkeypatch.setattr("embkeras.tables.row_io.BLOCK", 52 * WIDTH)
 
 
 @pytest.fixture
-def keras_way(monkeypatch):
-    """A switch: after calling it, the layer is saved and loaded by Keras alone."""
+def keras_only(monkeypatch):
+    """A function after whose call Keras alone saves and loads the layer."""
 
     def switch():
         monkeypatch.setattr("embkeras.tables.row_io.hdf5_group", lambda _: None)
@@ -35,10 +35,10 @@ def keras_way(monkeypatch):
 
 
 @pytest.fixture
-def own_way_only(monkeypatch):
+def without_keras(monkeypatch):
     """Keras' saving and loading of an Embedding fail."""
     for name in ("save_own_variables", "load_own_variables"):
-        monkeypatch.setattr(keras.layers.Embedding, name, lambda *_: pytest.fail("went Keras' way"))
+        monkeypatch.setattr(keras.layers.Embedding, name, lambda *_: pytest.fail("Keras' own code ran"))
 
 
 def _model(dtype=None, *, filled=True):
@@ -68,45 +68,45 @@ def test_rows_come_in_blocks_and_in_order():
     """Every row once, from the first to the last, and no more at once than a block."""
     layer = _model().get_layer("embedding")
     blocks = list(row_blocks(layer.variables[0]))
-    assert [start for start, _ in blocks] == list(range(0, ROWS, 52)) and max(len(rows) for _, rows in blocks) == 52
+    assert [part.start for part, _ in blocks] == list(range(0, ROWS, 52)) and max(len(rows) for _, rows in blocks) == 52
     np.testing.assert_array_equal(np.concatenate([rows for _, rows in blocks]), VALUES)
 
 
 def test_fill_and_copy():
-    """What fill_table writes, copy_of_table gives back."""
+    """copy_of_table returns what fill_table wrote."""
     variable = _model(filled=False).get_layer("embedding").variables[0]
     fill_table(variable, VALUES)
     np.testing.assert_array_equal(copy_of_table(variable), VALUES)
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
-def test_round_trip_does_without_keras_way(tmp_path, own_way_only, name):
-    """Both kinds of file go in blocks; this fails when the private name of the store goes."""
+def test_round_trip_without_keras(tmp_path, without_keras, name):
+    """Both kinds of file are written and read in blocks; this fails if Keras renames the private attribute of its store."""
     _save(_model(), tmp_path / name)
     np.testing.assert_array_equal(_table(_load(tmp_path / name)), VALUES)
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
-def test_keras_reads_what_is_saved_here(tmp_path, keras_way, name):
+def test_keras_reads_what_is_saved_here(tmp_path, keras_only, name):
     """A file saved in blocks loads by Keras' own code."""
     _save(_model(), tmp_path / name)
-    keras_way()
+    keras_only()
     np.testing.assert_array_equal(_table(_load(tmp_path / name)), VALUES)
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
-def test_what_keras_saved_is_read_here(tmp_path, keras_way, monkeypatch, name):
-    """A file from before tables went in blocks loads as it did."""
+def test_what_keras_saved_is_read_here(tmp_path, keras_only, monkeypatch, name):
+    """A file that Keras wrote in one piece loads in blocks."""
     with monkeypatch.context() as patch:
         patch.setattr("embkeras.tables.row_io.hdf5_group", lambda _: None)
         _save(_model(), tmp_path / name)
     np.testing.assert_array_equal(_table(_load(tmp_path / name)), VALUES)
 
 
-def test_file_is_laid_out_as_keras_does(tmp_path, keras_way):
+def test_file_is_laid_out_as_keras_does(tmp_path, keras_only):
     """Same group, key, dtype, layout and size on disk."""
     _save(_model(), tmp_path / "own.weights.h5")
-    keras_way()
+    keras_only()
     _save(_model(), tmp_path / "stock.weights.h5")
     with h5py.File(tmp_path / "own.weights.h5") as own, h5py.File(tmp_path / "stock.weights.h5") as stock:
         for file in (own, stock):
@@ -117,7 +117,7 @@ def test_file_is_laid_out_as_keras_does(tmp_path, keras_way):
 
 
 def test_matrix_costs_one_table():
-    """matrix() makes the copy that it returns, and no other."""
+    """matrix() makes one copy, which it returns."""
     layer = _model().get_layer("embedding")
     assert _peak(layer.matrix) < 1.1
 
@@ -130,16 +130,16 @@ def test_weights_files_cost_a_block(tmp_path):
 
 
 def test_keras_files_cost_the_file(tmp_path):
-    """Keras holds a small .keras file in memory as a whole while it saves and loads; nothing is added to that."""
+    """Keras keeps a whole small .keras file in memory while it saves and loads; the layer adds nothing."""
     model, path = _model(), tmp_path / "model.keras"
     assert 1 <= _peak(lambda: model.save(path)) < 1.4
     assert 1 <= _peak(lambda: keras.saving.load_model(path)) < 1.4
 
 
 @pytest.mark.stock_keras
-def test_stock_files_cost_tables(tmp_path, keras_way):
-    """Keras' way holds one more table, or two, in NumPy's memory besides those in TensorFlow's."""
-    keras_way()
+def test_stock_files_cost_tables(tmp_path, keras_only):
+    """Keras needs one or two more tables in NumPy's memory, besides those in TensorFlow's."""
+    keras_only()
     model, path = _model(), tmp_path / "model.weights.h5"
     assert _peak(lambda: model.save_weights(path)) > 1.9
     assert _peak(lambda: model.load_weights(path)) > 0.9
@@ -147,7 +147,7 @@ def test_stock_files_cost_tables(tmp_path, keras_way):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "mixed_float16"])
 def test_other_dtypes(tmp_path, dtype):
-    """Tables of other dtypes come back as they were; bfloat16 goes Keras' way."""
+    """Tables of other dtypes load unchanged; Keras itself saves and loads bfloat16."""
     model = _model(dtype)
     _save(model, tmp_path / "model.keras")
     loaded = _load(tmp_path / "model.keras")
@@ -165,7 +165,7 @@ def test_weights_of_another_dtype(tmp_path, before, after):
 
 
 def test_sharded_files(tmp_path):
-    """Sharded weights files, which Keras counts itself, go its way to disk and come back in blocks."""
+    """Keras writes sharded weights files, whose bytes it counts; they are read in blocks."""
     model = keras.Sequential([keras.Input((3,), dtype="int64"), _layer("embedding")])
     model.save_weights(tmp_path / "model.weights.json", max_shard_size=0.1)
     loaded = keras.models.clone_model(model)
@@ -174,7 +174,7 @@ def test_sharded_files(tmp_path):
 
 
 def test_folder(tmp_path):
-    """`save(folder, zipped=False)` and back."""
+    """A model that was saved with `save(folder, zipped=False)` can be loaded."""
     (tmp_path / "model").mkdir()
     _model().save(tmp_path / "model", zipped=False)
     np.testing.assert_array_equal(_table(keras.saving.load_model(tmp_path / "model")), VALUES)
@@ -188,19 +188,21 @@ def test_weights_out_of_a_keras_file(tmp_path):
     np.testing.assert_array_equal(_table(model), VALUES)
 
 
-def test_store_that_is_no_file():
-    """A dictionary, as Keras uses for .npz, goes Keras' way."""
+def test_store_that_is_a_dictionary():
+    """A dictionary, which Keras uses for .npz, takes and returns whole arrays."""
     layer, store = _layer("embedding"), {}
-    assert not save_variable(store, "0", layer.variables[0])
+    save_variable(store, "0", layer.variables[0])
+    np.testing.assert_array_equal(store["0"], VALUES)
     layer.save_own_variables(store)
     fresh = _layer("fresh", filled=False)
-    assert not load_variable(store, "0", fresh.variables[0])
+    load_variable(store, "0", fresh.variables[0])
+    np.testing.assert_array_equal(fresh.matrix(), VALUES)
     fresh.load_own_variables({key: np.asarray(value) for key, value in store.items()})
     np.testing.assert_array_equal(fresh.matrix(), VALUES)
 
 
-def test_quantized_table_goes_keras_way(tmp_path):
-    """Table and scales are saved and come back."""
+def test_quantized_table(tmp_path):
+    """Table and scales are saved and loaded."""
     model = keras.Sequential([keras.Input((3,), dtype="int64"), _layer("embedding")])
     model.layers[0].quantize("int8")
     model.save(tmp_path / "model.keras")
@@ -220,7 +222,7 @@ def test_another_shape_is_refused_by_keras(tmp_path):
 
 
 def test_another_number_of_variables_is_refused_by_keras(tmp_path):
-    """A file with a second variable for the layer is not half read."""
+    """A file with a second variable for the layer is refused, and the table not read."""
     _model().save_weights(tmp_path / "model.weights.h5")
     with h5py.File(tmp_path / "model.weights.h5", "a") as file:
         file[PLACE]["1"] = VALUES
@@ -230,7 +232,7 @@ def test_another_number_of_variables_is_refused_by_keras(tmp_path):
 
 @pytest.mark.parametrize("kind", ["link", "external", "virtual"])
 def test_table_outside_the_file_is_refused_by_keras(tmp_path, kind):
-    """A weights file cannot make us read another file: the dataset is left to Keras, which refuses it."""
+    """A weights file can't make the layer read another file: Keras refuses such a dataset."""
     path = tmp_path / "model.weights.h5"
     _model().save_weights(path)
     with h5py.File(path, "a") as file, h5py.File(tmp_path / "other.h5", "w") as other:
@@ -250,7 +252,7 @@ def test_table_outside_the_file_is_refused_by_keras(tmp_path, kind):
 
 
 def test_compressed_file_is_read(tmp_path):
-    """A file that was written again with compression loads in blocks."""
+    """A file that was rewritten with compression loads in blocks."""
     path = tmp_path / "model.weights.h5"
     _model().save_weights(path)
     with h5py.File(path, "a") as file:
@@ -260,7 +262,7 @@ def test_compressed_file_is_read(tmp_path):
 
 
 def test_mark_for_optimizers(aligned, tmp_path):
-    """The table's variable says that it is read by rows: made new, from a config, and out of a file."""
+    """The table's variable is marked as read by rows: in a new layer, one from a config, and one from a file."""
     layer = build_embedding(aligned)
     model = keras.Sequential([keras.Input((3,), dtype="int64"), layer])
     model.save(tmp_path / "model.keras")
@@ -271,7 +273,7 @@ def test_mark_for_optimizers(aligned, tmp_path):
 @pytest.mark.parametrize("values", [None, np.full((5, 2), 9, np.float32)], ids=["kept", "given"])
 @pytest.mark.parametrize("width", [2, None])
 def test_copy_rows(values, width):
-    """Known rows come from their source, others from the values or stay; in blocks, for columns too."""
+    """Known rows come from their source, others from the values or stay; in blocks, also for one-dimensional variables."""
     shape = (5, width) if width else (5,)
     old, new = np.arange(5 * (width or 1), dtype="float32").reshape(shape), np.zeros(shape, "float32")
     before, after = keras.Variable(old), keras.Variable(new)

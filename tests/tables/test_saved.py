@@ -126,7 +126,7 @@ def test_words_must_match_the_rows(tmp_path, before, words, received):
 
 @pytest.mark.parametrize("form", ["plain", "folded", "int8"])
 def test_exports(tmp_path, form):
-    """With the vocabulary that is in them, in whatever form the table was exported."""
+    """With the export's own vocabulary, for each form of table."""
     words = Vocabulary(["", "[UNK]", *(f"w{number}" for number in range(62))])
     aligned = AlignedMatrix(np.random.default_rng(0).normal(size=(64, 32)).astype("float32"), words)
     settings = {"plain": {}, "folded": {"trainable": np.arange(64) == 5}, "int8": {"stored": "int8"}}[form]

@@ -46,7 +46,7 @@ def _fitted(layer, optimizer="sgd", **arguments):
 
 @pytest.mark.parametrize("stored", STORED)
 def test_rows_are_those_of_numpy(stored):
-    """Without rows that train, the layer gives what the stored form keeps, padding as zeros."""
+    """Without trainable rows, the layer returns the stored rows, and zeros for padding."""
     layer = build_embedding(ALIGNED, stored=stored)
     assert layer.variables[0].dtype == stored and layer.trainable_variables == []
     np.testing.assert_allclose(layer(np.arange(10)), KEPT[stored](tiny.TABLE), atol=1e-6)
@@ -73,7 +73,7 @@ def test_accuracy_of_plain_tables():
 
 @pytest.mark.parametrize("stored", STORED)
 def test_rows_that_train_are_float32(stored):
-    """They begin at the given values, move, and the stored base stays to the bit."""
+    """They start from the given values and move; the stored base stays bit-identical."""
     layer = build_embedding(ALIGNED, trainable=MASK, stored=stored)
     np.testing.assert_array_equal(layer.matrix()[MASK], tiny.TABLE[MASK])
     before = layer.matrix()
@@ -85,7 +85,7 @@ def test_rows_that_train_are_float32(stored):
 
 
 def test_int8_takes_a_quarter():
-    """Of the bytes of the table; the scales are one number a row."""
+    """The base takes a half or a quarter of the bytes, plus one scale a row."""
     layer = build_embedding(AlignedMatrix(np.ones((1000, 100), np.float32), _vocabulary(1000)), stored="int8")
     stored = sum(np.array(variable).nbytes for variable in layer.variables)
     assert stored == 1000 * 100 + 4 * 1000
@@ -96,7 +96,7 @@ def _vocabulary(size):
 
 
 def test_int8_with_rows_that_train(tmp_path):
-    """Frozen first: it trains, is saved, and continues bit by bit."""
+    """Thawed at epoch 2, trained, saved and loaded, it continues bit for bit."""
     layer = build_embedding(ALIGNED, trainable=MASK, stored="int8")
     net = _fitted(layer, RowWiseAdam(0.05), callbacks=[unfreeze_at(2, "embedding")])
     loaded = tiny.fit_on_from_a_file(net, tmp_path)
@@ -130,7 +130,7 @@ def test_in_other_modes_of_fit(arguments):
 
 @pytest.mark.parametrize("stored", STORED)
 def test_export(stored, tmp_path):
-    """The export gives the scores of the model and keeps the small table small."""
+    """The export returns the scores of the model and stores the table as small."""
     aligned = AlignedMatrix(np.random.default_rng(0).normal(size=(5000, 64)), _vocabulary(5000))
     net = _fitted(build_embedding(aligned, trainable=np.arange(5000) == 1, stored=stored), epochs=1)
     folder = export_saved_model(net, tmp_path, vocabulary=aligned.vocabulary)
@@ -142,7 +142,7 @@ def test_export(stored, tmp_path):
 
 @pytest.mark.parametrize("trainable", [False, MASK], ids=["frozen", "rows"])
 def test_quantize_makes_the_base_int8(trainable):
-    """In a model that trains already: rows that train go on from where they are, the optimizer knows them."""
+    """In a model that trains already, the trainable rows keep their values and their optimizer slots."""
     layer = build_embedding(ALIGNED, trainable=trainable, stored="float16")
     net = _fitted(layer, optimizers.Adam(0.05))
     before = layer.matrix()
@@ -156,7 +156,7 @@ def test_quantize_makes_the_base_int8(trainable):
 
 
 def test_quantize_takes_int8_alone():
-    """A second time it changes nothing; another mode is refused."""
+    """Quantizing twice changes nothing; another mode is refused."""
     layer = build_embedding(ALIGNED, trainable=MASK, stored="int8")
     before = layer.matrix()
     layer.quantize("int8")
@@ -165,7 +165,7 @@ def test_quantize_takes_int8_alone():
         layer.quantize("int4")
 
 
-def test_encode_holds_extremes():
+def test_encode_keeps_extremes():
     """Zero rows stay zero, the largest number of a row is exact up to rounding, and signs are kept."""
     values, scales = STORAGE["int8"].encode(np.array([[0, 0], [-300.0, 1]], np.float32))
     assert values.tolist() == [[0, 0], [-127, 0]] and scales.tolist() == pytest.approx([1, 300 / 127])
@@ -182,14 +182,14 @@ def test_encode_holds_extremes():
     ],
 )
 def test_arguments_are_checked(arguments, message):
-    """Ways of storing, and forms that cannot be."""
+    """An unknown dtype, and one that can't train."""
     with pytest.raises(ArgumentError, match=message):
         build_embedding(ALIGNED, **arguments)
 
 
 @pytest.mark.parametrize("stored", STORAGE)
 def test_registry(stored):
-    """Each way decodes what it encoded, and a row takes the bytes that it says."""
+    """Each way decodes what it encoded, and row_bytes is the real size."""
     way = STORAGE[stored]
     values, scales = way.encode(tiny.TABLE)
     np.testing.assert_allclose(way.decode(values, scales), KEPT[stored](tiny.TABLE), atol=1e-6)
@@ -215,6 +215,6 @@ def test_numbers_that_a_table_cannot_hold(value, settings, message):
 
 
 def test_float16_refuses_to_encode_what_it_cannot_hold():
-    """Also where there is no layer, as in an export."""
+    """Also without a layer, as in an export."""
     with pytest.raises(ArgumentError, match=r"float16 holds numbers up to 65504\. Received: 70000"):
         STORAGE["float16"].encode(np.full((1, 2), 7e4, np.float32))

@@ -30,7 +30,7 @@ def _model(layer=None, *, trainable=True, optimizer=None, **compile_arguments):
 
 
 def test_inference_is_the_identity():
-    """Every id as it came."""
+    """The ids are unchanged."""
     np.testing.assert_array_equal(WordDropout(0.9)(WORDS), WORDS)
 
 
@@ -44,13 +44,13 @@ def test_share_of_words(rate):
 
 
 def test_positions_are_drawn_evenly():
-    """No place of a text and no word is spared."""
+    """Every position and every word can be replaced."""
     changed = np.mean([(WordDropout(0.5, seed=seed)(WORDS, training=True).numpy() == 1) for seed in range(40)], axis=0)
     assert abs(changed[WORDS > 1] - 0.5).max() < 0.4 and (changed[WORDS == 0] == 0).all()
 
 
 def test_rate_of_nothing():
-    """A rate of 0 leaves training as inference."""
+    """With a rate of 0, training is like inference."""
     np.testing.assert_array_equal(WordDropout(0)(WORDS, training=True), WORDS)
 
 
@@ -65,7 +65,7 @@ def test_other_ids():
 @pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", "float32"])
 @pytest.mark.parametrize("training", [False, True])
 def test_dtype_is_kept(dtype, training):
-    """Whatever ids come as; also under mixed precision, in which float16 would lose ids above 2048."""
+    """Also under mixed precision, in which float16 would lose ids above 2048."""
     ids = tf.constant([[3, 200, 0]], dtype)
     layer = WordDropout(0.5, dtype="mixed_float16", seed=1)
     dropped = layer(ids, training=training)
@@ -74,12 +74,12 @@ def test_dtype_is_kept(dtype, training):
 
 
 def test_large_ids_survive_mixed_precision():
-    """Ids that come as float32, as a Sequential without an Input gives them, are not rounded."""
+    """float32 ids, which a Sequential without an Input passes, are not rounded."""
     assert WordDropout(0.0, dtype="mixed_float16")(tf.constant([[4097.0]])).numpy().tolist() == [[4097.0]]
 
 
 def test_symbolic_shape():
-    """Batch and time may be open."""
+    """Batch and time may be unknown."""
     layer = WordDropout(0.5, seed=0)
     assert layer(keras.Input((None,), dtype="int32")).shape == (None, None)
     traced = tf.function(lambda ids: layer(ids, training=True)).get_concrete_function(
@@ -90,13 +90,13 @@ def test_symbolic_shape():
 
 
 def test_ragged_ids_are_refused():
-    """Not only when training begins."""
+    """Already in inference, not only once training begins."""
     with pytest.raises(ArgumentError, match=r"Layer 'words' takes padded ids: ids\.to_tensor\(0\)\. .*RaggedTensor"):
         WordDropout(0.5, name="words")(tf.ragged.constant([[1, 2], [3]]))
 
 
 def test_a_seed_repeats_the_draws():
-    """The same seed draws the same words, anew in each call; without one, layers differ."""
+    """The same seed draws the same words, other ones in each call; without a seed, layers differ."""
     first, second = (WordDropout(0.5, seed=4) for _ in range(2))
     draws = [first(WORDS, training=True).numpy() for _ in range(2)]
     assert (draws[0] != draws[1]).any()
@@ -105,7 +105,7 @@ def test_a_seed_repeats_the_draws():
 
 
 def test_config_round_trip():
-    """Settings and name come back."""
+    """A layer from the config has the same settings and name."""
     layer = WordDropout(0.25, oov_id=2, padding_id=None, seed=7, name="words")
     copy = WordDropout.from_config(layer.get_config())
     assert copy.get_config() == layer.get_config()
@@ -113,7 +113,7 @@ def test_config_round_trip():
 
 
 def test_keras_file(tmp_path):
-    """A model that holds it comes back out of a .keras file, and predicts the same."""
+    """A model with the layer can be saved and loaded, and predicts the same."""
     net = _model(optimizer="sgd")
     net.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -122,14 +122,14 @@ def test_keras_file(tmp_path):
 
 
 def test_mask_of_the_embedding_behind_it():
-    """The embedding masks the same places in training as in inference, however many words are gone."""
+    """The embedding masks the same positions in training as in inference, however many words are replaced."""
     layer, embedding = WordDropout(0.99, seed=0), tiny.embedding()
     np.testing.assert_array_equal(embedding.compute_mask(layer(WORDS, training=True)), WORDS != 0)
 
 
 @pytest.mark.parametrize("arguments", [{"run_eagerly": True}, {"jit_compile": True}, {"jit_compile": False}], ids=str)
 def test_in_every_mode_of_fit(arguments):
-    """The row of [UNK], which no text holds, is read and moves; the table's unread row stays."""
+    """The row of [UNK], which is in no text, is read and moves; a row that is never read stays."""
     net = _model(**arguments)
     rows = np.where(tiny.IDS == 1, 2, tiny.IDS)
     net.fit(rows, tiny.LABELS, epochs=1, batch_size=4, verbose=0)
@@ -138,14 +138,14 @@ def test_in_every_mode_of_fit(arguments):
 
 
 def test_without_it_the_row_stays():
-    """What the layer is for: else nothing reads [UNK] in training."""
+    """Without the layer, training never reads the row of [UNK]."""
     net = _model(WordDropout(0.0, name="words"))
     net.fit(np.where(tiny.IDS == 1, 2, tiny.IDS), tiny.LABELS, epochs=1, batch_size=4, verbose=0)
     np.testing.assert_array_equal(tiny.table_of(net)[1], tiny.TABLE[1])
 
 
 def test_resumed_training_draws_the_next_words(tmp_path):
-    """A training that died and went on has the weights of one that did not."""
+    """Training that was interrupted and resumed ends with the same weights as without interruption."""
     net = _model()
     tiny.fit(net)
     with pytest.raises(Dies):
@@ -158,7 +158,7 @@ def test_resumed_training_draws_the_next_words(tmp_path):
 
 
 def test_export_does_not_drop(tmp_path):
-    """An export answers as the model predicts."""
+    """An export returns what the model predicts."""
     net = _model()
     export_saved_model(net, tmp_path, vocabulary=VOCABULARY)
     scores = ExportedModel(tmp_path).scores(tiny.IDS)
@@ -182,6 +182,6 @@ def test_export_does_not_drop(tmp_path):
     ids=str,
 )
 def test_arguments_are_checked(arguments, message):
-    """Rate, ids and seed."""
+    """Invalid rates, ids and seeds are refused."""
     with pytest.raises(ArgumentError, match=message):
         WordDropout(**{"rate": 0.5, **arguments})

@@ -9,7 +9,7 @@ from keras import optimizers
 from embkeras.errors import EmbkerasWarning, OptimizerError
 from embkeras.keras_compat.optimizers import slots_of
 from embkeras.keras_compat.variables import read_by_rows
-from embkeras.training.optimizers import row_wise
+from embkeras.tables import row_io
 from embkeras.training.optimizers.row_wise import sum_by_row
 from embkeras.training.optimizers.rules import RowWiseAdagrad, RowWiseAdam, RowWiseAdamW, RowWiseSGD
 from embkeras.training.schedule.callback import TrainabilitySchedule
@@ -320,18 +320,18 @@ def test_under_mirrored_strategy():
     assert len(apart) == 2 and max(apart) <= 1e-6
 
 
-@pytest.mark.parametrize("name", ["save_variable", "load_variable"])
-def test_slots_of_tables_go_in_blocks(name, monkeypatch, tmp_path):
-    """Two moments and an anchor of the table, two moments of the kernel: none is copied as a whole."""
-    in_blocks, done = getattr(row_wise, name), []
+@pytest.mark.parametrize("name", ["row_blocks", "fill_table"])
+def test_slots_of_tables_are_saved_and_loaded_in_blocks(name, monkeypatch, tmp_path):
+    """The table with its two moments and its anchor, and the two moments of the kernel."""
+    in_blocks, shapes = getattr(row_io, name), []
 
-    def noted(store, key, variable):
-        done.append((tuple(variable.shape), in_blocks(store, key, variable)))
-        return done[-1][1]
+    def noted(variable, *source):
+        shapes.append(tuple(variable.shape))
+        return in_blocks(variable, *source)
 
-    monkeypatch.setattr(row_wise, name, noted)
+    monkeypatch.setattr(row_io, name, noted)
     net = tiny.model(RowWiseAdam(0.01, anchor_decay=0.1), trainable=True)
     tiny.fit(net, epochs=1)
     net.save(tmp_path / "model.keras")
     keras.saving.load_model(tmp_path / "model.keras")
-    assert sorted(each for each in done if len(each[0]) == 2) == [((4, 3), True)] * 2 + [((10, 4), True)] * 3
+    assert sorted(shapes) == [(4, 3)] * 2 + [(10, 4)] * 4
