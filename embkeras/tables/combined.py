@@ -245,7 +245,7 @@ class CombinedEmbedding(keras.layers.Layer):
         return keras.KerasTensor((*inputs.shape, self.output_dim), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """The settings, with those of the layers inside; tables and map are weights."""
+        """The settings, with those of the layers inside."""
         layers = [keras.saving.serialize_keras_object(source) for source in self.sources]
         width = self.output_dim if self._projects else None
         return {**super().get_config(), "layers": layers, "combine": self.combine, "output_dim": width}

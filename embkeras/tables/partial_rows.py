@@ -160,11 +160,7 @@ class RowEmbedding(PretrainedEmbedding):
         return tf.where((places < self.trainable_rows)[..., None], moving, rows)
 
     def matrix(self) -> np.ndarray:
-        """A float32 copy of the table, shape (input_dim, output_dim): the base with the rows that train in it.
-
-        Raises:
-            ArgumentError: the layer is not built.
-        """
+        """A float32 copy of the table, shape (input_dim, output_dim): the base with the rows that train in it."""
         check_built(self)
         self._warn_if_empty()
         table = table_from(self._base.shape, self._base.__getitem__)
@@ -192,10 +188,7 @@ class RowEmbedding(PretrainedEmbedding):
     def quantize(self, mode: str | None = None, type_check: bool = True, config: Any = None) -> None:
         """Store the base as int8 with one scale a row; the rows that train stay float32 and continue to train.
 
-        Args:
-            mode: "int8".
-            type_check: ignored.
-            config: ignored: rows are quantized as Keras does by default.
+        As for `PretrainedEmbedding`, but `config` is ignored: rows are quantized as Keras does by default.
 
         Raises:
             ArgumentError: the layer is not built, or another mode.

@@ -1,4 +1,4 @@
-"""Tables in and out of TensorFlow variables and Keras' weight files in blocks of rows, so that none is held twice.
+"""Tables read from and written to variables and Keras' weight files in blocks, so that none is in memory twice.
 
 Reading a whole variable that was ever read or written by rows copies it, and TensorFlow keeps the memory of the copy;
 NumPy and Keras then copy once or twice more. A block costs 4 MB whatever the size of the table.

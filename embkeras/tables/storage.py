@@ -22,7 +22,7 @@ class Storage:
     """One way to store a table.
 
     Attributes:
-        dtype: dtype of the stored numbers, by which the way is named.
+        dtype: dtype of the stored numbers, and its key in `STORAGE`.
         tolerance: how much the scores of a model may change, relative to the largest score or 1.
         scaled: whether each row has a float32 scale that its numbers are multiplied by.
     """
