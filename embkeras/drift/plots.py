@@ -25,10 +25,6 @@ def new_figure(columns: int = 1) -> tuple[Any, list[Any]]:
     return figure, list(axes)
 
 
-def _axes(ax: Any) -> Any:
-    return ax if ax is not None else new_figure()[1][0]
-
-
 def plot_training(history: Mapping[str, Sequence[float]], *, unfrozen_at: int | None = None, ax: Any = None) -> Any:
     """Accuracy (or loss) of training and validation by epoch.
 
@@ -51,7 +47,7 @@ def plot_training(history: Mapping[str, Sequence[float]], *, unfrozen_at: int | 
         raise ArgumentError(f"history must contain accuracy or loss. Received: {', '.join(map(str, history))}.")
     if unfrozen_at is not None:
         unfrozen_at = whole_number(unfrozen_at, "unfrozen_at", least=0)
-    ax = _axes(ax)
+    ax = ax or new_figure()[1][0]
     for key, label in ((name, "training"), (f"val_{name}", "validation")):
         if key in history:
             ax.plot(range(len(history[key])), history[key], marker="o", label=label)
@@ -83,7 +79,7 @@ def plot_drift(report: DriftReport, *, topn: int = 12, min_count: int = 1, ax: A
     if not isinstance(report, DriftReport):
         raise ArgumentError(f"plot_drift takes what drift_report returned. Received: {shown(report)}.")
     table = report.most_moved(topn, min_count=min_count).iloc[::-1]
-    ax = _axes(ax)
+    ax = ax or new_figure()[1][0]
     names = [token.replace("$", r"\$") for token in table["token"]]  # "$" starts mathematics in matplotlib
     ax.barh(np.arange(len(table)), table["cosine_distance"], tick_label=names)
     summary = report.summary()
@@ -110,7 +106,7 @@ def plot_coverage(aligned: Any, *, ax: Any = None) -> Any:
     """
     if not hasattr(aligned, "report"):
         raise ArgumentError(f"plot_coverage takes what align returned. Received: {shown(aligned)}.")
-    ax = _axes(ax)
+    ax = ax or new_figure()[1][0]
     table = aligned.report()
     table = table[table["how"] != "special"]
     kinds = np.select([table["how"] == "exact", table["how"] == "oov"], ["exact", "out of vocabulary"], "by a fallback")
@@ -144,7 +140,7 @@ def plot_comparison(comparison: Any, *, ax: Any = None) -> Any:
     table = getattr(comparison, "table", None)
     if table is None or "accuracy_sd" not in table:
         raise ArgumentError(f"plot_comparison takes what compare_strategies returned. Received: {shown(comparison)}.")
-    ax = _axes(ax)
+    ax = ax or new_figure()[1][0]
     table = table.iloc[::-1]
     ax.barh(list(table.index), table["accuracy"], xerr=table["accuracy_sd"].fillna(0), capsize=3)
     ax.set(xlabel="test accuracy", title=f"{int(table['seeds'].min())} seed(s) each")

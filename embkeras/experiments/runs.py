@@ -120,7 +120,14 @@ def run_strategy(
     model = build_model(strategy)
     if not isinstance(model, keras.Model) or not model.compiled:
         raise ArgumentError(f"build_model must return a compiled Keras model. Received: {shown(model)}.")
-    _set_learning_rate(model, strategy)
+    if strategy.learning_rate is not None:
+        try:
+            model.optimizer.learning_rate = strategy.learning_rate
+        except (AttributeError, TypeError, ValueError):
+            raise ArgumentError(
+                f"Strategy {strategy.name!r} sets learning_rate={strategy.learning_rate:g}, which the optimizer does "
+                f"not allow: compile the model with a number as its learning rate. Received: {model.optimizer!r}."
+            ) from None
     own = strategy.callbacks()
     begin = time.perf_counter()
     history = model.fit(
@@ -145,18 +152,6 @@ def run_strategy(
     return Run(strategy.name, seed, np.asarray(labels), predicted, seconds, history.history, model, phases)
 
 
-def _set_learning_rate(model: keras.Model, strategy: Strategy) -> None:
-    if strategy.learning_rate is None:
-        return
-    try:
-        model.optimizer.learning_rate = strategy.learning_rate
-    except (AttributeError, TypeError, ValueError):
-        raise ArgumentError(
-            f"Strategy {strategy.name!r} sets learning_rate={strategy.learning_rate:g}, which the optimizer does not "
-            f"allow: compile the model with a number as its learning rate. Received: {model.optimizer!r}."
-        ) from None
-
-
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Runs of several strategies on the same data from the same seeds.
@@ -176,12 +171,16 @@ class Comparison:
         Columns: `accuracy`, `accuracy_sd`, `f1`, `f1_sd` (0 to 1; standard deviation over seeds, NaN for one),
         `seconds` (mean duration of a training), `seeds`.
         """
-        runs = pd.DataFrame([(run.strategy, run.accuracy, run.f1, run.seconds) for run in self.runs])
-        grouped = runs.set_axis(["strategy", "accuracy", "f1", "seconds"], axis=1).groupby("strategy", sort=False)
-        table = grouped.mean()
-        table.insert(1, "accuracy_sd", grouped["accuracy"].std())
-        table.insert(3, "f1_sd", grouped["f1"].std())
-        table["seeds"] = grouped.size()
+        columns = ["strategy", "accuracy", "f1", "seconds"]
+        runs = pd.DataFrame([[getattr(run, column) for column in columns] for run in self.runs], columns=columns)
+        table = runs.groupby("strategy", sort=False).agg(
+            accuracy=("accuracy", "mean"),
+            accuracy_sd=("accuracy", "std"),
+            f1=("f1", "mean"),
+            f1_sd=("f1", "std"),
+            seconds=("seconds", "mean"),
+            seeds=("seconds", "size"),
+        )
         return table.sort_values("accuracy", ascending=False, kind="stable")
 
     def difference(self, first: str, second: str) -> tuple[float, float]:
@@ -192,12 +191,8 @@ class Comparison:
         Raises:
             ArgumentError: the two have no seed in common.
         """
-        by_seed = [
-            a.correct.astype(float) - b.correct.astype(float)
-            for a in self.runs
-            for b in self.runs
-            if (a.strategy, b.strategy) == (first, second) and a.seed == b.seed
-        ]
+        one, other = ({run.seed: run.correct for run in self.runs if run.strategy == name} for name in (first, second))
+        by_seed = [one[seed].astype(float) - other[seed] for seed in one if seed in other]
         if not by_seed:
             raise ArgumentError(f"No seed was run with both {first!r} and {second!r}.")
         return paired_difference(np.stack(by_seed))
@@ -260,7 +255,11 @@ def compare_strategies(
         MissingDependencyError: scipy or scikit-learn is not installed.
     """
     check_statistics()
-    chosen, numbers = _strategies(strategies, layer), _seeds(seeds)
+    chosen = _strategies(strategies, layer)
+    given = range(seeds) if is_whole(seeds) else sequence(seeds, "seeds")
+    numbers = [whole_number(seed, "seed", least=0, most=_LARGEST_SEED) for seed in given]
+    if len(set(numbers)) != len(numbers):
+        raise ArgumentError(f"Each seed may be run once. Received: {numbers}.")
     if not numbers or not chosen:
         names = [strategy.name for strategy in chosen]
         raise ArgumentError(f"A comparison needs strategies and seeds. Received: {names}, {numbers}.")
@@ -303,12 +302,3 @@ def _strategies(given: Iterable[Strategy | str] | None, layer: str) -> list[Stra
     if len(set(names)) != len(names):
         raise ArgumentError(f"Each strategy needs a name of its own. Received: {names}.")
     return chosen
-
-
-def _seeds(given: int | Iterable[int]) -> list[int]:
-    if is_whole(given):
-        return list(range(given))
-    seeds = [whole_number(seed, "seed", least=0, most=_LARGEST_SEED) for seed in sequence(given, "seeds")]
-    if len(set(seeds)) != len(seeds):
-        raise ArgumentError(f"Each seed may be run once. Received: {seeds}.")
-    return seeds

@@ -12,11 +12,7 @@ _CONFIDENCE = 0.95
 
 
 def require(module: str) -> Any:
-    """A module of SciPy or scikit-learn.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
+    """A module of SciPy or scikit-learn."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -26,11 +22,7 @@ def require(module: str) -> Any:
 
 
 def check_statistics() -> None:
-    """Check, before long work begins, that SciPy and scikit-learn are installed.
-
-    Raises:
-        MissingDependencyError: one of them is not.
-    """
+    """Check, before long work begins, that SciPy and scikit-learn are installed."""
     for module in ("scipy.stats", "sklearn.metrics"):
         require(module)
 

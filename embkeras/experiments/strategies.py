@@ -83,10 +83,8 @@ class Strategy:
     def _checked_schedule(self, where: str) -> tuple[Any, ...]:
         single = isinstance(self.schedule, Phase | keras.callbacks.Callback) or not isinstance(self.schedule, Iterable)
         parts = (self.schedule,) if single else tuple(self.schedule)
-        for kind in (Phase, keras.callbacks.Callback):
-            if all(isinstance(part, kind) for part in parts):
-                break
-        else:
+        kinds = (Phase, keras.callbacks.Callback)
+        if not any(all(isinstance(part, kind) for part in parts) for kind in kinds):
             raise ArgumentError(f"schedule must be phases or callbacks. Received: {shown(self.schedule)} {where}.")
         used = [part for part in parts if getattr(part, "model", None) is not None]
         if used:

@@ -32,16 +32,15 @@ def align(
 ) -> AlignedMatrix:
     """Look up the vector of every token id: row i of the result belongs to `vocabulary.tokens[i]`.
 
-    The padding row is exact zeros. Rows of tokens without a vector, "[UNK]" among them, are filled as `oov` says; of
-    several OOV ids each gets a row of its own under "normal". However they are filled, these rows are not `found`: they
-    don't count as covered, and `build_embedding(trainable="oov")` trains them.
+    The padding row is exact zeros. Rows of tokens without a vector, "[UNK]" among them, are filled as `oov` says. However
+    they are filled, they are not `found`: they don't count as covered, and `build_embedding(trainable="oov")` trains them.
 
     Args:
         vectors: words and matrix; loaded whole, or with `words=` and `fallbacks=` that include these.
         vocabulary: V tokens.
         fallbacks: spellings to try after the exact token, in this order (see `embkeras.vectors.fallbacks`).
-        oov: "normal" draws from a normal distribution with the mean and standard deviation of each column of the
-            vectors found, "mean" takes their mean, "zeros" zeros. "subwords" composes a row from the character n-grams
+        oov: "normal" draws each row from a normal distribution with the mean and standard deviation of each column of
+            the vectors found, "mean" takes their mean, "zeros" zeros. "subwords" composes a row from the character n-grams
             of the token as it is spelled, if the vectors have `subwords` (fastText). A function of the token returns
             the row, of shape (vector_size,). Where a token has no n-gram, like "[UNK]", or the function returns None,
             the row is drawn as with "normal".

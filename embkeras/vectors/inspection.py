@@ -38,10 +38,9 @@ _ODD = {
     "with U+FFFD": re.compile("\ufffd"),
     "with a quotation mark": re.compile('"'),
     "that pandas reads as missing": re.compile(
-        r"#?n/a|#NA|#N/A N/A|<NA>|NA|NULL|null|None|NaN|nan|-nan|-NaN|1\.#IND|-1\.#IND|1\.#QNAN|-1\.#QNAN|#N/A|N/A"
+        r"\A(#?n/a|#?N/A|#NA|#N/A N/A|<NA>|NA|NULL|null|None|-?NaN|-?nan|-?1\.#IND|-?1\.#QNAN)\Z"
     ),
 }
-_WHOLE = ("that pandas reads as missing",)
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,9 @@ def inspect_vectors(path: str | os.PathLike[str], *, encoding: str = "utf-8", **
         check_store(path)  # opening a store does not read its matrix, and so not its checksum
     source = Source(path, arguments.get("member"))
     header = _header(source) if read.format == _WITH_HEADER else None
-    words = list(vectors.words)
+    words, matrix = list(vectors.words), vectors.matrix
+    parts = row_slices(matrix.shape)
+    norms = np.concatenate([np.linalg.norm(np.asarray(matrix[part], np.float64), axis=1) for part in parts])
     return Inspection(
         path=str(path),
         format=read.format,
@@ -148,8 +149,8 @@ def inspect_vectors(path: str | os.PathLike[str], *, encoding: str = "utf-8", **
         duplicates=read.duplicates,
         undecodable=read.undecodable,
         odd=odd_words(words),
-        norms=_norms(vectors.matrix),
-        memory=4 * len(vectors) * vectors.vector_size,
+        norms=Norms(float(norms.min()), float(norms.mean()), float(norms.max()), int((norms == 0).sum())),
+        memory=4 * matrix.size,
         first=words[:_SHOWN],
         last=words[-_SHOWN:],
         subwords=0 if vectors.subwords is None else vectors.subwords.buckets,
@@ -171,11 +172,8 @@ def _rows_under_wrong_header(path: Path, arguments: dict[str, Any]) -> int | Non
     header = _header(source)
     if header is None:
         return None
-    rows = -1
     with source.open() as stream:
-        file = stream.buffered()
-        for line in file:
-            rows += bool(line.strip())
+        rows = sum(bool(line.strip()) for line in stream.buffered()) - 1
     return rows if rows > 0 and rows != header[0] else None
 
 
@@ -194,15 +192,9 @@ def odd_words(words: Iterable[str]) -> dict[str, tuple[int, list[str]]]:
     found: dict[str, list[str]] = {kind: [] for kind in _ODD}
     for word in words:
         for kind, pattern in _ODD.items():
-            if pattern.fullmatch(word) if kind in _WHOLE else pattern.search(word):
+            if pattern.search(word):
                 found[kind].append(word)
     return {kind: (len(those), those[:_SHOWN]) for kind, those in found.items() if those}
-
-
-def _norms(matrix: np.ndarray) -> Norms:
-    norms = [np.linalg.norm(np.asarray(matrix[part], np.float64), axis=1) for part in row_slices(matrix.shape)]
-    every = np.concatenate(norms)
-    return Norms(float(every.min()), float(every.mean()), float(every.max()), int((every == 0).sum()))
 
 
 def text_coverage(

@@ -1,9 +1,8 @@
-"""Post-processing of a table before it becomes a layer: pure functions from matrix to matrix; none is applied by default.
+"""Post-processing of a table before it becomes a layer, by `AlignedMatrix.transformed`; none is applied by default.
 
-Each takes floats of shape (V, D) and returns a new float32 array; `AlignedMatrix.transformed` applies them to an aligned
-table. A row of exact zeros is not a vector (padding, or a word without one under `oov="zeros"`): it does not count in
-means and components, and stays zeros. They work block by block in float64, so a memory-mapped matrix needs memory for the
-result and about 100 MB more.
+Each function takes floats of shape (V, D) and returns a new float32 array. A row of exact zeros is not a vector (padding,
+or a word without one under `oov="zeros"`): it does not count in means and components, and stays zeros. Work is done block
+by block in float64, so a memory-mapped matrix needs memory for the result and about 100 MB more.
 """
 
 import inspect
@@ -128,9 +127,8 @@ def weight_by_rank(matrix: np.ndarray) -> np.ndarray:
     """Multiply each row by log(1 + rank), for rows in order of frequency whose counts are unknown.
 
     By Zipf's law the frequency falls as 1 / rank, so this is inverse frequency up to a constant. After the first releases
-    of model2vec (Tulkens & van Dongen 2024, https://github.com/MinishLab/model2vec); there ranks start at 0, which sets
-    the first row to zeros, here at 1. Words with equal counts get different ranks: if you have counts, use
-    `weight_by_frequency`.
+    of model2vec (Tulkens & van Dongen 2024, https://github.com/MinishLab/model2vec), but with ranks from 1: their rank 0
+    sets the first row to zeros. If you have counts, use `weight_by_frequency`.
 
     Args:
         matrix: floats of shape (V, D), the most frequent word first.

@@ -85,8 +85,7 @@ class Subwords:
         """The vectors of many words at once, each as `compose` returns it, and which of the words have one.
 
         Returns:
-            float32 of shape (words, vector_size), and bool of shape (words,): False for a word without n-grams,
-            whose row is zeros.
+            float32 of shape (words, vector_size), zeros for a word without n-grams, and bool of shape (words,).
 
         Raises:
             ArgumentError: a single string, or something that is not a string.
