@@ -22,7 +22,10 @@ _SHOWN = 200  # characters of a wrong value that a message quotes
 
 def shown(value: Any) -> str:
     """`repr(value)`, cut where it would fill the screen."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write an int of more than 4,300 digits
+        text = f"a very large {type(value).__name__}"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
@@ -72,7 +75,10 @@ def number(
         Traceback (most recent call last):
         embkeras.errors.ArgumentError: decay must be a number > 0. Received: 0.
     """
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_) and math.isfinite(value)
+    try:
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_) and math.isfinite(value)
+    except OverflowError:  # an integer beyond the largest float
+        real = False
     if (
         not real
         or (least is not None and value < least)

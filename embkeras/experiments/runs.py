@@ -245,13 +245,14 @@ def compare_strategies(
         data: the encoded texts, as `Data` or as three pairs (ids, labels): training, validation, test.
         strategies: strategies, or names from `default_strategies()`; by default all of those.
         seeds: how many (0, 1, ...), or which.
-        done: runs that need not be repeated, such as `comparison.runs`.
+        done: runs on the same test texts that need not be repeated, such as `comparison.runs`.
         on_start: called before each run with its strategy's name and seed; returns further callbacks for `fit`.
         layer: name or path of the embedding layer, for strategies passed by name.
         **fit_arguments: `epochs`, `batch_size` and `verbose`, as for `run_strategy`.
 
     Raises:
-        ArgumentError: no seeds, a seed or strategy twice, no strategies, invalid data, or a model with a single score.
+        ArgumentError: no seeds, a seed or strategy twice, no strategies, invalid data, `done` with other test labels, or
+            a model with a single score.
         MissingDependencyError: scipy or scikit-learn is not installed.
     """
     check_statistics()
@@ -269,12 +270,13 @@ def compare_strategies(
                 f"data must be three pairs (ids, labels): training, validation and test. Received: {shown(data)}."
             )
         data = Data(*data)
+    ready = {}
     for run in sequence(done, "done"):
-        if not isinstance(run, Run):
+        if not isinstance(run, Run) or not np.array_equal(run.labels, data.test[1]):
             raise ArgumentError(
-                f"done must contain runs, such as those of an earlier comparison. Received: {shown(run)}."
+                f"done must contain runs with these test labels, as of an earlier comparison. Received: {shown(run)}."
             )
-    ready = {(run.strategy, run.seed): run for run in done}
+        ready[run.strategy, run.seed] = run
     runs = []
     for seed in numbers:
         for strategy in chosen:

@@ -28,6 +28,12 @@ def _runs(strategy, shares, *, texts=1000):
     return [_run(strategy, seed, np.arange(texts) < share * texts) for seed, share in enumerate(shares)]
 
 
+def _done(strategy, seed):
+    """A run on the test part of DATA."""
+    labels = np.array(DATA.test[1])
+    return Run(strategy, seed, labels, labels, 1.0, {})
+
+
 def _build(strategy):
     return tiny.model(optimizers.SGD(0.5), trainable=strategy.embedding.get("trainable", False))
 
@@ -137,14 +143,14 @@ def test_compare_strategies_follows_each_strategy():
 
 def test_runs_that_are_done_are_not_repeated():
     """Only missing runs are trained, and `on_start` is called for each."""
-    done, started = [_run("a", 0, [1] * 8), _run("b", 1, [0] * 8)], []
+    done, started = [_done("a", 0), _done("b", 1)], []
 
     def on_start(strategy, seed):
         started.append((strategy, seed))
         return ()
 
     comparison = compare_strategies(
-        _build, DATA, strategies=[Strategy("a"), Strategy("b")], seeds=2, done=done, on_start=on_start, epochs=1
+        _build, DATA, strategies=[Strategy("a"), Strategy("b")], seeds=2, done=iter(done), on_start=on_start, epochs=1
     )
     assert started == [("b", 0), ("a", 1)]
     assert [(run.strategy, run.seed) for run in comparison.runs] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
@@ -228,7 +234,8 @@ def test_data_are_three_pairs(data, message):
         ({"seeds": [0, -1]}, "seed must be an integer from 0 .* Received: -1"),
         ({"seeds": [False]}, "Received: False"),
         ({"done": None}, "done must be a sequence. Received: None"),
-        ({"done": ["frozen"]}, "done must contain runs, .* Received: 'frozen'"),
+        ({"done": ["frozen"]}, "done must contain runs .* Received: 'frozen'"),
+        ({"done": [_run("frozen", 3, [1] * 9)]}, r"done must .* Received: Run\(strategy='frozen', seed=3"),
     ],
 )
 def test_invalid_arguments_are_refused(arguments, message):
