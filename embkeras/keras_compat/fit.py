@@ -1,11 +1,11 @@
-"""The running `fit`: what it tells no callback, the epoch at which it starts, and which way a metric improves.
+"""The running `fit`: its callbacks and data, the counters of Keras' callbacks, its first epoch, a metric's direction.
 
-Keras passes a callback the model, the number of epochs and the number of steps. The other callbacks and the data are only
-in local variables of `fit`, so they are read there, from the frame of the caller.
+Keras passes a callback the model and the number of epochs and steps. The other callbacks and the data are only in local
+variables of `fit`, so they are read from the caller's frame. Keras' callbacks have no methods to save their counters.
 
-Private names used here: the local variables of `keras.Model.fit` in `_LOCALS`; `_initial_epoch` of a model, because Keras
-has no public way to tell `fit` where to continue; `_direction` of metrics, which EarlyStopping's mode "auto" reads too.
-`tests/keras_compat/test_fit.py` fails when one of them goes.
+Private names used here: the local variables of `keras.Model.fit` in `_LOCALS`; attributes of `ModelCheckpoint`,
+`SwapEMAWeights` and `TensorBoard` in `_COUNTERS`; `_initial_epoch` of models; `_direction` of metrics, which
+EarlyStopping's mode "auto" reads too. `tests/keras_compat/test_fit.py` fails when one of them goes.
 """
 
 import sys
@@ -14,10 +14,22 @@ from types import FrameType
 from typing import Any
 
 import keras
+from keras import callbacks as stock
 
 from embkeras.errors import ResumeError
 
 _LOCALS = {"callbacks", "epoch_iterator", "epochs", "initial_epoch", "steps_per_epoch", "x"}
+_COUNTERS: dict[type, tuple[str, ...]] = {
+    # The columns: without them, the rows of the resumed run may not match the header that is already in the file.
+    stock.CSVLogger: ("keys",),
+    stock.EarlyStopping: ("best", "best_epoch", "best_weights", "stopped_epoch", "wait"),
+    stock.ModelCheckpoint: ("best", "_batches_seen_since_last_saving", "_last_batch_seen"),
+    stock.ReduceLROnPlateau: ("best", "cooldown_counter", "wait"),
+    stock.SwapEMAWeights: ("_ema_weights_in_model",),
+    stock.TensorBoard: ("_global_train_batch", "_global_test_batch"),
+    stock.History: ("epoch", "history"),
+}
+_STATELESS = (stock.LearningRateScheduler, stock.ProgbarLogger, stock.RemoteMonitor, stock.TerminateOnNaN)
 
 
 @dataclass(frozen=True)
@@ -97,3 +109,23 @@ def metric_direction(model: keras.Model, name: str) -> str | None:
         if name == metric.name or name.endswith(f"_{metric.name}")
     } & {"up", "down"}
     return directions.pop() if len(directions) == 1 else None
+
+
+def has_counters(callback: stock.Callback) -> bool:
+    """Whether it is one of Keras' callbacks with counters. A subclass may have more of them, and is not."""
+    return type(callback) in _COUNTERS
+
+
+def is_stateless(callback: stock.Callback) -> bool:
+    """Whether it is one of Keras' callbacks that have nothing to save."""
+    return type(callback) in _STATELESS
+
+
+def counters(callback: stock.Callback) -> dict[str, Any]:
+    """The counters by attribute; EarlyStopping creates some of them only when training begins."""
+    return {name: getattr(callback, name) for name in _COUNTERS[type(callback)] if hasattr(callback, name)}
+
+
+def set_counters(callback: stock.Callback, values: dict[str, Any]) -> None:
+    """Set what `counters` returned."""
+    vars(callback).update(values)

@@ -1,13 +1,15 @@
-"""Layers: the layers inside a layer, and a layer whose variables are replaced.
+"""Layers: the layers inside a layer, a layer whose variables are replaced, and a call that is being traced.
 
-Private names used here, because Keras has no public way: `_layers` (Keras lists the layers of a model publicly, but not
-those of a layer), `_tracker`, `_track_variable`, `_untrack_variable` and `_trainable_variables` of layers.
+Private names used here, because there is no public way: `_layers` (Keras lists the layers of a model publicly, but not
+those of a layer), `_tracker`, `_track_variable`, `_untrack_variable` and `_trainable_variables` of layers; the class name
+`FuncGraph` of a `tf.function`'s graph (bodies of loops and conditions have classes derived from it) and its `outer_graph`.
 """
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import keras
+import tensorflow as tf
 
 
 def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
@@ -46,3 +48,12 @@ def unlocked(layer: keras.layers.Layer) -> Iterator[None]:
         yield
     finally:
         layer._tracker.lock()
+
+
+def functions_being_traced() -> int:
+    """How many `tf.function`s are being traced, one inside the other; bodies of loops and conditions don't count."""
+    count, graph = 0, tf.compat.v1.get_default_graph()
+    while hasattr(graph, "outer_graph"):
+        count += type(graph).__name__ == "FuncGraph"
+        graph = graph.outer_graph
+    return count

@@ -1,16 +1,18 @@
-"""Variables: which of them are embedding tables, and the TensorFlow variables behind those of Keras.
+"""Variables: which are embedding tables, what TensorFlow holds behind them, and where weight files hold them.
 
 A table is known by a mark on its variable. Layers of embkeras mark their own tables; `mark_stock_tables` marks those of
 stock Embedding layers, which hold no mark until somebody sees the model.
 
 Private names used here, because Keras and TensorFlow have no public way: `Embedding._embeddings` (the public `embeddings`
-adds LoRA's whole product to the table), `Variable._autocast` (can only be set before the variable is made), and
-`DistributedValues._get` (the part of a variable that belongs to the current replica).
+adds LoRA's whole product to the table), `Variable._autocast` (can only be set before the variable is made),
+`DistributedValues._get` (the part of a variable that belongs to the current replica), and `_h5_entry_group` of the store
+that Keras passes to `save_own_variables` (which publicly reads and writes whole arrays, several copies of a table).
 """
 
 from collections.abc import Iterable
 from typing import Any
 
+import h5py
 import keras
 import tensorflow as tf
 
@@ -78,3 +80,9 @@ def local(variable: Any) -> Any:
     """The current replica's part of a variable, which is a container under a distribution strategy."""
     variable = native(variable)
     return variable._get() if isinstance(variable, tf.distribute.DistributedValues) else variable
+
+
+def hdf5_group(store: Any) -> h5py.Group | None:
+    """The group of a layer's variables in an HDF5 file; None for any other store (`.npz`, dictionaries)."""
+    group = getattr(store, "_h5_entry_group", None)
+    return group if isinstance(group, h5py.Group) else None

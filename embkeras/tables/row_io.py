@@ -15,8 +15,7 @@ import tensorflow as tf
 from keras import ops
 
 from embkeras._arrays import row_slices
-from embkeras.keras_compat.variables import replicas
-from embkeras.keras_compat.weight_files import hdf5_group
+from embkeras.keras_compat.variables import hdf5_group, replicas
 
 BLOCK = 1 << 20  # numbers per block; more is no faster, and TensorFlow keeps the memory of several
 # What HDF5 stores unchanged; Keras marks bfloat16 with an attribute of its own.

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from embkeras.errors import SavedModelError
-from embkeras.keras_compat.graphs import functions_being_traced
+from embkeras.keras_compat.layers import functions_being_traced
 
 Lookup = Callable[[Any], tf.Tensor]
 _active: ContextVar[Mapping[int, Lookup]] = ContextVar("stand_ins")

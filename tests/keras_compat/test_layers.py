@@ -1,9 +1,11 @@
-"""Layers inside layers, and layers with other variables."""
+"""Layers inside layers, layers with other variables, and calls that are traced."""
 
 import keras
 import pytest
+import tensorflow as tf
 
 from embkeras.keras_compat import layers
+from embkeras.keras_compat.layers import functions_being_traced
 from tests import tiny
 
 
@@ -36,3 +38,26 @@ def test_a_layer_is_locked_again():
         raise ZeroDivisionError
     with pytest.raises(ValueError, match="cannot add new"):
         layer.extra = keras.layers.Dense(1)
+
+
+def test_functions_are_counted():
+    """None outside, one inside another, and no loops or conditions."""
+    counts = {}
+
+    def note(name, value):
+        counts[name] = functions_being_traced()
+        return value
+
+    @tf.function
+    def inner(x):
+        return note("inner", x)
+
+    @tf.function
+    def outer(x):
+        looped = tf.map_fn(lambda each: note("loop", each), x)
+        chosen = tf.cond(x[0] > 0, lambda: note("condition", x), lambda: x)
+        return note("outer", inner(x) + looped + chosen)
+
+    outer(tf.constant([1.0]))
+    note("eager", None)
+    assert counts == {"inner": 2, "loop": 1, "condition": 1, "outer": 1, "eager": 0}

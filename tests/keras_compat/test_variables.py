@@ -1,10 +1,12 @@
-"""Marks of tables, and the TensorFlow variables behind those of Keras."""
+"""Marks of tables, the TensorFlow variables behind those of Keras, and the HDF5 group behind a store."""
 
+import h5py
 import keras
 import numpy as np
 import tensorflow as tf
 
 from embkeras.keras_compat.variables import (
+    hdf5_group,
     is_table,
     local,
     mark_stock_tables,
@@ -77,3 +79,24 @@ def test_the_part_of_a_replica():
     """Under a strategy the container is opened."""
     mirrored = _mirrored()
     assert len(replicas(mirrored)) == 1 and isinstance(local(mirrored), tf.Variable)
+
+
+def test_a_store_of_keras_has_its_group(tmp_path):
+    """Saving a file hands the layer a store with a group; when Keras renames it, tables are saved as whole arrays."""
+    groups = []
+
+    class Seen(keras.layers.Layer):
+        """Looks at the store."""
+
+        def save_own_variables(self, store):
+            """Note what the group is."""
+            groups.append(hdf5_group(store))
+            super().save_own_variables(store)
+
+    keras.Sequential([keras.Input((2,)), Seen(), keras.layers.Dense(1)]).save_weights(tmp_path / "model.weights.h5")
+    assert len(groups) == 1 and isinstance(groups[0], h5py.Group)
+
+
+def test_other_stores_have_no_group():
+    """A dictionary, and whatever else layers may be given."""
+    assert hdf5_group({"0": np.eye(2)}) is None and hdf5_group(tiny) is None

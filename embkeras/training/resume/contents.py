@@ -2,7 +2,7 @@
 
 A callback with a state has `state()`, which returns a dictionary (numbers, text, None, arrays, and lists, tuples and
 dictionaries of them), and `restore(model, state)`, which takes it. Keras' own callbacks have no such methods;
-`keras_compat.callbacks` knows their counters.
+`keras_compat.fit` knows their counters.
 """
 
 import re
@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from embkeras.errors import ResumeError
-from embkeras.keras_compat.callbacks import counters, has_counters, is_stateless, set_counters
+from embkeras.keras_compat.fit import counters, has_counters, is_stateless, set_counters
 from embkeras.keras_compat.optimizers import parts
 
 _NUMBERED = re.compile(r"(.*?)(?:_(\d+))?")
