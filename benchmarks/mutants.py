@@ -86,7 +86,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         "tests/training/schedule/test_rates.py",
         [
             ("rate.factor * factor", "factor"),
-            ("self.schedule(step) * self.factor", "self.schedule(step)"),
+            ("self.schedule(since) * self.factor", "self.schedule(since)"),
         ],
     ),
     "training/schedule/flags.py": (

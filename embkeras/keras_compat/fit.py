@@ -59,18 +59,6 @@ def fit_context() -> FitContext:
     Raises:
         ResumeError: there is none (a custom loop), or a Keras version with a different `fit`.
     """
-    names = _fit_frame().f_locals
-    return FitContext(
-        callbacks=names["callbacks"].callbacks,
-        initial_epoch=names["initial_epoch"],
-        epochs=names["epochs"],
-        data=names["x"],
-        batches=names["epoch_iterator"].data_adapter.num_batches,
-        steps_per_epoch=names["steps_per_epoch"],
-    )
-
-
-def _fit_frame() -> FrameType:
     frame: FrameType | None = sys._getframe(1)
     found = "a call outside fit"
     while frame is not None:
@@ -78,7 +66,14 @@ def _fit_frame() -> FrameType:
             # A model may have its own `fit` around that of Keras, and a tuner another one around both.
             names = frame.f_locals
             if set(names) >= _LOCALS and isinstance(names["callbacks"], keras.callbacks.CallbackList):
-                return frame
+                return FitContext(
+                    callbacks=names["callbacks"].callbacks,
+                    initial_epoch=names["initial_epoch"],
+                    epochs=names["epochs"],
+                    data=names["x"],
+                    batches=names["epoch_iterator"].data_adapter.num_batches,
+                    steps_per_epoch=names["steps_per_epoch"],
+                )
             found = f"the unknown fit of Keras {keras.__version__}"
         frame = frame.f_back
     raise ResumeError(

@@ -52,7 +52,9 @@ class StepHooks(keras.optimizers.Optimizer):
 
 
 def parts(optimizer: Any) -> Iterator[Any]:
-    """The optimizer and every optimizer inside it (LossScaleOptimizer, MultiOptimizer)."""
+    """The optimizer and every optimizer inside it (LossScaleOptimizer, MultiOptimizer); nothing for None."""
+    if optimizer is None:
+        return
     yield optimizer
     inner = [optimizer.inner_optimizer] if hasattr(optimizer, "inner_optimizer") else []
     for part in [*inner, *getattr(optimizer, "optimizers", [])]:

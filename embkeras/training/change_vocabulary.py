@@ -1,6 +1,6 @@
 """change_vocabulary: tokens added to a trained model, or dropped, and everything else kept."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,10 +18,8 @@ from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.rebuild import rebuild_training
 from embkeras.vectors.aligned import AlignedMatrix
 
-# layer -> for each change of its vocabulary, which id each token had before (-1: new)
-_CHANGES: WeakKeyDictionary[keras.layers.Layer, list[np.ndarray]] = WeakKeyDictionary()
-# layer -> fingerprint of the vocabulary that it was changed to
-_CHANGED_TO: WeakKeyDictionary[keras.layers.Layer, str] = WeakKeyDictionary()
+# layer -> for each change: the fingerprint of the new vocabulary, and which id each token had before (-1: new)
+_CHANGES: WeakKeyDictionary[keras.layers.Layer, list[tuple[str, np.ndarray]]] = WeakKeyDictionary()
 
 
 def change_vocabulary(
@@ -71,18 +69,18 @@ def change_vocabulary(
         if isinstance(found, CombinedEmbedding):
             found.change_tokens(sources, np.stack([each.found for each in aligned], axis=1))
     for each in {id(layer): layer for layer in (found, *tables)}.values():
-        _CHANGES.setdefault(each, []).append(sources)
-        _CHANGED_TO[each] = aligned[0].vocabulary.fingerprint
+        _CHANGES.setdefault(each, []).append((aligned[0].vocabulary.fingerprint, sources))
 
 
 def vocabulary_changes(layer: keras.layers.Layer) -> list[np.ndarray]:
     """For each change of a layer's vocabulary so far, the id that each of its tokens had before, or -1 for a new one."""
-    return list(_CHANGES.get(layer, ()))
+    return [sources for _, sources in _CHANGES.get(layer, ())]
 
 
 def has_other_vocabulary(layer: keras.layers.Layer, vocabulary: Vocabulary) -> bool:
     """Whether a layer was changed to another vocabulary than this one, so that its ids mean other tokens."""
-    return _CHANGED_TO.get(layer, vocabulary.fingerprint) != vocabulary.fingerprint
+    changes = _CHANGES.get(layer, [])
+    return bool(changes) and changes[-1][0] != vocabulary.fingerprint
 
 
 def _new_without_vector(aligned: AlignedMatrix, sources: np.ndarray) -> np.ndarray:
@@ -117,24 +115,16 @@ def _check_after(before: Any, after: Any, tables: Sequence[PretrainedEmbedding])
 def swap_rows(model: keras.Model, layer: PretrainedEmbedding, fresh: Resized) -> None:
     """Put a resized layer's variables into the model and its optimizer, slots row by row."""
     optimizer = getattr(model, "optimizer", None)
-    held = list(_slots(optimizer, fresh)) if optimizer is not None else []
+    held = [(part, move, slots_of(part, move[0])) for part in parts(optimizer) for move in fresh.moves]
     take_over(layer, fresh.layer)
     if optimizer is not None:
         rebuild_training(model)
-        for part, name, before, (_, variable, sources) in held:
-            slot = slots_of(part, variable).get(name)
-            if slot is not None:
-                _carry(before, slot, sources)
+        for part, (_, variable, sources), slots in held:
+            after = slots_of(part, variable)
+            for name in slots.keys() & after.keys():
+                _carry(slots[name], after[name], sources)
     # They were traced with the variables that are gone; Keras builds them again when they are needed.
     model.train_function = model.test_function = model.predict_function = None
-
-
-def _slots(optimizer: Any, fresh: Resized) -> Iterator[tuple[Any, str, keras.Variable, Any]]:
-    """Every slot of the variables that are replaced, with the optimizer that holds it."""
-    for part in parts(optimizer):
-        for move in fresh.moves:
-            for name, slot in slots_of(part, move[0]).items():
-                yield part, name, slot, move
 
 
 def _carry(before: keras.Variable, after: keras.Variable, sources: np.ndarray) -> None:

@@ -37,13 +37,13 @@ def renew_rows(model: keras.Model, variable: keras.Variable, rows: np.ndarray) -
 
 
 def build_optimizer(model: keras.Model) -> None:
-    """Build the optimizer for the variables that train now, unless it is built or some layer isn't.
+    """Build the optimizer, if there is one, for the variables that train now, unless it is built or some layer isn't.
 
     Keras would build it while tracing the first step, where ScheduleFreeAdamW starts from wrong values and no saved
     state can be restored.
     """
     optimizer, variables = model.optimizer, list(model.trainable_variables)
-    if optimizer.built or not variables or not is_built(model):
+    if optimizer is None or optimizer.built or not variables or not is_built(model):
         return
     introduce(model)
     with model.distribute_strategy.scope():

@@ -20,7 +20,7 @@ from tests import tiny
 
 
 class _Asks(keras.callbacks.Callback):
-    """Keeps what it is told when training begins."""
+    """Keeps the context of the fit that begins."""
 
     def on_train_begin(self, logs=None):
         """Ask."""
@@ -28,7 +28,7 @@ class _Asks(keras.callbacks.Callback):
 
 
 def test_siblings_and_data_of_arrays():
-    """Fails the day that Keras renames one of fit's variables."""
+    """Fails when Keras renames one of fit's variables."""
     asks, other = _Asks(), keras.callbacks.TerminateOnNaN()
     history = tiny.fit(tiny.model("sgd"), epochs=3, initial_epoch=2, callbacks=[other, asks])
     context = asks.context
@@ -86,7 +86,7 @@ def test_another_fit_is_refused(monkeypatch):
 
 
 def test_first_epoch_can_be_set():
-    """From inside on_train_begin; the day that Keras renames the attribute, a resumed run would begin at 0."""
+    """From inside on_train_begin; if Keras renames the attribute, a resumed run begins at 0."""
     net = tiny.model("sgd")
     assert net._initial_epoch is None
     begins = keras.callbacks.LambdaCallback(
@@ -130,7 +130,7 @@ def test_counters_are_there(kind, tmp_path):
 
 
 def test_every_callback_of_keras_is_known():
-    """A new one in Keras asks for a line in the tables, or stays among those that are named as not saved."""
+    """A new one in Keras needs a line in the tables, or a warning names it as not saved."""
     known = {kind.__name__ for kind in [*module._COUNTERS, *module._STATELESS]}
     named = {"BackupAndRestore", "Callback", "CallbackList", "LambdaCallback", "OrbaxCheckpoint"}
     kinds = {name for name in dir(stock) if isinstance(getattr(stock, name), type)}
@@ -138,7 +138,7 @@ def test_every_callback_of_keras_is_known():
 
 
 def test_counters_are_set():
-    """On another callback of the class; subclasses and callbacks without counters are told apart."""
+    """On another callback of the class; subclasses and callbacks without counters are distinguished."""
     before, after = stock.EarlyStopping("loss"), stock.EarlyStopping("loss")
     before.wait = 7
     set_counters(after, counters(before))

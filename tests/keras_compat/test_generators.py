@@ -28,7 +28,7 @@ def _draw():
 
 
 def test_draws_repeat_from_a_state():
-    """All four generators go on from where they were."""
+    """All four generators continue from where they were."""
     tf.random.set_global_generator(tf.random.Generator.from_seed(1))
     np.random.standard_normal()  # NumPy keeps a second draw back
     _draw()
@@ -39,8 +39,8 @@ def test_draws_repeat_from_a_state():
     assert _draw() == drawn
 
 
-def test_generators_of_another_process_are_made():
-    """In a new process neither Keras' nor TensorFlow's is there; both go on, and Python's is not disturbed by that."""
+def test_generators_of_another_process_are_created():
+    """A new process has neither Keras' nor TensorFlow's yet; both continue, without a draw from Python's."""
     tf.random.set_global_generator(tf.random.Generator.from_seed(1))
     _draw()
     states = random_states()
@@ -64,7 +64,7 @@ def test_a_generator_in_use_is_set_in_place():
 
 
 def test_private_names_are_there():
-    """What random_states reads; the day one goes, the state of its generator would be lost in silence."""
+    """What random_states reads: without one, the state of its generator would be lost silently."""
     keras.random.uniform((1,))
     tf.random.get_global_generator()
     assert random_states()["keras"].shape == (2,)

@@ -10,7 +10,7 @@ from tests import tiny
 
 
 def test_private_names_of_keras_are_there():
-    """When Keras renames one, keras_compat/layers.py must be looked at again."""
+    """When Keras renames one, keras_compat/layers.py must change."""
     names = ("_layers", "_tracker", "_track_variable", "_untrack_variable", "_trainable_variables")
     assert [name for name in names if not hasattr(tiny.embedding(), name)] == []
 

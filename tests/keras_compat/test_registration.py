@@ -48,7 +48,7 @@ def test_other_backend_is_refused_in_one_line():
 
 
 def test_other_backend_may_still_import_us():
-    """A program that runs Keras on another backend is left alone: nothing of ours is imported into it."""
+    """A program that runs Keras on another backend imports none of our modules."""
     code = """
 import sys, types
 keras = types.ModuleType("keras")
@@ -65,7 +65,7 @@ except embkeras.errors.BackendError as error: print(error)
 
 
 def test_every_module_with_classes_is_registered():
-    """A class that Keras is to find must be imported with Keras; a new module of that kind asks for a line there."""
+    """A class that Keras must find is imported with Keras: a new module with classes needs a line in the list."""
     package = Path(registration.__file__).parents[1]
     holding = {
         ".".join(("embkeras", *path.relative_to(package).with_suffix("").parts))

@@ -28,7 +28,7 @@ def _stock():
 
 
 def test_private_names_are_there():
-    """When Keras or TensorFlow renames one, keras_compat/variables.py must be looked at again."""
+    """When Keras or TensorFlow renames one, keras_compat/variables.py must change."""
     assert hasattr(_stock(), "_embeddings") and hasattr(_stock().embeddings, "_autocast")
     assert hasattr(_mirrored(), "_get")
 
@@ -69,7 +69,7 @@ def test_a_variable_that_no_layer_marks():
 
 
 def test_variables_of_tensorflow():
-    """One replica without a strategy, and what is no Keras variable passes through."""
+    """One replica without a strategy; anything but a Keras variable is returned unchanged."""
     variable, plain = keras.Variable(np.eye(2)), tf.Variable(np.eye(2))
     assert native(variable) is variable.value and native(plain) is plain
     assert replicas(variable) == (variable.value,) and local(plain) is plain

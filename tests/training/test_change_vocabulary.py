@@ -86,7 +86,7 @@ def test_fewer_tokens(form):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_training_goes_on_as_if_nothing_had_happened(name):
+def test_training_continues_as_if_nothing_had_happened(name):
     """Under every optimizer, a model with other ids and more rows trains its old rows like one that was not changed."""
     nets = [_trained(_layer("whole"), OPTIMIZERS[name](), run_eagerly=True) for _ in range(2)]
     change_vocabulary(nets[1], "embedding", before=BEFORE, after=_after(MORE))
@@ -205,7 +205,7 @@ def test_unknown_layers_and_quantized_tables():
 
 
 @pytest.mark.parametrize("form", ["whole", "frozen", "rows", "int8", "LoRA"])
-def test_a_frozen_layer_can_be_thawed_afterwards(form):
+def test_a_frozen_layer_can_be_unfrozen_afterwards(form):
     """By a schedule that was made before, in a fit that continues."""
     net, schedule = _trained(_layer(form), optimizers.Adam(0.05)), unfreeze_at(1, "embedding")
     with pytest.warns(EmbkerasWarning, match="ends before epoch 1"):
@@ -216,7 +216,7 @@ def test_a_frozen_layer_can_be_thawed_afterwards(form):
     assert (net.layers[0].matrix() != table).any()
 
 
-def test_patience_that_goes_on_is_refused():
+def test_patience_that_continues_is_refused():
     """The best weights that it would restore have another shape; a new schedule starts again."""
     schedules = [TrainabilitySchedule(Phase(0, patience=3), monitor="loss", mode="max") for _ in range(2)]
     net = _trained(_layer("whole"))

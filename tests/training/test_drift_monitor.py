@@ -106,7 +106,7 @@ def test_monitor_shows_a_diverged_table():
     assert monitor.table["moved"].iloc[-1] == len(monitor.before)
 
 
-def test_monitor_starts_anew_on_another_model():
+def test_monitor_starts_again_on_another_model():
     """The second model's drift is measured from its own table."""
     monitor = DriftMonitor("embedding")
     for _ in range(2):
@@ -119,7 +119,7 @@ def test_monitor_starts_anew_on_another_model():
     assert monitor.table["moved"].tolist() == [0]
 
 
-def test_monitor_goes_on_from_a_state():
+def test_monitor_continues_from_a_state():
     """Earlier measurements come back; later ones compare with this script's own beginning."""
     first, second = DriftMonitor("embedding"), DriftMonitor("embedding")
     tiny.fit(tiny.model("sgd", trainable=True), epochs=2, callbacks=[first])
@@ -188,7 +188,7 @@ WORDS = Vocabulary(["", "[UNK]", *(f"w{place}" for place in range(2, 10))])
     ],
     ids=["other ids", "more", "fewer"],
 )
-def test_drift_goes_on_after_a_change_of_the_vocabulary(tokens):
+def test_drift_continues_after_a_change_of_the_vocabulary(tokens):
     """Each token is compared with its own row at the beginning, a new one with the row it came with."""
     net, monitor = tiny.model(optimizers.SGD(0.5), trainable=True), DriftMonitor("embedding")
     tiny.fit(net, epochs=1, callbacks=[monitor])

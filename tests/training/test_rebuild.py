@@ -153,7 +153,7 @@ def test_table_is_bit_identical_before_the_epoch():
     assert (tables.kept[3] != tiny.TABLE).any()
 
 
-def test_learning_rate_schedule_goes_on():
+def test_learning_rate_schedule_continues():
     """A LearningRateSchedule does not restart when the table joins."""
 
     def make():

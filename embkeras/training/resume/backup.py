@@ -17,10 +17,9 @@ from embkeras.errors import ArgumentError, EmbkerasWarning, ResumeError
 from embkeras.keras_compat.fit import FitContext, fit_context, set_first_epoch
 from embkeras.keras_compat.generators import random_states, set_random_states
 from embkeras.keras_compat.optimizers import steps_of
-from embkeras.training.rebuild import is_built
+from embkeras.training.rebuild import build_optimizer, is_built
 from embkeras.training.resume.contents import (
     callback_states,
-    check_callbacks,
     check_model,
     check_training,
     other_optimizers,
@@ -29,7 +28,7 @@ from embkeras.training.resume.contents import (
     unsaved,
     variables_of,
 )
-from embkeras.training.resume.data_order import EpochOrder, FirstBatches, order_problems
+from embkeras.training.resume.data_order import EpochOrder, FirstBatches, order_problem
 from embkeras.training.resume.state_file import State, open_state, write_state
 
 # Where the unfinished fits of a model began, so that a fit that was interrupted in a notebook can be run again.
@@ -166,10 +165,9 @@ class ResumableBackup(keras.callbacks.Callback):
                 EmbkerasWarning,
                 stacklevel=2,
             )
-        problems = order_problems(context)
-        if problems:
+        if problem := order_problem(context):
             warnings.warn(
-                f"A resumed run won't see the same batches as an uninterrupted one: {'; '.join(problems)}. Shuffle with "
+                f"A resumed run won't see the same batches as an uninterrupted one: {problem}. Shuffle with "
                 f"backup.shuffle(dataset, buffer_size) or backup.batches((x, y), batch_size), whose order depends on the "
                 f"epoch alone, and make each epoch one pass over the data.",
                 EmbkerasWarning,
@@ -192,8 +190,7 @@ class _Last(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         backup, folder = self._backup, self._backup.folder.resolve()
-        optimizer = getattr(self.model, "optimizer", None)
-        steps = 0 if optimizer is None else steps_of(optimizer)
+        steps = steps_of(self.model.optimizer) if self.model.optimizer else 0
         self._began = {"initial_epoch": self._context.initial_epoch, "step": steps}
         if _UNFINISHED.get(self.model, {}).get(folder, {}).get("initial_epoch") == self._context.initial_epoch:
             self._began = _UNFINISHED[self.model][folder]
@@ -243,13 +240,9 @@ class _Last(keras.callbacks.Callback):
             )
         others = self._others()
         check_model(self.model, content["model"], where)
-        check_callbacks(others, content["callbacks"], where)
         # Callbacks first: a schedule decides what trains, and so which variables the optimizer has.
-        restore_callbacks(others, content["callbacks"], self.model)
-        optimizer = getattr(self.model, "optimizer", None)
-        if optimizer is not None and not optimizer.built:
-            with self.model.distribute_strategy.scope():
-                optimizer.build(list(self.model.trainable_variables))
+        restore_callbacks(others, content["callbacks"], self.model, where)
+        build_optimizer(self.model)
         check_training(self.model, content["model"], where)
         for name, variable in variables_of(self.model).items():
             state.fill(name, variable)

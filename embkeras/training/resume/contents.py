@@ -1,8 +1,7 @@
 """What a training consists of: the variables of model and optimizer, and the states of the callbacks.
 
-A callback with a state has `state()`, which returns a dictionary (numbers, text, None, arrays, and lists, tuples and
-dictionaries of them), and `restore(model, state)`, which takes it. Keras' own callbacks have no such methods;
-`keras_compat.fit` knows their counters.
+A callback with a state has `state()`, which returns what `state_file.pack` takes, and `restore(model, state)`. Keras' own
+callbacks have no such methods; `keras_compat.fit` knows their counters.
 """
 
 import re
@@ -33,9 +32,8 @@ def variables_of(model: keras.Model) -> dict[str, keras.Variable]:
 
 def signature(model: keras.Model) -> dict[str, Any]:
     """What two runs of a script have in common if they train the same model in the same way."""
-    optimizer = getattr(model, "optimizer", None)
     return {
-        "optimizer": [type(each).__name__ for each in parts(optimizer)] if optimizer is not None else [],
+        "optimizer": [type(each).__name__ for each in parts(getattr(model, "optimizer", None))],
         "variables": [
             (name, variable.path, tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype))
             for name, variable in variables_of(model).items()
@@ -46,24 +44,15 @@ def signature(model: keras.Model) -> dict[str, Any]:
 
 def other_optimizers(model: keras.Model) -> list[str]:
     """Attributes of a model that hold optimizers besides `model.optimizer`."""
-    main = getattr(model, "optimizer", None)
-    return [
-        name
-        for name, value in vars(model).items()
-        if isinstance(value, keras.optimizers.Optimizer) and value is not main
-    ]
+    held = {name: value for name, value in vars(model).items() if isinstance(value, keras.optimizers.Optimizer)}
+    return [name for name, value in held.items() if value is not model.optimizer]
 
 
 def check_model(model: keras.Model, saved: dict[str, Any], where: str) -> None:
-    """Check that a state belongs to this model: the optimizer's class; names, shapes and number of its variables.
-
-    Args:
-        model: the model of the script.
-        saved: the signature in the state.
-        where: names the state in the error.
+    """Check that a signature of the state `where` is this model's: optimizer classes; names, shapes, number of variables.
 
     Raises:
-        ResumeError: it does not; the first difference is named.
+        ResumeError: it is not; the first difference is named.
     """
     current = signature(model)
     # A MultiOptimizer that maps by a function knows its inner optimizers only once it is built.
@@ -72,12 +61,7 @@ def check_model(model: keras.Model, saved: dict[str, Any], where: str) -> None:
 
 
 def check_training(model: keras.Model, saved: dict[str, Any], where: str) -> None:
-    """Check that the same variables train, with the same slots; to be called when flags are set and the optimizer is built.
-
-    Args:
-        model: the model of the script.
-        saved: the signature in the state.
-        where: names the state in the error.
+    """Check that the same variables train, with the same slots, once flags are set and the optimizer is built.
 
     Raises:
         ResumeError: other variables do; the first difference is named.
@@ -149,16 +133,13 @@ def callback_states(callbacks: Sequence[keras.callbacks.Callback]) -> dict[str, 
     }
 
 
-def check_callbacks(callbacks: Sequence[keras.callbacks.Callback], states: dict[str, Any], where: str) -> None:
-    """Check that the states belong to these callbacks.
-
-    Args:
-        callbacks: those of the script.
-        states: what `callback_states` returned for those of the run that is resumed.
-        where: names the state in the error.
+def restore_callbacks(
+    callbacks: Sequence[keras.callbacks.Callback], states: dict[str, dict[str, Any]], model: keras.Model, where: str
+) -> None:
+    """Restore what `callback_states` returned for the callbacks of the run that is resumed, from the state `where`.
 
     Raises:
-        ResumeError: they belong to others.
+        ResumeError: they are the states of other callbacks.
     """
     named = _named(callbacks)
     unmatched = [name for name in states if name not in named] + [name for name in named if name not in states]
@@ -168,13 +149,7 @@ def check_callbacks(callbacks: Sequence[keras.callbacks.Callback], states: dict[
             f"The callbacks have changed: {has} has {unmatched[0]}, and {lacks} does not. Use the same callbacks as "
             f"before, or delete the folder to start over. Received: {', '.join(named)}."
         )
-
-
-def restore_callbacks(
-    callbacks: Sequence[keras.callbacks.Callback], states: dict[str, dict[str, Any]], model: keras.Model
-) -> None:
-    """Restore the state of each callback."""
-    for name, callback in _named(callbacks).items():
+    for name, callback in named.items():
         if has_counters(callback):
             set_counters(callback, states[name])
         else:

@@ -4,6 +4,7 @@ A resumed run starts in the middle, and sees the batches of the uninterrupted ru
 on the epochs before. `EpochOrder` makes such data. `FirstBatches` compares any data by the first batch of an epoch.
 """
 
+import functools
 import hashlib
 import itertools
 import json
@@ -23,17 +24,18 @@ from embkeras.keras_compat.fit import FitContext, fit_context
 class EpochOrder:
     """Datasets with a new order in each epoch, which depends on a seed and the number of the epoch alone."""
 
-    def __init__(self) -> None:
-        self._epoch: tf.Variable | None = None
+    @functools.cached_property
+    def _epoch(self) -> tf.Variable:
+        with tf.init_scope(), tf.device("CPU:0"):
+            return tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch")
 
     def begin(self, epoch: int) -> None:
         """Make iterators that yield their first element from now on yield the order of `epoch`."""
-        if self._epoch is not None:
-            self._epoch.assign(epoch)
+        self._epoch.assign(epoch)
 
     def shuffle(self, dataset: tf.data.Dataset, buffer_size: int, seed: int) -> tf.data.Dataset:
         """`dataset.shuffle(buffer_size)`, by seed and epoch."""
-        epoch = self._variable()
+        epoch = self._epoch
 
         def shuffled(_: Any) -> tf.data.Dataset:
             if not tf.executing_eagerly():  # of this function only: else the order would change with the global seed
@@ -45,7 +47,7 @@ class EpochOrder:
 
     def batches(self, arrays: Any, batch_size: int, seed: int) -> tf.data.Dataset:
         """Batches of rows of arrays of the same length, by seed and epoch."""
-        epoch = self._variable()
+        epoch = self._epoch
         arrays = tf.nest.map_structure(tf.convert_to_tensor, arrays)
         count = int(tf.nest.flatten(arrays)[0].shape[0])
 
@@ -58,12 +60,6 @@ class EpochOrder:
 
         picked = tf.data.Dataset.range(1).flat_map(order).map(pick, num_parallel_calls=tf.data.AUTOTUNE)
         return _with_cardinality(picked.prefetch(tf.data.AUTOTUNE), -(-count // batch_size))
-
-    def _variable(self) -> tf.Variable:
-        if self._epoch is None:
-            with tf.init_scope(), tf.device("CPU:0"):
-                self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch")
-        return self._epoch
 
 
 def _seeds(seed: int, epoch: tf.Variable) -> tf.Tensor:
@@ -117,13 +113,7 @@ class FirstBatches:
         self._known = {number: value for number, value in self._known.items() if number >= epoch}
 
     def watch(self, model: keras.Model, epoch: int, callback: keras.callbacks.Callback) -> None:
-        """Compare or record the first batch of an epoch that has just begun, when the model draws it.
-
-        Args:
-            model: the model in training.
-            epoch: counted from 0.
-            callback: one of the running `fit`; without it nothing is compared.
-        """
+        """Compare or record the first batch of an epoch, counted from 0, in the running `fit` of this callback."""
         train = model.train_function
 
         def first_step(iterator: Any) -> Any:
@@ -185,12 +175,12 @@ def fingerprint(batch: Any) -> str:
     return digest.hexdigest()
 
 
-def order_problems(context: FitContext) -> list[str]:
+def order_problem(context: FitContext) -> str | None:
     """What makes epochs depend on previous ones, as far as the arguments of `fit` show it."""
     if isinstance(context.data, types.GeneratorType):
-        return ["a generator starts from its beginning"]
+        return "a generator starts from its beginning"
     steps, batches = context.steps_per_epoch, context.batches
     if steps is None or steps == batches:
-        return []
-    length = "an unknown number of" if batches is None else str(batches)
-    return [f"with steps_per_epoch={steps} and {length} batches, each epoch continues where the previous one stopped"]
+        return None
+    length = "an unknown number of" if batches is None else batches
+    return f"with steps_per_epoch={steps} and {length} batches, each epoch continues where the previous one stopped"

@@ -1,17 +1,15 @@
 """The file that holds a state of training: an .npz with one entry per variable, and a description in JSON.
 
 It is written and read variable by variable, and tables that are read by rows in blocks, so memory does not grow with the
-model. Every entry has a checksum, and all of them are checked before anything in the file is used.
-
-The description holds values of callbacks and random generators. JSON has neither tuples nor NumPy's numbers, and callbacks
-hold both: each is marked, and arrays become entries of their own. What comes back equals what went in.
+model. Every entry has a checksum, and all of them are checked before anything in the file is used. In the description,
+tuples and NumPy's numbers, which JSON doesn't have, are marked, and arrays become entries of their own.
 """
 
 import contextlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,7 +35,7 @@ def write_state(path: Path, description: Mapping[str, Any], variables: Mapping[s
     Args:
         path: the file; its folder is created.
         description: values that `pack` takes, by name.
-        variables: entry name -> variable.
+        variables: by entry name.
 
     Raises:
         OutputError: the file can't be written.
@@ -63,17 +61,14 @@ def write_state(path: Path, description: Mapping[str, Any], variables: Mapping[s
 def open_state(path: Path) -> Iterator["State"]:
     """Open a state and verify all its checksums.
 
-    Args:
-        path: the file.
-
     Raises:
         ResumeError: the file is damaged, or was written by another version.
     """
     with contextlib.ExitStack() as stack:
         with _as_damage(path):
             archive = stack.enter_context(zipfile.ZipFile(path))
-            if archive.testzip() is not None:
-                raise zipfile.BadZipFile(f"bad checksum of {archive.testzip()}")
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"bad checksum of {damaged}")
             state = State(path, archive)
         yield state
 
@@ -99,36 +94,32 @@ class State:
     def fill(self, name: str, variable: keras.Variable) -> None:
         """Assign what was written under `name` to a variable of the same shape and dtype.
 
-        Args:
-            name: the entry.
-            variable: where its value goes.
-
         Raises:
             ResumeError: there is no such entry in the file.
         """
         with _as_damage(self.path), self._archive.open(f"{name}.npy") as entry:
-            shape, dtype = _read_header(entry)
-            kind = tf.as_dtype(keras.backend.standardize_dtype(variable.dtype)).as_numpy_dtype
             if _by_rows(variable):
-                fill_table(variable, _Rows(entry, shape, dtype, kind))
+                fill_table(variable, _Rows(entry, _dtype_of(variable)))
             else:
-                variable.assign(_read_array(entry, shape, dtype).view(kind))
+                variable.assign(np.lib.format.read_array(entry).view(_dtype_of(variable)))
 
     def _array(self, place: int, dtype: str) -> np.ndarray:
         with self._archive.open(f"array/{place}.npy") as entry:
-            array = _read_array(entry, *_read_header(entry))
+            array = np.lib.format.read_array(entry)
         return array.view(tf.as_dtype(dtype).as_numpy_dtype) if array.dtype.name != dtype else array
 
 
 class _Rows:
     """The rows of an entry, read from top to bottom."""
 
-    def __init__(self, entry: IO[bytes], shape: Sequence[int], dtype: np.dtype, kind: Any):
-        self._entry, self._shape, self._dtype, self._kind = entry, tuple(shape), dtype, kind
+    def __init__(self, entry: IO[bytes], dtype: np.dtype):
+        np.lib.format.read_magic(entry)
+        (_, width), _, _ = np.lib.format.read_array_header_2_0(entry)
+        self._entry, self._width, self._dtype = entry, width, dtype
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        shape = (rows.stop - rows.start, *self._shape[1:])
-        return _read_array(self._entry, shape, self._dtype).view(self._kind)
+        size = (rows.stop - rows.start) * self._width * self._dtype.itemsize
+        return np.frombuffer(self._entry.read(size), self._dtype).reshape(-1, self._width)
 
 
 def _by_rows(variable: keras.Variable) -> bool:
@@ -136,14 +127,19 @@ def _by_rows(variable: keras.Variable) -> bool:
     return reads_rows(variable) and len(variable.shape) == 2
 
 
+def _dtype_of(variable: keras.Variable) -> np.dtype:
+    return np.dtype(tf.as_dtype(keras.backend.standardize_dtype(variable.dtype)).as_numpy_dtype)
+
+
 def _write_variable(entry: IO[bytes], variable: keras.Variable) -> None:
     if not _by_rows(variable):
         _write_array(entry, _value_of(variable))
         return
-    kind = np.dtype(tf.as_dtype(keras.backend.standardize_dtype(variable.dtype)).as_numpy_dtype)
-    _write_header(entry, tuple(variable.shape), _plain(kind))
+    descr = np.lib.format.dtype_to_descr(_plain(_dtype_of(variable)))
+    header = {"descr": descr, "fortran_order": False, "shape": tuple(variable.shape)}
+    np.lib.format.write_array_header_2_0(entry, header)
     for _, rows in row_blocks(variable):
-        entry.write(np.ascontiguousarray(rows).view(_plain(kind)).data)
+        entry.write(rows.tobytes())
 
 
 def _value_of(variable: keras.Variable) -> np.ndarray:
@@ -155,38 +151,16 @@ def _value_of(variable: keras.Variable) -> np.ndarray:
 
 
 def _plain(dtype: np.dtype) -> np.dtype:
-    """The dtype that a .npy file declares: for bfloat16 and others unknown to it, the bits as unsigned integers."""
-    return dtype if dtype.isbuiltin == 1 or dtype.kind in "US" else np.dtype(f"u{dtype.itemsize}")
+    """The dtype that a .npy file declares: for bfloat16 and others unknown to NumPy, the bits as unsigned integers."""
+    return np.dtype(f"u{dtype.itemsize}") if dtype.isbuiltin == 2 else dtype
+
+
+def _write_array(entry: IO[bytes], array: np.ndarray) -> None:
+    np.lib.format.write_array(entry, array.view(_plain(array.dtype)), version=(2, 0))
 
 
 def _entry(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
     return archive.open(f"{name}.npy", "w", force_zip64=True)
-
-
-def _write_array(entry: IO[bytes], array: np.ndarray) -> None:
-    array = np.asarray(array, order="C")
-    plain = _plain(array.dtype)
-    _write_header(entry, array.shape, plain)
-    if array.size:
-        entry.write(array.reshape(-1).view(np.uint8).data)
-
-
-def _write_header(entry: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> None:
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_2_0(entry, header)
-
-
-def _read_header(entry: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    np.lib.format.read_magic(entry)
-    shape, _, dtype = np.lib.format.read_array_header_2_0(entry)
-    return shape, dtype
-
-
-def _read_array(entry: Any, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    array = np.empty(shape, dtype)
-    if array.size and entry.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
-        raise EOFError("an entry is truncated")
-    return array
 
 
 @contextlib.contextmanager
@@ -239,12 +213,7 @@ def pack(value: Any, arrays: list[np.ndarray], what: str) -> Any:
 
 
 def unpack(packed: Any, arrays: Any) -> Any:
-    """The value that was passed to `pack`.
-
-    Args:
-        packed: what `pack` returned, or the same read from JSON.
-        arrays: the arrays, in their order.
-    """
+    """The value that was passed to `pack`, from what it returned (also read from JSON) and its arrays in their order."""
     if isinstance(packed, list):
         return [unpack(each, arrays) for each in packed]
     if not isinstance(packed, dict):

@@ -62,7 +62,7 @@ class Freeze(Action):
     layers: Sequence[LayerRef] | LayerRef
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", _some_refs(self.layers, "freeze"))
+        object.__setattr__(self, "layers", some_refs(self.layers, "freeze"))
 
     def conflict(self, other: Action) -> str | None:
         """Beside Train and TrainVariables everything else is frozen already."""
@@ -83,7 +83,7 @@ class Train(Action):
     layers: Sequence[LayerRef] | LayerRef
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", _some_refs(self.layers, "train"))
+        object.__setattr__(self, "layers", some_refs(self.layers, "train"))
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,12 @@ class Rate(Action):
         return "give one learning rate" if isinstance(other, Rate) else None
 
 
-def _some_refs(layers: Sequence[LayerRef] | LayerRef, what: str) -> tuple[LayerRef, ...]:
+def some_refs(layers: Sequence[LayerRef] | LayerRef, what: str) -> tuple[LayerRef, ...]:
+    """One or several names or layers as a tuple.
+
+    Raises:
+        ScheduleError: no layers, or something that doesn't name a layer.
+    """
     refs = as_refs(layers, what)
     if not refs:
         raise ScheduleError(f"{what} needs at least one layer. Received: {layers!r}.")

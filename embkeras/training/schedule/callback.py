@@ -12,7 +12,7 @@ from embkeras.errors import EmbkerasWarning, ScheduleError
 from embkeras.keras_compat.optimizers import parts
 from embkeras.tables.addresses import LayerRef, as_refs
 from embkeras.training.rebuild import build_optimizer, introduce, knows_other_variables, rebuild_training
-from embkeras.training.schedule.actions import Action
+from embkeras.training.schedule.actions import Action, some_refs
 from embkeras.training.schedule.flags import Flags, trainable_parameters
 from embkeras.training.schedule.phases import Phase, check_epoch, check_phases, phase_at
 from embkeras.training.schedule.progress import Monitor, Progress
@@ -75,7 +75,7 @@ class TrainabilitySchedule(keras.callbacks.Callback):
         min_delta: float = 0.0,
     ):
         super().__init__()
-        self.phases = check_phases([phases] if isinstance(phases, Phase) else phases)
+        self.phases = check_phases(phases)
         self.also = as_refs(also, "also")
         self.monitor = Monitor(monitor, mode, min_delta)
         self._for: Any = None
@@ -99,7 +99,7 @@ class TrainabilitySchedule(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Refuse now what couldn't be done in a later epoch."""
         self._attach(self.model)
-        self._flags.try_all(self._check_actions)
+        self._flags.try_all()
         _check_distribution(self.model)
         _warn_of_unreached_phases(self.phases, self.params)
         self._fit_begins = True
@@ -208,10 +208,6 @@ class TrainabilitySchedule(keras.callbacks.Callback):
         for kind in dict.fromkeys(type(action) for action in actions):
             kind.prepare([action for action in actions if type(action) is kind], model)
 
-    def _check_actions(self, phase: Phase) -> None:
-        for action in phase.actions:
-            action.check(self.model, phase.start)
-
     def _begin(self, model: keras.Model, index: int, epoch: int, restart: bool) -> bool:
         """Begin a phase, or continue it in another fit; returns whether the train step must be traced again."""
         phase = self.phases[index]
@@ -289,9 +285,7 @@ def unfreeze_at(
         2
     """
     check_epoch(epoch, "epoch")
-    refs = as_refs(layers, "unfreeze_at")
-    if not refs:
-        raise ScheduleError(f"unfreeze_at needs at least one layer. Received: {layers!r}.")
+    refs = some_refs(layers, "unfreeze_at")
     frozen = [Phase(0, freeze=refs)] if epoch > 0 else []
     return TrainabilitySchedule([*frozen, Phase(epoch, learning_rate=learning_rate)], also=refs)
 

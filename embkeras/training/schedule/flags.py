@@ -6,7 +6,7 @@ each layer's flag is worked out by itself.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -42,7 +42,9 @@ class Flags:
         """Take each flag that no schedule wrote for the user's."""
         self._tree = list(_with_ancestors(self.model))
         for place in self._tree:
-            _note(place.layer)
+            noted, flag = _NOTED.get(place.layer), place.layer.trainable
+            if noted is None or noted[1] != flag:
+                _NOTED[place.layer] = (flag, flag)
         own = _OWN.setdefault(self.model, {})
         for weight in own_weights(self.model):
             own.setdefault(id(weight), (weight, weight.trainable))
@@ -72,18 +74,15 @@ class Flags:
                 weight.trainable = flag and (phase.train is None or key in chosen)
         self._check(phase, chosen)
 
-    def try_all(self, check: Callable[[Phase], None] = lambda phase: None) -> None:
-        """Set the flags of every phase, so that what can't be done is refused, and put them back.
-
-        Args:
-            check: called under the flags of each phase.
-        """
+    def try_all(self) -> None:
+        """Set the flags of every phase and check its actions, so that what can't be done is refused; put the flags back."""
         before = {id(place.layer): place.layer.trainable for place in self._tree}
         own = [(weight, weight.trainable) for weight, _ in _OWN[self.model].values()]
         try:
             for phase in self.phases:
                 self.apply(phase)
-                check(phase)
+                for action in phase.actions:
+                    action.check(self.model, phase.start)
         finally:
             self._release()
             self._write(before)
@@ -160,9 +159,8 @@ class Flags:
             wrong = [layer for layer in layers if layer.trainable != wanted[id(layer)]]
             if not wrong:
                 break
-            for layer in layers:
-                if layer.trainable != wanted[id(layer)]:
-                    layer.trainable = wanted[id(layer)]
+            for layer in wrong:
+                layer.trainable = wanted[id(layer)]
         for place in self._tree:
             _NOTED[place.layer] = (_users_flag(place.layer), place.layer.trainable)
 
@@ -226,13 +224,6 @@ def _with_ancestors(model: keras.Model) -> Iterator[_Place]:
         prefixes = ["/".join(names[:length]) for length in range(1, len(names))]
         yield _Place(layer, [around[prefix] for prefix in prefixes if prefix in around])
         around[path] = layer
-
-
-def _note(layer: keras.layers.Layer) -> None:
-    """Take the current flag for the user's, unless a schedule wrote it."""
-    noted = _NOTED.get(layer)
-    if noted is None or noted[1] != layer.trainable:
-        _NOTED[layer] = (layer.trainable, layer.trainable)
 
 
 def _users_flag(layer: keras.layers.Layer) -> bool:

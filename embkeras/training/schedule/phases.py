@@ -126,21 +126,21 @@ def check_epoch(epoch: int, what: str) -> int:
     return whole_number(epoch, what, least=0, where="(epochs count from 0)", error=ScheduleError)
 
 
-def check_phases(phases: Sequence[Phase]) -> tuple[Phase, ...]:
+def check_phases(phases: Sequence[Phase] | Phase) -> tuple[Phase, ...]:
     """The phases as a tuple, in order.
 
     Raises:
         ScheduleError: no phases, something that is not a Phase, or phases that don't begin one after the other.
     """
-    phases = tuple(phases) if isinstance(phases, Iterable) else (phases,)
-    if not phases or not all(isinstance(phase, Phase) for phase in phases):
+    checked = tuple(phases) if isinstance(phases, Iterable) else (phases,)
+    if not checked or not all(isinstance(phase, Phase) for phase in checked):
         raise ScheduleError(f"A schedule needs at least one Phase. Received: {phases!r}.")
-    for earlier, later in pairwise(phases):
+    for earlier, later in pairwise(checked):
         if later.start <= earlier.start:
             raise ScheduleError(
                 f"Each phase must begin after the previous one. Received: epoch {later.start} after epoch {earlier.start}."
             )
-    return phases
+    return checked
 
 
 def phase_at(phases: Sequence[Phase], epoch: int) -> int | None:

@@ -14,65 +14,37 @@ Value: TypeAlias = float | LearningRateSchedule
 
 
 @keras.saving.register_keras_serializable("embkeras")
-class CountedFrom(LearningRateSchedule):
-    """A schedule that counts from an optimizer step other than 0.
+class PhaseRate(LearningRateSchedule):
+    """A schedule that counts from the optimizer step at which a phase began, times a factor.
 
     Args:
         schedule: maps the steps since `start` to rates.
         start: the optimizer step at which it begins; before it, the rate is that of its step 0.
+        factor: multiplies each rate.
 
     Example:
         >>> decay = keras.optimizers.schedules.PiecewiseConstantDecay([2], [0.1, 0.01])
-        >>> [round(float(CountedFrom(decay, 100)(step)), 3) for step in (100, 102, 103)]
-        [0.1, 0.1, 0.01]
+        >>> [round(float(PhaseRate(decay, 100, 0.5)(step)), 3) for step in (100, 102, 103)]
+        [0.05, 0.05, 0.005]
     """
 
-    def __init__(self, schedule: LearningRateSchedule, start: int):
-        self.schedule, self.start = schedule, int(start)
+    def __init__(self, schedule: LearningRateSchedule, start: int = 0, factor: float = 1.0):
+        self.schedule, self.start, self.factor = schedule, int(start), float(factor)
 
     def __call__(self, step: Any) -> Any:
         """The rate at optimizer step `step`."""
-        return self.schedule(keras.ops.maximum(keras.ops.subtract(step, self.start), 0))
+        since = keras.ops.maximum(keras.ops.subtract(step, self.start), 0)
+        return self.schedule(since) * self.factor
 
     def get_config(self) -> dict[str, Any]:
-        """The schedule and its start."""
-        return {"schedule": keras.optimizers.schedules.serialize(self.schedule), "start": self.start}
+        """The schedule, its start and its factor."""
+        schedule = keras.optimizers.schedules.serialize(self.schedule)
+        return {"schedule": schedule, "start": self.start, "factor": self.factor}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "CountedFrom":
+    def from_config(cls, config: dict[str, Any]) -> "PhaseRate":
         """The schedule of this config."""
-        return cls(keras.optimizers.schedules.deserialize(config["schedule"]), config["start"])
-
-
-@keras.saving.register_keras_serializable("embkeras")
-class Scaled(LearningRateSchedule):
-    """A schedule whose rates are multiplied by a factor.
-
-    Args:
-        schedule: the schedule to multiply.
-        factor: multiplies each of its rates.
-
-    Example:
-        >>> decay = keras.optimizers.schedules.PiecewiseConstantDecay([2], [0.1, 0.01])
-        >>> round(float(Scaled(decay, 0.5)(1)), 3)
-        0.05
-    """
-
-    def __init__(self, schedule: LearningRateSchedule, factor: float):
-        self.schedule, self.factor = schedule, float(factor)
-
-    def __call__(self, step: Any) -> Any:
-        """The rate at optimizer step `step`."""
-        return self.schedule(step) * self.factor
-
-    def get_config(self) -> dict[str, Any]:
-        """The schedule and the factor."""
-        return {"schedule": keras.optimizers.schedules.serialize(self.schedule), "factor": self.factor}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Scaled":
-        """The schedule of this config."""
-        return cls(keras.optimizers.schedules.deserialize(config["schedule"]), config["factor"])
+        return cls(**{**config, "schedule": keras.optimizers.schedules.deserialize(config["schedule"])})
 
 
 class Rates:
@@ -106,7 +78,8 @@ class Rates:
         if self.first is None:
             return False
         now = steps_of(self.model.optimizer)
-        pending, from_first = self._pending(previous, index, epoch, now, restart)
+        from_first = previous is not None and index < previous
+        pending = self._pending(previous, index, epoch, now, restart)
         applied = [[each, now - max(0, epoch - self.phases[each].start) * (steps or 0)] for each in pending]
         current = rate_of(self.model.optimizer)
         rate = self._fold(self.first if from_first else current, applied)
@@ -122,25 +95,18 @@ class Rates:
         if self.first is not None:
             set_rate(self.model, self._fold(self.first, self.applied))
 
-    def _pending(self, previous: int | None, index: int, epoch: int, now: int, restart: bool) -> tuple[list[int], bool]:
-        """The phases whose rates must be applied, and whether to the optimizer's first rate or to the current one."""
-        absolute = self._last_absolute(index)
-        if previous is None and now > 0:
-            # The optimizer was trained before: its rate already contains what earlier phases multiplied.
-            if absolute is not None:
-                return list(range(absolute, index + 1)), False
-            return ([index] if epoch == self.phases[index].start else []), False
-        if previous is None or index > previous:
-            return list(range(0 if previous is None else previous + 1, index + 1)), False
-        if index < previous:
-            return list(range(index + 1)), True
-        return (list(range(absolute, index + 1)) if restart and absolute is not None else []), False
-
-    def _last_absolute(self, index: int) -> int | None:
-        """The last phase up to `index` that sets the rate itself, and doesn't multiply it."""
+    def _pending(self, previous: int | None, index: int, epoch: int, now: int, restart: bool) -> Sequence[int]:
+        """The phases whose rates must be applied."""
+        if previous is not None and index > previous:
+            return range(previous + 1, index + 1)
+        if index != previous and (previous is not None or now == 0):
+            return range(index + 1)
+        # The optimizer was trained before: its rate already contains what earlier phases multiplied.
         rates = [phase.rate for phase in self.phases[: index + 1]]
         absolute = [each for each, rate in enumerate(rates) if rate and rate.learning_rate is not None]
-        return absolute[-1] if absolute else None
+        if absolute and (restart or previous is None):
+            return range(absolute[-1], index + 1)
+        return [index] if previous is None and epoch == self.phases[index].start else []
 
     def _fold(self, value: Value, applied: Sequence[Sequence[int]]) -> Value:
         for index, step in applied:
@@ -148,7 +114,7 @@ class Rates:
             if rate is None:
                 continue
             if isinstance(rate.learning_rate, LearningRateSchedule):
-                value = CountedFrom(rate.learning_rate, step)
+                value = PhaseRate(rate.learning_rate, step)
             else:
                 value = _scale(value, rate.factor) if rate.factor is not None else rate.learning_rate
         return value
@@ -164,20 +130,17 @@ def rate_or_none(optimizer: Any) -> float | None:
 
 def _settable_rate(optimizer: Any) -> Value:
     """The current rate, after making sure that another one can be set."""
-    reason = None
     try:
         _as_float(optimizer.learning_rate)
+        rate = rate_of(optimizer)
+        if isinstance(rate, float | LearningRateSchedule):
+            return rate
+        reason = f"it is computed by a function. Received: {rate!r}"
     except (TypeError, AttributeError) as error:
         reason = str(error)
-    rate = rate_of(optimizer) if reason is None else None
-    if reason is None and not isinstance(rate, float | LearningRateSchedule):
-        reason = f"it is computed by a function. Received: {rate!r}"
-    if reason is not None:
-        raise ScheduleError(
-            f"A phase sets the learning rate, which {type(optimizer).__name__} {optimizer.name!r} doesn't let change: "
-            f"{reason}"
-        )
-    return rate
+    raise ScheduleError(
+        f"A phase sets the learning rate, which {type(optimizer).__name__} {optimizer.name!r} doesn't let change: {reason}"
+    )
 
 
 def _as_float(rate: Any) -> float:
@@ -185,20 +148,14 @@ def _as_float(rate: Any) -> float:
 
 
 def _scale(rate: Value, factor: float) -> Value:
-    if isinstance(rate, Scaled):
-        return Scaled(rate.schedule, rate.factor * factor)
-    return Scaled(rate, factor) if isinstance(rate, LearningRateSchedule) else rate * factor
+    if not isinstance(rate, LearningRateSchedule):
+        return rate * factor
+    if isinstance(rate, PhaseRate):
+        return PhaseRate(rate.schedule, rate.start, rate.factor * factor)
+    return PhaseRate(rate, factor=factor)
 
 
 def _equal_but_for_start(first: Value, second: Value) -> bool:
-    if not (isinstance(first, LearningRateSchedule) and isinstance(second, LearningRateSchedule)):
+    if not (isinstance(first, PhaseRate) and isinstance(second, PhaseRate)):
         return False
-    return _without_start(first) == _without_start(second)
-
-
-def _without_start(schedule: LearningRateSchedule) -> Any:
-    if isinstance(schedule, Scaled):
-        return ("scaled", schedule.factor, _without_start(schedule.schedule))
-    if isinstance(schedule, CountedFrom):
-        return ("counted", _without_start(schedule.schedule))
-    return keras.optimizers.schedules.serialize(schedule)
+    return first.get_config() | {"start": 0} == second.get_config() | {"start": 0}

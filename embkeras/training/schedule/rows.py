@@ -131,13 +131,12 @@ def unfreeze_rows(epoch: int, layer: LayerRef, *, vocabulary: Vocabulary, min_co
 
     Args:
         epoch: the epoch, counted from 0, from which these rows train.
-        layer: a layer of `build_embedding(trainable="oov")` or of a mask: its name or path, or the layer.
+        layer: as for `Rows`.
         vocabulary: its tokens with their counts in the training text.
         min_count: occurrences that a word needs.
 
     Raises:
-        ScheduleError: an epoch below 0, a count below 1, a vocabulary without counts or without such a word; when
-            training begins, a layer of another kind or size.
+        ScheduleError: an epoch below 0, or what `Rows` refuses.
 
     Example:
         >>> vocabulary = Vocabulary.from_texts(["a cat", "a dog", "a cow"])

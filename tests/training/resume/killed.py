@@ -71,7 +71,7 @@ def kill_in_save(number):
 
 
 def train(folder, place=(None, None)):
-    """The script: Dropout, a table that thaws at a smaller rate, RowWiseAdam, data shuffled in each epoch."""
+    """The script: Dropout, a table that is unfrozen at a smaller rate, RowWiseAdam, data shuffled in each epoch."""
     keras.utils.set_random_seed(0)
     tf.config.experimental.enable_op_determinism()
     ids = keras.Input((5,), dtype="int64")

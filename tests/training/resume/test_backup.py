@@ -1,4 +1,4 @@
-"""ResumableBackup: a training that died goes on as if nothing had happened.
+"""ResumableBackup: a training that died continues as if nothing had happened.
 
 `killed.py` beside this file really kills processes. The other tests stand in for a new process: Keras' session cleared,
 generators seeded anew, everything made again, in a fit that an exception ended.
@@ -69,7 +69,7 @@ def model(optimizer, *, dtype=None):
 def process(
     folder, optimizer, callbacks=lambda: (), *, step=None, epochs=_EPOCHS, dtype=None, backup=None, **arguments
 ):
-    """A run of the script in what stands for a process of its own: the model and its History, or None if it died."""
+    """A run of the script as if in a process of its own: the model and its History, or None if it died."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
     net = model(optimizer(), dtype=dtype)
@@ -128,7 +128,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_resumes_after_the_toggle(tmp_path, name):
-    """Dies after the table of a nested model has thawed: BatchNormalization, Dropout and the optimizer go on."""
+    """Dies after the table of a nested model was unfrozen: BatchNormalization, Dropout and the optimizer continue."""
 
     def run(step=None, folder=tmp_path):
         return process(folder / "state", SETTINGS[name], lambda: [unfreeze_at(1, "encoder/embedding")], step=step)
@@ -138,7 +138,7 @@ def test_resumes_after_the_toggle(tmp_path, name):
 
 
 def test_resumes_a_multi_optimizer_that_maps_by_a_function(tmp_path):
-    """It knows the optimizers inside it only when it is built, which is after the state has been looked at."""
+    """It knows the optimizers inside it only when it is built, which is after the state has been read."""
 
     def optimizer():
         inner = [optimizers.SGD(0.1, momentum=0.9), optimizers.Adam(0.01)]
@@ -166,7 +166,7 @@ def test_resumes_in_mixed_precision(tmp_path):
 
 @pytest.mark.parametrize("step", [5, 11], ids=["first phase", "second phase"])
 def test_resumes_in_phases_with_patience(tmp_path, step):
-    """Best value, waiting and best weights of the phase go on, and so does the schedule's table."""
+    """Best value, waiting and best weights of the phase continue, and so does the schedule's table."""
     made = []
 
     def schedule():
@@ -236,7 +236,7 @@ def test_columns_of_an_appended_csv_stay(tmp_path):
 
 
 def test_drift_in_a_notebook_is_not_measured_from_another_table(tmp_path):
-    """A new monitor takes the interrupted table for the beginning: that is said. The same one knows better."""
+    """A new monitor would measure from the interrupted table, and warns; the same monitor still has the first one."""
     keras.utils.set_random_seed(0)
     net, first = model(optimizers.SGD(0.5)), DriftMonitor("encoder/embedding")
     net.get_layer("encoder").get_layer("embedding").trainable = True
@@ -290,7 +290,7 @@ def test_unseeded_draws_go_on(tmp_path):
 
 @pytest.mark.stock_keras
 def test_stock_backup_loses_flags_and_optimizer(tmp_path):
-    """BackupAndRestore in the place of ours, after the toggle: the optimizer begins anew, and the History is short."""
+    """BackupAndRestore instead, after the unfreeze: the optimizer starts over, and the History lacks epochs."""
 
     def run(step=None):
         unfreeze = stock.LambdaCallback(on_epoch_begin=lambda epoch, logs: schedule.apply(schedule.model, epoch))
@@ -323,7 +323,7 @@ def state(tmp_path):
 
 
 def test_state_is_removed_at_the_end(tmp_path):
-    """File and folder; a second fit of the model then begins where it is told to."""
+    """File and folder; a second fit of the model then begins at its own initial epoch."""
     folder = tmp_path / "state"
     net, history = process(folder, _adam)
     assert not folder.exists()
@@ -400,7 +400,7 @@ def test_saves_every_second_epoch(tmp_path):
 
 
 def test_interrupted_in_a_notebook(tmp_path):
-    """The same model, fitted again after an interrupt: it goes on from the last epoch's end."""
+    """The same model, fitted again after an interrupt: it continues from the end of the last epoch."""
     keras.utils.set_random_seed(0)
     net = model(_adam())
     folder = tmp_path / "state"
@@ -413,7 +413,7 @@ def test_interrupted_in_a_notebook(tmp_path):
 
 
 def test_state_of_another_fit_is_refused(state):
-    """The second fit of a script would else go on from the state of the first."""
+    """Otherwise the second fit of a script would continue from the state of the first."""
     with pytest.raises(
         ResumeError, match=r"another fit, which began at epoch 0 .*Received: a fit that begins at epoch 1"
     ):
@@ -500,7 +500,7 @@ def test_strays_of_a_killed_write_are_removed(tmp_path):
 
 
 def test_folder_that_cannot_be_written(tmp_path):
-    """Refused before the first step: a file stands in its place."""
+    """Refused before the first step: the folder is a file."""
     (tmp_path / "state").write_text("")
     with pytest.raises(OutputError, match="Cannot write"):
         process(tmp_path / "state", _adam)

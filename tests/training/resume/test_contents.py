@@ -8,7 +8,6 @@ from keras import optimizers
 from embkeras.errors import ResumeError
 from embkeras.training.resume.contents import (
     callback_states,
-    check_callbacks,
     check_model,
     check_training,
     other_optimizers,
@@ -28,13 +27,13 @@ def _net(*layers, optimizer="sgd"):
 
 
 def test_seed_generators_and_statistics_are_variables():
-    """`.keras` files leave the first out."""
+    """`.keras` files omit the seed generators."""
     net = _net(keras.layers.Dropout(0.5), keras.layers.BatchNormalization(), keras.layers.Dense(1))
     names = [variable.name for name, variable in variables_of(net).items() if name.startswith("model/")]
     assert {"seed_generator_state", "moving_mean", "moving_variance", "kernel"} <= set(names)
 
 
-def test_a_shared_layer_is_held_once():
+def test_a_shared_layer_counts_once():
     """Also its seed generator, which Keras lists at each place."""
     dropout = keras.layers.Dropout(0.5)
     net = _net(dropout, keras.layers.Dense(2), dropout)
@@ -73,7 +72,7 @@ def test_other_optimizers_are_found():
 
 
 def test_numbers_of_automatic_names_may_be_shifted():
-    """The same script later in a process: all by as much."""
+    """As when the same script runs later in a process: all numbers shift by the same."""
     saved = signature(_net(keras.layers.Dense(2), keras.layers.Dense(2), optimizer="adam"))
     later = _net(keras.layers.Dense(2), keras.layers.Dense(2), optimizer="adam")
     assert signature(later) != saved
@@ -115,7 +114,7 @@ def test_other_slots_are_found():
         check_training(_net(keras.layers.Dense(1), optimizer=optimizers.SGD()), saved, "the file")
 
 
-def test_thawed_layer_is_found():
+def test_another_trainable_layer_is_found():
     """Flags that differ."""
     saved = signature(tiny.model("sgd"))
     with pytest.raises(
@@ -140,36 +139,35 @@ class Counting(keras.callbacks.Callback):
         self.count, self.given = state["count"], model
 
 
-def test_states_are_given_back_by_class_and_place():
-    """The second of two is the second again; the model is handed over."""
+def test_states_are_restored_by_class_and_place():
+    """The second of two gets the state of the second; `restore` gets the model."""
     before, after = [Counting(), stock.TerminateOnNaN(), Counting()], [Counting(), Counting()]
     before[0].count, before[2].count = 1, 2
     states = callback_states(before)
-    check_callbacks(after, states, "the file")
-    restore_callbacks(after, states, "model")
+    restore_callbacks(after, states, "model", "the file")
     assert [each.count for each in after] == [1, 2] and after[0].given == "model"
 
 
 def test_changed_callbacks_are_refused():
-    """Either way, the one that is too many is named."""
+    """The callback that only one of them has is named."""
     early = stock.EarlyStopping("loss")
     with pytest.raises(
         ResumeError, match=r"the file has EarlyStopping 1, and the script does not.*Received: Counting 1"
     ):
-        check_callbacks([Counting()], callback_states([Counting(), early]), "the file")
+        restore_callbacks([Counting()], callback_states([Counting(), early]), "model", "the file")
     with pytest.raises(ResumeError, match="the script has Counting 2, and the file does not"):
-        check_callbacks([Counting(), Counting()], callback_states([Counting()]), "the file")
+        restore_callbacks([Counting(), Counting()], callback_states([Counting()]), "model", "the file")
 
 
-def test_callbacks_without_a_word_of_state_are_unsaved():
-    """Their class is named; those that have no state, or say it, are not."""
+def test_callbacks_without_state_methods_are_unsaved():
+    """Their class is named, but not those that have no state or return it."""
     quiet = [Counting(), stock.TerminateOnNaN(), stock.EarlyStopping(), stock.CSVLogger("x.csv", append=True)]
     assert unsaved(quiet) == []
     assert unsaved([stock.LambdaCallback()]) == ["LambdaCallback (it has no state() and restore())"]
 
 
 def test_subclass_of_a_known_callback_is_unsaved():
-    """It may keep more than its parent does."""
+    """It may have more state than its parent."""
 
     class Mine(stock.EarlyStopping):
         pass
@@ -177,6 +175,6 @@ def test_subclass_of_a_known_callback_is_unsaved():
     assert unsaved([Mine()]) == ["Mine (it has no state() and restore())"]
 
 
-def test_csv_that_begins_anew_is_unsaved():
-    """Keras opens the file for writing when training begins, and what stood in it is gone."""
+def test_csv_that_is_overwritten_is_unsaved():
+    """Keras overwrites the file when training begins."""
     assert unsaved([stock.CSVLogger("x.csv")]) == ["the file of CSVLogger, which is overwritten without append=True"]

@@ -61,7 +61,7 @@ class Seeing(keras.Model):
 
 
 def run(make, folder, *, step=None, seed=0, epochs=4, every=1, **arguments):
-    """Rows by epoch of a fit over `make(backup)`, in what stands for a new process; until a step."""
+    """Rows by epoch of a fit over `make(backup)`, as if in a new process; until a step."""
     keras.backend.clear_session()
     if seed is not None:
         keras.utils.set_random_seed(seed)

@@ -64,6 +64,16 @@ def test_description_comes_back(path):
         assert state.content["best"][1].dtype == half.dtype and np.array_equal(state.content["best"][1], half)
 
 
+@pytest.mark.parametrize("dtype", [">f4", "U3", [("a", "f4"), ("b", "i2")]], ids=["big-endian", "text", "structured"])
+def test_arrays_of_any_dtype_come_back(path, dtype):
+    """NumPy's own dtypes, in either byte order and any memory order."""
+    array = np.asfortranarray(np.arange(6).reshape(2, 3).astype(dtype))
+    write_state(path, {"array": array}, {})
+    with open_state(path) as state:
+        back = state.content["array"]
+    assert back.dtype == array.dtype and np.array_equal(back, array)
+
+
 def test_numpy_reads_it(path):
     """The file is an .npz, for whoever wants to look."""
     with np.load(path) as loaded:
@@ -71,7 +81,7 @@ def test_numpy_reads_it(path):
 
 
 def test_state_before_survives_a_failed_write(path):
-    """Something that cannot be saved leaves the file as it was, and no stray beside it."""
+    """A value that can't be saved leaves the file as it was, and no other file beside it."""
     with pytest.raises(ResumeError, match="epoch can't be saved"):
         write_state(path, {"epoch": print}, {})
     with open_state(path) as state:
@@ -87,7 +97,7 @@ def test_folder_that_is_a_file(path):
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99])
 def test_cut_off_file_is_refused(path, share):
-    """However much of it is there."""
+    """At any length."""
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(ResumeError, match=r"state\.npz' is damaged.*Delete the folder to start over"), open_state(path):
@@ -95,7 +105,7 @@ def test_cut_off_file_is_refused(path, share):
 
 
 def test_changed_byte_is_refused_before_anything_is_used(path):
-    """Checksums of all entries are looked at when the file is opened."""
+    """The checksums of all entries are verified when the file is opened."""
     content = bytearray(path.read_bytes())
     place = content.index(np.arange(4.0).tobytes()) + 9
     content[place] ^= 1
@@ -105,13 +115,13 @@ def test_changed_byte_is_refused_before_anything_is_used(path):
 
 
 def test_entry_that_is_not_there(path):
-    """A variable that the file does not hold."""
+    """A variable that is missing from the file."""
     with open_state(path) as state, pytest.raises(ResumeError, match="is damaged"):
         state.fill("model/1", _variable("float32"))
 
 
 def test_another_version_is_refused(path):
-    """The number of the format is in the message."""
+    """The message names the format of the file and that of this version."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("description.json", json.dumps({"format": 99}))
     with (

@@ -10,7 +10,7 @@ from embkeras.errors import ScheduleError
 from embkeras.keras_compat.optimizers import rate_of
 from embkeras.training.schedule.callback import TrainabilitySchedule, unfreeze_at
 from embkeras.training.schedule.phases import Phase
-from embkeras.training.schedule.rates import CountedFrom, Rates, Scaled
+from embkeras.training.schedule.rates import PhaseRate, Rates
 from tests import tiny
 
 STEPS = 3  # an epoch of tiny.fit
@@ -75,7 +75,7 @@ def test_a_run_that_begins_late_has_the_rates_of_an_unbroken_one(name, begin):
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("begin", [0, 3])
-def test_a_second_fit_begins_the_rates_anew(name, begin):
+def test_a_second_fit_starts_the_rates_again(name, begin):
     """With the same schedule, from any epoch."""
     net, schedule, rates = tiny.model(optimizers.SGD(0.2)), TrainabilitySchedule(KINDS[name]), _Rates()
     tiny.fit(net, callbacks=[schedule])
@@ -153,7 +153,7 @@ def _with_rate(optimizer, rate):
     return optimizer
 
 
-def test_a_number_after_a_schedule_stands_where_a_new_optimizer_has_it(tmp_path):
+def test_a_number_after_a_schedule_has_the_place_it_has_in_a_new_optimizer(tmp_path):
     """.keras files name the optimizer's variables by position."""
     phases = [Phase(0, learning_rate=_decay()), Phase(2, learning_rate=0.03)]
     net, _ = _run(optimizers.Adam(0.2), phases)
@@ -186,11 +186,11 @@ def test_stock_takes_no_number_in_place_of_a_schedule():
         optimizer.learning_rate = 0.1
 
 
-def test_a_factor_scales_the_schedule_that_stands():
+def test_a_factor_scales_the_current_schedule():
     """It keeps counting from its own start."""
     net, rates = _run(optimizers.SGD(_decay(0.8)), [Phase(0), Phase(1, rate_factor=0.5), Phase(2, rate_factor=0.5)])
     assert list(rates.values()) == pytest.approx([0.8, 0.4 / 8, 0.2 / 64, 0.2 / 512], rel=1e-4)
-    assert isinstance(rate_of(net.optimizer), Scaled) and rate_of(net.optimizer).factor == 0.25
+    assert isinstance(rate_of(net.optimizer), PhaseRate) and rate_of(net.optimizer).factor == 0.25
 
 
 def test_a_factor_multiplies_what_other_callbacks_left():
@@ -291,9 +291,7 @@ def test_a_rate_that_is_not_touched_may_be_anything():
     assert Rates(net, [Phase(0)]).first is None
 
 
-@pytest.mark.parametrize(
-    "schedule", [CountedFrom(_decay(), 7), Scaled(CountedFrom(_decay(), 7), 0.5)], ids=["counted", "scaled"]
-)
+@pytest.mark.parametrize("schedule", [PhaseRate(_decay(), 7), PhaseRate(_decay(), 7, 0.5)], ids=["counted", "scaled"])
 def test_schedules_are_serialised(schedule):
     """Through a config and back, at several steps."""
     again = schedules.deserialize(schedules.serialize(schedule))

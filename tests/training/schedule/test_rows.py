@@ -192,7 +192,7 @@ AT_THE_VALUE = {  # optimizers with a slot that begins at the value of a variabl
 
 @pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
 @pytest.mark.parametrize("name", AT_THE_VALUE)
-def test_nothing_pulls_toward_what_stood_in_the_room(name):
+def test_nothing_pulls_toward_the_old_values_of_the_room(name):
     """Averages and anchors of rows that join start at their values: a row that is in no batch does not move."""
     net = _model(AT_THE_VALUE[name](), run_eagerly=True)
     tiny.fit(net, callbacks=[_schedule(3)], epochs=5)
