@@ -192,15 +192,16 @@ class _Last(keras.callbacks.Callback):
         backup, folder = self._backup, self._backup.folder.resolve()
         steps = steps_of(self.model.optimizer) if self.model.optimizer else 0
         self._began = {"initial_epoch": self._context.initial_epoch, "step": steps}
-        if _UNFINISHED.get(self.model, {}).get(folder, {}).get("initial_epoch") == self._context.initial_epoch:
-            self._began = _UNFINISHED[self.model][folder]
+        unfinished = _UNFINISHED.setdefault(self.model, {})
+        if folder in unfinished and unfinished[folder]["initial_epoch"] == self._context.initial_epoch:
+            self._began = unfinished[folder]
         if backup._file.exists():
             with open_state(backup._file) as state:
                 self._restore(state)
             backup._first_batches.load()
         else:
             backup._first_batches.clear()
-        _UNFINISHED.setdefault(self.model, {})[folder] = self._began
+        unfinished[folder] = self._began
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         set_first_epoch(self.model, None)  # fit has read it, and a later fit must not
@@ -224,7 +225,7 @@ class _Last(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         set_first_epoch(self.model, None)
-        _UNFINISHED.get(self.model, {}).pop(self._backup.folder.resolve(), None)
+        _UNFINISHED[self.model].pop(self._backup.folder.resolve(), None)
         self._context.callbacks.remove(self)
         if not self._backup.keep:
             self._backup._remove()

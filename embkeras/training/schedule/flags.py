@@ -7,7 +7,7 @@ each layer's flag is worked out by itself.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import keras
@@ -200,7 +200,7 @@ class _Place:
     """A layer at one place of the tree of layers, and the layers around it, outermost first."""
 
     layer: keras.layers.Layer
-    ancestors: list[keras.layers.Layer] = field(default_factory=list)
+    ancestors: list[keras.layers.Layer]
 
 
 def trainable_parameters(model: keras.Model) -> int:
