@@ -134,7 +134,7 @@ def check_phases(phases: Sequence[Phase] | Phase) -> tuple[Phase, ...]:
     """
     checked = tuple(phases) if isinstance(phases, Iterable) else (phases,)
     if not checked or not all(isinstance(phase, Phase) for phase in checked):
-        raise ScheduleError(f"A schedule needs at least one Phase. Received: {phases!r}.")
+        raise ScheduleError(f"A schedule needs at least one Phase. Received: {checked!r}.")
     for earlier, later in pairwise(checked):
         if later.start <= earlier.start:
             raise ScheduleError(
