@@ -1,1 +1,1 @@
-"""Exporting a model that takes token ids, and asking it."""
+"""Exporting a model that takes token ids, and clients for it."""

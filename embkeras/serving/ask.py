@@ -1,8 +1,7 @@
-"""Ask a SavedModel for the scores of token ids, with TensorFlow and nothing else: no Keras, no embkeras.
+"""Ask a SavedModel for the scores of token ids with TensorFlow alone, which proves that the export works on its own.
 
 Run it as a file: `python ask.py FOLDER` reads JSON lists of ids from standard input, one per line, and writes the scores
-of each as a line of JSON. Its last line says which packages the process had loaded. It imports nothing from embkeras on
-purpose: an answer proves that the export works on its own.
+of each as a line of JSON. Its last line lists which packages the process had loaded.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What an export says about itself: the card that programs read, the README that people read, and the other assets."""
+"""The description of an export: the card for programs, the README for people, and the other assets."""
 
 import hashlib
 import json
@@ -84,10 +84,7 @@ def _sha256(matrix: np.ndarray) -> str:
 
 def write_assets(contract: Contract, folder: Path, card: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[Path]:
     """Write the vocabulary, class names, metadata and card; returns their files."""
-    files = {
-        CARD_FILE: json.dumps(card, indent=1),
-        METADATA_FILE: _as_json(metadata),
-    }
+    files = {CARD_FILE: json.dumps(card, indent=1), METADATA_FILE: _as_json(metadata)}
     if contract.class_names is not None:
         files[CLASSES_FILE] = "".join(f"{name}\n" for name in contract.class_names)
     for name, text in files.items():
@@ -104,15 +101,13 @@ def checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     Raises:
         ArgumentError: anything else, or what JSON can't hold.
     """
-    if metadata is not None and not isinstance(metadata, Mapping):
-        raise ArgumentError(f"metadata must map section titles to contents. Received: {shown(metadata)}.")
-    metadata = dict(metadata or {})
+    metadata = {} if metadata is None else metadata
+    rule = "metadata must map section titles to a text, a DataFrame or numbers by name."
+    if not isinstance(metadata, Mapping):
+        raise ArgumentError(f"{rule} Received: {shown(metadata)}.")
     for title, value in metadata.items():
         if not isinstance(title, str) or not isinstance(value, str | pd.DataFrame | Mapping):
-            raise ArgumentError(
-                f"metadata must map section titles to a text, a DataFrame or numbers by name. "
-                f"Received: {shown(title)}: {shown(value)}."
-            )
+            raise ArgumentError(f"{rule} Received: {shown(title)}: {shown(value)}.")
     try:
         _as_json(metadata).encode("utf-8")
         "".join(map(_section, metadata.values())).encode("utf-8")
@@ -120,7 +115,7 @@ def checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
         raise ArgumentError(
             f"metadata must be data that JSON can hold. Received a section that fails: {error}."
         ) from error
-    return metadata
+    return dict(metadata)
 
 
 def _as_json(metadata: Mapping[str, Any]) -> str:
@@ -159,7 +154,6 @@ A text classifier that takes token ids, exported by embkeras. {ids}
 
 
 def _example(card: Mapping[str, Any]) -> str:
-    """A request over REST."""
     padding = card["padding_id"]
     ids = ([] if padding is None else [padding]) + [card["vocabulary_size"] - 1] * (card["max_length"] or 2)
     body = json.dumps({"instances": [ids[: card["max_length"]]]})

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from embkeras._checks import one_of
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
 from embkeras.serving.contract import answers_by_name
@@ -65,6 +66,8 @@ class _Check:
 
     def __init__(self, export: ExportedModel, mask_advice: str):
         self.export, self.card, self.folder, self.mask_advice = export, export.card, export.folder, mask_advice
+        for key, choices in (("dtype", STORAGE), ("precision", _TOLERANCE)):
+            one_of(self.card[key], f"{key} in the card of {str(self.folder)!r}", choices, error=SavedModelError)
         self.tokens = len(export.vocabulary) if export.vocabulary is not None else self.card["vocabulary_size"]
         self.padding_id, self.oov = self.card["padding_id"], np.array([self.card["oov_id"]])
         special = {self.padding_id, self.card["oov_id"]}

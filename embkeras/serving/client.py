@@ -36,21 +36,21 @@ class Served:
 
 
 class ServingClient:
-    """Asks a model that `export_saved_model` wrote and TensorFlow Serving serves.
+    """Queries a model that `export_saved_model` wrote and TensorFlow Serving serves.
 
     With an encoder, the client compares the server's vocabulary with its own before it sends anything. A server switches to
     a new version as soon as one appears, so each request names the version that was compared; every `refresh` seconds, and
     when the version is gone, the client looks for a newer one and compares again. All scores of one call come from one
     version.
 
-    A request is sent again if the server was not there, broke off before it answered, or said that it is not ready
+    A request is sent again if the server was not there, closed the connection before it answered, or was not ready
     (503, UNAVAILABLE), and never after a timeout: the server may still be working on it.
 
     Args:
         url: "http://host:8501" (REST; "https" too), or "grpc://host:8500" (gRPC; "grpcs" with TLS; extra `serving`).
         model: the model's name at the server; by default the name of the folder that the encoder was read from.
         encoder: a `TextEncoder`, or the path of one; `predict` needs it.
-        version: ask only this version.
+        version: use only this version.
         timeout: seconds for one request to the server, retries included; a call makes one request per batch.
         retries: how often a request is sent again where that is safe.
         batch_size: texts per request; texts of similar length go together.
@@ -98,9 +98,9 @@ class ServingClient:
         self.refresh = number(refresh, "refresh", least=0)
         self.retries = whole_number(retries, "retries", least=0)
         self.batch_size = whole_number(batch_size, "batch_size", least=1)
-        self.version = version
         if version is not None:
-            self.version = whole_number(version, "version", least=0, most=names.LARGEST_VERSION)
+            version = whole_number(version, "version", least=0, most=names.LARGEST_VERSION)
+        self.version = version
         self.leading_padding = flag(leading_padding, "leading_padding")
         parts = parsed_url(url)
         self._transport = TRANSPORTS[parts.scheme](parts, checked_headers(headers))
@@ -236,14 +236,14 @@ class ServingClient:
             )
 
     def _compacted(self, served: Served, ids: np.ndarray) -> tuple[str, np.ndarray]:
-        """The signature to ask, and its ids: int32 where that takes fewer bytes and every id fits."""
+        """The signature to call, and its ids: int32 where that takes fewer bytes and every id fits."""
         fit = not ids.size or (_INT32.min <= ids.min() and ids.max() <= _INT32.max)
         if fit and self._transport.compact and names.SERVING_INT32 in served.signatures:
             return names.SERVING_INT32, ids.astype(np.int32)
         return names.SERVING, ids
 
     def _served(self, *, refetch: bool = False) -> Served:
-        """The version to ask, compared with the encoder."""
+        """The version to query, compared with the encoder."""
         known = self._known
         if refetch or known is None or time.monotonic() - known[0] >= self.refresh:
             # Without a lock: threads that wait for each other would wait longer than `timeout`.

@@ -1,4 +1,4 @@
-"""What an export answers: ids of two widths, texts, and vectors, each as a function that TensorFlow traces.
+"""The signatures of an export: ids of two widths, texts, and vectors, each a function that TensorFlow traces.
 
 Ids are brought into one form before the model sees them: each text at the front of its row, padding behind it. So a text
 has the same scores alone, padded, in a batch, and with padding in front. (TensorFlow Serving pads a batch with the first
@@ -8,15 +8,18 @@ number of each request, so clients may send the padding id first.)
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import singledispatch
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
 
 from embkeras.errors import SavedModelError
-from embkeras.serving.names import CARD, REQUEST, TEXT, TOKEN_IDS, first_line, root_cause
-from embkeras.serving.text_graph import TextGraph
+from embkeras.serving.names import CARD, REQUEST, TEXT, TOKEN_IDS, TOKENS_FILE, first_line, root_cause
 from embkeras.text.encoding import Encoding
+from embkeras.text.tokenizer import WHITE_SPACE
+from embkeras.text.vocabulary import Vocabulary
 
 OUT_OF_RANGE = ("oov", "error")
 Signature: TypeAlias = tf.types.experimental.ConcreteFunction
@@ -106,6 +109,62 @@ def answers_by_name(answers: Any, outputs: Sequence[str]) -> dict[str, Any]:
     return {name: answers[name] for name in outputs}
 
 
+@dataclass(frozen=True)
+class TextGraph:
+    """An encoding as a TensorFlow graph.
+
+    Attributes:
+        encode: texts, shape (batch,) -> a RaggedTensor of int64 ids, (batch, None); they must be those of `encode_batch`.
+        resources: what the SavedModel has to keep for it, such as lookup tables.
+    """
+
+    encode: Callable[[tf.Tensor], tf.RaggedTensor]
+    resources: Any
+
+
+@singledispatch
+def text_graph(encoding: Any, assets: Path) -> tuple[TextGraph | None, str | None]:
+    """The encoding as a TensorFlow graph and None, or None and the reason why it has no such form.
+
+    Args:
+        encoding: any Encoding. Register a function for a new type with `text_graph.register`.
+        assets: folder for files that the graph reads.
+    """
+    return None, f"{type(encoding).__name__} has no TensorFlow graph"
+
+
+@text_graph.register
+def _(encoding: Vocabulary, assets: Path) -> tuple[TextGraph | None, str | None]:
+    tokenizer = encoding.tokenizer
+    if tokenizer is None:
+        return None, "the vocabulary has no tokenizer"
+    if encoding.padding_id is None:
+        return None, "the vocabulary has no padding id, so texts of different lengths can't share a batch"
+    # Without tokens that no text contains: the empty one, and those with white space.
+    words = [token for token in encoding.token_to_id if token and not set(token) & set(WHITE_SPACE)]
+    if not words:
+        return None, "the vocabulary has no token that can occur in a text"
+    file = assets / TOKENS_FILE
+    lines = (f"{word}\t{encoding.token_to_id[word]}\n" for word in words)
+    file.write_bytes("".join(lines).encode("utf-8", "surrogatepass"))
+    initializer = tf.lookup.TextFileInitializer(str(file), tf.string, 0, tf.int64, 1, delimiter="\t")
+    table = tf.lookup.StaticHashTable(initializer, default_value=-1)
+    buckets = tf.constant(encoding.oov_ids, tf.int64)
+
+    def encode(texts: tf.Tensor) -> tf.RaggedTensor:
+        lowered = tf.strings.lower(texts) if tokenizer.lowercase else texts
+        spaced = tf.strings.join([" ", lowered, " "])
+        for pattern, rewrite in tokenizer.rules:
+            spaced = tf.strings.regex_replace(spaced, pattern, rewrite)
+        tokens = tf.strings.split(spaced)
+        ids = table.lookup(tokens.values)
+        bucket = tf.strings.to_hash_bucket_fast(tokens.values, len(encoding.oov_ids))
+        ids = tf.where(ids < 0, tf.gather(buckets, bucket), ids)
+        return tf.RaggedTensor.from_row_splits(ids, tokens.row_splits)
+
+    return TextGraph(encode, table), None
+
+
 def ids_signature(model: keras.Model, contract: Contract, dtype: tf.DType) -> Signature:
     """`token_ids` (batch, time) of this type -> the model's outputs."""
 
@@ -138,13 +197,11 @@ def text_signature(model: keras.Model, contract: Contract, graph: TextGraph) -> 
 def card_signature(card: Mapping[str, Any]) -> Signature:
     """`request` (batch,) -> `card` (batch,): the card as JSON, once for each number; the numbers don't matter.
 
-    There is an input because TensorFlow Serving's REST interface refuses a signature without one, and one row for each
-    number because batching refuses anything else.
+    TensorFlow Serving's REST interface refuses a signature without an input, and batching one without a row for each.
     """
-    text = json.dumps(card)
 
     def answer(request: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {CARD: tf.fill(tf.shape(request), text)}
+        return {CARD: tf.fill(tf.shape(request), json.dumps(card))}
 
     return _traced(answer, tf.TensorSpec((None,), tf.int32, name=REQUEST))
 

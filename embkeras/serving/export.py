@@ -21,10 +21,9 @@ from embkeras.serving import contract as contracts
 from embkeras.serving import names
 from embkeras.serving.card import card_of, checked_metadata, readme, write_assets
 from embkeras.serving.check import check_saved_model
-from embkeras.serving.contract import OUT_OF_RANGE, Contract
+from embkeras.serving.contract import OUT_OF_RANGE, Contract, text_graph
 from embkeras.serving.folding import embeddings_of, fold
 from embkeras.serving.server_files import WARM_UP_LENGTHS, check_model_name, write_server_config, write_warm_up
-from embkeras.serving.text_graph import text_graph
 from embkeras.tables.addresses import walk
 from embkeras.tables.embedding import PretrainedEmbedding
 from embkeras.tables.storage import STORAGE

@@ -4,8 +4,8 @@ LoRA, rows that train beside a base, a projection, several sources: all of these
 they amount to takes fewer bytes than their variables, the export contains that table and nothing else. Rows are unpacked
 as they are read, never the table as a whole.
 
-The live model is never changed: the layers read the stored tables only in the thread that traces the export's graph, and
-only while it does (`embkeras.tables.stand_ins`). Everything else is shared with the model, not copied.
+The layers read the stored tables only in the thread that traces the export's graph (`embkeras.tables.stand_ins`). The
+model's other variables are shared, not copied.
 """
 
 from collections.abc import Iterator, Mapping

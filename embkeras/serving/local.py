@@ -1,4 +1,4 @@
-"""Asking an exported model without a server: in this process, in another one, and what a request weighs."""
+"""Querying an exported model without a server, in this process or another one, and the size of a request."""
 
 import json
 import os
@@ -39,7 +39,7 @@ class ExportedModel:
         folder: the folder of the version.
         vocabulary: what the ids mean, or None if the export doesn't contain it.
         class_names: tuple of str, or None.
-        card: what the export says about itself: outputs, policy for ids out of range, tables with their SHA-256.
+        card: the description of the export: outputs, policy for ids out of range, tables with their SHA-256.
 
     Raises:
         SavedModelError: there is no export, or it is damaged, or its vocabulary is not the one it was exported with.
@@ -85,9 +85,9 @@ class ExportedModel:
     def variables(self) -> list[tuple[tuple[int, ...], tf.DType]]:
         """Shape and type of every stored variable."""
         reader = tf.train.load_checkpoint(str(self.folder / "variables" / "variables"))
-        types = reader.get_variable_to_dtype_map()
         shapes = reader.get_variable_to_shape_map()
-        return [(tuple(shape), types[name]) for name, shape in shapes.items() if types[name] != tf.string]
+        types = reader.get_variable_to_dtype_map().items()
+        return [(tuple(shapes[name]), dtype) for name, dtype in types if dtype != tf.string]
 
     def scores(self, token_ids: Any) -> np.ndarray:
         """Scores of shape (batch, classes) for integer ids of shape (batch, time).
@@ -133,12 +133,7 @@ class ExportedModel:
 
 
 def ask_in_new_process(folder: Path, requests: Sequence[Sequence[int]]) -> tuple[np.ndarray, dict[str, bool]]:
-    """Scores (requests, classes) from a process that imports only TensorFlow, and which packages it had loaded.
-
-    Raises:
-        ArgumentError: requests that are not sequences of integers.
-        SavedModelError: the process failed; its last line is quoted.
-    """
+    """Scores (requests, classes) from a process that imports only TensorFlow, and which packages it had loaded."""
     lines = "".join(json.dumps(row.tolist()) + "\n" for row in id_rows(list(requests)))
     command = [sys.executable, "-P", str(Path(__file__).with_name("ask.py")), str(folder)]
     done = subprocess.run(command, input=lines, capture_output=True, text=True, check=False)
@@ -151,7 +146,7 @@ def ask_in_new_process(folder: Path, requests: Sequence[Sequence[int]]) -> tuple
 
 
 def request_bytes(token_ids: np.ndarray, vectors: np.ndarray) -> pd.DataFrame:
-    """What one request weighs in bytes: as ids (batch, time), and as float vectors (batch, time, D).
+    """The size of one request in bytes: as ids (batch, time), and as float vectors (batch, time, D).
 
     JSON is the body of TensorFlow Serving's REST interface; protobuf is the tensor of its gRPC interface, int64 ids
     and float32 vectors as raw content.

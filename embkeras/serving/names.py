@@ -14,11 +14,13 @@ METADATA_FILE = "metadata.json"
 SERVING, SERVING_INT32, TEXT, EMBED, CARD = "serving_default", "serving_int32", "text", "embed", "card"
 TOKEN_IDS, REQUEST = "token_ids", "request"  # inputs
 LARGEST_VERSION = 2**63 - 1  # servers parse an int64
-_CARD_KEYS = (
-    "encoding", "vocabulary_fingerprint", "tokenizer_fingerprint", "vocabulary_size", "padding_id", "oov_id", "class_names",
-    "outputs", "out_of_range", "min_length", "max_length", "warm_up", "embed", "no_text_reason", "dtype", "precision",
-    "tables",
-)  # fmt: skip
+_CARD = {  # key -> type
+    "encoding": str, "vocabulary_fingerprint": str, "tokenizer_fingerprint": str | None, "vocabulary_size": int,
+    "padding_id": int | None, "oov_id": int, "class_names": list | None, "outputs": list, "out_of_range": str,
+    "min_length": int, "max_length": int | None, "warm_up": list, "embed": str | None, "no_text_reason": str | None,
+    "dtype": str, "precision": str, "tables": dict,
+}  # fmt: skip
+_LISTED = {"class_names": str, "outputs": str, "warm_up": int}
 
 
 def versions(path: Path) -> dict[int, Path]:
@@ -56,10 +58,12 @@ def parsed_card(text: bytes | str, source: str, error: type[EmbkerasError]) -> d
     """The card as data; raises the given class of error if the card is damaged."""
     try:
         card = json.loads(text)
-        card = card | {key: card[key] for key in _CARD_KEYS}
-        classes = card["class_names"]
-        if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
-            raise ValueError(f"class_names is {shown(classes)}")
+        wrong = [key for key, kind in _CARD.items() if not isinstance(card[key], kind)]
+        for key, kind in _LISTED.items():
+            if isinstance(card[key], list) and not all(isinstance(each, kind) for each in card[key]):
+                wrong.append(key)
+        if wrong:
+            raise ValueError(f"{wrong[0]} is {shown(card[wrong[0]])}")
         return card
     except (ValueError, LookupError, TypeError, RecursionError) as reason:
         raise error(

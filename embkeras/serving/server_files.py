@@ -1,10 +1,8 @@
 """Files that TensorFlow Serving reads beside the SavedModel: warm-up requests, and settings on request.
 
-Warm-up requests (https://www.tensorflow.org/tfx/serving/saved_model_warmup) run before the server reports a model as
-available. They are a TFRecord file of PredictionLog messages; the few fields needed are encoded here, because the package
-that defines the messages is an extra. The settings (https://www.tensorflow.org/tfx/serving/serving_config) batch requests
-of different lengths: `pad_variable_length_inputs` pads with the first number of each request, so an export moves padding
-behind the text, and clients send the padding id first.
+Warm-up requests (https://www.tensorflow.org/tfx/serving/saved_model_warmup) are a TFRecord file of PredictionLog messages,
+encoded here because the package that defines them is an extra. The settings (https://www.tensorflow.org/tfx/serving/serving_config)
+batch requests of different lengths, each padded with its first number.
 """
 
 import re

@@ -30,7 +30,7 @@ class TextEncoder:
 
     Attributes:
         vocabulary: what the ids mean.
-        card: what the export says about itself.
+        card: the description of the export.
         class_names: tuple of str, or None.
         model_name: the name of the model's folder, and of the model in TensorFlow Serving; None for a folder of assets.
 
@@ -181,7 +181,7 @@ def labelled(texts: Sequence[str], scores: np.ndarray, class_names: Sequence[str
     """
     if scores.ndim != 2 or scores.shape[-1] < 2:
         raise SavedModelError(
-            f"{source} returns scores of shape {scores.shape[1:]} for a text, which don't stand for classes. Use scores()."
+            f"{source} returns scores of shape {scores.shape[1:]} for a text, not one score per class. Use scores()."
         )
     if class_names and len(class_names) != scores.shape[-1]:
         raise SavedModelError(f"{source} has {len(class_names)} class names for {scores.shape[-1]} scores.")

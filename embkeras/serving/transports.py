@@ -1,9 +1,4 @@
-"""How requests reach TensorFlow Serving: over REST with `requests`, or over gRPC with the official stubs.
-
-When a request is sent again: a prediction changes nothing on the server, so it may arrive twice. It is sent again only if
-it can't have been answered: the server was not there, broke off before it answered, or said that it is not ready. It is
-not sent again after a timeout: the server may still be working on it.
-"""
+"""How requests reach TensorFlow Serving: over REST with `requests`, or over gRPC with the official stubs."""
 
 import contextlib
 import json
@@ -42,7 +37,7 @@ Answer = TypeVar("Answer")
 
 
 class Unavailable(ServingError):
-    """The request was not answered, or with "not now": it may be sent again."""
+    """The server was not there, closed the connection before it answered, or is not ready: the request may be sent again."""
 
 
 class Gone(ServingError):
@@ -107,7 +102,7 @@ def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
 
 
 class RestTransport:
-    """Asks over HTTP (https://www.tensorflow.org/tfx/serving/api_rest), with one connection per request: thread-safe.
+    """Sends requests over HTTP (https://www.tensorflow.org/tfx/serving/api_rest), with one connection per request: thread-safe.
 
     Requests use the columnar format, which names a tensor once instead of once per row. Proxies and credentials of the
     environment are not used, and redirects are not followed.
@@ -152,7 +147,7 @@ class RestTransport:
             answer = None  # some errors are plain text
         if status == requests.codes.ok:
             return answer
-        message = answer["error"] if isinstance(answer, dict) and "error" in answer else contents
+        message = answer.get("error", contents) if isinstance(answer, dict) else contents
         kind = {404: Gone, 503: Unavailable}.get(status, ServingError)
         raise kind(f"{self.where} answered {status} to {method} {path}: {quoted(message)}")
 
@@ -186,7 +181,7 @@ class RestTransport:
         cause = root_cause(error)
         reason = getattr(cause, "strerror", None) or str(cause) or repr(cause)
         if answered:
-            return ServingError(f"{self.where} broke off in the middle of its answer: {reason}")
+            return ServingError(f"{self.where} closed the connection in the middle of its answer: {reason}")
         if isinstance(cause, ssl.SSLError):
             return ServingError(f"There is no secure connection to {self.where}: {reason}")
         if isinstance(cause, HTTPException) and not isinstance(cause, OSError):
@@ -233,7 +228,7 @@ class _Adapter(HTTPAdapter):
 
 
 class RpcTransport:
-    """Asks over one gRPC channel, which stays open and is thread-safe.
+    """Sends requests over one gRPC channel, which stays open and is thread-safe.
 
     It uses the official stubs (extra `serving`), which import TensorFlow. Ids are sent as the raw content of a tensor,
     int32 if they fit, and only the requested output comes back. Headers are sent as gRPC metadata.

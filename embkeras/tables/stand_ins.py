@@ -1,7 +1,6 @@
-"""Stand-ins: embedding layers that one thread looks up elsewhere, while every other thread uses them as they are.
+"""Stand-ins: functions that replace the call of an embedding layer in one thread, while other threads call the layer.
 
-An export stores a table in another form than the model. The graph it writes is traced with stand-ins, so nothing in the
-live model changes, whatever else runs at the same time: a `ContextVar` belongs to one thread or task.
+An export traces its graph with stand-ins that read the stored tables, so the live model never changes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from embkeras.errors import SavedModelError
 from embkeras.keras_compat.layers import functions_being_traced
 
 Lookup = Callable[[Any], tf.Tensor]
+# A ContextVar belongs to one thread or task.
 _active: ContextVar[Mapping[int, Lookup]] = ContextVar("stand_ins")
 
 

@@ -161,6 +161,15 @@ def test_class_names_in_another_order(named, tmp_path):
         check_saved_model(copy)
 
 
+@pytest.mark.parametrize("key", ["dtype", "precision"])
+def test_unknown_types_in_the_card(named, tmp_path, key):
+    """The message names the key, the folder and the value."""
+    copy = shutil.copytree(named, tmp_path / "model")
+    _change_card(copy, **{key: "int4"})
+    with pytest.raises(SavedModelError, match=rf"{key} in the card of .*model/1' must be one of .*Received: 'int4'"):
+        check_saved_model(copy)
+
+
 @pytest.mark.parametrize("damage", ["removed", "cut off", "another"])
 def test_warm_up_requests_that_are_damaged(copy, path, damage):
     """A server would not load the model."""

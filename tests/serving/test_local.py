@@ -126,6 +126,6 @@ def test_one_score_names_no_class(vocabulary, tmp_path):
     ek.export_saved_model(keras.Model(ids, keras.layers.Dense(1)(pooled)), tmp_path, vocabulary=vocabulary)
     with pytest.raises(
         SavedModelError,
-        match=r"returns scores of shape \(1,\) for a text, which don't stand for classes\. Use scores\(\)",
+        match=r"returns scores of shape \(1,\) for a text, not one score per class\. Use scores\(\)",
     ):
         ek.ExportedModel(tmp_path).predict(["good"])

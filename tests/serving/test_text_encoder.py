@@ -1,6 +1,7 @@
 """Texts to ids from an export's assets."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -90,6 +91,17 @@ def test_damaged_card_is_refused(assets, contents):
     """Not JSON, not an object, without the needed keys, nested too deeply."""
     (assets / "embkeras.json").write_text(contents)
     with pytest.raises(SavedModelError, match="has a card that is damaged, or was written by another version"):
+        TextEncoder(assets)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("class_names", 5), ("class_names", [1]), ("padding_id", "0"), ("outputs", None), ("warm_up", 8)]
+)
+def test_card_with_a_value_of_another_type_is_refused(assets, key, value):
+    """The message names the key and shows the value."""
+    card = json.loads((assets / "embkeras.json").read_text())
+    (assets / "embkeras.json").write_text(json.dumps(card | {key: value}))
+    with pytest.raises(SavedModelError, match=f"{key} is {re.escape(repr(value))}"):
         TextEncoder(assets)
 
 

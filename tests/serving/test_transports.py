@@ -158,8 +158,12 @@ def test_slow_answer_without_a_length_is_given_up_in_time():
     ("contents", "message", "attempts"),
     [
         (b"", r"can't be reached: .*\(attempts: 3\)", 3),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", "broke off in the middle of its answer", 1),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n{", "broke off in the middle of its answer", 1),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", "closed the connection in the middle of its answer", 1),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n{",
+            "closed the connection in the middle of its answer",
+            1,
+        ),
         (b"\x00\x01\xff" * 9, "does not answer as HTTP does", 1),
         (b"HTTP/1.1 200 OK\r\n\r\n<html>", "an answer that is not JSON: <html>", 1),
         (b"HTTP/1.1 200 OK\r\n\r\n\xff\xfe", "an answer that is not JSON", 1),
