@@ -53,13 +53,16 @@ def check_mask(values: Any, what: str, rows: int, *, error: type[EmbkerasError] 
     return mask
 
 
-def check_counts(counts: Any, rows: int) -> np.ndarray:
-    """`counts` as an array of finite numbers >= 0, of shape (rows,)."""
-    counts = as_array(counts, "counts")
-    valid = counts.shape == (rows,) and counts.dtype.kind in "iuf" and np.isfinite(counts).all()
+def check_counts(
+    counts: Any, rows: int, *, whole: bool = False, error: type[EmbkerasError] = ArgumentError
+) -> np.ndarray:
+    """`counts` as an array of finite numbers >= 0 of shape (rows,); `whole` requires integers."""
+    counts = as_array(counts, "counts", error=error)
+    valid = counts.shape == (rows,) and counts.dtype.kind in ("iu" if whole else "iuf") and np.isfinite(counts).all()
     if not valid or (counts < 0).any():
         received = f"shape {counts.shape}, dtype {counts.dtype}"
-        raise ArgumentError(f"counts must be {rows} numbers >= 0, one per row. Received: {received}.")
+        kind = "integers" if whole else "numbers"
+        raise error(f"counts must be {rows} {kind} >= 0, one per row. Received: {received}.")
     return counts
 
 

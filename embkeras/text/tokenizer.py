@@ -16,6 +16,7 @@ from embkeras._checks import flag, shown
 from embkeras.errors import VocabularyError
 
 WHITE_SPACE = " \t\n\r\f\v"
+_TO_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)  # ASCII alone, as `tf.strings.lower` does
 _SPLIT = re.compile(f"[{WHITE_SPACE}]+")
 _CLASS = re.compile(r"\[\^?\]?(?:[^\]\\]|\\.)*\]")
 # Anywhere in a pattern: classes and escapes on which the engines differ (\s contains \v in Python only; [:alpha:] is a
@@ -69,7 +70,7 @@ class Tokenizer:
             raise VocabularyError(f"A text must be a str. Received: {shown(text)} of type {type(text).__name__}.")
         check_unicode(text)
         if self.lowercase:
-            text = lower_ascii(text)
+            text = text.translate(_TO_LOWER)
         text = f" {text} "  # so that a rule sees white space at both ends, without ^ and $
         for pattern, rewrite in self._compiled:
             text = pattern.sub(rewrite, text)
@@ -131,14 +132,6 @@ def _compile(pattern: str, rewrite: str) -> tuple[re.Pattern[str], str]:
     if any(match.end() == match.start() for match in compiled.finditer("a.")):
         raise VocabularyError(f"A tokenizer pattern must match at least one character. Received: {pattern!r}.")
     return compiled, rewrite
-
-
-_UPPER_TO_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
-
-
-def lower_ascii(text: str) -> str:
-    """Lower A-Z and nothing else, as TensorFlow's `strings.lower` does with bytes."""
-    return text.translate(_UPPER_TO_LOWER)
 
 
 _ENTITIES = (

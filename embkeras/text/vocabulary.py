@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from embkeras._arrays import as_array
+from embkeras._arrays import check_counts
 from embkeras._checks import one_of, sequence, strings, whole_number
 from embkeras._checks import path as checked_path
 from embkeras._files import written_beside
@@ -106,13 +106,7 @@ class Vocabulary:
             return None
         if isinstance(counts, Mapping):
             counts = [counts.get(token, 0) for token in self.tokens]
-        counts = as_array(counts, "counts", error=VocabularyError)
-        if counts.shape != (len(self),) or counts.dtype.kind not in "iu" or (counts < 0).any():
-            raise VocabularyError(
-                f"counts must be {len(self)} integers >= 0, one per token. "
-                f"Received: shape {counts.shape}, dtype {counts.dtype}."
-            )
-        counts = np.array(counts, np.int64)
+        counts = np.array(check_counts(counts, len(self), whole=True, error=VocabularyError), np.int64)
         counts.flags.writeable = False
         return counts
 

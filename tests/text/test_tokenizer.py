@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from embkeras import Tokenizer
 from embkeras.errors import VocabularyError
-from embkeras.text.tokenizer import TWEETS, WORDS, lower_ascii
+from embkeras.text.tokenizer import TWEETS, WORDS
 from tests.properties import PROPERTY, TEXTS
 
 # fmt: off
@@ -68,9 +68,9 @@ def test_own_rules_equal_tensorflow(text, rules, lowercase):
 
 @PROPERTY
 @given(TEXTS)
-def test_lower_ascii_equals_tensorflow(text):
+def test_lowercase_equals_tensorflow(text):
     """Only A to Z are lowered."""
-    assert lower_ascii(text) == tf.strings.lower(text).numpy().decode()
+    assert Tokenizer()(text) == Tokenizer(lowercase=False)(tf.strings.lower(text).numpy().decode())
 
 
 @PROPERTY
