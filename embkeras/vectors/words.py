@@ -168,9 +168,6 @@ class WordIndex(Mapping[str, int]):
             raise KeyError(word)
         return row
 
-    def __contains__(self, word: object) -> bool:
-        return self.get(word) is not None
-
     def get(self, word: Any, default: Any = None) -> Any:
         """The row of `word`, or `default`."""
         raw = encoded(word)

@@ -13,6 +13,7 @@ The contents of the file, all little-endian (see `FastText::saveModel` in https:
     output matrix            for training; read here only to see that the file is complete
 """
 
+import contextlib
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ def read(source: Source, request: Request) -> KeyedVectors:
     Raises:
         VectorFileError: a fault in the file, with its byte.
     """
-    with Cursor(source, request.progress) as cursor:
+    with contextlib.closing(Cursor(source, request.progress)) as cursor:
         return _Reader(cursor, request).read()
 
 
@@ -177,12 +178,6 @@ class Cursor:
         """Close the file."""
         self._file.close()
 
-    def __enter__(self) -> "Cursor":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
-
 
 class _Reader:
     """One reading of one file, from beginning to end."""
@@ -211,7 +206,7 @@ class _Reader:
             if self.request.progress is not None and self.cursor.size is not None:
                 self.request.progress(min(first + _BATCH, len(rows)), len(rows))
         read = min(dictionary.words, self.request.limit or dictionary.words)
-        return self.selector.keyed(table, self.source, FORMAT, read, subwords)
+        return self.selector.keyed(table.matrix(), self.source, FORMAT, read, subwords)
 
     def _head(self) -> tuple[_Arguments, _Dictionary, bool]:
         """Arguments, sizes of the dictionary, and whether the file has the flags that were introduced with the magic number."""

@@ -169,12 +169,14 @@ class RowSelector:
         self.duplicates = len(repeated)
         return words, index, repeated
 
-    def keyed(self, table: "Table", source: Source, format: str, rows: int, subwords: Any = None) -> KeyedVectors:
-        """The kept words and their rows, of `rows` rows that were read."""
+    def keyed(
+        self, matrix: np.ndarray, source: Source, format: str, rows: int, subwords: Subwords | None = None
+    ) -> KeyedVectors:
+        """The kept words and the matrix of the kept rows, of `rows` rows that were read."""
         words, index, repeated = self.finish(source.name)
         return keyed_vectors(
             words,
-            without_rows(table.matrix(), repeated),
+            without_rows(matrix, repeated),
             source,
             format,
             self._request,

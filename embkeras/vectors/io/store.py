@@ -67,17 +67,17 @@ def read(source: Source, request: Request) -> KeyedVectors:
         VectorFileError: not a store, or a damaged one.
     """
     store = _Store(source)
-    count, limit = len(store.words), request.limit
-    counts: dict[str, Any] = {"rows": count if limit is None else min(limit, count)}
-    if request.wanted is None and (limit is None or limit >= count):
-        matrix = store.matrix
-        if matrix.dtype != request.dtype:
-            every = Kept(store.words, np.arange(count))
-            matrix = take(every, matrix.shape[1], blocks_of(matrix, every.rows, request.progress), source, request)
-        return keyed_vectors(store.words, matrix, source, "store", request, key_to_index=store.index, **counts)
-    kept = store.keep(request)
-    matrix = take(kept, store.matrix.shape[1], blocks_of(store.matrix, kept.rows, request.progress), source, request)
-    return keyed_vectors(kept.words, matrix, source, "store", request, **counts)
+    count = len(store.words)
+    limit = count if request.limit is None else min(request.limit, count)
+    if whole := request.wanted is None and limit == count:
+        kept = Kept(store.words, np.arange(count))
+    else:
+        kept = store.keep(request.wanted, limit)
+    matrix = store.matrix
+    if not whole or matrix.dtype != request.dtype:
+        matrix = take(kept, matrix.shape[1], blocks_of(matrix, kept.rows, request.progress), source, request)
+    index = store.index if whole else None
+    return keyed_vectors(kept.words, matrix, source, "store", request, key_to_index=index, rows=limit)
 
 
 def check_store(path: str | os.PathLike[str]) -> None:
@@ -180,12 +180,11 @@ class _Store:
         self.words = PackedWords(arrays["words"], arrays["offsets"], self.check, source.name)
         self.index = WordIndex(self.words, arrays["hashes"], arrays["rows"])
 
-    def keep(self, request: Request) -> Kept:
-        """The rows of the wanted words, up to the limit, looked up in the index."""
-        limit = len(self.words) if request.limit is None else min(request.limit, len(self.words))
-        if request.wanted is None:
+    def keep(self, wanted: frozenset[str] | None, limit: int) -> Kept:
+        """The wanted words, looked up in the index, or all words; of the first `limit` rows."""
+        if wanted is None:
             return Kept(self.words[:limit], np.arange(limit))
-        wanted = list(request.wanted)
+        wanted = list(wanted)
         found = self.index.rows_of(wanted)
         kept = [place for place in np.argsort(found).tolist() if 0 <= found[place] < limit]
         return Kept([wanted[place] for place in kept], found[kept])

@@ -54,16 +54,8 @@ def fields_of(line: bytes) -> list[bytes]:
     return line.removesuffix(b"\n").removesuffix(b"\r").removesuffix(b" ").split(b" ")
 
 
-class Shape(NamedTuple):
-    """What the first lines say: the number of rows if there is a header, the width, the byte at which the rows start."""
-
-    rows: int | None
-    width: int
-    start: int
-
-
-def shape_of(source: Source, file: Any, header: bool) -> Shape:
-    """The shape of a text file by its first two lines.
+def shape_of(source: Source, file: Any, header: bool) -> tuple[int | None, int, int]:
+    """The number of rows (None without a header), the width and the byte at which the rows start, by the first two lines.
 
     Args:
         source: named in error messages.
@@ -79,7 +71,7 @@ def shape_of(source: Source, file: Any, header: bool) -> Shape:
     if not row.strip():
         raise VectorFileError(f"{source.name} contains no vectors: its first line is empty.")
     if not header:
-        return Shape(None, _width(source, row, second), mark)
+        return None, _width(source, row, second), mark
     found = header_of(first)
     if found is None:
         raise unexpected(source, 1, 'a header "rows width"', row)
@@ -92,7 +84,7 @@ def shape_of(source: Source, file: Any, header: bool) -> Shape:
         raise wrong_count(source, found.rows, 0)
     if second.count(b" ") < found.width:
         raise unexpected(source, 2, f"a word and {found.width} numbers", b" ".join(fields_of(second)))
-    return Shape(found.rows, found.width, len(first))
+    return found.rows, found.width, len(first)
 
 
 def unexpected(source: Source, number: int, expected: str, found: bytes) -> VectorFileError:

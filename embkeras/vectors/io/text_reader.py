@@ -10,7 +10,7 @@ import numpy as np
 
 from embkeras.errors import VectorFileError
 from embkeras.vectors.io.lines import Block, Fields, Lines
-from embkeras.vectors.io.rows import Request, RowSelector, Table, keyed_vectors, without_rows
+from embkeras.vectors.io.rows import Request, RowSelector, Table, without_rows
 from embkeras.vectors.io.source import Source, Stream
 from embkeras.vectors.io.text import NUMBER, VALUE_AT_END, shape_of, unexpected, wrong_count
 from embkeras.vectors.store import KeyedVectors
@@ -66,19 +66,10 @@ class TextReader:
             rows = (self._all if self.request.wanted is None else self._some)(stream, table)
         if count is not None and count != rows and (self.request.limit is None or rows < self.request.limit):
             raise wrong_count(self.source, count, rows)
-        words, index, repeated = self.selector.finish(self.source.name)
+        self.selector.undecodable = len(self.undecodable)
         skipped = sorted(self.undecodable) if self.request.wanted is None and self.request.errors == "skip" else []
-        return keyed_vectors(
-            words,
-            without_rows(without_rows(table.matrix(), skipped), repeated),
-            self.source,
-            "word2vec" if self.header else "glove",
-            self.request,
-            key_to_index=index,
-            rows=rows,
-            duplicates=self.selector.duplicates,
-            undecodable=len(self.undecodable),
-        )
+        matrix = without_rows(table.matrix(), skipped)
+        return self.selector.keyed(matrix, self.source, "word2vec" if self.header else "glove", rows)
 
     def _expected_rows(self, count: int | None, start: int) -> int | None:
         """The number of rows to allocate a table for; None if it is unknown or can't be believed."""
@@ -153,24 +144,23 @@ class TextReader:
             words = self._gathered(block, fields.words, fields.spaced)
             if words is not None and self._write_values(block, fields):
                 return words
-        raws = []
-        for place, row in enumerate(block.rows.tolist()):
-            word, *numbers = self._fields(block.line(place), row)
-            raws.append(self._word(word, row))
-            block.out[place] = self._values(numbers, row)
-        return Words.of(raws)
+        return self._parsed_one_by_one(block)
 
     def _words_of(self, block: Block) -> Words:
         """The words of a block whose values are not needed. Counting spaces shows that each row has its values."""
         found = block.words(self.width)
         words = None if found is None else self._gathered(block, *found)
-        if words is not None:
-            return words
+        return self._parsed_one_by_one(block) if words is None else words
+
+    def _parsed_one_by_one(self, block: Block) -> Words:
+        """The words of a block, row by row; the values too, if the block has room for them or the word is wanted."""
         raws = []
         for place, row in enumerate(block.rows.tolist()):
             word, *numbers = self._fields(block.line(place), row)
             raws.append(self._word(word, row))
-            if self.request.wanted is not None and raws[-1].decode() in self.request.wanted:
+            if block.out is not None:
+                block.out[place] = self._values(numbers, row)
+            elif self.request.wanted is not None and raws[-1].decode() in self.request.wanted:
                 self._values(numbers, row)  # a fault in them comes before a later fault
         return Words.of(raws)
 

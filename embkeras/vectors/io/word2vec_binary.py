@@ -102,7 +102,7 @@ class _Reader:
             self._take_rows(rows, layout, table)
         if rows == self.count:
             self._check_end()
-        return self.selector.keyed(table, self.source, FORMAT, rows)
+        return self.selector.keyed(table.matrix(), self.source, FORMAT, rows)
 
     @property
     def position(self) -> int:

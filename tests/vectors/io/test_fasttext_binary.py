@@ -1,5 +1,6 @@
 """fastText's binary models, and the position in a binary file."""
 
+import contextlib
 import gzip
 import lzma
 import struct
@@ -401,7 +402,7 @@ def at_start(request, tmp_path, monkeypatch):
     """A cursor before 100 bytes, read in sevens."""
     monkeypatch.setattr(fasttext_binary, "_BUFFER", 7)
     (tmp_path / "file").write_bytes(gzip.compress(CONTENTS) if request.param else CONTENTS)
-    with Cursor(Source(tmp_path / "file")) as opened:
+    with contextlib.closing(Cursor(Source(tmp_path / "file"))) as opened:
         yield opened
 
 
