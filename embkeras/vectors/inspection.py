@@ -20,10 +20,10 @@ from embkeras.vectors.aligned import AlignedMatrix
 from embkeras.vectors.io.registry import load_vectors
 from embkeras.vectors.io.source import Source
 from embkeras.vectors.io.store import check_store
+from embkeras.vectors.io.text import header_of
 from embkeras.vectors.store import KeyedVectors
 
 _SHOWN = 5
-_HEADER = re.compile(rb"(?:\xef\xbb\xbf)?([0-9]{1,18}) ([0-9]{1,18}) ?\r?\n")
 _WITH_HEADER = "word2vec"  # the one text format whose first line counts the rows
 _STORE = "store"
 # Words that other readers truncate, drop or change; a word may be odd in several ways.
@@ -134,7 +134,7 @@ def inspect_vectors(path: str | os.PathLike[str], *, encoding: str = "utf-8", **
     if read.format == _STORE:
         check_store(path)  # opening a store does not read its matrix, and so not its checksum
     source = Source(path, arguments.get("member"))
-    header = _header(source) if read.format == _WITH_HEADER else None
+    header = header_of(source.head) if read.format == _WITH_HEADER else None
     words, matrix = list(vectors.words), vectors.matrix
     parts = row_slices(matrix.shape)
     norms = np.concatenate([np.linalg.norm(np.asarray(matrix[part], np.float64), axis=1) for part in parts])
@@ -145,7 +145,7 @@ def inspect_vectors(path: str | os.PathLike[str], *, encoding: str = "utf-8", **
         file_bytes=path.stat().st_size,
         rows=len(vectors) if read.rows is None else read.rows,
         width=vectors.vector_size,
-        header=header,
+        header=(header.rows, header.width) if header else None,
         duplicates=read.duplicates,
         undecodable=read.undecodable,
         odd=odd_words(words),
@@ -169,17 +169,12 @@ def _rows_under_wrong_header(path: Path, arguments: dict[str, Any]) -> int | Non
     source = Source(path, arguments.get("member"))
     if not path.is_file() or arguments.get("format") not in (None, _WITH_HEADER):
         return None
-    header = _header(source)
+    header = header_of(source.head)
     if header is None:
         return None
     with source.open() as stream:
         rows = sum(bool(line.strip()) for line in stream.buffered()) - 1
-    return rows if rows > 0 and rows != header[0] else None
-
-
-def _header(source: Source) -> tuple[int, int] | None:
-    found = _HEADER.match(source.head)
-    return (int(found[1]), int(found[2])) if found else None
+    return rows if rows > 0 and rows != header.rows else None
 
 
 def odd_words(words: Iterable[str]) -> dict[str, tuple[int, list[str]]]:

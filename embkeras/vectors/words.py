@@ -1,19 +1,15 @@
 """Words as one array of UTF-8 bytes with the place of each word in it, and a sorted index of their hashes.
 
-`Words` takes thousands of words from a buffer and hashes them at once, without a Python object per word. `PackedWords` is
-a sequence of strings over such bytes, and `WordIndex` maps a word to its row. Both decode and look up a word only when it
-is asked for, so opening a memory-mapped store costs nothing per word.
-
-Damage in a store must then be found without reading all of it first. A word that is found proves itself: its bytes are
-compared. What bytes alone can't prove (that a word is missing, or what the word of a row is) calls `check` first, which
-verifies the checksums of all words the first time.
+No word costs a Python object until it is asked for, so opening a memory-mapped store costs nothing per word. Damage in a
+store must then be found without reading all of it first. A word that is found proves itself: its bytes are compared. What
+bytes alone can't prove (that a word is missing, or what the word of a row is) calls `check` first, which verifies the
+checksums of all words the first time.
 
 Two hashes are used. `stored_hash` is BLAKE2b, the same everywhere, for files. `quick_hash` is for memory: multilinear, the
 sum of byte i times a random odd factor i, modulo 2**64 (Lemire & Kaser 2014, Strongly Universal String Hashing is Fast).
 Words such as w1, w2, w3 would get evenly spaced hashes, so the sum is mixed: XOR of its upper half into the lower, then a
-multiplication. Words longer than the list of factors, which are rare, are hashed one by one with keyed BLAKE2b. Factors and
-key are drawn anew in each process, so no file can be crafted whose words all collide. Equal hashes are never trusted: the
-bytes decide.
+multiplication. Words longer than the list of factors are hashed one by one with keyed BLAKE2b. Factors and key are drawn
+anew in each process, so no file can be crafted whose words all collide. Equal hashes are never trusted: the bytes decide.
 """
 
 import os
@@ -275,12 +271,6 @@ class Words:
         """The words where the mask `kept` is true."""
         return Words(self.text[np.repeat(kept, self.lengths)], self.lengths[kept], self.hashes[kept])
 
-    def without(self, places: list[int]) -> "Words":
-        """All words except those at `places`."""
-        kept = np.ones(len(self), bool)
-        kept[places] = False
-        return self.only(kept)
-
     def raws(self) -> list[bytes]:
         """The bytes of each word."""
         text, stops = self.text.tobytes(), np.cumsum(self.lengths, dtype=np.int64)
@@ -312,7 +302,9 @@ class Words:
         hashes = self.hashes[order]
         repeated = self._repeated(order, hashes)
         if repeated:
-            return *self.without(repeated).packed(name)[:2], repeated
+            kept = np.ones(len(self), bool)
+            kept[repeated] = False
+            return *self.only(kept).packed(name)[:2], repeated
         offsets = np.zeros(len(self) + 1, np.uint64)
         np.cumsum(self.lengths, out=offsets[1:].view(np.int64))
         words = PackedWords(self.text, offsets, lambda: None, name, in_memory=True)  # all read: nothing to check

@@ -48,10 +48,11 @@ def test_no_header(tmp_path):
     assert report.header is None
 
 
+@pytest.mark.parametrize("between", [" ", "\t", "  "])
 @pytest.mark.parametrize("said", [3, 9])
-def test_header_that_lies(path, said):
-    """All rows are read, and the error with which the file is refused is reported."""
-    path.write_text(f"{said} 2\n" + TEXT + "\n", encoding="utf-8")
+def test_header_that_lies(path, said, between):
+    """All rows are read, and the error with which the file is refused is reported, for every header that is read."""
+    path.write_text(f"{said}{between}2\n" + TEXT + "\n", encoding="utf-8")
     report = inspect_vectors(path)
     assert (report.rows, report.header) == (5, (said, 2))
     assert f"{said} rows" in report.fault

@@ -157,14 +157,14 @@ def test_character_across_two_words_is_not_utf8():
 
 @PROPERTY
 @given(st.lists(RAWS, max_size=4), st.data())
-def test_joined_and_without(parts, data):
+def test_joined_and_only(parts, data):
     """The words of all parts in order; the others stay as they are."""
     raws = [raw for part in parts for raw in part]
     words = Words.joined(map(Words.of, parts))
     assert words.raws() == raws and words.hashes.tolist() == list(map(quick_hash, raws))
-    places = data.draw(st.lists(st.sampled_from(range(len(raws))), unique=True)) if raws else []
-    left = words.without(places)
-    assert left.raws() == [raw for place, raw in enumerate(raws) if place not in places]
+    kept = np.array(data.draw(st.lists(st.booleans(), min_size=len(raws), max_size=len(raws))), bool)
+    left = words.only(kept)
+    assert left.raws() == [raw for raw, keep in zip(raws, kept, strict=True) if keep]
     assert left.hashes.tolist() == list(map(quick_hash, left.raws()))
 
 

@@ -151,7 +151,10 @@ class _Reader:
                 )
         if self.row < rows:
             if self.ended:
-                raise self._cut_off()
+                raise VectorFileError(
+                    f"{self.source.name}, byte {self.position:,}: expected row {self.row:,} of {self.count:,}, a word and "
+                    f"{self.width:,} numbers, found {self.used - self.at:,} bytes and the end of the file."
+                )
             self._fill()
 
     def _spaces(self, rows: int, layout: _Layout) -> np.ndarray:
@@ -197,12 +200,6 @@ class _Reader:
                 f"{self.source.name}, byte {self.position - self.at + end:,}: expected a newline at the end of row "
                 f"{first + int(wrong[0]):,}, as after the previous rows, found {bytes(self.buffer[end : end + 20])!r}."
             )
-
-    def _cut_off(self) -> VectorFileError:
-        return VectorFileError(
-            f"{self.source.name}, byte {self.position:,}: expected row {self.row:,} of {self.count:,}, a word and "
-            f"{self.width:,} numbers, found {self.used - self.at:,} bytes and the end of the file."
-        )
 
     def _check_end(self) -> None:
         if self.at == self.used and not self.ended:
