@@ -54,8 +54,7 @@ def read_npy(source: Source, request: Request) -> KeyedVectors:
         VectorFileError: a damaged file, another kind of array, or words that don't belong to the matrix.
     """
     path = source.path
-    if source.compression is not None:
-        raise VectorFileError(f"{source.name} is a .npy file inside a .{source.compression} file: unpack it first.")
+    source.refuse_compression("a .npy file")
     if not recognises_npy(source):
         raise VectorFileError(f"{str(path)!r} is not a complete .npy file: it does not begin like one.")
     try:

@@ -62,10 +62,7 @@ def read(source: Source, request: Request) -> KeyedVectors:
         ArgumentError: several tables, and `member` names none of them.
         MissingDependencyError: safetensors is not installed.
     """
-    if source.compression is not None:
-        raise VectorFileError(
-            f"{source.name} is a safetensors file inside a .{source.compression} file: unpack it first."
-        )
+    source.refuse_compression("a safetensors file")
     if not recognises(source):
         raise VectorFileError(f"{source.name} is not a complete safetensors file: it does not begin like one.")
     safetensors = _package(str(source.path))

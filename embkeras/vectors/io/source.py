@@ -83,6 +83,11 @@ class Source:
                 return None
         return kind
 
+    def refuse_compression(self, what: str) -> None:
+        """Refuse a compressed file of a format that is memory-mapped."""
+        if self.compression is not None:
+            raise VectorFileError(f"{self.name} is {what} inside a .{self.compression} file: unpack it first.")
+
     @cached_property
     def head(self) -> bytes:
         """The first bytes of the contents."""

@@ -128,8 +128,7 @@ def write(vectors: KeyedVectors, beside: Path, path: Path) -> None:
 @contextlib.contextmanager
 def _opened(source: Source) -> Iterator[h5py.File]:
     """The HDF5 file of a source, for reading; errors of libhdf5 become a VectorFileError."""
-    if source.compression is not None:
-        raise VectorFileError(f"{source.name} is an HDF5 file inside a .{source.compression} file: unpack it first.")
+    source.refuse_compression("an HDF5 file")
     try:
         with h5py.File(source.path, "r", locking=False) as file:
             yield file
