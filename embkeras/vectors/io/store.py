@@ -183,10 +183,10 @@ class _Store:
         """The wanted words, looked up in the index, or all words; of the first `limit` rows."""
         if wanted is None:
             return Kept(self.words[:limit], np.arange(limit))
-        wanted = list(wanted)
-        found = self.index.rows_of(wanted)
+        listed = list(wanted)
+        found = self.index.rows_of(listed)
         kept = [place for place in np.argsort(found).tolist() if 0 <= found[place] < limit]
-        return Kept([wanted[place] for place in kept], found[kept])
+        return Kept([listed[place] for place in kept], found[kept])
 
     def check(self) -> None:
         """Verify the checksums of words and index, once."""
