@@ -65,7 +65,7 @@ def plot_drift(report: DriftReport, *, topn: int = 12, min_count: int = 1, ax: A
 
     Args:
         report: what `drift_report` returned.
-        topn: at most so many tokens.
+        topn: the largest number of tokens to show.
         min_count: occurrences in training that a token needs.
         ax: matplotlib Axes; a new figure if not given.
 

@@ -58,7 +58,7 @@ class DriftReport:
         """The rows of `table` with the largest cosine distance.
 
         Args:
-            topn: at most so many rows.
+            topn: the largest number of rows to return.
             min_count: occurrences in training that a token needs, where counts are known.
 
         Raises:
@@ -97,7 +97,7 @@ class DriftReport:
         nearest tokens before, the nearest that was not seen.
 
         Args:
-            topn: at most so many pairs, those that diverged most first.
+            topn: the largest number of pairs to return, the most diverged first.
             min_similarity: cosine similarity before training from which on two words count as near-synonyms.
 
         Returns:

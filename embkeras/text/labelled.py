@@ -207,7 +207,7 @@ def _readable(path: Path, encoding: str | None) -> Iterator[str]:
                     place = f", line {line_number}, byte {found.start + 1} of it"
                     break
         raise DataError(
-            f"{str(path)!r}{place} cannot be read as {encoding}: {error}. Pass its encoding as encoding=."
+            f"{str(path)!r}{place} can't be read as {encoding}: {error}. Pass its encoding as encoding=."
         ) from error
     except OSError as error:
         raise DataError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from error

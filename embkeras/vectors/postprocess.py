@@ -27,7 +27,7 @@ from embkeras.errors import ArgumentError
 def centre(matrix: np.ndarray, *, rows: np.ndarray | None = None) -> np.ndarray:
     """Subtract the mean row.
 
-    The mean of word vectors tells nothing about any word, but raises every cosine (Mu & Viswanath 2018, "All-but-the-Top:
+    The mean of word vectors says nothing about a single word, but raises every cosine (Mu & Viswanath 2018, "All-but-the-Top:
     Simple and Effective Postprocessing for Word Representations", first step).
 
     Args:

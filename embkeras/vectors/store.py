@@ -88,7 +88,7 @@ class KeyedVectors:
 
     @classmethod
     def from_gensim(cls, vectors: Any) -> "KeyedVectors":
-        """The words and vectors of gensim's `KeyedVectors` or `FastTextKeyedVectors`, or of a model with such a `wv`.
+        """The words and vectors of gensim's `KeyedVectors` or `FastTextKeyedVectors`, or of a model that has them as `wv`.
 
         gensim need not be installed: only the attributes of the object count. The arrays are gensim's own, so what it
         trains further changes here too. Counts are not read.

@@ -68,7 +68,7 @@ class Subwords:
     def compose(self, word: str) -> np.ndarray:
         """The vector of a word out of the vocabulary: the mean of its n-grams' rows, float32 of shape (vector_size,).
 
-        For a word with a row of its own, fastText includes that row in the mean: look such a word up instead.
+        For a word with a row of its own, fastText includes that row in the mean: look it up instead.
 
         Raises:
             UnknownWordError: the word is too short to have an n-gram.
@@ -188,7 +188,7 @@ def mean_rows(matrix: np.ndarray, rows: np.ndarray, counts: np.ndarray) -> np.nd
         groups = order[part]
         sums = np.zeros((len(groups), width), np.float32)
         begins, lengths = starts[groups], counts[groups]
-        with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite, and says where
+        with np.errstate(over="ignore", invalid="ignore"):  # callers refuse NaN and infinity, naming the word
             for i in range(int(lengths[0])):  # np.add.reduceat adds in another order, and is not faster
                 left = np.count_nonzero(lengths > i)
                 sums[:left] += gathered(matrix, rows[begins[:left] + i])

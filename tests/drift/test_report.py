@@ -130,7 +130,7 @@ def pairs():
 
 
 def test_diverged_synonyms_come_in_order(pairs):
-    """Those that diverged most come first; a cosine below 0.7 before is not a near-synonym."""
+    """The most diverged pairs come first; a cosine below 0.7 before is not a near-synonym."""
     table = pairs.diverged_synonyms()
     assert table[["seen", "unseen"]].to_numpy().tolist() == [["dog", "hound"], ["TV", "television"]]
     np.testing.assert_allclose(table["similarity_before"], np.cos(np.deg2rad([10, 5])), rtol=1e-6)
@@ -268,7 +268,7 @@ def test_invalid_arguments_are_refused(report, call, message):
 
 @pytest.mark.parametrize("token", [None, b"turned", 2, np.array(["turned"])])
 def test_neighbours_of_what_is_no_token(report, token):
-    """It is unknown, as any other."""
+    """Something other than a string is an unknown token."""
     with pytest.raises(UnknownWordError, match="No row for the token"):
         report.neighbours(token)
 

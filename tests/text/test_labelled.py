@@ -129,7 +129,7 @@ def test_missing_column_names_those_there(write, columns, message):
 
 
 def test_repeated_column_is_refused(write):
-    """Which of the two is meant cannot be known."""
+    """It is unclear which of the two is meant."""
     with pytest.raises(DataError, match=r"has 2 columns 'text'. Columns: 'text', 'text'"):
         read_labelled(write("d.csv", "text,text\n" + ROWS), "text", "label")
 
@@ -170,7 +170,7 @@ def test_missing_file_is_refused(tmp_path):
 
 
 def test_folder_is_refused(tmp_path):
-    """The message says that it is one."""
+    """The message says that the path is a folder."""
     with pytest.raises(DataError, match="it is a folder"):
         read_labelled(tmp_path, "text", "label")
 
@@ -252,7 +252,7 @@ def test_split_keeps_the_shares_of_the_classes():
 
 
 def test_split_gives_each_part_its_own_share():
-    """20% for validation and 30% for the test, not the other way round."""
+    """20% for validation and 30% for the test, not swapped."""
     parts = split(LabelledTexts(("t",) * 300, np.repeat([0, 1], [100, 200]), ("a", "b")), validation=0.2, test=0.3)
     counts = [Counter(part.labels.tolist()) for part in (parts.train, parts.validation, parts.test)]
     assert counts == [{0: 50, 1: 100}, {0: 20, 1: 40}, {0: 30, 1: 60}]
@@ -285,7 +285,7 @@ def test_split_refuses_a_class_with_fewer_than_3_texts():
     ],
 )
 def test_split_refuses_shares(validation, test, message):
-    """Those that leave nothing for a part, and what is not a number."""
+    """Shares that leave nothing for a part, and values that are not numbers."""
     data = LabelledTexts(("t",) * 8, np.arange(8) % 2, ("a", "b"))
     with pytest.raises(DataError, match=message):
         split(data, validation=validation, test=test)
@@ -311,7 +311,7 @@ def test_quotation_marks_may_be_ordinary_marks(tmp_path):
 
 
 def test_half_a_surrogate_is_refused_with_its_line(tmp_path):
-    """Half an emoji, as some dumps of tweets hold it, is said before training and not after."""
+    """Half an emoji, as in some dumps of tweets, is an error when the file is read, not after training."""
     path = tmp_path / "d.jsonl"
     path.write_text('{"t": "good", "l": "a"}\n{"t": "x \\ud83d", "l": "b"}\n')
     with pytest.raises(DataError, match=r"line 2: A text must be valid Unicode\. Received: '\\ud83d' at character 2"):
@@ -322,7 +322,7 @@ def test_encoding_without_its_byte_order_mark_is_refused(tmp_path):
     """The encoding passed is UTF-16, the file is UTF-8."""
     path = tmp_path / "d.csv"
     path.write_text("t,l\ngood,a\nbad,b\n")
-    with pytest.raises(DataError, match=r"cannot be read as utf-16: .*encoding="):
+    with pytest.raises(DataError, match=r"can't be read as utf-16: .*encoding="):
         read_labelled(path, "t", "l", encoding="utf-16")
 
 
@@ -400,7 +400,7 @@ def test_undecodable_byte_is_placed_by_line(tmp_path):
     """The line is counted in the file, and not in a block of the reader."""
     path = tmp_path / "d.csv"
     path.write_bytes(b"t,l\n" + b"good,a\n" * 3000 + b"caf\xe9,b\n")
-    with pytest.raises(DataError, match=r"d\.csv', line 3002, byte 4 of it cannot be read as utf-8-sig"):
+    with pytest.raises(DataError, match=r"d\.csv', line 3002, byte 4 of it can't be read as utf-8-sig"):
         read_labelled(path, "t", "l")
 
 
@@ -415,7 +415,7 @@ def test_undecodable_byte_is_placed_by_line(tmp_path):
     ],
 )
 def test_texts_of_a_corpus(write, name, contents, column):
-    """A column of what has columns, else the lines."""
+    """A column of a file with columns, or else the lines of the file."""
     assert [text.strip() for text in read_texts(write(name, contents), column)] == ["a, b", "c"]
 
 
@@ -427,7 +427,7 @@ def test_texts_of_a_corpus(write, name, contents, column):
         ("c.jsonl", '{"text": "a"}\n', None, "column="),
         ("c.jsonl", '{"text": 3}\n', "text", "'text' must be a string, found 3"),
         ("c.txt", "a\n", "text", r"is read line by line and has no columns\. Received: column='text'"),
-        ("c.txt", b"a\n\xff\n", None, r"line 2, byte 1 of it cannot be read as utf-8"),
+        ("c.txt", b"a\n\xff\n", None, r"line 2, byte 1 of it can't be read as utf-8"),
     ],
 )
 def test_texts_that_cannot_be_read(write, name, contents, column, said):

@@ -347,7 +347,7 @@ def saved_data(vocabulary, path):
 
 
 def test_load_refuses_changed_tokens(tmp_path, vocabulary):
-    """The fingerprint tells."""
+    """The fingerprint does not match."""
     data = saved_data(vocabulary, tmp_path / "v.json")
     data["tokens"][3] = "dot"
     (tmp_path / "v.json").write_text(json.dumps(data))

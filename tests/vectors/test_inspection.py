@@ -1,4 +1,4 @@
-"""What inspect and coverage tell of a file."""
+"""What inspect and coverage report about a file."""
 
 import gzip
 from functools import partial
@@ -22,7 +22,7 @@ def path(tmp_path):
     return path
 
 
-def test_everything_it_tells(path):
+def test_everything_it_reports(path):
     """Format, rows, header, repeated and odd words, norms, memory, both ends."""
     report = inspect_vectors(path)
     assert (report.format, report.compression, report.file_bytes) == ("word2vec", None, path.stat().st_size)
@@ -50,7 +50,7 @@ def test_no_header(tmp_path):
 
 @pytest.mark.parametrize("between", [" ", "\t", "  "])
 @pytest.mark.parametrize("said", [3, 9])
-def test_header_that_lies(path, said, between):
+def test_wrong_header(path, said, between):
     """All rows are read, and the error with which the file is refused is reported, for every header that is read."""
     path.write_text(f"{said}{between}2\n" + TEXT + "\n", encoding="utf-8")
     report = inspect_vectors(path)
@@ -60,14 +60,14 @@ def test_header_that_lies(path, said, between):
 
 @pytest.mark.parametrize("path", [None, b"v.vec", 3, ""])
 def test_other_than_a_path_is_refused(path):
-    """By both functions."""
+    """Both functions refuse it."""
     for call in (inspect_vectors, partial(text_coverage, texts=["a"], tokenizer=WORDS)):
         with pytest.raises(ArgumentError, match=r"path must be a path.* Received: "):
             call(path)
 
 
 def test_undecodable_words_are_counted(path):
-    """And not refused."""
+    """Such words are counted, and the file is not refused."""
     path.write_bytes(b"2 1\n\xff\xfe 1\nb 2\n")
     report = inspect_vectors(path)
     assert report.undecodable == 1 and report.odd["with U+FFFD"][0] == 1
@@ -111,7 +111,7 @@ def test_store_is_checked_whole(tmp_path):
     ],
 )
 def test_kinds_of_odd_words(word, kind):
-    """Each alone."""
+    """Each kind is found in a word that is odd in no other way."""
     assert odd_words(["cat", word]) == {kind: (1, [word])}
 
 
@@ -122,7 +122,7 @@ def test_ordinary_words_are_not_odd(word):
 
 
 def test_only_the_first_few_are_shown():
-    """All are counted."""
+    """All odd words are counted, and the first 5 are shown."""
     count, shown = odd_words([f"{number} {number}" for number in range(99)])["with a space"]
     assert (count, len(shown)) == (99, 5)
 

@@ -62,7 +62,7 @@ def test_rows_of_many_words(vectors):
 
 
 def test_index_of_a_reader_is_kept():
-    """Words and index are taken as they are, and not gone through."""
+    """Words and index are used as they are, without a pass over the words."""
 
     class Unread(Sequence):
         def __len__(self):
@@ -145,7 +145,7 @@ def test_most_similar_of_an_unknown_word(vectors):
 
 
 def test_subwords_are_carried():
-    """None by default, else the ones given."""
+    """None by default, otherwise those passed."""
     subwords = Subwords(np.ones((5, 2)), min_n=3, max_n=6, buckets=5)
     assert KeyedVectors(["cat", "dog", "car"], MATRIX).subwords is None
     assert KeyedVectors(["cat", "dog", "car"], MATRIX, subwords=subwords).subwords is subwords

@@ -222,7 +222,7 @@ def test_means_are_summed_in_order(monkeypatch, sums):
 
 
 def test_means_that_are_not_finite_do_not_warn(recwarn):
-    """They are the caller's to refuse."""
+    """The caller refuses NaN and infinity."""
     matrix = np.array([[np.inf], [-np.inf]], np.float32)
     assert np.isnan(mean_rows(matrix, np.array([0, 1]), np.array([2])))
     assert not list(recwarn)
