@@ -83,7 +83,7 @@ class RowEmbedding(PretrainedEmbedding):
                 constraint=self.embeddings_constraint,
             )
             read_by_rows(self._moving)
-            self._places = self.add_weight(  # a constant would be written into every graph
+            self._places = self.add_weight(  # a variable, since a constant would be written into every graph
                 shape=(self.input_dim,),
                 initializer=keras.initializers.Constant(self.trainable_rows),
                 dtype="int32",
@@ -139,9 +139,14 @@ class RowEmbedding(PretrainedEmbedding):
     def trainable_mask(self) -> np.ndarray:
         """Which rows train while the layer does: bool, shape (input_dim,)."""
         check_built(self)
+        return self._places_by_id() >= 0
+
+    def _places_by_id(self) -> np.ndarray:
+        """The place of each id in the table of the rows that train, or -1."""
         if self._places is None:
-            return np.zeros(self.input_dim, bool)
-        return keras.ops.convert_to_numpy(self._places) < self.trainable_rows
+            return np.full(self.input_dim, -1)
+        places = keras.ops.convert_to_numpy(self._places)
+        return np.where(places < self.trainable_rows, places, -1)
 
     # Rows out and in -------------------------------------------------------------------------------------------------
 
@@ -164,21 +169,18 @@ class RowEmbedding(PretrainedEmbedding):
         check_built(self)
         self._warn_if_empty()
         table = table_from(self._base.shape, self._base.__getitem__)
-        ids, places = self._chosen()
+        places = self._places_by_id()
+        ids = np.flatnonzero(places >= 0)
         if len(ids):
-            table[ids] = read_rows(self._moving, places)
+            table[ids] = read_rows(self._moving, places[ids])
         return table
-
-    def _chosen(self) -> tuple[np.ndarray, np.ndarray]:
-        """The ids that train, and the place of each in the small table."""
-        ids = np.flatnonzero(self.trainable_mask)
-        return ids, read_rows(self._places, ids) if len(ids) else ids
 
     def _fill(self, matrix: np.ndarray) -> None:
         self._base.fill(matrix, self.padding_id)
-        ids, places = self._chosen()
+        places = self._places_by_id()
+        ids = np.flatnonzero(places >= 0)
         if len(ids):
-            write_rows(self._moving, places, matrix[ids])
+            write_rows(self._moving, places[ids], matrix[ids])
         self.accuracy = None if self.stored == "float32" else stored_accuracy(matrix, self.matrix())
 
     def enable_lora(self, *args: Any, **kwargs: Any) -> None:
@@ -205,7 +207,7 @@ class RowEmbedding(PretrainedEmbedding):
         self, sources: np.ndarray, values: Any = None, *, trains: np.ndarray | None = None, room: int = 0
     ) -> Resized:
         """A layer like this one with other rows, for `take_over`; as for `PretrainedEmbedding`."""
-        places = self._places_of(sources)
+        places = np.where(sources >= 0, self._places_by_id()[sources], -1)
         # Rows that trained keep their order, so that the same rows keep their places.
         ids = np.flatnonzero(places >= 0)
         ids = ids[np.argsort(places[ids], kind="stable")]
@@ -230,15 +232,6 @@ class RowEmbedding(PretrainedEmbedding):
             return Resized(fresh, [])
         copy_rows(self._moving, fresh._moving, before, rows)
         return Resized(fresh, [(self._moving, fresh._moving, before)])
-
-    def _places_of(self, sources: np.ndarray) -> np.ndarray:
-        """The place of each old id among the rows that train, or -1."""
-        places = np.full(len(sources), -1)
-        if self.trainable_rows:
-            known = np.flatnonzero(sources >= 0)
-            places[known] = read_rows(self._places, sources[known])
-            places[places == self.trainable_rows] = -1
-        return places
 
     # Files -----------------------------------------------------------------------------------------------------------
 
