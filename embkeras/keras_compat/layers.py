@@ -1,8 +1,9 @@
-"""Layers: the layers inside a layer, a layer whose variables are replaced, and a call that is being traced.
+"""Layers: the layers inside a layer, a layer whose variables are replaced, a call that is being traced, and its scopes.
 
 Private names used here, because there is no public way: `_layers` (Keras lists the layers of a model publicly, but not
 those of a layer), `_tracker`, `_track_variable`, `_untrack_variable` and `_trainable_variables` of layers; the class name
-`FuncGraph` of a `tf.function`'s graph (bodies of loops and conditions have classes derived from it) and its `outer_graph`.
+`FuncGraph` of a `tf.function`'s graph (bodies of loops and conditions have classes derived from it) and its `outer_graph`;
+Keras' global list `name_scope_stack`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 
 import keras
 import tensorflow as tf
+from keras.src.backend.common import global_state
 
 
 def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
@@ -57,3 +59,18 @@ def functions_being_traced() -> int:
         count += type(graph).__name__ == "FuncGraph"
         graph = graph.outer_graph
     return count
+
+
+@contextmanager
+def restored_name_scopes() -> Iterator[None]:
+    """Close the name scopes that a failing call leaves open.
+
+    Keras enters a layer's name scope before TensorFlow refuses its name, and never leaves it: the paths of all variables
+    created later would begin with that name.
+    """
+    scopes = global_state.get_global_attribute("name_scope_stack", default=[], set_to_default=True)
+    depth = len(scopes)
+    try:
+        yield
+    finally:
+        del scopes[depth:]

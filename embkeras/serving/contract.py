@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from embkeras.errors import SavedModelError
+from embkeras.keras_compat.layers import restored_name_scopes
 from embkeras.serving.names import CARD, REQUEST, TEXT, TOKEN_IDS, TOKENS_FILE, first_line, root_cause
 from embkeras.text.encoding import Encoding
 from embkeras.text.tokenizer import WHITE_SPACE
@@ -221,7 +222,8 @@ def _nan_where(bad: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
 
 def _traced(function: Callable[[tf.Tensor], dict[str, tf.Tensor]], spec: tf.TensorSpec) -> Signature:
     try:
-        return tf.function(function, input_signature=[spec]).get_concrete_function()
+        with restored_name_scopes():
+            return tf.function(function, input_signature=[spec]).get_concrete_function()
     except Exception as error:  # anything a layer raises
         cause = root_cause(error)
         if isinstance(cause, SavedModelError):

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from embkeras.keras_compat import layers
-from embkeras.keras_compat.layers import functions_being_traced
+from embkeras.keras_compat.layers import functions_being_traced, restored_name_scopes
 from tests import tiny
 
 
@@ -61,3 +61,17 @@ def test_functions_are_counted():
     outer(tf.constant([1.0]))
     note("eager", None)
     assert counts == {"inner": 2, "loop": 1, "condition": 1, "outer": 1, "eager": 0}
+
+
+def test_name_scopes_are_restored():
+    """Keras itself leaves the scope of a refused name open; fails when its list of scopes is elsewhere."""
+    with (
+        pytest.raises(ValueError, match="__refused"),
+        tf.Graph().as_default(),
+        restored_name_scopes(),
+        keras.name_scope("__refused"),
+    ):
+        pass
+    layer = keras.layers.Dense(1, name="next")
+    layer.build((None, 1))
+    assert layer.kernel.path == "next/kernel"

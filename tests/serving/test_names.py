@@ -171,6 +171,9 @@ def test_model_that_can_not_be_traced(tmp_path):
     model(np.array([[1, 2]]))
     with pytest.raises(SavedModelError, match=r"can't be traced as a TensorFlow graph: ValueError: '__hidden'"):
         ek.export_saved_model(model, tmp_path, vocabulary=VOCABULARY)
+    later = keras.layers.Dense(1, name="later")
+    later.build((None, 1))
+    assert later.kernel.path == "later/kernel"  # not inside the scope "__hidden", which Keras left open
 
 
 def test_root_cause():
