@@ -237,7 +237,9 @@ def _mask_advice(model: keras.Model | None) -> str:
         path for path, layer in layers if not (layer.supports_masking or isinstance(layer, keras.layers.InputLayer))
     ]
     which = (
-        f"These layers ignore the mask: {', '.join(paths)}." if paths else "A layer ignores the mask or there is none."
+        f"These layers ignore the mask: {', '.join(paths)}."
+        if paths
+        else "A layer ignores the mask, or the model has none."
     )
     return (
         f" Padding is read as words. {which} Give the embedding a mask (mask_zero=True) and use layers that respect it "

@@ -11,34 +11,10 @@ from embkeras.errors import EmbkerasWarning, ResumeError
 from embkeras.training.resume.backup import ResumableBackup
 from embkeras.training.resume.data_order import EpochOrder, FirstBatches, fingerprint
 from tests import tiny
+from tests.training.resume.test_backup import Dies, Dying
 
 ROWS = np.arange(12, dtype=np.float32)[:, None]
 LABELS = np.zeros((12, 1), np.float32)
-
-
-class Died(Exception):
-    """Ends a fit."""
-
-
-class Dying(keras.callbacks.Callback):
-    """Ends the fit after so many steps; never for None."""
-
-    def __init__(self, step):
-        super().__init__()
-        self.step, self.done = step, 0
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Count the step."""
-        self.done += 1
-        if self.done == self.step:
-            raise Died
-
-    def state(self):
-        """Nothing."""
-        return {}
-
-    def restore(self, model, state):
-        """Nothing."""
 
 
 class Seeing(keras.Model):
@@ -74,7 +50,7 @@ def run(make, folder, *, step=None, seed=0, epochs=4, every=1, **arguments):
     try:
         callbacks = [backup, net.epoch, Dying(step)]
         net.fit(*data, **{"shuffle": False, "epochs": epochs, "verbose": 0, "callbacks": callbacks, **arguments})
-    except Died:
+    except Dies:
         pass
     return net.seen
 
@@ -369,7 +345,7 @@ def test_a_fit_on_several_replicas_is_not_compared(tmp_path):
             net = tiny.model("sgd")
         tiny.fit(net, callbacks=[ResumableBackup(tmp_path), Dying(step)])
 
-    with pytest.raises(Died):
+    with pytest.raises(Dies):
         fit(step=8)
     with pytest.warns(EmbkerasWarning, match="several replicas does not compare"):
         fit()
