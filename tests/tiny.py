@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from embkeras.tables.embedding import PretrainedEmbedding
@@ -11,6 +12,15 @@ LABELS = np.random.default_rng(2).integers(0, 3, 12)
 TABLE = np.random.default_rng(3).normal(size=(10, 4)).astype(np.float32)
 TABLE[0] = 0  # padding
 UNSEEN = 9
+_SINCE = {"MultiOptimizer": (3, 15), "OptimizerMap": (3, 15), "ScheduleFreeAdamW": (3, 14)}  # the first Keras with each
+
+
+def since(name):
+    """A class of `keras.optimizers` that older versions lack; under those the test is skipped."""
+    first = _SINCE[name]
+    if tuple(map(int, keras.__version__.split(".")[:2])) < first:
+        pytest.skip(f"{name} exists from Keras {first[0]}.{first[1]}; this is Keras {keras.__version__}")
+    return getattr(keras.optimizers, name)
 
 
 def embedding(*, trainable=False, name="embedding", dtype=None):

@@ -19,10 +19,12 @@ from keras.src.backend.common import global_state
 from keras.src.random import seed_generator
 from tensorflow.python.ops import stateful_random_ops
 
+_OF_KERAS = "global_seed_generator"
+
 
 def random_states() -> dict[str, Any]:
     """The states; None for a generator that has not been used yet."""
-    of_keras = global_state.get_global_attribute(seed_generator.GLOBAL_SEED_GENERATOR)
+    of_keras = global_state.get_global_attribute(_OF_KERAS)
     of_tensorflow = stateful_random_ops.global_generator
     return {
         "python": random.getstate(),

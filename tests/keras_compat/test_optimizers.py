@@ -87,7 +87,7 @@ def test_model_of():
 def test_parts():
     """The optimizers inside a LossScaleOptimizer and a MultiOptimizer are found."""
     inner, other = optimizers.Adam(), optimizers.SGD()
-    multi = optimizers.MultiOptimizer(optimizers.OptimizerMap(other, {"table": inner}))
+    multi = tiny.since("MultiOptimizer")(tiny.since("OptimizerMap")(other, {"table": inner}))
     assert list(parts(multi)) == [multi, inner, other]
     scaled = optimizers.LossScaleOptimizer(inner)
     assert list(parts(scaled)) == [scaled, inner]

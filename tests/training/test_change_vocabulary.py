@@ -264,8 +264,8 @@ def test_slots_go_over_in_blocks(monkeypatch):
 def test_an_optimizer_of_several():
     """The one that has the table continues where it was."""
     several = [
-        optimizers.MultiOptimizer(
-            optimizers.OptimizerMap(optimizers.SGD(0.1, momentum=0.9), {"embedding/.*": optimizers.Adam(0.01)})
+        tiny.since("MultiOptimizer")(
+            tiny.since("OptimizerMap")(optimizers.SGD(0.1, momentum=0.9), {"embedding/.*": optimizers.Adam(0.01)})
         )
         for _ in range(2)
     ]

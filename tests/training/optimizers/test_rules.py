@@ -252,8 +252,8 @@ def test_stock_loss_scale_factor_fails_for_an_embedding():
 
 def test_inside_a_multi_optimizer():
     """As the optimizer of the table alone it leaves unseen rows as they are."""
-    rates = optimizers.OptimizerMap(optimizers.SGD(0.1), {"embedding/.*": RowWiseAdam(0.01)})
-    net = tiny.model(optimizers.MultiOptimizer(rates), trainable=True)
+    rates = tiny.since("OptimizerMap")(optimizers.SGD(0.1), {"embedding/.*": RowWiseAdam(0.01)})
+    net = tiny.model(tiny.since("MultiOptimizer")(rates), trainable=True)
     tiny.fit(net, epochs=2)
     moved = np.abs(tiny.table_of(net) - tiny.TABLE).max(axis=1)
     assert moved[tiny.UNSEEN] == 0 and (moved[np.unique(tiny.IDS)] > 1e-4).all()
@@ -276,8 +276,8 @@ def test_refused_settings(make, setting, value, reason):
 
 def test_a_loss_scale_factor_from_outside_is_refused():
     """MultiOptimizer sets it on the optimizers inside it after they were created."""
-    inner = optimizers.OptimizerMap(optimizers.SGD(0.1), {"embedding/.*": RowWiseAdam(0.01)})
-    net = tiny.model(optimizers.MultiOptimizer(inner, loss_scale_factor=2.0), trainable=True)
+    inner = tiny.since("OptimizerMap")(optimizers.SGD(0.1), {"embedding/.*": RowWiseAdam(0.01)})
+    net = tiny.model(tiny.since("MultiOptimizer")(inner, loss_scale_factor=2.0), trainable=True)
     with pytest.raises(OptimizerError, match=r"RowWiseAdam doesn't support loss_scale_factor=2\.0: Keras can't divide"):
         tiny.fit(net, epochs=1)
 

@@ -117,10 +117,10 @@ SETTINGS = {
     "loss scale": lambda: optimizers.LossScaleOptimizer(optimizers.Adam(0.01), dynamic_growth_steps=4),
     "accumulation": lambda: optimizers.Adam(0.01, gradient_accumulation_steps=4),
     "rate schedule": lambda: optimizers.SGD(optimizers.schedules.CosineDecay(0.5, 12), momentum=0.9),
-    "MultiOptimizer": lambda: optimizers.MultiOptimizer(
-        optimizers.OptimizerMap(optimizers.SGD(0.1, momentum=0.9), {"embedding/.*": optimizers.Adam(0.01)})
+    "MultiOptimizer": lambda: tiny.since("MultiOptimizer")(
+        tiny.since("OptimizerMap")(optimizers.SGD(0.1, momentum=0.9), {"embedding/.*": optimizers.Adam(0.01)})
     ),
-    "schedule-free": lambda: optimizers.ScheduleFreeAdamW(0.01),
+    "schedule-free": lambda: tiny.since("ScheduleFreeAdamW")(0.01),
     "Nadam": lambda: optimizers.Nadam(0.01),
     "RowWiseAdam": lambda: RowWiseAdam(0.01),
 }
@@ -142,7 +142,7 @@ def test_resumes_a_multi_optimizer_that_maps_by_a_function(tmp_path):
 
     def optimizer():
         inner = [optimizers.SGD(0.1, momentum=0.9), optimizers.Adam(0.01)]
-        return optimizers.MultiOptimizer(lambda variable: inner["head" in variable.path])
+        return tiny.since("MultiOptimizer")(lambda variable: inner["head" in variable.path])
 
     def run(step=None):
         return process(tmp_path / "state", optimizer, step=step)

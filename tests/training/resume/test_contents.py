@@ -45,7 +45,7 @@ def test_a_shared_layer_counts_once():
     "make",
     [
         lambda: optimizers.LossScaleOptimizer(optimizers.Adam(use_ema=True, gradient_accumulation_steps=2)),
-        lambda: optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(momentum=0.9), {})),
+        lambda: tiny.since("MultiOptimizer")(tiny.since("OptimizerMap")(optimizers.SGD(momentum=0.9), {})),
     ],
     ids=["LossScaleOptimizer", "MultiOptimizer"],
 )

@@ -105,7 +105,7 @@ def test_apply_needs_a_compiled_model():
             "Adam 'adam.*'.*a function. Received: <function",
         ),
         (
-            lambda: optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(0.1))),
+            lambda: tiny.since("MultiOptimizer")(tiny.since("OptimizerMap")(optimizers.SGD(0.1))),
             "MultiOptimizer '.*'.*cannot be accessed on a MultiOptimizer",
         ),
     ],
@@ -317,7 +317,7 @@ def test_silent_without_verbose(capsys):
 
 def test_announcement_under_a_multi_optimizer(capsys):
     """An optimizer with several rates is announced without one."""
-    net = tiny.model(optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(0.1))))
+    net = tiny.model(tiny.since("MultiOptimizer")(tiny.since("OptimizerMap")(optimizers.SGD(0.1))))
     net.fit(tiny.IDS, tiny.LABELS, verbose=2, callbacks=[unfreeze_at(0, "embedding")])
     assert "unfrozen: embedding; 55 trainable parameters\n" in capsys.readouterr().out
 
@@ -482,7 +482,7 @@ def test_history():
 
 def test_history_under_a_multi_optimizer():
     """An optimizer with several rates has no single one to show."""
-    net = tiny.model(optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(0.1))))
+    net = tiny.model(tiny.since("MultiOptimizer")(tiny.since("OptimizerMap")(optimizers.SGD(0.1))))
     schedule = unfreeze_at(2, "embedding")
     tiny.fit(net, callbacks=[schedule])
     assert schedule.history["learning_rate"].isna().all()

@@ -279,7 +279,7 @@ def test_apply_says_when_a_loop_has_to_trace_again():
 
 def test_a_factor_needs_a_rate_that_can_be_set():
     """Like a number."""
-    net = tiny.model(optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(0.1))))
+    net = tiny.model(tiny.since("MultiOptimizer")(tiny.since("OptimizerMap")(optimizers.SGD(0.1))))
     with pytest.raises(ScheduleError, match=r"which MultiOptimizer '.*' doesn't let change"):
         tiny.fit(net, callbacks=[TrainabilitySchedule([Phase(0), Phase(2, rate_factor=0.5)])])
 

@@ -186,7 +186,7 @@ AT_THE_VALUE = {  # optimizers with a slot that begins at the value of a variabl
     name: OPTIMIZERS[name] for name in ("ScheduleFreeAdamW", "EMA", "EMA overwriting", "EMA and accumulation")
 } | {
     "anchors": lambda: RowWiseAdam(0.01, anchor_decay=5.0),
-    "rate as a function": lambda: optimizers.ScheduleFreeAdamW(lambda: 0.01),
+    "rate as a function": lambda: tiny.since("ScheduleFreeAdamW")(lambda: 0.01),
 }
 
 
