@@ -303,7 +303,8 @@ def precision(epochs: int, seeds: int) -> None:
 
     import embkeras as ek
     from embkeras.app import material
-    from embkeras.app.pipeline import Settings, prepare
+    from embkeras.app.preparation import prepare
+    from embkeras.app.settings import Settings
     from embkeras.text.labelled import labelled, split
 
     try:
@@ -316,7 +317,7 @@ def precision(epochs: int, seeds: int) -> None:
     names = np.where(clear["rating"] > 0, "positive", "negative").tolist()
     parts = split(labelled(clear["text"].tolist(), names))
     prepared = prepare(parts, matrix, words, Settings(architecture="mean"), lambda line: None)
-    (ids, labels), (test_ids, test_labels) = prepared.data.train, prepared.data.test
+    (ids, labels), (test_ids, test_labels) = prepared.train, prepared.test
     found: dict[str, list[tuple]] = {dtype: [] for dtype in DTYPES}
     for seed in range(seeds):
         keras.utils.set_random_seed(seed)

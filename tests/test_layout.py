@@ -16,6 +16,7 @@ FLOORS = {  # room, or module at the top -> floor
     "_checks": 1,
     "_files": 2,
     "_arrays": 2,
+    "_progress": 2,
     "keras_compat": 2,
     "text": 3,
     "vectors": 4,
@@ -233,7 +234,9 @@ def test_unknown_name_is_an_attribute_error():
         _ = embkeras.load_vector
 
 
-@pytest.mark.parametrize("statement", ["import embkeras", "from embkeras.app import cli; cli._parser().format_help()"])
+@pytest.mark.parametrize(
+    "statement", ["import embkeras", "from embkeras.app.arguments import parser; parser().format_help()"]
+)
 def test_import_and_help_load_no_tensorflow(statement):
     """`import embkeras` and `--help` load no heavy package."""
     code = f"import sys; {statement}; print(sorted({HEAVY!r} & set(sys.modules)))"

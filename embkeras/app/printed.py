@@ -1,6 +1,7 @@
 """Results as lines of text, for the commands to print."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,8 @@ from embkeras.vectors.aligned import AlignedMatrix
 from embkeras.vectors.inspection import Inspection
 
 _SHOWN = 8
+_MOST_MISSING = 100
+_UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
 
 
 def table_text(table: pd.DataFrame, *, index: bool = True) -> str:
@@ -21,18 +24,34 @@ def table_text(table: pd.DataFrame, *, index: bool = True) -> str:
 def coverage_lines(aligned: AlignedMatrix, source: str) -> Iterator[str]:
     """Coverage of `source`, tokens found by fallbacks, and the most frequent tokens without a vector."""
     yield f"Coverage of {source}: {aligned.coverage}"
-    report = aligned.report()
-    occurred = report[report["count"] > 0]
-    by_fallback = occurred[~occurred["how"].isin(["exact", "oov", "special"])]
+    by_fallback, oov = _found(aligned)
     if len(by_fallback):
         yield f"Found by fallback spellings: {len(by_fallback):,} tokens ({by_fallback['count'].sum():,} occurrences)"
         for how, group in sorted(by_fallback.groupby("how"), key=lambda pair: -pair[1]["count"].sum()):
             pairs = [f"{row.token} -> {row.spelling}" for row in group.nlargest(4, "count").itertuples()]
             yield f"  {how}: {group['count'].sum():,} ({', '.join(pairs)})"
-    oov = occurred[occurred["how"] == "oov"].nlargest(_SHOWN, "count")
     if len(oov):
-        missing = [f"{row.token} ({row.count})" for row in oov.itertuples()]
+        missing = [f"{row.token} ({row.count})" for row in oov.head(_SHOWN).itertuples()]
         yield f"Most frequent words missing from the vectors: {', '.join(missing)}"
+
+
+def coverage_figures(aligned: AlignedMatrix) -> dict[str, Any]:
+    """The same as figures: shares from 0 to 1, occurrences by fallback, and the 100 most frequent missing tokens."""
+    by_fallback, oov = _found(aligned)
+    return {
+        "coverage": {"types": aligned.coverage.types, "tokens": aligned.coverage.tokens},
+        "fallbacks": by_fallback.groupby("how")["count"].sum().to_dict(),
+        "missing": oov.head(_MOST_MISSING)[["token", "count"]].to_dict("records"),
+    }
+
+
+def _found(aligned: AlignedMatrix) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tokens that occurred and were found by a fallback, and those that were not found, the most frequent first."""
+    report = aligned.report()
+    occurred = report[report["count"] > 0]
+    by_fallback = occurred[~occurred["how"].isin(["exact", "oov", "special"])]
+    oov = occurred[occurred["how"] == "oov"]
+    return by_fallback, oov.nlargest(len(oov), "count")
 
 
 def inspection_lines(report: Inspection) -> Iterator[str]:
@@ -68,6 +87,21 @@ def _size(count: int) -> str:
     while size >= 1000 and unit != "TB":
         size, unit = size / 1000, next(units)
     return f"{size:.0f} bytes" if unit == "bytes" else f"{size:.3g} {unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """A duration for people.
+
+    Example:
+        >>> [duration_text(seconds) for seconds in (0.2, 42, 100, 4000, 200_000)]
+        ['a few seconds', 'about 40 seconds', 'about 2 minutes', 'about 67 minutes', 'about 2 days']
+    """
+    if seconds < 10:
+        return "a few seconds"
+    for size, unit in _UNITS:
+        if seconds >= 1.5 * size:
+            return f"about {round(seconds / size)} {unit}s"
+    return f"about {round(seconds, -1):.0f} seconds"
 
 
 def drift_lines(report: DriftReport) -> Iterator[str]:

@@ -23,7 +23,7 @@ from embkeras.serving.card import card_of, checked_metadata, readme, write_asset
 from embkeras.serving.check import check_saved_model
 from embkeras.serving.contract import OUT_OF_RANGE, Contract, text_graph
 from embkeras.serving.folding import embeddings_of, fold
-from embkeras.serving.server_files import WARM_UP_LENGTHS, check_model_name, write_server_config, write_warm_up
+from embkeras.serving.server_files import WARM_UP_LENGTHS, write_server_config, write_warm_up
 from embkeras.tables.addresses import walk
 from embkeras.tables.embedding import PretrainedEmbedding
 from embkeras.tables.storage import STORAGE
@@ -97,7 +97,7 @@ def export_saved_model(
     for name, value in (("overwrite", overwrite), ("check", check), ("with_config", with_config)):
         flag(value, name)
     if with_config:
-        check_model_name(path.name)
+        names.check_model_name(path.name)
     class_names, metadata = _checked_class_names(class_names), checked_metadata(metadata)
     _check_model(model, vocabulary, dtype)
     target = _target(path, version, overwrite)

@@ -49,9 +49,7 @@ class ExportedModel:
     vocabulary: Encoding | None = None
 
     def __init__(self, path: str | os.PathLike[str], *, vocabulary: Encoding | None = None):
-        self.folder = names.export_folder(path)
-        if not (self.folder / "saved_model.pb").is_file():
-            raise SavedModelError(f"There is no exported model in {str(path)!r}: saved_model.pb is missing.")
+        self.folder = names.saved_model_folder(path)
         assets = self.folder / "assets"
         self.card = names.read_card(assets)
         self.class_names = card_class_names(self.card)

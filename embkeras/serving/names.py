@@ -7,7 +7,7 @@ from typing import Any
 
 from embkeras._checks import path as checked_path
 from embkeras._checks import shown
-from embkeras.errors import EmbkerasError, SavedModelError
+from embkeras.errors import ArgumentError, EmbkerasError, SavedModelError
 
 CARD_FILE, VOCABULARY_FILE, TOKENS_FILE, CLASSES_FILE = "embkeras.json", "vocabulary.json", "tokens.txt", "classes.txt"
 METADATA_FILE = "metadata.json"
@@ -52,6 +52,27 @@ def export_folder(path: Any) -> Path:
     path = checked_path(path, "path")
     folders = {number: entry for number, entry in versions(path).items() if entry.is_dir()}
     return folders[max(folders)] if folders else path
+
+
+def saved_model_folder(path: Any) -> Path:
+    """The folder of the highest version of an exported model, or the path itself if it contains no versions.
+
+    Raises:
+        SavedModelError: there is no SavedModel in it.
+    """
+    folder = export_folder(path)
+    if not (folder / "saved_model.pb").is_file():
+        raise SavedModelError(f"There is no exported model in {str(path)!r}: saved_model.pb is missing.")
+    return folder
+
+
+def check_model_name(name: str) -> None:
+    """Refuse a name that would need quotes in the settings of a server: each file quotes differently."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise ArgumentError(
+            f"with_config=True names the model like its folder, which may contain letters, digits, '_', '.' and '-'. "
+            f"Received: {shown(name)}."
+        )
 
 
 def parsed_card(text: bytes | str, source: str, error: type[EmbkerasError]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ encoded here because the package that defines them is an extra. The settings (ht
 batch requests of different lengths, each padded with its first number.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from embkeras._checks import shown
 from embkeras._files import written_beside
-from embkeras.errors import ArgumentError
 from embkeras.serving import names
 
 WARM_UP_FILE, WARM_UP_LENGTHS = "tf_serving_warmup_requests", (1, 8, 32, 128)
@@ -63,15 +60,6 @@ def _varint(number: int) -> bytes:
     """Seven bits a byte, the lowest first; the high bit means that more follow."""
     digits = [number >> shift & 127 for shift in range(0, max(number.bit_length(), 1), 7)]
     return bytes([*(digit | 128 for digit in digits[:-1]), digits[-1]])
-
-
-def check_model_name(name: str) -> None:
-    """Refuse a name that would need quotes in the settings: each file quotes differently."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise ArgumentError(
-            f"with_config=True names the model like its folder, which may contain letters, digits, '_', '.' and '-'. "
-            f"Received: {shown(name)}."
-        )
 
 
 def write_server_config(path: Path, name: str, *, pads: bool) -> None:

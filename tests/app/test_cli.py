@@ -1,10 +1,8 @@
 """The commands: the whole pipeline on a small file, and one line for bad input."""
 
-import csv
 import io
 import json
 import os
-import random
 import re
 import sys
 from argparse import Namespace
@@ -14,37 +12,12 @@ import numpy as np
 import pytest
 
 import embkeras as ek
-from embkeras.app import cli
+from embkeras.app import cli, commands
+from embkeras.app.arguments import parser
+from embkeras.app.output import Output
 from embkeras.experiments.runs import Comparison
+from tests.app.conftest import train_arguments as train
 from tests.processes import run_python
-
-GOOD, BAD = ["great", "lovely", "fine", "sweet"], ["awful", "poor", "bad", "sour"]
-NEUTRAL = ["film", "tea", "day", "song", "the", "a"]
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """A labelled CSV of 80 texts, and GloVe-like vectors for its words."""
-    folder = tmp_path_factory.mktemp("files")
-    rng = random.Random(0)
-    with (folder / "reviews.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["stars", "review"])
-        for number in range(80):
-            words = [rng.choice(GOOD if number % 2 else BAD), *rng.choices(NEUTRAL, k=4)]
-            rows.writerow(["up" if number % 2 else "down", " ".join(words) + ", indeed!"])
-    words = [*GOOD, *BAD, *NEUTRAL, "unseen"]
-    lines = [f"{word} " + " ".join(f"{rng.gauss(0, 1):.4f}" for _ in range(8)) for word in words]
-    (folder / "vectors.txt").write_text("\n".join(lines) + "\n")
-    return folder
-
-
-def train(files, out, *more, text="review", label="stars", file="reviews.csv", vectors="vectors.txt"):
-    """The arguments of `embkeras train` on the small files."""
-    return [
-        *("train", str(files / file), "--text", text, "--label", label, "--vectors", str(files / vectors)),
-        *("--out", str(out), "--epochs", "2", "--unfreeze-at", "1", "--architecture", "mean", *more),
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +56,7 @@ def test_train_prints_the_right_verdict(trained):
 
 
 @pytest.mark.parametrize(("frozen_correct", "named"), [(0, ["phased"]), (63, ["phased", "frozen"])])
-def test_verdict_follows_the_runs(monkeypatch, frozen_correct, named):
+def test_verdict_follows_the_runs(monkeypatch, capsys, frozen_correct, named):
     """A clear winner is named alone; without one, the strategies that can't be separated are named too."""
     from embkeras.app import pipeline
 
@@ -94,10 +67,12 @@ def test_verdict_follows_the_runs(monkeypatch, frozen_correct, named):
         for name, right in correct.items()
     )
     monkeypatch.setattr(pipeline, "compare_strategies", lambda *_, **__: Comparison(runs))
-    prepared = SimpleNamespace(data=SimpleNamespace(test=(None, np.arange(64) % 2)))
-    lines: list[str] = []
-    pipeline._show_result(prepared, runs[0], {}, pipeline.Settings(), lines.append, compare=True)
-    assert re.findall("phased|frozen", lines[-1]) == named
+    part = np.zeros((64, 1), int), np.arange(64) % 2
+    prepared = SimpleNamespace(train=part, validation=part, test=part)
+    output = Output("train")
+    pipeline._show_result(prepared, runs[0], {}, pipeline.Settings(), output, compare=True)
+    assert re.findall("phased|frozen", capsys.readouterr().out.splitlines()[-1]) == named
+    assert re.findall("phased|frozen", output.result["recommendation"]) == named
 
 
 def test_train_is_silent_on_standard_error(trained):
@@ -213,7 +188,7 @@ def test_comparison_without_its_extra_is_refused_before_training(files, tmp_path
     monkeypatch.setitem(sys.modules, module, None)
     assert cli.main(train(files, tmp_path / "out", "--compare")) == 2
     printed = capsys.readouterr()
-    assert "embkeras[compare]" in printed.err and "Coverage" not in printed.out
+    assert "embkeras[compare]" in printed.err and printed.out == ""
 
 
 def test_bad_input_leaves_no_folder(files, tmp_path):
@@ -233,7 +208,7 @@ def test_bad_input_leaves_no_folder(files, tmp_path):
 )
 def test_options_given_are_kept(arguments, expected):
     """Flags given by the user win over --quick and over the defaults."""
-    settings = cli._settings(cli._parser().parse_args(arguments))
+    settings = commands.settings_of(parser().parse_args(arguments))
     assert (settings.epochs, settings.unfreeze_at, settings.seeds) == expected
 
 

@@ -1,0 +1,206 @@
+"""The commands and their flags, as a parser. Nothing heavy is imported, so `embkeras --help` is quick."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from embkeras import __version__
+from embkeras.app import commands
+from embkeras.app.completion import SHELLS, completes_files
+from embkeras.app.output import Output
+from embkeras.app.settings import ARCHITECTURES
+
+Run = Callable[[argparse.Namespace, Output], None]
+
+
+class UsageError(Exception):
+    """A command that can't be parsed; the message names the command and what is wrong."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like all errors of the commands."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and how to get help."""
+        raise UsageError(f"{self.prog}: {message} (see {self.prog} --help)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands; `parse_args` raises a UsageError."""
+    top = _Parser(
+        prog="embkeras",
+        description="Pre-trained word vectors in Keras: freeze, unfreeze, measure the drift, serve token ids.",
+        epilog="Example: embkeras demo",
+    )
+    top.add_argument("-V", "--version", action="version", version=f"embkeras {__version__}")
+    _add_output(top, default=False)
+    subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_demo, _add_train, _add_predict, _add_check, _add_convert, _add_inspect, _add_coverage):
+        add(subparsers)
+    _add_completion(subparsers)
+    _add_help(subparsers)
+    top.set_defaults(parsers={"": top} | subparsers.choices)
+    return top
+
+
+def _add_output(command: argparse.ArgumentParser, default: Any) -> None:
+    add = command.add_argument
+    add("-q", "--quiet", action="store_true", default=default, help="print only the answer, warnings and errors")
+    add(
+        "--json",
+        action="store_true",
+        default=default,
+        help="print one JSON object with results, paths and figures on standard output, and the rest on standard error",
+    )
+
+
+def _add_command(subparsers: Any, name: str, run: Run, summary: str, example: str) -> argparse.ArgumentParser:
+    command = subparsers.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"Example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=run)
+    _add_output(command, default=argparse.SUPPRESS)  # `embkeras --json check x` and `embkeras check x --json`
+    return command
+
+
+def _add_training(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--architecture", choices=ARCHITECTURES, default="lstm", help="layers after the embedding (lstm)")
+    add("--epochs", type=int, help="at most so many epochs of training (8)")
+    add("--unfreeze-at", type=int, metavar="EPOCH", help="first epoch, from 0, in which the table trains (3)")
+    add(
+        "--patience",
+        type=int,
+        metavar="N",
+        help="once the table trains, end after N epochs without a smaller validation loss (3); "
+        "the weights of the best epoch are kept",
+    )
+    add(
+        "--learning-rate",
+        type=float,
+        metavar="RATE",
+        help="learning rate while the table is frozen (0.002), and half of it once the table trains",
+    )
+    add("--batch-size", type=int, metavar="N", help="texts per training step (32)")
+    add("--max-length", type=int, metavar="N", help="tokens per text; longer texts lose their end (64)")
+    add("--dropout", type=float, metavar="SHARE", help="share of units dropped in training, 0 to 1 (0.4)")
+    add("--seeds", type=int, metavar="N", help="trainings per strategy in the comparison (3)")
+    add("--with-config", action="store_true", help="write settings for TensorFlow Serving next to the model")
+
+
+def _add_demo(subparsers: Any) -> None:
+    summary = "Run the whole pipeline on GloVe vectors and tweets rated by people."
+    command = _add_command(subparsers, "demo", commands.demo, summary, "embkeras demo --seeds 5")
+    _add_training(command)
+    command.add_argument("--quick", action="store_true", help="a smaller run: fewer tweets, epochs and words")
+    out = Path("saved_models", "tweets")
+    completes_files(command.add_argument("--out", type=_folder, default=out, help="model folder (saved_models/tweets)"))
+
+
+def _add_train(subparsers: Any) -> None:
+    summary = "Run the whole pipeline on your own labelled texts and vectors."
+    example = (
+        "embkeras train reviews.csv --text review --label stars --vectors glove.6B.50d.txt --unfreeze-at 3 "
+        "--out saved_models/reviews"
+    )
+    command = _add_command(subparsers, "train", commands.train, summary, example)
+    add = command.add_argument
+    completes_files(add("file", type=Path, help="CSV, TSV, JSON Lines, or Sentiment140's CSV"))
+    add("--text", metavar="COLUMN", help="column with the text (not needed for Sentiment140)")
+    add("--label", metavar="COLUMN", help="column with the label (not needed for Sentiment140)")
+    completes_files(
+        add("--vectors", required=True, metavar="PATH", help="vectors in any format that load_vectors reads")
+    )
+    completes_files(add("--words-file", type=Path, metavar="PATH", help="list of words for .npy vectors"))
+    add("--encoding", help="text encoding of FILE (utf-8; latin-1 for Sentiment140)")
+    add("--skip-empty", action="store_true", help="skip rows with an empty text or label")
+    add("--no-quotes", dest="quotes", action="store_false", help='treat " in FILE as an ordinary character')
+    add("--compare", action="store_true", help="also train frozen, fine-tuned and random vectors, and compare")
+    completes_files(add("--out", type=_folder, required=True, metavar="FOLDER", help="model folder"))
+    _add_training(command)
+
+
+def _add_predict(subparsers: Any) -> None:
+    example = 'embkeras predict saved_models/tweets "what a lovely day" "this is awful"'
+    summary = "Classify texts with an exported model."
+    command = _add_command(subparsers, "predict", commands.predict, summary, example)
+    completes_files(command.add_argument("path", type=Path, help="model folder"))
+    command.add_argument("texts", nargs="+", metavar="TEXT", help="a text")
+
+
+def _add_check(subparsers: Any) -> None:
+    summary = "Check the answers of an exported model: padding, batches, ids outside the table, texts."
+    command = _add_command(subparsers, "check", commands.check, summary, "embkeras check saved_models/tweets")
+    completes_files(command.add_argument("path", type=Path, help="model folder, or the folder of one version"))
+
+
+def _add_vectors(command: argparse.ArgumentParser) -> None:
+    """How to read a vector file."""
+    add = command.add_argument
+    completes_files(add("file", help="vectors in any format that load_vectors reads"))
+    add("--format", metavar="NAME", help="format of FILE (detected from its contents)")
+    completes_files(
+        add("--words-file", type=Path, metavar="PATH", help="list of words for .npy, .npz and .safetensors files")
+    )
+    add("--member", metavar="NAME", help="file, array or tensor to read, where FILE contains several")
+    add("--encoding", default="utf-8", help="text encoding of the words in FILE (utf-8)")
+
+
+def _add_convert(subparsers: Any) -> None:
+    summary = "Convert a vector file to another format, chosen by the file name: .txt, .vec, .npy and others."
+    example = "embkeras convert glove.6B.100d.txt glove.6B.100d.npy"
+    command = _add_command(subparsers, "convert", commands.convert, summary, example)
+    _add_vectors(command)
+    add = command.add_argument
+    completes_files(add("out", type=Path, help="the file to write"))
+    add("--to", metavar="NAME", help="format of OUT, where its name does not show it")
+    add("--errors", choices=("strict", "replace", "skip"), default="strict", help="for words that can't be decoded")
+    add("--dtype", choices=("float32", "float16"), default="float32", help="type of the values (float32)")
+    add("--limit", type=int, metavar="N", help="only the first N rows")
+    add("--overwrite", action="store_true", help="replace OUT if it exists")
+
+
+def _add_inspect(subparsers: Any) -> None:
+    summary = "Report what a vector file contains: format, rows, width, header, unusual words, norms."
+    command = _add_command(subparsers, "inspect", commands.inspect, summary, "embkeras inspect wiki.en.vec")
+    _add_vectors(command)
+
+
+def _add_coverage(subparsers: Any) -> None:
+    summary = "Report how much of a text the words of a vector file cover, and which words are missing."
+    example = "embkeras coverage glove.6B.50d.txt --text reviews.csv --column review"
+    command = _add_command(subparsers, "coverage", commands.coverage, summary, example)
+    _add_vectors(command)
+    add = command.add_argument
+    completes_files(
+        add(
+            "--text", type=Path, required=True, metavar="CORPUS", help="CSV, TSV, JSON Lines, or any file, line by line"
+        )
+    )
+    add("--column", metavar="NAME", help="column with the text (not needed for a file read line by line)")
+    add("--text-encoding", metavar="ENCODING", help="text encoding of CORPUS (utf-8)")
+    add("--split", choices=("text", "spaces"), default="text", help="tokenize as train does, or at spaces only (text)")
+
+
+def _add_completion(subparsers: Any) -> None:
+    summary = "Print a script that lets a shell complete commands, flags and file names."
+    example = "embkeras completion bash > ~/.local/share/bash-completion/completions/embkeras"
+    command = _add_command(subparsers, "completion", commands.completion, summary, example)
+    command.add_argument("shell", choices=SHELLS, help=", ".join(SHELLS))
+
+
+def _add_help(subparsers: Any) -> None:
+    summary = "Show the help of a command."
+    command = _add_command(subparsers, "help", commands.help, summary, "embkeras help train")
+    command.add_argument("topic", nargs="?", default="", choices=tuple(subparsers.choices), metavar="COMMAND")
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must name a folder")
+    return Path(text)

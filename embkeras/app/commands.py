@@ -1,0 +1,244 @@
+"""What each command does: refuse at once what can't work, call the library, print the answer.
+
+Everything that can be refused without TensorFlow is refused before it starts, which takes seconds; and what can be refused
+without reading a large file, before that.
+"""
+
+import argparse
+import importlib
+import os
+import stat
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from embkeras._checks import one_of
+from embkeras._files import check_writable
+from embkeras.app.completion import completion_script
+from embkeras.app.output import Output
+from embkeras.app.settings import QUICK, Settings
+from embkeras.errors import ArgumentError, EmbkerasError, VectorFileError
+from embkeras.keras_compat.registration import check_backend
+from embkeras.serving import names
+
+_READING = ("format", "words_file", "member", "encoding")  # arguments of load_vectors
+_SETTINGS = (
+    *("architecture", "epochs", "unfreeze_at", "patience", "learning_rate", "batch_size", "max_length", "dropout"),
+    *("seeds", "with_config"),
+)
+
+
+def demo(options: argparse.Namespace, output: Output) -> None:
+    """Run the pipeline on GloVe 6B 50d and rated tweets."""
+    _check_backend_setting()
+    settings = settings_of(options)
+    _check_model_folder(options)
+    _check_comparison()
+    from embkeras.app import material, preparation
+
+    matrix, words = material.glove_paths()
+    parts = preparation.rated_tweets(output.say, quick=options.quick)
+    prepared = preparation.prepare(parts, matrix, words, settings, output.say)
+    _start_tensorflow(output)
+    from embkeras.app import pipeline
+
+    pipeline.run(prepared, options.out, settings, output, compare=True, examples=pipeline.EXAMPLES)
+
+
+def train(options: argparse.Namespace, output: Output) -> None:
+    """Run the pipeline on the user's own texts and vectors."""
+    _check_backend_setting()
+    settings = settings_of(options)
+    if options.seeds is not None and not options.compare:
+        raise ArgumentError("--seeds is the number of trainings in the comparison: add --compare.")
+    _check_model_folder(options)
+    _check_reading(options.vectors, options.words_file)
+    _check_readable_twice(options.vectors)
+    if options.compare:
+        _check_comparison()
+    from embkeras.text.labelled import read_labelled, split
+
+    reading = _arguments(options, "text", "label", "encoding", "skip_empty", "quotes")
+    data = read_labelled(options.file, **reading)
+    output.say(f"Text: {len(data):,} texts in {len(data.class_names)} classes ({', '.join(data.class_names[:5])})")
+    parts = split(data)
+    from embkeras.app import preparation
+
+    prepared = preparation.prepare(parts, options.vectors, options.words_file, settings, output.say)
+    _start_tensorflow(output)
+    from embkeras.app import pipeline
+
+    examples = parts.test.texts[:4]
+    pipeline.run(prepared, options.out, settings, output, compare=options.compare, examples=examples)
+
+
+def predict(options: argparse.Namespace, output: Output) -> None:
+    """Classify texts with an exported model."""
+    _check_backend_setting()
+    _check_export(options.path)
+    _start_tensorflow()
+    from embkeras.app.printed import predictions_text
+    from embkeras.serving.local import ExportedModel
+
+    model = ExportedModel(options.path)
+    table = model.predict(options.texts)
+    output.result |= {"model": model.folder, "predictions": table.to_dict("records")}
+    output.answer(predictions_text(table["text"], table["label"], table["probability"]))
+
+
+def check(options: argparse.Namespace, output: Output) -> None:
+    """Check the answers of an exported model."""
+    _check_backend_setting()
+    folder, card = _check_export(options.path)
+    _start_tensorflow(output)
+    from embkeras.serving.check import check_saved_model
+
+    check_saved_model(options.path)
+    size, policy = card["vocabulary_size"], card["out_of_range"]
+    output.result |= {"model": folder, "passed": True, "vocabulary_size": size, "out_of_range": policy}
+    output.say(f"{options.path}: all checks passed; {size:,} tokens, ids outside the table: {policy}")
+
+
+def convert(options: argparse.Namespace, output: Output) -> None:
+    """Convert a vector file to another format."""
+    _check_reading(options.file, options.words_file)
+    check_writable(options.out.parent)
+    from embkeras.vectors.io import registry
+
+    more = _arguments(options, *_READING, "to", "overwrite", "errors", "dtype", "limit")
+    vectors = registry.convert(options.file, options.out, **more)
+    source = vectors.provenance.format if vectors.provenance else "unknown"
+    output.result |= {"path": options.out, "words": len(vectors), "width": vectors.vector_size, "from": source}
+    output.say(f"{options.out}: {len(vectors):,} words, width {vectors.vector_size}, from {source}")
+
+
+def inspect(options: argparse.Namespace, output: Output) -> None:
+    """Report what a vector file contains."""
+    _check_reading(options.file, options.words_file, options.format)
+    from embkeras.app.output import plain
+    from embkeras.app.printed import inspection_lines
+    from embkeras.vectors.inspection import inspect_vectors
+
+    report = inspect_vectors(options.file, **_arguments(options, *_READING))
+    output.result |= plain(report)
+    for line in inspection_lines(report):
+        output.answer(line)
+    if report.fault is not None:
+        raise VectorFileError(report.fault)
+
+
+def coverage(options: argparse.Namespace, output: Output) -> None:
+    """Report how much of a text the words of a vector file cover."""
+    _check_reading(options.file, options.words_file, options.format)
+    from embkeras.text.labelled import read_texts
+
+    texts = read_texts(options.text, options.column, encoding=options.text_encoding)
+    from embkeras.app.printed import coverage_figures, coverage_lines
+    from embkeras.text.tokenizer import TWEETS, Tokenizer
+    from embkeras.vectors.fallbacks import FOR_TEXTS
+    from embkeras.vectors.inspection import text_coverage
+
+    tokenizer = TWEETS if options.split == "text" else Tokenizer(lowercase=False)
+    reading = _arguments(options, *_READING)
+    covered = text_coverage(options.file, texts, tokenizer=tokenizer, fallbacks=FOR_TEXTS, **reading)
+    output.result |= {"file": options.file, "text": options.text} | coverage_figures(covered)
+    for line in coverage_lines(covered, "the text"):
+        output.answer(line)
+
+
+def completion(options: argparse.Namespace, output: Output) -> None:
+    """Print the script with which a shell completes commands."""
+    script = completion_script(options.parsers[""], options.shell)
+    output.result |= {"shell": options.shell, "script": script}
+    output.answer(script)
+
+
+def help(options: argparse.Namespace, output: Output) -> None:
+    """Show the help of a command, or of all."""
+    text = options.parsers[options.topic].format_help()
+    output.result |= {"help": text}
+    output.answer(text.removesuffix("\n"))
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The settings of a training: the flags that were given, and the defaults of the command."""
+    base = QUICK if getattr(options, "quick", False) else Settings()
+    given = {name: getattr(options, name) for name in _SETTINGS if getattr(options, name) is not None}
+    if "epochs" in given and "unfreeze_at" not in given:
+        given["unfreeze_at"] = max(0, min(base.unfreeze_at, given["epochs"] - 1))
+    if "learning_rate" in given:
+        given["unfrozen_learning_rate"] = given["learning_rate"] * base.unfrozen_learning_rate / base.learning_rate
+    return replace(base, **given)
+
+
+def _arguments(options: argparse.Namespace, *wanted: str) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in wanted}
+
+
+def _check_backend_setting() -> None:
+    """Refuse another backend that the environment asks for; Keras' own settings are read when TensorFlow has started."""
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        check_backend()
+
+
+def _check_model_folder(options: argparse.Namespace) -> None:
+    """Refuse a model folder that can't be written, or whose name the settings of a server can't hold."""
+    check_writable(options.out)
+    names.versions(options.out)
+    if options.with_config:
+        names.check_model_name(options.out.resolve().name)
+
+
+def _check_comparison() -> None:
+    from embkeras.experiments.statistics import check_statistics
+
+    check_statistics()
+
+
+def _check_reading(vectors: str, words_file: Path | None, format: str | None = None) -> None:
+    """Refuse vectors, or their words, that are not there, and a format that nobody knows."""
+    for path in (Path(vectors).expanduser(), words_file):
+        if path is not None and str(path) != "-" and "://" not in vectors and not os.path.lexists(path):
+            raise VectorFileError(f"Cannot read vectors from {str(path)!r}: there is no such file.")
+    if format is not None:
+        from embkeras.vectors.io.registry import FORMATS
+
+        one_of(format, "format", FORMATS)
+
+
+def _check_readable_twice(vectors: str) -> None:
+    """Refuse a pipe: its rows are read for the words of the texts, and before that for the words at its head."""
+    if vectors == "-" or (os.path.exists(vectors) and stat.S_ISFIFO(os.stat(vectors).st_mode)):
+        raise VectorFileError(
+            f"Cannot read vectors from {vectors!r}: it is a pipe, and training reads the vectors twice. Save them as a file."
+        )
+
+
+def _check_export(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder of an export and its card; refuses a folder without one."""
+    folder = names.saved_model_folder(path)
+    return folder, names.read_card(folder / "assets")
+
+
+def _start_tensorflow(output: Output | None = None) -> None:
+    """Import TensorFlow without its start-up messages, which no setting silences; they are shown if the import fails."""
+    if output is not None:
+        output.say("Starting TensorFlow ...")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    standard_error = os.dup(2)
+    with tempfile.TemporaryFile() as messages:
+        os.dup2(messages.fileno(), 2)
+        try:
+            check_backend()
+            tensorflow = importlib.import_module("tensorflow")
+        except EmbkerasError:
+            raise
+        except Exception:
+            messages.seek(0)
+            os.write(standard_error, messages.read())
+            raise
+        finally:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
+    tensorflow.get_logger().setLevel("ERROR")  # it warns about retracing, which several trainings in a row need

@@ -1,0 +1,56 @@
+"""What `train` and `demo` train, and how."""
+
+from dataclasses import dataclass
+
+from embkeras._checks import number, one_of, whole_number
+from embkeras.errors import ArgumentError
+
+ARCHITECTURES = ("lstm", "cnn", "mean")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to train and how; epochs count from 0.
+
+    Attributes:
+        architecture: "lstm", "cnn" or "mean".
+        epochs, batch_size, units, dropout: as in Keras.
+        unfreeze_at: first epoch in which the table trains.
+        patience: epochs without a smaller validation loss after which training ends; those before `unfreeze_at` don't count.
+        learning_rate: learning rate before `unfreeze_at`.
+        unfrozen_learning_rate: learning rate from that epoch on.
+        seeds: trainings per strategy in the comparison.
+        max_length: maximum number of tokens per text.
+        extra_words: number of words from the head of the vector file that get a row although training doesn't see them.
+        with_config: write settings for TensorFlow Serving next to the export.
+    """
+
+    architecture: str = "lstm"
+    epochs: int = 8
+    batch_size: int = 32
+    units: int = 64
+    dropout: float = 0.4
+    unfreeze_at: int = 3
+    patience: int = 3
+    learning_rate: float = 2e-3
+    unfrozen_learning_rate: float = 1e-3
+    seeds: int = 3
+    max_length: int = 64
+    extra_words: int = 20_000
+    with_config: bool = False
+
+    def __post_init__(self) -> None:
+        one_of(self.architecture, "architecture", ARCHITECTURES)
+        for name in ("epochs", "batch_size", "units", "patience", "seeds", "max_length"):
+            whole_number(getattr(self, name), name, least=1)
+        number(self.dropout, "dropout", least=0, below=1)
+        for name in ("learning_rate", "unfrozen_learning_rate"):
+            number(getattr(self, name), name, above=0)
+        if not 0 <= self.unfreeze_at < self.epochs:
+            raise ArgumentError(
+                f"unfreeze_at must be one of the epochs 0 to {self.epochs - 1} (counted from 0). "
+                f"Received: {self.unfreeze_at}."
+            )
+
+
+QUICK = Settings(epochs=3, unfreeze_at=1, seeds=1, units=16, extra_words=5_000)
