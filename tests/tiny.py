@@ -55,6 +55,28 @@ def _headed(ids, vectors, optimizer, dtype, compile_arguments):
     return net
 
 
+class OwnStep(keras.Model):
+    """A model whose own train step updates `chosen(model)` with `optimizer_of(model)`."""
+
+    def train_step(self, data):
+        """One step, as in Keras' guide to custom training."""
+        ids, labels = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x=ids, y=labels, y_pred=self(ids, training=True))
+        variables = self.chosen(self)
+        self.optimizer_of(self).apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return {"loss": loss}
+
+
+def own_step(held, optimizer_of, *, chosen=lambda net: net.trainable_variables, trainable=False):
+    """The tiny model with a train step of its own, and what it holds as the attribute `held`."""
+    net = model("sgd", trainable=trainable)
+    net = OwnStep(net.inputs, net.outputs, name="tiny")
+    net.held, net.optimizer_of, net.chosen = held, optimizer_of, chosen
+    net.compile("sgd", loss="sparse_categorical_crossentropy")
+    return net
+
+
 def fit(net, *, epochs=4, callbacks=(), **arguments):
     """Three steps per epoch, in order."""
     return net.fit(

@@ -62,7 +62,7 @@ def layer_path(model: keras.Model, layer: keras.layers.Layer) -> str:
         if each is layer:
             return path
     raise UnknownLayerError(
-        f"The layer {layer.name!r} is not part of model {model.name!r}. {_listed(paths)} "
+        f"The layer {layer.name!r} is not part of model {model.name!r}. {_listed(model, paths)} "
         f"Pass the model's own layer, or its path."
     )
 
@@ -154,7 +154,7 @@ def _find_layer(model: keras.Model, ref: LayerRef, paths: Paths) -> keras.layers
         return ref
     found = [layer for path, layer in paths if path == ref] or [layer for _, layer in paths if layer.name == ref]
     if not found:
-        raise UnknownLayerError(f"Model {model.name!r} has no layer named {ref!r}. {_listed(paths)}")
+        raise UnknownLayerError(f"Model {model.name!r} has no layer named {ref!r}. {_listed(model, paths)}")
     distinct = {id(layer) for layer in found}
     if len(distinct) > 1:
         several = ", ".join(path for path, layer in paths if id(layer) in distinct)
@@ -173,7 +173,7 @@ def _match_layer(model: keras.Model, ref: LayerRef, paths: Paths) -> list[keras.
         found = [layer for _, layer in holding if fnmatchcase(layer.name, ref)]
     if not found:
         raise UnknownLayerError(
-            f"Model {model.name!r} has no layer with weights that matches {ref!r}. {_listed(paths)}"
+            f"Model {model.name!r} has no layer with weights that matches {ref!r}. {_listed(model, paths)}"
         )
     return found
 
@@ -182,8 +182,12 @@ def _names_a_layer(address: str, paths: Paths) -> bool:
     return any(address in (path, layer.name) for path, layer in paths)
 
 
-def _listed(paths: Paths) -> str:
-    return f"Its layers: {', '.join(path for path, _ in paths)}."
+def _listed(model: keras.Model, paths: Paths) -> str:
+    """The layers there are, and what to do about those that a model makes only when it is called."""
+    names = f"Its layers: {', '.join(path for path, _ in paths)}." if paths else "It has no layers."
+    lazy = not model.built or any(not layer.built for _, layer in paths)
+    hint = " Layers made in build() or call() exist only after a call: call the model once on a batch before fit."
+    return names + (hint if lazy else "")
 
 
 def _is_glob(address: str) -> bool:

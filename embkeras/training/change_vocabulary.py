@@ -8,14 +8,14 @@ import keras
 import numpy as np
 
 from embkeras.errors import ArgumentError
-from embkeras.keras_compat.optimizers import parts, slots_of
+from embkeras.keras_compat.optimizers import slots_of
 from embkeras.tables.addresses import LayerRef, as_refs, match_layer, walk
 from embkeras.tables.combined import CombinedEmbedding
 from embkeras.tables.embedding import PretrainedEmbedding
 from embkeras.tables.resize import Resized, take_over
 from embkeras.tables.row_io import copy_rows
 from embkeras.text.vocabulary import Vocabulary
-from embkeras.training.rebuild import rebuild_training
+from embkeras.training.rebuild import all_parts, rebuild_training
 from embkeras.vectors.aligned import AlignedMatrix
 
 # layer -> for each change: the fingerprint of the new vocabulary, and which id each token had before (-1: new)
@@ -115,7 +115,7 @@ def _check_after(before: Any, after: Any, tables: Sequence[PretrainedEmbedding])
 def swap_rows(model: keras.Model, layer: PretrainedEmbedding, fresh: Resized) -> None:
     """Put a resized layer's variables into the model and its optimizer, slots row by row."""
     optimizer = getattr(model, "optimizer", None)
-    held = [(part, move, slots_of(part, move[0])) for part in parts(optimizer) for move in fresh.moves]
+    held = [(part, move, slots_of(part, move[0])) for part in all_parts(model) for move in fresh.moves]
     take_over(layer, fresh.layer)
     if optimizer is not None:
         rebuild_training(model)

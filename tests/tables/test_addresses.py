@@ -79,6 +79,17 @@ def test_unknown_name_lists_the_names_that_exist():
         match_layers(tiny.nested("sgd"), ["embeding"])
 
 
+@pytest.mark.parametrize("ref", ["embedding", "emb*", tiny.embedding()], ids=["name", "glob", "layer"])
+def test_layers_that_are_not_made_yet(ref):
+    """The message says when they are made; it doesn't end in an empty list."""
+    net = keras.Sequential(name="lazy")
+    with pytest.raises(UnknownLayerError, match=r"It has no layers\. .* call the model once on a batch before fit"):
+        match_layers(net, [ref])
+    with pytest.raises(UnknownLayerError) as error:
+        match_layers(tiny.model("sgd"), ["embeding"])
+    assert "before fit" not in str(error.value)
+
+
 def test_layer_of_another_model():
     """A layer object that is not in the model is not confused with the model's own layer of that name."""
     with pytest.raises(UnknownLayerError, match=r"'embedding' is not part of model 'tiny'\. Its layers: .*embedding"):

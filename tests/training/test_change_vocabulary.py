@@ -342,3 +342,15 @@ def test_two_towers_by_path_and_glob():
             change_vocabulary(net, several, before=BEFORE, after=_after(MORE))
     change_vocabulary(net, "q*/embedding", before=BEFORE, after=_after(MORE))
     assert [net.get_layer(name).get_layer("embedding").input_dim for name in "qa"] == [12, 10]
+
+
+def test_slots_of_an_optimizer_beside_the_models_own_follow():
+    """A custom train step's optimizer has the moments of each token in the token's new row."""
+    net = tiny.own_step(optimizers.SGD(0.1, momentum=0.9), lambda net: net.held, trainable=True)
+    tiny.fit(net, epochs=1)
+    before = np.array(net.held.momentums[0])
+    change_vocabulary(net, "embedding", before=BEFORE, after=_after(MORE))
+    (after,) = [np.array(slot) for slot in net.held.momentums if slot.shape == (12, 4)]
+    np.testing.assert_array_equal(after[_translated(np.arange(10), BEFORE, MORE)], before)
+    assert before.any() and not after[[2, 11]].any()
+    tiny.fit(net, epochs=1)

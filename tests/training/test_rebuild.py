@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import optimizers
 
 from embkeras.training.optimizers.rules import RowWiseAdam
-from embkeras.training.rebuild import build_optimizer, knows_other_variables, rebuild_training
+from embkeras.training.rebuild import build_optimizer, knows_other_variables, other_optimizers, rebuild_training
 from embkeras.training.schedule.callback import TrainabilitySchedule, unfreeze_at
 from embkeras.training.schedule.phases import Phase
 from tests import tiny
@@ -437,3 +437,42 @@ def test_stock_compile_inside_fit_fails():
     net = tiny.model(optimizers.Adam(0.01))
     with pytest.raises(TypeError, match="'NoneType' object is not callable"):
         tiny.fit(net, callbacks=[_AtEpoch(1, _thaw_and_compile)])
+
+
+@pytest.mark.parametrize(
+    ("hold", "optimizer_of"),
+    [
+        (lambda optimizer: optimizer, lambda net: net.held),
+        (lambda optimizer: [None, optimizer], lambda net: net.held[1]),
+        (lambda optimizer: {"table": optimizer}, lambda net: net.held["table"]),
+    ],
+    ids=["attribute", "list", "dict"],
+)
+def test_an_optimizer_of_a_custom_step_gets_what_joins(hold, optimizer_of):
+    """It trains on as an optimizer that knew every variable from the start, wherever the model holds it."""
+    net = tiny.own_step(hold(optimizers.Adam(0.01)), optimizer_of)
+    tiny.fit(net, callbacks=[unfreeze_at(2, "embedding")])
+    assert tiny.apart(net, tiny.reference(optimizers.Adam(0.01))) <= 1e-6
+    assert int(optimizer_of(net).iterations) == 12
+
+
+def test_an_optimizer_of_some_variables_keeps_to_them():
+    """It gets what joins and loses what leaves; a variable that was always another's stays out."""
+    net = tiny.own_step(optimizers.SGD(0.1, momentum=0.9), None)
+    bias = net.get_layer("head").bias
+    net.held.build([bias])
+    net.optimizer.build(net.trainable_variables)
+    embedding = net.get_layer("embedding")
+    for trainable, shapes in ((True, [(3,), (10, 4)]), (False, [(3,)])):
+        embedding.trainable = trainable
+        rebuild_training(net)
+        assert [tuple(slot.shape) for slot in net.held.momentums] == shapes
+
+
+def test_other_optimizers_are_found():
+    """Those beside `model.optimizer` and its parts, by attribute, in lists and dictionaries."""
+    inner, critic = optimizers.SGD(), optimizers.Adam()
+    net = tiny.model(optimizers.LossScaleOptimizer(inner))
+    net.critic, net.inner, net.several, net.words = critic, inner, {"a": [1], "b": optimizers.Lion()}, ["adam"]
+    assert list(other_optimizers(net)) == ["critic", "several['b']"]
+    assert other_optimizers(net)["critic"] is critic

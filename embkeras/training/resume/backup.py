@@ -17,12 +17,11 @@ from embkeras.errors import ArgumentError, EmbkerasWarning, ResumeError
 from embkeras.keras_compat.fit import FitContext, fit_context, set_first_epoch
 from embkeras.keras_compat.generators import random_states, set_random_states
 from embkeras.keras_compat.optimizers import steps_of
-from embkeras.training.rebuild import build_optimizer, is_built
+from embkeras.training.rebuild import build_optimizer, is_built, other_optimizers
 from embkeras.training.resume.contents import (
     callback_states,
     check_model,
     check_training,
-    other_optimizers,
     restore_callbacks,
     signature,
     unsaved,

@@ -42,12 +42,6 @@ def signature(model: keras.Model) -> dict[str, Any]:
     }
 
 
-def other_optimizers(model: keras.Model) -> list[str]:
-    """Attributes of a model that hold optimizers besides `model.optimizer`."""
-    held = {name: value for name, value in vars(model).items() if isinstance(value, keras.optimizers.Optimizer)}
-    return [name for name, value in held.items() if value is not model.optimizer]
-
-
 def check_model(model: keras.Model, saved: dict[str, Any], where: str) -> None:
     """Check that a signature of the state `where` is this model's: optimizer classes; names, shapes, number of variables.
 

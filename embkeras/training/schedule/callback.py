@@ -11,9 +11,16 @@ from embkeras._checks import number, whole_number
 from embkeras.errors import EmbkerasWarning, ScheduleError
 from embkeras.keras_compat.optimizers import parts
 from embkeras.tables.addresses import LayerRef, as_refs
-from embkeras.training.rebuild import build_optimizer, introduce, knows_other_variables, rebuild_training
+from embkeras.training.rebuild import (
+    build_optimizer,
+    introduce,
+    knows_other_variables,
+    other_optimizers,
+    rebuild_training,
+)
 from embkeras.training.schedule.actions import Action, some_refs
 from embkeras.training.schedule.flags import Flags, trainable_parameters
+from embkeras.training.schedule.movement import Thawed
 from embkeras.training.schedule.phases import Phase, check_epoch, check_phases, phase_at
 from embkeras.training.schedule.progress import Monitor, Progress
 from embkeras.training.schedule.rates import Rates, rate_or_none
@@ -84,6 +91,7 @@ class TrainabilitySchedule(keras.callbacks.Callback):
         self._rates: Rates
         self._progress = Progress()
         self._begun: list[Action] = []
+        self._thawed: Thawed | None = None
         self._fit_begins = self._restored = False
 
     @property
@@ -102,6 +110,7 @@ class TrainabilitySchedule(keras.callbacks.Callback):
         self._flags.try_all()
         _check_distribution(self.model)
         _warn_of_unreached_phases(self.phases, self.params)
+        _warn_of_other_rates(self.phases, self.model)
         self._fit_begins = True
         if self._progress.stopped:
             self._progress.reset_patience()
@@ -117,13 +126,16 @@ class TrainabilitySchedule(keras.callbacks.Callback):
         if index is None:
             build_optimizer(self.model)
         elif begins or index != self._progress.phase:
+            before = _variable_ids(self.model)
             self._begin(self.model, index, epoch, restart)
+            self._thawed = Thawed(self._flags.governed, _variable_ids(self.model) - before)
             self._progress.check_weights(self.model)
             self._print(self._announcement(index, epoch))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Put the number of the phase, counted from 1, into the logs, and end it if its patience has run out."""
         progress = self._progress
+        self._warn_of_unmoved(epoch)
         progress.end_epoch(epoch, trainable_parameters(self.model))
         if any(phase.patience for phase in self.phases):
             self._watch(self.monitor.value(logs or {}, epoch, self.model), epoch)
@@ -254,6 +266,19 @@ class TrainabilitySchedule(keras.callbacks.Callback):
         if last:
             self.model.stop_training = True
 
+    def _warn_of_unmoved(self, epoch: int) -> None:
+        """Warn, at the end of the epoch in which layers were thawed, of those that the train step left out."""
+        unmoved = self._thawed.unmoved() if self._thawed else ()
+        self._thawed = None
+        for layer in unmoved:
+            warnings.warn(
+                f"Layer {layer.name!r} was unfrozen at epoch {epoch}, but none of its weights has changed since. Does a "
+                f"train_step of your own keep a list of variables from before? Read self.trainable_variables in every "
+                f"call, and don't wrap train_step in a tf.function of your own.",
+                EmbkerasWarning,
+                stacklevel=2,
+            )
+
     def _print(self, line: str) -> None:
         if self.params.get("verbose"):
             print(line)
@@ -362,6 +387,18 @@ def _warn_of_unreached_phases(phases: Sequence[Phase], params: dict[str, Any]) -
         warnings.warn(
             f"This fit ends before epoch {epochs} (epochs count from 0), so the phase that begins at epoch "
             f"{phases[late[0]].start} is not reached. Train longer, or continue with fit(initial_epoch={epochs}, ...).",
+            EmbkerasWarning,
+            stacklevel=3,
+        )
+
+
+def _warn_of_other_rates(phases: Sequence[Phase], model: keras.Model) -> None:
+    """Warn of optimizers of a custom `train_step` whose learning rates no phase sets."""
+    others = other_optimizers(model) if any(phase.rate for phase in phases) else {}
+    if others:
+        warnings.warn(
+            f"Phases set the learning rate of model.optimizer alone. Model {model.name!r} also holds "
+            f"{', '.join(f'model.{name}' for name in others)}: set their rates yourself, or train with model.optimizer.",
             EmbkerasWarning,
             stacklevel=3,
         )

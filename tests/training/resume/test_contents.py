@@ -10,7 +10,6 @@ from embkeras.training.resume.contents import (
     callback_states,
     check_model,
     check_training,
-    other_optimizers,
     restore_callbacks,
     signature,
     unsaved,
@@ -62,13 +61,6 @@ def test_model_without_optimizer():
     """A custom step may do without one."""
     net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     assert signature(net)["optimizer"] == [] and len(variables_of(net)) == 2
-
-
-def test_other_optimizers_are_found():
-    """Those beside `model.optimizer`, by attribute."""
-    net = _net(keras.layers.Dense(1))
-    net.critic = optimizers.Adam()
-    assert other_optimizers(net) == ["critic"]
 
 
 def test_numbers_of_automatic_names_may_be_shifted():

@@ -12,6 +12,7 @@ from embkeras.errors import EmbkerasWarning, ScheduleError, UnknownLayerError
 from embkeras.training.schedule.callback import (
     TrainabilitySchedule,
     _check_distribution,
+    _warn_of_other_rates,
     _warn_of_unreached_phases,
     gradual_unfreeze,
     unfreeze_at,
@@ -661,3 +662,57 @@ def test_a_phase_that_patience_may_begin_sooner_does_not_warn():
 def test_an_unknown_number_of_epochs_does_not_warn():
     """Outside fit it is unknown."""
     _warn_of_unreached_phases([Phase(0), Phase(4)], {})
+
+
+def test_a_layer_that_a_custom_step_leaves_out_warns():
+    """A step that keeps its first list of variables trains no row of the thawed table, without an error."""
+
+    class Kept:
+        variables = None
+
+    def chosen(net):
+        Kept.variables = Kept.variables or list(net.trainable_variables)
+        return Kept.variables
+
+    net = tiny.own_step(None, lambda net: net.optimizer, chosen=chosen)
+    with pytest.warns(EmbkerasWarning, match="Layer 'embedding' was unfrozen at epoch 1, but none of its weights"):
+        tiny.fit(net, epochs=3, callbacks=[unfreeze_at(1, "embedding")])
+    np.testing.assert_array_equal(tiny.table_of(net), tiny.TABLE)
+
+
+@pytest.mark.filterwarnings("error::embkeras.errors.EmbkerasWarning")
+def test_a_layer_that_moves_does_not_warn():
+    """Neither in its first epoch nor in later ones."""
+    tiny.fit(tiny.model(optimizers.SGD(0.5)), epochs=3, callbacks=[unfreeze_at(1, "embedding")])
+
+
+def test_rates_that_no_phase_sets_warn():
+    """A custom step's own optimizer keeps its rate; without a rate in the phases there is nothing to say."""
+    net = tiny.model("sgd")
+    net.critic = optimizers.Adam()
+    with pytest.warns(EmbkerasWarning, match=r"Model 'tiny' also holds model\.critic"):
+        _warn_of_other_rates([Phase(0), Phase(1, learning_rate=1e-4)], net)
+    _warn_of_other_rates([Phase(0, freeze="embedding"), Phase(1)], net)
+
+
+class _Lazy(keras.Model):
+    """A model that makes its layers when it is built."""
+
+    def build(self, shape):
+        self.embedding, self.head = tiny.embedding(), keras.layers.Dense(3, activation="softmax", name="head")
+
+    def call(self, ids):
+        return self.head(keras.ops.mean(self.embedding(ids), axis=1))
+
+
+def test_a_model_whose_layers_are_made_in_build():
+    """Before its first call the message says what to do; after it the model trains."""
+    net = _Lazy(name="lazy")
+    net.compile(optimizers.SGD(0.5), loss="sparse_categorical_crossentropy")
+    with pytest.raises(
+        UnknownLayerError, match=r"'lazy' has no layer named 'embedding'.* call the model once on a batch"
+    ):
+        tiny.fit(net, callbacks=[unfreeze_at(1, "embedding")])
+    net(tiny.IDS[:1])
+    tiny.fit(net, epochs=2, callbacks=[unfreeze_at(1, "embedding")])
+    assert (net.embedding.matrix() != tiny.TABLE).any()
