@@ -81,5 +81,9 @@ class BackendError(EmbkerasError, ImportError):
     """Keras runs on a backend other than TensorFlow."""
 
 
+class KerasVersionError(EmbkerasError, ImportError):
+    """A version of Keras or TensorFlow without a private name that embkeras uses."""
+
+
 class EmbkerasWarning(UserWarning):
     """Something that works, but probably not as intended."""

@@ -3,11 +3,13 @@
 Keras passes a callback the model and the number of epochs and steps. The other callbacks and the data are only in local
 variables of `fit`, so they are read from the caller's frame. Keras' callbacks have no methods to save their counters.
 
-Private names used here: the local variables of `keras.Model.fit` in `_LOCALS`; attributes of `ModelCheckpoint`,
+Private names used here: the local variables of `keras.Model.fit` in `_LOCALS`, and `data_adapter` of the iterator among
+them; attributes of `ModelCheckpoint`,
 `SwapEMAWeights` and `TensorBoard` in `_COUNTERS`; `_initial_epoch` of models; `_direction` of metrics, which
 EarlyStopping's mode "auto" reads too. `tests/keras_compat/test_fit.py` fails when one of them goes.
 """
 
+import inspect
 import sys
 from dataclasses import dataclass
 from types import FrameType
@@ -17,6 +19,7 @@ import keras
 from keras import callbacks as stock
 
 from embkeras.errors import ResumeError
+from embkeras.keras_compat.private import NAME, Private, in_code, private_module
 
 _LOCALS = {"callbacks", "epoch_iterator", "epochs", "initial_epoch", "steps_per_epoch", "x"}
 _COUNTERS: dict[type, tuple[str, ...]] = {
@@ -30,6 +33,28 @@ _COUNTERS: dict[type, tuple[str, ...]] = {
     stock.History: ("epoch", "history"),
 }
 _STATELESS = (stock.LearningRateScheduler, stock.ProgbarLogger, stock.RemoteMonitor, stock.TerminateOnNaN)
+
+
+_ITERATOR = "keras.src.trainers.epoch_iterator"
+PRIVATE = (
+    Private("local variables of keras.Model.fit", sorted(_LOCALS), lambda: in_code(inspect.unwrap(keras.Model.fit))),
+    Private(
+        f"{_ITERATOR}.EpochIterator",
+        ("data_adapter",),
+        lambda: in_code(private_module(_ITERATOR).EpochIterator.__init__),
+    ),
+    Private("keras.Model", ("_initial_epoch",), lambda: keras.Model(name=NAME)),
+    Private("keras.metrics.Accuracy", ("_direction",), lambda: keras.metrics.Accuracy(name=NAME)),
+    Private(
+        "keras.callbacks.ModelCheckpoint",
+        ("_batches_seen_since_last_saving", "_last_batch_seen"),
+        lambda: stock.ModelCheckpoint(f"{NAME}.keras"),
+    ),
+    Private("keras.callbacks.SwapEMAWeights", ("_ema_weights_in_model",), lambda: stock.SwapEMAWeights(True)),
+    Private(
+        "keras.callbacks.TensorBoard", ("_global_train_batch", "_global_test_batch"), lambda: stock.TensorBoard(NAME)
+    ),
+)
 
 
 @dataclass(frozen=True)

@@ -4,28 +4,46 @@ A model's own generators (`keras.random.SeedGenerator` in its layers) are variab
 TensorFlow's older operations (`tf.random.uniform` and others, as opposed to `tf.random.stateless_uniform` and
 `keras.random`) are not covered either way: their state is inside the operation and can't be read.
 
-Private names used here: `get_global_attribute` and "global_seed_generator" of Keras, and TensorFlow's module variable
-`global_generator`; the public functions create both on first use. `tests/keras_compat/test_generators.py` fails when one
-of them goes.
+Private names used here: `get_global_attribute` of Keras and its attribute "global_seed_generator", and TensorFlow's module
+variable `global_generator`; the public functions create both on first use. `tests/keras_compat/test_generators.py` fails
+when one of them goes.
 """
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.backend.common import global_state
-from keras.src.random import seed_generator
-from tensorflow.python.ops import stateful_random_ops
 
+from embkeras.keras_compat.private import Private, in_code, of_module, private_module
+
+_STATE = "keras.src.backend.common.global_state"
+_SEEDS = "keras.src.random.seed_generator"
+_OPERATIONS = "tensorflow.python.ops.stateful_random_ops"
 _OF_KERAS = "global_seed_generator"
+
+
+def _named_in_seed_generator() -> SimpleNamespace:
+    module = private_module(_SEEDS)  # from Keras 3.13 on, a constant holds the name
+    return SimpleNamespace(
+        **{getattr(module, "GLOBAL_SEED_GENERATOR", ""): None}, **vars(in_code(module.global_seed_generator))
+    )
+
+
+PRIVATE = (
+    of_module(_STATE, "get_global_attribute"),
+    of_module(_SEEDS, "global_seed_generator"),
+    of_module(_OPERATIONS, "global_generator"),
+    Private("the global attributes of Keras", (_OF_KERAS,), _named_in_seed_generator),
+)
 
 
 def random_states() -> dict[str, Any]:
     """The states; None for a generator that has not been used yet."""
-    of_keras = global_state.get_global_attribute(_OF_KERAS)
-    of_tensorflow = stateful_random_ops.global_generator
+    of_keras = private_module(_STATE).get_global_attribute(_OF_KERAS)
+    of_tensorflow = private_module(_OPERATIONS).global_generator
     return {
         "python": random.getstate(),
         "numpy": np.random.get_state(),
@@ -38,10 +56,10 @@ def random_states() -> dict[str, Any]:
 def set_random_states(states: dict[str, Any]) -> None:
     """Restore what `random_states` returned."""
     if states["keras"] is not None:
-        seed_generator.global_seed_generator().state.assign(states["keras"])
+        private_module(_SEEDS).global_seed_generator().state.assign(states["keras"])
     if states["tensorflow"] is not None:
         state, algorithm = states["tensorflow"], states["tensorflow_algorithm"]
-        current = stateful_random_ops.global_generator
+        current = private_module(_OPERATIONS).global_generator
         if current is not None and int(current.algorithm) == algorithm:
             current.reset(state)  # in place: a traced function may hold the generator
         else:

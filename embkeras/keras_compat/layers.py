@@ -8,10 +8,36 @@ Keras' global list `name_scope_stack`.
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import keras
 import tensorflow as tf
-from keras.src.backend.common import global_state
+
+from embkeras.keras_compat.private import NAME, Private, of_module, private_module, sample_layer
+
+_STATE = "keras.src.backend.common.global_state"
+_GRAPHS = "tensorflow.python.framework.func_graph"
+_SCOPES = "name_scope_stack"
+
+
+def _within_a_scope() -> SimpleNamespace:
+    with keras.name_scope(NAME):
+        stack = private_module(_STATE).get_global_attribute(_SCOPES)
+    return SimpleNamespace() if stack is None else SimpleNamespace(**{_SCOPES: stack})
+
+
+PRIVATE = (
+    Private(
+        "keras.layers.Layer",
+        ("_layers", "_tracker", "_track_variable", "_untrack_variable", "_trainable_variables"),
+        sample_layer,
+    ),
+    Private("keras.layers.Layer._tracker", ("lock", "unlock"), lambda: sample_layer()._tracker),
+    of_module(_GRAPHS, "FuncGraph"),
+    Private(f"{_GRAPHS}.FuncGraph", ("outer_graph",), lambda: private_module(_GRAPHS).FuncGraph),
+    of_module(_STATE, "get_global_attribute"),
+    Private("the global attributes of Keras", (_SCOPES,), _within_a_scope),
+)
 
 
 def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
@@ -68,7 +94,7 @@ def restored_name_scopes() -> Iterator[None]:
     Keras enters a layer's name scope before TensorFlow refuses its name, and never leaves it: the paths of all variables
     created later would begin with that name.
     """
-    scopes = global_state.get_global_attribute("name_scope_stack", default=[], set_to_default=True)
+    scopes = private_module(_STATE).get_global_attribute(_SCOPES, default=[], set_to_default=True)
     depth = len(scopes)
     try:
         yield

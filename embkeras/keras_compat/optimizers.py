@@ -22,9 +22,36 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
+from embkeras.keras_compat.private import NAME, Private
+
 Rate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 
 _NOT_SLOTS = {"_variables", "_trainable_variables"}
+
+
+def _built(optimizer: Any) -> Any:
+    optimizer.build([keras.Variable(0.0, name=NAME)])
+    return optimizer
+
+
+def _sample() -> Any:
+    return _built(keras.optimizers.Adam(amsgrad=True, use_ema=True, name=NAME))
+
+
+PRIVATE = (
+    Private(
+        "keras.optimizers.Optimizer",
+        (
+            *("_variables", "_trainable_variables", "_trainable_variables_indices", "_var_key", "_get_variable_index"),
+            *("_track_variable", "_untrack_variable", "_tracker", "_iterations", "_learning_rate"),
+            *("_model_variables_moving_average", "_use_weight_decay", "_clip_gradients", "_apply_weight_decay"),
+        ),
+        _sample,
+    ),
+    Private("keras.optimizers.Optimizer._tracker", ("config",), lambda: _sample()._tracker),
+    Private("keras.optimizers.Adam", ("_momentums", "_velocities", "_velocity_hats"), _sample),
+    Private("keras.optimizers.Adagrad", ("_accumulators",), lambda: _built(keras.optimizers.Adagrad(name=NAME))),
+)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,17 @@ import h5py
 import keras
 import tensorflow as tf
 
+from embkeras.keras_compat.private import Private, in_code, private_module, sample_layer
+
+_SAVING = "keras.src.saving.saving_lib"
+_VALUES = "tensorflow.python.distribute.values"
+PRIVATE = (
+    Private("keras.layers.Embedding", ("_embeddings",), sample_layer),
+    Private("keras.Variable", ("_autocast",), lambda: sample_layer().embeddings),
+    Private(f"{_VALUES}.DistributedValues", ("_get",), lambda: private_module(_VALUES).DistributedValues),
+    Private(f"{_SAVING}.H5IOStore", ("_h5_entry_group",), lambda: in_code(private_module(_SAVING).H5IOStore.__init__)),
+)
+
 
 def read_by_rows(variable: keras.Variable, *, table: bool = True) -> None:
     """Mark a variable whose layer reads single rows of it, and stop Keras from casting it as a whole.

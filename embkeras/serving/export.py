@@ -17,6 +17,7 @@ from embkeras._checks import flag, one_of, sequence, shown, whole_number
 from embkeras._checks import path as checked_path
 from embkeras._files import written_beside
 from embkeras.errors import ArgumentError, OutputError, SavedModelError
+from embkeras.keras_compat.versions import check_versions
 from embkeras.serving import contract as contracts
 from embkeras.serving import names
 from embkeras.serving.card import card_of, checked_metadata, readme, write_assets
@@ -87,7 +88,9 @@ def export_saved_model(
             an embkeras embedding, class names that are not one for each score, metadata that JSON can't hold, a name that
             needs quotes in a config.
         OutputError: the folder can't be written.
+        KerasVersionError: this version of Keras lacks a private name that embkeras uses.
     """
+    check_versions()
     path = checked_path(path, "path")
     path = path.resolve() if path.name in ("", "..") else path
     if version is not None:

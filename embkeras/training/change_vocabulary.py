@@ -9,6 +9,7 @@ import numpy as np
 
 from embkeras.errors import ArgumentError
 from embkeras.keras_compat.optimizers import slots_of
+from embkeras.keras_compat.versions import check_versions
 from embkeras.tables.addresses import LayerRef, as_refs, match_layer, walk
 from embkeras.tables.combined import CombinedEmbedding
 from embkeras.tables.embedding import PretrainedEmbedding
@@ -44,6 +45,7 @@ def change_vocabulary(
             table, vectors of another width, a quantized layer, or another padding id or number of OOV ids. The model
             is unchanged then.
         UnknownLayerError: the model has no such layer, or several.
+        KerasVersionError: this version of Keras lacks a private name that embkeras uses.
 
     Example:
         >>> from embkeras.tables.builders import build_classifier, build_embedding
@@ -55,6 +57,7 @@ def change_vocabulary(
         >>> model.get_layer("embedding").matrix()[2].tolist()
         [0.0, 0.0, 0.0, 1.0]
     """
+    check_versions()
     found = _find(model, layer)
     tables = found.sources if isinstance(found, CombinedEmbedding) else [found]
     aligned = _check_after(before, after, tables)

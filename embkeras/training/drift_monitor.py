@@ -11,6 +11,7 @@ import pandas as pd
 from embkeras._checks import whole_number
 from embkeras.drift.report import row_drift
 from embkeras.errors import ArgumentError, EmbkerasWarning
+from embkeras.keras_compat.versions import check_versions
 from embkeras.tables.addresses import LayerRef, as_refs, layer_path, match_layer, walk
 from embkeras.training.change_vocabulary import vocabulary_changes
 
@@ -59,6 +60,7 @@ class DriftMonitor(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Keep a copy of the table, the first time that this model trains."""
+        check_versions()
         model = self.model
         self._layer = match_layer(model, self.layer)
         namesakes = {id(layer) for _, layer in walk(model) if layer.name == self._layer.name}

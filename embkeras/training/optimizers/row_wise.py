@@ -14,6 +14,7 @@ from embkeras._checks import number
 from embkeras.errors import OptimizerError
 from embkeras.keras_compat.optimizers import index_of, key_of, trained_variables, weight_decay_of
 from embkeras.keras_compat.variables import is_table, local, mark_stock_tables, mark_table, native, reads_whole_table
+from embkeras.keras_compat.versions import check_versions
 from embkeras.tables.addresses import walk
 from embkeras.tables.row_io import load_variable, save_variable
 from embkeras.training.optimizers.multipliers import RateMultipliers, path_of
@@ -63,6 +64,7 @@ class RowWise(RateMultipliers):
         """Create the slots of `variables`: those of the Keras optimizer, and the birth step and anchor of each."""
         if self.built:
             return
+        check_versions()
         self._check_settings()  # again: a MultiOptimizer sets its own loss_scale_factor on those inside it
         with tf.init_scope():  # needed when the first step is being traced: the values of variables are read here
             super().build(variables)

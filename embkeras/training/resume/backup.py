@@ -17,6 +17,7 @@ from embkeras.errors import ArgumentError, EmbkerasWarning, ResumeError
 from embkeras.keras_compat.fit import FitContext, fit_context, set_first_epoch
 from embkeras.keras_compat.generators import random_states, set_random_states
 from embkeras.keras_compat.optimizers import steps_of
+from embkeras.keras_compat.versions import check_versions
 from embkeras.training.rebuild import build_optimizer, is_built, other_optimizers
 from embkeras.training.resume.contents import (
     callback_states,
@@ -141,6 +142,7 @@ class ResumableBackup(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Check that the fit can be saved, warn of what can't, and take the last place among the callbacks."""
+        check_versions()
         context = fit_context()
         _check_fit(self.model, context.callbacks)
         check_writable(self.folder)

@@ -10,6 +10,7 @@ import pandas as pd
 from embkeras._checks import number, whole_number
 from embkeras.errors import EmbkerasWarning, ScheduleError
 from embkeras.keras_compat.optimizers import parts
+from embkeras.keras_compat.versions import check_versions
 from embkeras.tables.addresses import LayerRef, as_refs
 from embkeras.training.rebuild import (
     build_optimizer,
@@ -101,6 +102,7 @@ class TrainabilitySchedule(keras.callbacks.Callback):
 
     def set_model(self, model: keras.Model) -> None:
         """Let the actions make room in the model, before another callback sees its variables."""
+        check_versions()
         super().set_model(model)
         self._prepare(model)
 
