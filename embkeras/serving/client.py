@@ -4,16 +4,18 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from embkeras._checks import flag, number, whole_number
 from embkeras.errors import ArgumentError, SavedModelError, ServingError
 from embkeras.serving import names
-from embkeras.serving.text_encoder import TextEncoder, checked_texts, encoded_rows, id_rows, labelled
+from embkeras.serving.text_encoder import TextEncoder, answer_table, checked_texts, encoded_rows, id_rows, labelled
 from embkeras.serving.transports import TRANSPORTS, Gone, attempted, checked_headers, parsed_url
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _INT32 = np.iinfo(np.int32)
 _TYPES = {"FLOAT": "float32", "DOUBLE": "float64", "HALF": "float16"}  # TensorFlow's names that differ from NumPy's
@@ -129,7 +131,7 @@ class ServingClient:
                     raise ArgumentError(f"token_ids must lie in [0, {size}). Received: {outside[0]} at text {place}.")
         return self._scores(rows, output)[0]
 
-    def predict(self, texts: Sequence[str]) -> pd.DataFrame:
+    def predict(self, texts: Sequence[str]) -> "pd.DataFrame":
         """One row per text: `text`, `label`, `probability` of the best class.
 
         The class names are those of the version that answered.
@@ -144,7 +146,7 @@ class ServingClient:
             raise ArgumentError("predict needs an encoder, to turn texts into ids: ServingClient(..., encoder=PATH).")
         texts = checked_texts(texts)
         if not texts:
-            return pd.DataFrame({"text": [], "label": [], "probability": []})
+            return answer_table()
         scores, served = self._scores(encoded_rows(self.encoder.vocabulary, texts), "scores")
         return labelled(texts, scores, None if served.card is None else served.card["class_names"], self._source)
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
 from embkeras.serving.text_encoder import (
+    answer_table,
     card_class_names,
     checked_texts,
     encoded_rows,
@@ -125,7 +126,7 @@ class ExportedModel:
                 f"Pass it: ExportedModel(path, vocabulary=...)."
             )
         if not texts:
-            return pd.DataFrame({"text": [], "label": [], "probability": []})
+            return answer_table()
         scores = np.concatenate([self.scores(row[None]) for row in encoded_rows(self.vocabulary, texts)])
         return labelled(texts, scores, self.class_names, repr(str(self.folder)))
 

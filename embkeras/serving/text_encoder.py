@@ -5,16 +5,18 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from embkeras._checks import sequence, shown
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving.names import CARD_FILE, VOCABULARY_FILE, export_folder, read_card
 from embkeras.text.encoding import Encoding
 from embkeras.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _LARGEST_ID = np.iinfo(np.int64).max
 
@@ -174,7 +176,9 @@ def encoded_rows(encoding: Encoding, texts: Sequence[str]) -> list[np.ndarray]:
     return rows
 
 
-def labelled(texts: Sequence[str], scores: np.ndarray, class_names: Sequence[str] | None, source: str) -> pd.DataFrame:
+def labelled(
+    texts: Sequence[str], scores: np.ndarray, class_names: Sequence[str] | None, source: str
+) -> "pd.DataFrame":
     """One row per text: `text`, `label`, `probability` of the best class.
 
     Without class names, a label is the number of the class. Messages name the `source` of the scores.
@@ -187,4 +191,13 @@ def labelled(texts: Sequence[str], scores: np.ndarray, class_names: Sequence[str
         raise SavedModelError(f"{source} has {len(class_names)} class names for {scores.shape[-1]} scores.")
     best = scores.argmax(axis=1)
     labels = [class_names[index] if class_names else str(index) for index in best]
-    return pd.DataFrame({"text": list(texts), "label": labels, "probability": scores.max(axis=1, initial=-np.inf)})
+    return answer_table(texts, labels, scores.max(axis=1, initial=-np.inf))
+
+
+def answer_table(
+    texts: Sequence[str] = (), labels: Sequence[str] = (), probabilities: Sequence[float] | np.ndarray = ()
+) -> "pd.DataFrame":
+    """One row per text: `text`, `label`, `probability`."""
+    import pandas as pd  # only here: it takes more memory than the rest of a client together
+
+    return pd.DataFrame({"text": list(texts), "label": labels, "probability": probabilities})
