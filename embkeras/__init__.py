@@ -91,7 +91,7 @@ def __getattr__(name: str) -> Any:
     if module is None:
         raise AttributeError(f"module 'embkeras' has no attribute {name!r}")
     if module in _WITH_KERAS:
-        from embkeras.keras_compat.registration import check_backend
+        from embkeras._registration import check_backend
 
         check_backend()
     value = getattr(importlib.import_module(f"embkeras.{module}"), name)
@@ -104,7 +104,7 @@ def __dir__() -> list[str]:
 
 
 def _register() -> None:
-    from embkeras.keras_compat.registration import register_with_keras
+    from embkeras._registration import register_with_keras
 
     register_with_keras()
 

@@ -17,6 +17,7 @@ FLOORS = {  # room, or module at the top -> floor
     "_files": 2,
     "_arrays": 2,
     "_progress": 2,
+    "_registration": 2,
     "keras_compat": 2,
     "text": 3,
     "vectors": 4,

@@ -15,11 +15,11 @@ from typing import Any
 
 from embkeras._checks import one_of
 from embkeras._files import check_writable
+from embkeras._registration import check_backend
 from embkeras.app.completion import completion_script
 from embkeras.app.output import Output
 from embkeras.app.settings import QUICK, Settings
 from embkeras.errors import ArgumentError, EmbkerasError, VectorFileError
-from embkeras.keras_compat.registration import check_backend
 from embkeras.serving import names
 
 _READING = ("format", "words_file", "member", "encoding")  # arguments of load_vectors

@@ -1,5 +1,5 @@
 """What moves in training, when, and how fast."""
 
-# Keras comes first: when it is loaded, it imports the modules with our classes (`keras_compat.registration`), and none of
+# Keras comes first: when it is loaded, it imports the modules with our classes (`embkeras._registration`), and none of
 # them may be half imported by then.
 import keras  # noqa: F401
