@@ -8,6 +8,7 @@ import contextlib
 import math
 import numbers
 import os
+import re
 from collections.abc import Collection, Iterable
 from itertools import repeat
 from pathlib import Path
@@ -18,6 +19,12 @@ import numpy as np
 from embkeras.errors import ArgumentError, EmbkerasError
 
 _SHOWN = 200  # characters of a wrong value that a message quotes
+# An address, also one that went through pathlib, which makes "https:/" of "https://".
+_ADDRESS = re.compile(r"(?=[a-z0-9+.-]*://|(?:https?|ftps?|s3|gs|hf|file):/)([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL | re.I)
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-][\w.-]*", re.ASCII)  # "organisation/model" of the Hugging Face Hub
+_FETCHING = {"s3": "aws s3 cp {} ./", "gs": "gcloud storage cp {} ./"} | dict.fromkeys(
+    ("http", "https", "ftp", "ftps"), "curl -LO {}"
+)
 
 
 def shown(value: Any) -> str:
@@ -129,18 +136,28 @@ def strings(value: Any, name: str, *, error: type[EmbkerasError] = ArgumentError
     items = list(sequence(value, name, error=error))
     if not all(map(isinstance, items, repeat(str))):
         place, item = next((place, item) for place, item in enumerate(items) if not isinstance(item, str))
-        received = f"Received: {shown(item)} ({type(item).__name__}) at place {place}."
-        raise error(f"{name} must be strings: convert them with str(). {received}")
+        advice = {bytes: "decode them, as in word.decode('utf-8')", type(None): "leave it out, or name it"}
+        how = advice.get(type(item), "convert them with str()")
+        raise error(
+            f"{name} must be strings: {how}. Received: {shown(item)} ({type(item).__name__}) at place {place}."
+        )
     return items
 
 
 def path(value: Any, name: str, *, error: type[EmbkerasError] = ArgumentError) -> Path:
-    """The value as a `Path`: not empty, without a null character, and no longer than file systems allow."""
+    """The value as a `Path`: not empty, without a null character, and no longer than file systems allow.
+
+    "~" at the start is the user's home folder, as in a shell. An address such as "https://..." is refused with the command
+    that fetches what is there.
+    """
     if isinstance(value, bytes) or not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
         raise error(f"{name} must be a path: a string or a pathlib.Path. Received: {shown(value)}.")
     text = os.fspath(value)
     if not text or "\0" in text:
         raise error(f"{name} must be a path. Received: {shown(text)}.")
+    if address := _ADDRESS.match(text):
+        raise error(f"{name} must be a path on this machine. Received: the address {_fetched(*address.groups())}.")
+    text = os.path.expanduser(text)  # "~nobody" stays as it is, as in a shell
     try:
         too_long = len(os.fsencode(text)) > 4095 or any(len(os.fsencode(part)) > 255 for part in Path(text).parts)
     except UnicodeEncodeError:
@@ -151,3 +168,25 @@ def path(value: Any, name: str, *, error: type[EmbkerasError] = ArgumentError) -
             f"Received: {len(text):,} characters, {shown(text)}."
         )
     return Path(text)
+
+
+def _fetched(scheme: str, rest: str) -> str:
+    """An address, and how to get the file there."""
+    if scheme.lower() == "file":
+        return f"{shown(f'file:///{rest}')}: pass its path, {shown(f'/{rest}')}"
+    address = f"{scheme}://{rest}"
+    if scheme.lower() == "hf":
+        name = "/".join(rest.split("/")[:2])
+        return shown(address) + (f". Fetch its folder first: {hub_command(name)}" if HUB_NAME.fullmatch(name) else "")
+    command = _FETCHING.get(scheme.lower())
+    return shown(address) + (f". Fetch it first: {command.format(_quoted(address))}" if command else "")
+
+
+def _quoted(text: str) -> str:
+    """A text as one word of a shell."""
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def hub_command(name: str) -> str:
+    """The command that fetches a model of the Hugging Face Hub, and prints its folder."""
+    return f"python -c \"from huggingface_hub import snapshot_download as fetch; print(fetch('{name}'))\""

@@ -6,8 +6,10 @@ was killed, and the next write beside it removes it. On a system without such lo
 """
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +23,41 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _PREFIX = ".writing-embkeras-"
+_KINDS = {
+    stat.S_IFDIR: "it is a folder",
+    stat.S_IFCHR: "it is a device",
+    stat.S_IFBLK: "it is a device",
+    stat.S_IFIFO: "it is a pipe",
+    stat.S_IFSOCK: "it is a socket",
+}
+_LOOP = "it is a link that leads back to itself"
+_UNWRITABLE = {_LOOP, *_KINDS.values()} - {_KINDS[stat.S_IFDIR]}
 _REPLACED = "replaced"  # inside the temporary folder: where a folder waits while another takes its name
+
+
+def not_a_file(path: Path) -> str | None:
+    """Why there is no regular file at a path, such as "it is a folder"; None if there is one."""
+    try:
+        return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
+    except FileNotFoundError:
+        if path.is_symlink():
+            return f"it is a link to {os.readlink(path)!r}, and there is no such file"
+        there_is_none = "there is no such file"
+        if _checks.HUB_NAME.fullmatch(path.as_posix()) and not path.parent.exists():
+            return f"{there_is_none}. If it is a model of the Hugging Face Hub, fetch it first: {_checks.hub_command(path.as_posix())}"
+        return there_is_none
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return _LOOP
+        return error.strerror or str(error)
+
+
+def _end_of_links(path: Path) -> Path:
+    """Where to write: what a link leads to, or else the path itself. A pipe, a device and a loop of links are refused."""
+    reason = not_a_file(path)
+    if reason in _UNWRITABLE:
+        raise OutputError(f"Cannot write {str(path)!r}: {reason}.")
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 @contextlib.contextmanager
@@ -30,7 +66,7 @@ def written_beside(
 ) -> Iterator[Path]:
     """Yield a temporary path of the same name as `target`; rename it to `target` if the block succeeds, else remove it.
 
-    The block may create a file or a folder there. A process killed inside the block leaves `target` as it was.
+    The block may create a file or a folder there. If `target` is a link, what it leads to is replaced and the link stays. A process killed inside the block leaves `target` as it was.
 
     Args:
         target: the file or folder to create.
@@ -41,13 +77,15 @@ def written_beside(
 
     Raises:
         ArgumentError: `target` is not a path.
-        OutputError: the folder can't be written, or a file exists and `overwrite` is false.
+        OutputError: the folder can't be written, `target` is a pipe, a device or a loop of links, or a file exists and
+            `overwrite` is false.
     """
     target = _checks.path(target, "path")
     with _as_output_error(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(target.parent)
-        nest, lock = _locked_nest(target.parent)
+        end = _end_of_links(target)
+        end.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(end.parent)
+        nest, lock = _locked_nest(end.parent)
     try:
         beside = nest / target.name
         with _as_output_error(target):
@@ -57,8 +95,8 @@ def written_beside(
                 if os.path.lexists(path):
                     raise OutputError(f"Cannot write {str(path)!r}: it already exists.")
             for path in finished:
-                os.replace(nest / path.name, path)
-            _replace(beside, target, nest / _REPLACED / target.name)
+                _rename(nest / path.name, _end_of_links(path))
+            _replace(beside, end, nest / _REPLACED / end.name)
     finally:
         shutil.rmtree(nest, ignore_errors=True)
         if lock is not None:
@@ -108,6 +146,17 @@ def remove_abandoned(folder: Path) -> None:
                 os.close(descriptor)
 
 
+def _rename(path: Path, target: Path) -> None:
+    """Rename a file; to another disk, on which a link may lie, it is copied."""
+    try:
+        os.replace(path, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with written_beside(target) as beside:
+            shutil.copyfile(path, beside)
+
+
 def _replace(beside: Path, target: Path, aside: Path) -> None:
     """Rename `beside` to `target`; a folder in its place moves `aside`, and comes back if anything goes wrong."""
     try:
@@ -140,6 +189,6 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
         OutputError: the folder can't be written.
     """
     folder = _checks.path(folder, "folder")
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    existing = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
     with _as_output_error(folder), tempfile.TemporaryFile(dir=existing):
         pass
