@@ -20,7 +20,9 @@ from embkeras.errors import ArgumentError, EmbkerasError
 
 _SHOWN = 200  # characters of a wrong value that a message quotes
 # An address, also one that went through pathlib, which makes "https:/" of "https://".
-_ADDRESS = re.compile(r"(?=[a-z0-9+.-]*://|(?:https?|ftps?|s3|gs|hf|file):/)([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL | re.I)
+_ADDRESS = re.compile(
+    r"(?=[a-z0-9+.-]*://|(?:https?|ftps?|s3|gs|hf|file):/)([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL | re.I
+)
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-][\w.-]*", re.ASCII)  # "organisation/model" of the Hugging Face Hub
 _FETCHING = {"s3": "aws s3 cp {} ./", "gs": "gcloud storage cp {} ./"} | dict.fromkeys(
     ("http", "https", "ftp", "ftps"), "curl -LO {}"
@@ -138,9 +140,7 @@ def strings(value: Any, name: str, *, error: type[EmbkerasError] = ArgumentError
         place, item = next((place, item) for place, item in enumerate(items) if not isinstance(item, str))
         advice = {bytes: "decode them, as in word.decode('utf-8')", type(None): "leave it out, or name it"}
         how = advice.get(type(item), "convert them with str()")
-        raise error(
-            f"{name} must be strings: {how}. Received: {shown(item)} ({type(item).__name__}) at place {place}."
-        )
+        raise error(f"{name} must be strings: {how}. Received: {shown(item)} ({type(item).__name__}) at place {place}.")
     return items
 
 

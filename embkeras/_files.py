@@ -44,7 +44,8 @@ def not_a_file(path: Path) -> str | None:
             return f"it is a link to {os.readlink(path)!r}, and there is no such file"
         there_is_none = "there is no such file"
         if _checks.HUB_NAME.fullmatch(path.as_posix()) and not path.parent.exists():
-            return f"{there_is_none}. If it is a model of the Hugging Face Hub, fetch it first: {_checks.hub_command(path.as_posix())}"
+            command = _checks.hub_command(path.as_posix())
+            return f"{there_is_none}. If it is a model of the Hugging Face Hub, fetch it first: {command}"
         return there_is_none
     except OSError as error:
         if error.errno == errno.ELOOP:
@@ -66,7 +67,8 @@ def written_beside(
 ) -> Iterator[Path]:
     """Yield a temporary path of the same name as `target`; rename it to `target` if the block succeeds, else remove it.
 
-    The block may create a file or a folder there. If `target` is a link, what it leads to is replaced and the link stays. A process killed inside the block leaves `target` as it was.
+    The block may create a file or a folder there. If `target` is a link, it stays, and what it leads to is
+    replaced. A process killed inside the block leaves `target` as it was.
 
     Args:
         target: the file or folder to create.

@@ -1,6 +1,7 @@
 """Checks of arguments: what they return, and the rule and the value in their errors."""
 
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,3 +58,45 @@ def test_other_types_are_refused(check, value):
     """The message shows the value."""
     with pytest.raises(ArgumentError, match=r"x must be .*Received: "):
         check(value, "x")
+
+
+@pytest.mark.parametrize(
+    ("address", "command"),
+    [
+        (
+            "https://host.org/a b.zip",
+            r"'https://host.org/a b.zip'. Fetch it first: curl -LO 'https://host.org/a b.zip'\.",
+        ),
+        (Path("http://host.org/v.txt"), r"curl -LO 'http://host.org/v.txt'"),
+        ("s3://bucket/v.bin", r"aws s3 cp 's3://bucket/v.bin' \./"),
+        ("gs://bucket/v.bin", r"gcloud storage cp 'gs://bucket/v.bin' \./"),
+        ("hf://org/name/model.safetensors", r"python -c .*fetch\('org/name'\)"),
+        ("file:///data/v.txt", r"pass its path, '/data/v.txt'"),
+        ("other://v", r"the address 'other://v'\."),
+    ],
+)
+def test_addresses_are_no_paths(address, command):
+    """They are refused with the command that fetches what is there, also where pathlib has shortened them."""
+    with pytest.raises(ArgumentError, match=rf"place must be a path on this machine\. .*{command}"):
+        path(address, "place")
+
+
+def test_home_folder(monkeypatch):
+    """~ is expanded as in a shell: a user who is not there stays as it is."""
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("USERPROFILE", "/home/me")
+    assert path("~/v", "place") == Path("/home/me/v") and path("~/v", "place").is_absolute()
+    assert str(path("~nobody-here/v", "place")) == "~nobody-here/v" and str(path("a~/v", "place")) == "a~/v"
+
+
+@pytest.mark.parametrize("name", ["C:/x", "data:/x", "a:b", "x//y"])
+def test_paths_with_colons_are_paths(name):
+    """Drives and odd names are no addresses."""
+    assert path(name, "place") == Path(name)
+
+
+@pytest.mark.parametrize(("item", "advice"), [(3, r"with str\(\)"), (b"a", r"decode"), (None, "leave it out")])
+def test_items_that_are_no_strings(item, advice):
+    """The message says how to make a string of each, and where it is."""
+    with pytest.raises(ArgumentError, match=rf"{advice}.* Received: {item!r} \({type(item).__name__}\) at place 1"):
+        strings(["a", item], "words")

@@ -1,9 +1,11 @@
 """Files appear completely or not at all."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -253,3 +255,75 @@ def test_file_system_without_locks(tmp_path, monkeypatch):
     with written_beside(tmp_path / "a.txt") as beside:
         beside.write_text("x")
     assert sorted(os.listdir(tmp_path)) == [".writing-embkeras-old", "a.txt"]
+
+
+def test_links_are_written_through(tmp_path):
+    """The link stays; what it leads to is replaced, in its own folder, and so are links among the sidecars."""
+    (tmp_path / "data").mkdir()
+    for name in ("a.npy", "a.json"):
+        (tmp_path / "data" / name).write_text("before")
+        (tmp_path / name).symlink_to(f"data/{name}")
+    (tmp_path / "data" / "a.npy").unlink()  # a link may lead to a file that is not there yet
+    with written_beside(tmp_path / "a.npy", sidecars=[tmp_path / "a.json"]) as beside:
+        beside.write_text("matrix")
+        beside.with_name("a.json").write_text("words")
+    assert all((tmp_path / name).is_symlink() for name in ("a.npy", "a.json"))
+    files = {path.name: path.read_text() for path in (tmp_path / "data").iterdir()}
+    assert files == {"a.npy": "matrix", "a.json": "words"} and len(os.listdir(tmp_path)) == 3
+
+
+def test_a_link_to_a_folder_is_written_through(tmp_path):
+    """As for a file."""
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "latest").symlink_to("v1")
+    with written_beside(tmp_path / "latest") as beside:
+        beside.mkdir()
+        (beside / "part").write_text("x")
+    assert os.readlink(tmp_path / "latest") == "v1" and os.listdir(tmp_path / "v1") == ["part"]
+
+
+def test_sidecar_on_another_disk(tmp_path, monkeypatch):
+    """It can't be renamed there, so it is copied into its folder first."""
+    real = os.replace
+
+    def replace(source, target):
+        if Path(target).name == "a.json" and Path(source).parent.parent != Path(target).parent:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        real(source, target)
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "a.json").symlink_to("other/a.json")
+    monkeypatch.setattr(os, "replace", replace)
+    with written_beside(tmp_path / "a.npy", sidecars=[tmp_path / "a.json"]) as beside:
+        beside.write_text("matrix")
+        beside.with_name("a.json").write_text("words")
+    assert (tmp_path / "a.json").is_symlink() and os.listdir(tmp_path / "other") == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == "words" and (tmp_path / "a.npy").read_text() == "matrix"
+
+
+def _fifo(path):
+    os.mkfifo(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no devices in the file system")
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: path.symlink_to("/dev/full"), "it is a device"),
+        (_fifo, "it is a pipe"),
+        (lambda path: path.symlink_to(path), "it is a link that leads back to itself"),
+    ],
+)
+def test_what_can_not_be_replaced(tmp_path, make, reason):
+    """A device or a pipe would be gone after the rename."""
+    make(tmp_path / "x")
+    with pytest.raises(OutputError, match=rf"Cannot write '.*x': {reason}"), written_beside(tmp_path / "x"):
+        pytest.fail("the block ran")
+    assert os.path.lexists(tmp_path / "x") and os.listdir(tmp_path) == ["x"]
+
+
+def test_check_writable_names_a_loop_of_links(tmp_path):
+    """It is not taken for a folder that is still to be made."""
+    (tmp_path / "x").symlink_to(tmp_path / "x")
+    with pytest.raises(OutputError, match=r"Cannot write '.*x': Too many levels of symbolic links"):
+        check_writable(tmp_path / "x")

@@ -16,6 +16,7 @@ import numpy as np
 
 from embkeras._checks import flag, number, sequence, shown, whole_number
 from embkeras._checks import path as checked_path
+from embkeras._files import not_a_file
 from embkeras.errors import ArgumentError, DataError, VocabularyError
 from embkeras.text.tokenizer import check_unicode
 
@@ -178,8 +179,8 @@ def read_texts(
 
 def _rows(path: Path, columns: Columns, encoding: Any, quotes: bool = True) -> list[Row] | None:
     """The columns of a file whose ending names a format that has columns; None for any other file."""
-    if not path.is_file():
-        raise DataError(f"Cannot read {str(path)!r}: {'it is a folder' if path.is_dir() else 'there is no such file'}.")
+    if reason := not_a_file(path):
+        raise DataError(f"Cannot read {str(path)!r}: {reason}.")
     for argument, name in columns.items():
         if name is not None and not isinstance(name, str):
             raise ArgumentError(f"{argument} must be the name of a column. Received: {shown(name)}.")

@@ -5,7 +5,6 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,8 @@ from embkeras.text.tokenizer import Tokenizer
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.vectors.align import align
 from embkeras.vectors.aligned import AlignedMatrix
-from embkeras.vectors.io.registry import load_vectors
-from embkeras.vectors.io.source import Source
+from embkeras.vectors.io.registry import file_at, load_vectors
+from embkeras.vectors.io.source import Source, source_at
 from embkeras.vectors.io.store import check_store
 from embkeras.vectors.io.text import header_of
 from embkeras.vectors.store import KeyedVectors
@@ -110,9 +109,9 @@ def inspect_vectors(path: str | os.PathLike[str], *, encoding: str = "utf-8", **
         ArgumentError: what `load_vectors` raises.
 
     Example:
-        >>> import tempfile
+        >>> import pathlib, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder, "tiny.vec")
+        ...     path = pathlib.Path(folder, "tiny.vec")
         ...     _ = path.write_text("2 2\\ncat 3.0 4.0\\nNA 0.0 0.0\\n")
         ...     report = inspect_vectors(path)
         >>> report.format, report.rows, report.header, report.norms
@@ -120,29 +119,32 @@ def inspect_vectors(path: str | os.PathLike[str], *, encoding: str = "utf-8", **
         >>> report.odd
         {'that pandas reads as missing': (1, ['NA'])}
     """
-    path, fault = checked_path(path, "path"), None
-    arguments = {**arguments, "encoding": encoding, "errors": "replace"}
+    with source_at(file_at(checked_path(path, "path")), arguments.pop("member", None)) as source:
+        return _inspected(source, {**arguments, "encoding": encoding, "errors": "replace"})
+
+
+def _inspected(source: Source, arguments: dict[str, Any]) -> Inspection:
+    fault = None
     try:
-        vectors = _load(path, arguments)
+        vectors = _load(source, arguments)
     except VectorFileError as error:
-        actual_rows = _rows_under_wrong_header(path, arguments)
+        actual_rows = _rows_under_wrong_header(source, arguments)
         if actual_rows is None:
             raise
         fault = str(error)
-        vectors = _load(path, {**arguments, "limit": actual_rows})
+        vectors = _load(source, {**arguments, "limit": actual_rows})
     read: Any = vectors.provenance
     if read.format == _STORE:
-        check_store(path)  # opening a store does not read its matrix, and so not its checksum
-    source = Source(path, arguments.get("member"))
+        check_store(source.path)  # opening a store does not read its matrix, and so not its checksum
     header = header_of(source.head) if read.format == _WITH_HEADER else None
     words, matrix = list(vectors.words), vectors.matrix
     parts = row_slices(matrix.shape)
     norms = np.concatenate([np.linalg.norm(np.asarray(matrix[part], np.float64), axis=1) for part in parts])
     return Inspection(
-        path=str(path),
+        path=str(source.shown),
         format=read.format,
-        compression=source.compression if path.is_file() else None,
-        file_bytes=path.stat().st_size,
+        compression=source.compression,
+        file_bytes=source.path.stat().st_size,
         rows=len(vectors) if read.rows is None else read.rows,
         width=vectors.vector_size,
         header=(header.rows, header.width) if header else None,
@@ -158,16 +160,15 @@ def inspect_vectors(path: str | os.PathLike[str], *, encoding: str = "utf-8", **
     )
 
 
-def _load(path: Path, arguments: dict[str, Any]) -> KeyedVectors:
+def _load(source: Source, arguments: dict[str, Any]) -> KeyedVectors:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EmbkerasWarning)  # about repeated words, which are in the report
-        return load_vectors(path, **arguments)
+        return load_vectors(source, **arguments)
 
 
-def _rows_under_wrong_header(path: Path, arguments: dict[str, Any]) -> int | None:
+def _rows_under_wrong_header(source: Source, arguments: dict[str, Any]) -> int | None:
     """The rows of a text whose header has another number; None for any other file."""
-    source = Source(path, arguments.get("member"))
-    if not path.is_file() or arguments.get("format") not in (None, _WITH_HEADER):
+    if arguments.get("format") not in (None, _WITH_HEADER):
         return None
     header = header_of(source.head)
     if header is None:

@@ -56,17 +56,17 @@ def read_npy(source: Source, request: Request) -> KeyedVectors:
     path = source.path
     source.refuse_compression("a .npy file")
     if not recognises_npy(source):
-        raise VectorFileError(f"{str(path)!r} is not a complete .npy file: it does not begin like one.")
+        raise VectorFileError(f"{source.name} is not a complete .npy file: it does not begin like one.")
     try:
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, SyntaxError, TokenError, OverflowError) as error:  # the header is a Python literal
-        raise VectorFileError(f"{str(path)!r} is not a complete .npy file: {error}") from error
+        raise VectorFileError(f"{source.name} is not a complete .npy file: {error}") from error
     if matrix.ndim != 2 or matrix.dtype.kind != "f" or not matrix.shape[1]:
         raise VectorFileError(
-            f"{str(path)!r} must contain floats of shape (words, width). Received: {matrix.dtype} {matrix.shape}."
+            f"{source.name} must contain floats of shape (words, width). Received: {matrix.dtype} {matrix.shape}."
         )
     if request.words_file is None:
-        words = read_words(words_file_of(path), len(matrix), source, written_with=path)
+        words = read_words(words_file_of(source.shown), len(matrix), source, written_with=path)
     else:
         words = read_words(request.words_file, len(matrix), source)
     kept = keep_listed(words, request)
@@ -76,8 +76,11 @@ def read_npy(source: Source, request: Request) -> KeyedVectors:
 
 def write_npy(vectors: KeyedVectors, beside: Path, path: Path) -> None:
     """Write the matrix, and the words beside it."""
-    with beside.open("wb") as file:
-        np.save(file, vectors.matrix, allow_pickle=False)
+    matrix = vectors.matrix
+    with beside.open("wb") as file:  # not by np.save, whose errors don't say why a disk takes no more
+        _write_header(file, matrix.dtype, matrix.shape)
+        for part in row_slices(matrix.shape):
+            file.write(np.ascontiguousarray(matrix[part]).data)
     write_words(npy_sidecars(beside)[0], vectors.words, beside)
 
 
@@ -146,9 +149,13 @@ def _member_for(
     info = zipfile.ZipInfo(f"{name}.npy")
     info.compress_type = compression
     with archive.open(info, "w", force_zip64=True) as file:
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
+        _write_header(file, dtype, shape)
         yield file
+
+
+def _write_header(file: IO[bytes], dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: Source) -> _Array:
@@ -187,7 +194,7 @@ def _matrix(arrays: list[_Array], source: Source) -> _Array:
     if source.member is None and not fit:
         raise VectorFileError(f"{source.name} must contain floats of shape (words, width). Received: {there}.")
     raise ArgumentError(
-        f"member= must name an array of vectors in {str(source.path)!r}. Received: {source.member!r}; the file contains "
+        f"member= must name an array of vectors in {str(source.shown)!r}. Received: {source.member!r}; the file contains "
         f"{there}."
     )
 
@@ -214,7 +221,7 @@ def _kept(archive: zipfile.ZipFile, arrays: list[_Array], matrix: _Array, source
         raise VectorFileError(
             f"{source.name} contains {len(inside)} arrays of words: {', '.join(map(str, inside[:20]))}. Pass words_file=."
         )
-    words_file = request.words_file or words_file_of(source.path)
+    words_file = request.words_file or words_file_of(source.shown)
     return keep_listed(read_words(words_file, matrix.shape[0], source), request)
 
 

@@ -3,6 +3,7 @@
 To add a format, write a module with functions for a `Format` and enter it in `FORMATS`; CONTRIBUTING.md has the details.
 """
 
+import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -28,8 +29,9 @@ from embkeras.vectors.io import (
     text_reader,
     word2vec_binary,
 )
+from embkeras.vectors.io.other_files import LOAD_TABLE, not_vectors
 from embkeras.vectors.io.rows import Request
-from embkeras.vectors.io.source import LOAD_TABLE, Source, bar_for
+from embkeras.vectors.io.source import Source, bar_for, source_at
 from embkeras.vectors.store import KeyedVectors
 
 
@@ -47,6 +49,7 @@ class Format:
         sidecars: the paths of the files that `write` writes beside a file. Like the file itself, `convert` never
             overwrites them unless asked to.
         compressed: whether the format can be written compressed.
+        inside: the names of the file in the folders that have this format, such as "model.safetensors".
     """
 
     recognises: Callable[[Source], bool]
@@ -57,6 +60,7 @@ class Format:
     can_hold: Callable[[str, int], bool] = lambda word, row: True
     sidecars: Callable[[Path], list[Path]] = lambda path: []
     compressed: bool = False
+    inside: tuple[str, ...] = ()
 
 
 # A file is read in the first format that recognises it.
@@ -86,6 +90,7 @@ FORMATS: dict[str, Format] = {
         safetensors_file.write,
         store.can_hold,
         safetensors_file.sidecars,
+        inside=(safetensors_file.MODEL,),
     ),
     "fasttext-binary": Format(fasttext_binary.recognises, fasttext_binary.read),
     "word2vec-binary": Format(
@@ -118,7 +123,7 @@ FORMATS: dict[str, Format] = {
 
 
 def load_vectors(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Source,
     *,
     format: str | None = None,
     words: Vocabulary | Iterable[str] | None = None,
@@ -169,13 +174,12 @@ def load_vectors(
         ...     load_vectors(path, words=["Dog"])
         KeyedVectors(1 words, vector_size=2, dtype=float32)
     """
-    path = _checks.path(path, "path")
+    if not isinstance(path, Source):
+        path = _checks.path(path, "path")
     if format is not None:
         _checks.one_of(format, "format", FORMATS)
     if progress is not None:
         _checks.flag(progress, "progress")
-    if member is not None and not isinstance(member, str):
-        raise ArgumentError(f"member must be a string. Received: {_checks.shown(member)}.")
     request = Request(
         wanted=_wanted_spellings(words, check_fallbacks(fallbacks)),
         words_file=None if words_file is None else _checks.path(words_file, "words_file"),
@@ -184,31 +188,18 @@ def load_vectors(
         errors=_checks.one_of(errors, "errors", ("strict", "replace", "skip")),
         dtype=_checks.one_of(dtype, "dtype", ("float32", "float16")),
     )
-    source = Source(_file_at(path), member)
-    bar = bar_for(source.path.name, progress)
     try:
-        chosen = _recognised(source) if format is None else FORMATS[format]
-        if words_file is not None and "words_file" not in chosen.options:
-            raise ArgumentError(
-                f"words_file= is for .npy, .npz and safetensors files. Received: {str(words_file)!r} with {source.name}."
-            )
-        if member is not None and "member" not in chosen.options and source.compression != "zip":
-            raise ArgumentError(
-                f"member= names a file in a .zip archive or a table in a file of several tables, and {str(path)!r} is "
-                f"neither. Received: {member!r}."
-            )
-        vectors = chosen.read(source, replace(request, progress=bar))
+        # inspect_vectors reads one source twice.
+        with contextlib.nullcontext(path) if isinstance(path, Source) else source_at(file_at(path), member) as source:
+            vectors = _read(source, format, request, progress)
     except OSError as error:
         if isinstance(error, EmbkerasError):
             raise
-        raise VectorFileError(f"Cannot read vectors from {source.name}: {error.strerror or error}.") from error
-    finally:
-        if bar is not None:
-            bar.close()
+        raise VectorFileError(f"Cannot read vectors from {str(path)!r}: {error.strerror or error}.") from error
     if vectors.provenance is not None and vectors.provenance.duplicates:
         warnings.warn(
-            f"{str(path)!r} has {vectors.provenance.duplicates:,} rows with a repeated word; the first row of each word was "
-            f"kept.",
+            f"{vectors.provenance.path!r} has {vectors.provenance.duplicates:,} rows with a repeated word; the first row of each "
+            f"word was kept.",
             EmbkerasWarning,
             stacklevel=2,
         )
@@ -319,21 +310,40 @@ def _check_contents(vectors: KeyedVectors, path: Path, format: Format) -> None:
         )
 
 
-def _file_at(path: Path) -> Path:
-    """The file to read at a path: of a model2vec folder, the one inside it."""
-    if (path / safetensors_file.MODEL).is_file():
-        return path / safetensors_file.MODEL
-    if not path.is_file():
-        reason = "it is a folder" if path.is_dir() else "there is no such file"
-        if (path / "saved_model.pb").is_file():
-            reason = f"it is a SavedModel. Read a table of it with {LOAD_TABLE}"
-        raise VectorFileError(f"Cannot read vectors from {str(path)!r}: {reason}.")
-    return path
+def file_at(path: Path) -> Path:
+    """The file to read at a path: the one inside it, if it is a folder of a known form, or else the path itself."""
+    if (path / "saved_model.pb").is_file():
+        raise VectorFileError(
+            f"Cannot read vectors from {str(path)!r}: it is a SavedModel. Read a table of it with {LOAD_TABLE}."
+        )
+    inside = (path / name for format in FORMATS.values() for name in format.inside)
+    return next((file for file in inside if file.is_file()), path) if path.is_dir() else path
+
+
+def _read(source: Source, format: str | None, request: Request, progress: bool | None) -> KeyedVectors:
+    """The vectors of a source, in the format that it has or that is named, after a check that the arguments fit the format."""
+    chosen = _recognised(source) if format is None else FORMATS[format]
+    if request.words_file is not None and "words_file" not in chosen.options:
+        taking = ", ".join(name for name, each in FORMATS.items() if "words_file" in each.options)
+        raise ArgumentError(
+            f"words_file= is for the formats {taking}. Received: {str(request.words_file)!r} with {source.name}."
+        )
+    if source.member is not None and "member" not in chosen.options and source.compression != "zip":
+        raise ArgumentError(
+            f"member= names a file in a .zip archive or a table in a file of several tables, and {str(source.shown)!r} is "
+            f"neither. Received: {source.member!r}."
+        )
+    bar = bar_for(source.shown.name, progress)
+    try:
+        return chosen.read(source, replace(request, progress=bar))
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def _recognised(source: Source) -> Format:
     """The format of a file, by its contents."""
-    reason = source.not_vectors()
+    reason = not_vectors(source)
     if reason is not None:
         raise VectorFileError(f"{source.name} contains no word vectors: it is {reason}.")
     return next(format for format in FORMATS.values() if format.recognises(source))
@@ -344,10 +354,14 @@ def _target(
 ) -> tuple[Path, Format]:
     """The path to write and its format."""
     path = _checks.path(path, name)
+    if str(path) == "-":
+        raise ArgumentError(
+            f"{name} must be a file: it is renamed when it is complete, which standard output can't be. Received: '-'."
+        )
     writable = [each for each, known in FORMATS.items() if known.endings]
     if format is None:
-        compressed = path.suffix in text.COMPRESSED  # x.vec.gz is x.vec, compressed
-        ending = Path(path.stem).suffix if compressed else path.suffix
+        compressed = path.suffix.lower() in text.COMPRESSED  # x.vec.gz is x.vec, compressed
+        ending = (Path(path.stem).suffix if compressed else path.suffix).lower()
         fitting = [each for each in writable if ending in FORMATS[each].endings]
         if not fitting or (compressed and not FORMATS[fitting[0]].compressed):
             raise ArgumentError(

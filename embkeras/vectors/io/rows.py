@@ -78,7 +78,7 @@ def keyed_vectors(
     """
     if not words and request.wanted is None:
         raise VectorFileError(f"{source.name} contains no vectors.")
-    provenance = Provenance(str(source.path), format, wanted=request.wanted, limit=request.limit, **counts)
+    provenance = Provenance(str(source.shown), format, wanted=request.wanted, limit=request.limit, **counts)
     return KeyedVectors(
         words, np.asanyarray(matrix), subwords=subwords, provenance=provenance, key_to_index=key_to_index
     )

@@ -65,7 +65,7 @@ def read(source: Source, request: Request) -> KeyedVectors:
     source.refuse_compression("a safetensors file")
     if not recognises(source):
         raise VectorFileError(f"{source.name} is not a complete safetensors file: it does not begin like one.")
-    safetensors = _package(str(source.path))
+    safetensors = _package(str(source.shown))
     try:
         with safetensors.safe_open(source.path, framework="numpy") as file:
             table = _Table(file, source)
@@ -136,11 +136,11 @@ class _Table:
         if self._weights is not None and len(self._weights) != self.tokens:
             raise self._misfit(f"{self.tokens:,} factors in 'weights'", f"{len(self._weights):,}")
 
-    def words(self, request: Request) -> list[str]:
+    def words(self, request: Request) -> Sequence[str | None]:
         """The token of each id."""
         if request.words_file is not None:
             return read_words(request.words_file, self.tokens, self._source)
-        path = tokenizer_beside(self._source.path)
+        path = tokenizer_beside(self._source.shown)
         words = read_tokens(path, self.tokens)
         written_with = (self._file.metadata() or {}).get(_WORDS_CRC)
         if written_with is not None and written_with != str(_crc(words)):
@@ -191,7 +191,7 @@ class _Table:
         if not tables:
             raise VectorFileError(f"{self._source.name} contains no tensor of shape (tokens, width).")
         raise ArgumentError(
-            f"member= must name the tensor with the vectors in {str(self._source.path)!r}. Received: {member!r}; the file "
+            f"member= must name the tensor with the vectors in {str(self._source.shown)!r}. Received: {member!r}; the file "
             f"contains {', '.join(f'{name!r} ({self._kind(name)})' for name in tables[:20])}."
         )
 

@@ -1,23 +1,28 @@
 """A file of vectors as its readers see it: its first bytes, a stream of its decompressed contents, the progress of reading.
 
-Also here: files that are recognised by their first bytes as something other than vectors, so that the error can say what
-they are.
+What comes through a pipe can be read only once, and not from the middle, so it is copied to a temporary file first.
 """
 
 import bz2
+import contextlib
 import io
 import lzma
-import re
+import os
+import shutil
+import stat
 import sys
+import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+from embkeras._checks import shown
+from embkeras._files import not_a_file
 from embkeras.errors import ArgumentError, VectorFileError
 
 Progress = Callable[[int, int], None]
@@ -28,30 +33,8 @@ _DAMAGED += (UnicodeDecodeError,)  # names in an archive
 _MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"PK\x03\x04": "zip"}
 _BAR_AFTER, _BAR_EVERY, _BAR_WIDTH = 1.5, 0.2, 30  # seconds before the bar appears, seconds between updates, characters
 _GZIP_READ = 1 << 17  # bytes
+_COPIED = 1 << 20  # bytes of a pipe at once
 _GZIP = 31  # tells zlib to expect a gzip header and a window of 32 KB
-
-# What a file begins with, and what it is.
-_NOT_VECTORS = [
-    (re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE), "a web page (was the download refused?)"),
-    (re.compile(rb"version https://git-lfs\.github\.com/"), "a Git LFS pointer, not the file itself: run git lfs pull"),
-    (re.compile(rb"7z\xbc\xaf\x27\x1c"), "a 7z archive: unpack it first"),
-    (re.compile(rb"Rar!\x1a\x07"), "a rar archive: unpack it first"),
-    (re.compile(rb"\x28\xb5\x2f\xfd"), "compressed with zstd: unpack it first"),
-    (re.compile(rb"%PDF-"), "a PDF document"),
-    (re.compile(rb"\x89PNG\r\n"), "a picture"),
-    (re.compile(rb"PAR1"), "a parquet table: pass it as words_file= of a .npy matrix"),
-    (re.compile(rb"SQLite format 3\x00"), "an SQLite database"),
-    (
-        re.compile(rb"\x80[\x02-\x05]"),
-        "a pickle, which can run any code and is not opened. If it is a gensim file that you trust, convert it once: "
-        "python -c \"import gensim; loaded = gensim.utils.SaveLoad.load('FILE'); "
-        "getattr(loaded, 'wv', loaded).save_word2vec_format('FILE.vec')\"",
-    ),
-    (re.compile(rb".{257}ustar", re.DOTALL), "a tar archive: unpack it first"),
-    (re.compile(rb"\Z"), "an empty file"),
-]
-LOAD_TABLE = "embkeras.tables.saved.load_table(path, layer=None)"  # for models, which load_vectors does not read
-_KERAS = {"config.json", "model.weights.h5"}  # in every .keras file
 
 
 @dataclass(frozen=True)
@@ -61,15 +44,22 @@ class Source:
     Attributes:
         path: the file.
         member: name of a member of the archive or of a table in the file; None if there is nothing to choose.
+        given: the path that the user passed, if `path` is a copy of what came through a pipe there.
     """
 
     path: Path
     member: str | None = None
+    given: Path | None = None
+
+    @property
+    def shown(self) -> Path:
+        """The path in error messages, and beside which other files belong to it: the one that the user passed."""
+        return self.path if self.given is None else self.given
 
     @property
     def name(self) -> str:
         """The name in error messages: the path and, if given, the member."""
-        return f"{str(self.path)!r}" if self.member is None else f"{str(self.path)!r} ({self.member})"
+        return f"{str(self.shown)!r}" if self.member is None else f"{str(self.shown)!r} ({self.member})"
 
     @cached_property
     def compression(self) -> str | None:
@@ -78,10 +68,19 @@ class Source:
             first = file.read(8)
         kind = next((kind for magic, kind in _MAGIC.items() if first.startswith(magic)), None)
         if kind == "zip":
-            names = _names(self.path)
+            names = self.names
             if names and all(name.endswith(".npy") for name in names):
                 return None
         return kind
+
+    @cached_property
+    def names(self) -> set[str]:
+        """The names in a zip archive; none if the file is not one or is damaged, which its reader reports."""
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                return set(archive.namelist())
+        except _DAMAGED:
+            return set()
 
     def refuse_compression(self, what: str) -> None:
         """Refuse a compressed file of a format that is memory-mapped."""
@@ -98,14 +97,67 @@ class Source:
         """The contents from the first byte on; the caller closes it."""
         return Stream(self, progress)
 
-    def not_vectors(self) -> str | None:
-        """What the file is, if it is recognised as something other than word vectors; else None.
 
-        A pickle is not opened, since it can run any code. gensim's own files are pickles.
-        """
-        if _names(self.path) >= _KERAS:
-            return f"a Keras model. Read a table of it with {LOAD_TABLE}"
-        return next((what for pattern, what in _NOT_VECTORS if pattern.match(self.head)), None)
+@contextlib.contextmanager
+def source_at(path: Path, member: str | None = None) -> Iterator[Source]:
+    """The source at a path; of a pipe, a copy that lasts until the block ends.
+
+    Args:
+        path: a file, a pipe such as "/dev/fd/63" (what a shell makes of `<(command)`), or "-" for standard input.
+        member: of the source.
+
+    Raises:
+        VectorFileError: a folder, a device, a loop of links, no file at all, or no room for the copy.
+        ArgumentError: `member` is not a string.
+    """
+    if member is not None and not isinstance(member, str):
+        raise ArgumentError(f"member must be a string. Received: {shown(member)}.")
+    if not _is_pipe(path):
+        if reason := "standard input has no file or pipe" if str(path) == "-" else not_a_file(path):
+            raise VectorFileError(f"Cannot read vectors from {str(path)!r}: {reason}.")
+        yield Source(path, member)
+        return
+    with tempfile.TemporaryDirectory(prefix="embkeras-", ignore_cleanup_errors=True) as folder:
+        copy = Path(folder, path.name)
+        try:
+            with opened(path) as pipe, copy.open("wb") as file:
+                shutil.copyfileobj(pipe, file, _COPIED)
+        except OSError as error:
+            raise VectorFileError(
+                f"Cannot copy what comes through {str(path)!r} to {folder!r}: {error.strerror or error}. "
+                f"The environment variable TMPDIR can name a folder with more room."
+            ) from error
+        yield Source(copy, member, path)
+
+
+def contents_of(path: Path) -> bytes:
+    """All bytes of a small file that belongs to another one, such as a list of words; or of a pipe.
+
+    Raises:
+        OSError: there is no such file, or it can't be read.
+    """
+    if not _is_pipe(path) and (reason := not_a_file(path)):
+        raise OSError(0, reason)
+    with opened(path) as file:
+        return file.read()
+
+
+def opened(path: Path) -> BinaryIO:
+    """A file or pipe opened for reading; "-" is standard input."""
+    return os.fdopen(os.dup(0), "rb") if _is_stdin(path) else path.open("rb")
+
+
+def _is_stdin(path: Path) -> bool:
+    return str(path) in ("-", "/dev/stdin")
+
+
+def _is_pipe(path: Path) -> bool:
+    """Whether what is at a path can be read only once: a pipe, a socket or standard input, which may be a file too."""
+    try:
+        mode = (os.fstat(0) if _is_stdin(path) else path.stat()).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or (_is_stdin(path) and (stat.S_ISSOCK(mode) or stat.S_ISREG(mode)))
 
 
 class Stream(io.RawIOBase):
@@ -241,19 +293,10 @@ def _member(archive: zipfile.ZipFile, source: Source) -> str:
         return names[0]
     if source.member not in names:
         raise ArgumentError(
-            f"{str(source.path)!r} is an archive of {len(names)} files: choose one with member=. "
+            f"{str(source.shown)!r} is an archive of {len(names)} files: choose one with member=. "
             f"Received: {source.member!r}; the archive contains {', '.join(names[:20]) or 'no file'}."
         )
     return source.member
-
-
-def _names(path: Path) -> set[str]:
-    """The names in a zip archive; none if the file is not a zip archive or is damaged, which its reader reports."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return set(archive.namelist())
-    except _DAMAGED:
-        return set()
 
 
 class Bar:

@@ -27,6 +27,7 @@ finite.
 """
 
 import contextlib
+import io
 import math
 import mmap
 import os
@@ -109,7 +110,7 @@ def write(vectors: KeyedVectors, beside: Path, path: Path) -> None:
     text = np.frombuffer(b"".join(raws), np.uint8)
     # HDF5 has checksums of its headers since 1.8; alignment makes NumPy faster on the mapped arrays.
     newer: dict[str, Any] = {"libver": ("v108", "v108"), "alignment_threshold": 0, "alignment_interval": _ALIGNMENT}
-    with h5py.File(beside, "w", **newer) as file:
+    with _Written(beside) as contents, h5py.File(contents, "w", **newer) as file:
         # Text of fixed length: text of variable length would be in a heap, which has no checksum.
         file.attrs["format"], file.attrs["version"] = np.bytes_(FORMAT), np.uint32(VERSION)
         for name, values in zip(_INDEX, (text, offsets, hashes, rows), strict=True):
@@ -123,6 +124,41 @@ def write(vectors: KeyedVectors, beside: Path, path: Path) -> None:
             dataset[part] = block
             crc = zlib.crc32(block.data, crc)
         dataset.attrs["crc32"] = np.uint32(crc)
+
+
+class _Written(io.FileIO):
+    """A file that libhdf5 writes to. It hears nothing of a full disk, with which it can't cope: it may end the process later.
+
+    Instead, the first error is kept, nothing more is written, and the error is raised at the end of the `with` block.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__(path, "w+")
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of it; returns its length."""
+        left = memoryview(data).cast("B")
+        size = len(left)
+        try:
+            while left and self._error is None:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self._error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the length of the file."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+            return size or 0
+
+    def __exit__(self, *details: Any) -> None:
+        super().__exit__(*details)
+        if self._error is not None:
+            raise self._error
 
 
 @contextlib.contextmanager

@@ -133,7 +133,7 @@ def write(vectors: KeyedVectors, beside: Path, path: Path, *, header: bool) -> N
 @contextlib.contextmanager
 def _opened(beside: Path, path: Path) -> Iterator[Any]:
     """A file to write to. No time stamp is written, so the same vectors give the same bytes."""
-    suffix = path.suffix
+    suffix = path.suffix.lower()
     with contextlib.ExitStack() as stack:
         file: Any = stack.enter_context(beside.open("wb"))
         if suffix == ".zip":  # x.vec.zip contains x.vec

@@ -10,15 +10,23 @@ A tokenizer.json is what Hugging Face's tokenizers save: see https://huggingface
 """
 
 import json
+import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from embkeras.errors import EmbkerasError, MissingDependencyError, VectorFileError
-from embkeras.vectors.io.source import Source
+from embkeras.vectors.io.other_files import not_vectors
+from embkeras.vectors.io.source import Source, contents_of
 
 _ENDINGS = (".txt", ".json", ".parquet")
+_GENSIM = (
+    ".wv.vectors.npy",
+    ".vectors.npy",
+    ".wv.vectors_vocab.npy",
+    ".vectors_vocab.npy",
+)  # after the name of the pickle
 _TOKENIZER = "tokenizer.json"
 _UNKNOWN = ("[UNK]", "<unk>")
 _CHUNK = 1 << 20  # bytes
@@ -31,20 +39,34 @@ def words_file_of(path: Path) -> Path:
         VectorFileError: there is none, or several.
     """
     candidates = [path.with_suffix(ending) for ending in _ENDINGS]
-    found = [candidate for candidate in candidates if candidate.is_file()]
-    if path.with_suffix(".json") in found:  # what save_vectors writes; a .txt beside it is likely its source
-        return path.with_suffix(".json")
+    spelled = [*candidates, *(path.with_suffix(ending.upper()) for ending in _ENDINGS)]
+    found = {os.path.normcase(file): file for file in spelled if file.is_file()}
+    if own := [file for file in found.values() if file.suffix.lower() == ".json"]:  # what save_vectors writes;
+        return own[0]  # a .txt beside it is likely its source
     if len(found) != 1:
         names = ", ".join(candidate.name for candidate in candidates)
+        there = ", ".join(file.name for file in found.values()) or "none of them"
         raise VectorFileError(
-            f"The words of {str(path)!r} must be in one of {names}, in the same folder; found "
-            f"{', '.join(candidate.name for candidate in found) or 'none of them'}. Pass words_file=."
+            f"The words of {str(path)!r} must be in one of {names}, in the same folder; found {there}. "
+            f"{_of_gensim(path) or 'Pass words_file=.'}"
         )
-    return found[0]
+    return next(iter(found.values()))
 
 
-def read_words(path: Path, rows: int, source: Source, *, written_with: Path | None = None) -> list[str]:
+def _of_gensim(path: Path) -> str | None:
+    """What to do with a matrix that gensim wrote beside one of its pickles, which has the words."""
+    owner = path.with_name(path.name.partition(".vectors")[0].removesuffix(".wv"))
+    attribute = path.name.removeprefix(owner.name)
+    if attribute not in _GENSIM or not owner.is_file():
+        return None
+    reason = not_vectors(Source(owner))
+    return f"The matrix belongs to {owner.name!r}, {reason}" if reason and "gensim" in reason else None
+
+
+def read_words(path: Path, rows: int, source: Source, *, written_with: Path | None = None) -> Sequence[str | None]:
     """The words in a `.json` file, in the first column of strings of a `.parquet` file, or else one per line.
+
+    JSON may be a list of words, what `save_vectors` wrote, or the `word_index` of a Keras Tokenizer: {word: id}.
 
     Args:
         path: the file.
@@ -52,19 +74,24 @@ def read_words(path: Path, rows: int, source: Source, *, written_with: Path | No
         source: the file with the vectors, named in error messages.
         written_with: the matrix that a checksum in the file, if there is one, must belong to; None to ignore it.
 
+    Returns:
+        The word of each row; None for a row without one, such as the padding row of a word_index.
+
     Raises:
         VectorFileError: the file can't be read, contains no list of words or another number of them, or belongs to
             another matrix.
         MissingDependencyError: a parquet table, and pyarrow is not installed.
     """
+    ending = path.suffix.lower()
     try:
-        if path.suffix == ".parquet":
-            words = _parquet_words(path)
-        elif path.suffix == ".json":
-            words = json.loads(path.read_text("utf-8-sig"))
+        raw = contents_of(path)
+        if ending == ".parquet" or raw.startswith(b"PAR1"):
+            words = _parquet_words(raw, path)
+        elif ending == ".json":
+            words = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_distinct)
         else:
             # As bytes: text mode would also end lines at a lone carriage return. A byte order mark is not part of a word.
-            words = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
+            words = raw.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
     except EmbkerasError:
         raise
     except OSError as error:
@@ -76,14 +103,40 @@ def read_words(path: Path, rows: int, source: Source, *, written_with: Path | No
         crc, words = words["matrix_crc32"], words["words"]
         if type(crc) is not int:
             raise VectorFileError(f"{str(path)!r}: matrix_crc32 must be an integer. Received: {crc!r}.")
+    if isinstance(words, dict) and words and all(type(id_) is int for id_ in words.values()):
+        return _by_row(words, rows, path, source)
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise VectorFileError(f"{str(path)!r} must contain a list of strings.")
+        raise VectorFileError(f"{str(path)!r} must contain a list of strings, or a word_index: {{word: id}}.")
     check_count(len(words), rows, repr(str(path)), source)
     if written_with is not None and crc is not None and crc != crc32_of(written_with):
         raise VectorFileError(
             f"The words in {path.name} were written with another matrix than {str(written_with)!r} (the checksums "
             f"differ). Write both files again, or pass words_file= if the words do belong to this matrix."
         )
+    return words
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dict, if no key occurs twice: of two, json would keep the last."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
+    return found
+
+
+def _by_row(index: dict[str, int], rows: int, path: Path, source: Source) -> list[str | None]:
+    """The words of a word_index by row: a word for every row but the first, which is the padding's if no word has id 0."""
+    words: list[str | None] = [None] * rows
+    rule = f"{str(path)!r} must have one word for each row of {source.name}, from 0 or 1 to {rows - 1:,}"
+    for word, id_ in index.items():
+        if not 0 <= id_ < rows:
+            raise VectorFileError(f"{rule}. Received: {word!r} with the id {id_}.")
+        if words[id_] is not None:
+            raise VectorFileError(f"{rule}. Received: {words[id_]!r} and {word!r} with the id {id_}.")
+        words[id_] = word
+    if None in words[1:]:
+        raise VectorFileError(f"{rule}. Received: no word with the id {words.index(None, 1)}.")
     return words
 
 
@@ -107,14 +160,14 @@ def crc32_of(path: Path) -> int:
     return crc
 
 
-def _parquet_words(path: Path) -> list[str]:
+def _parquet_words(raw: bytes, path: Path) -> list[str]:
     try:
         import pyarrow.parquet
     except ImportError:
         raise MissingDependencyError(
             f'Reading {str(path)!r} needs pyarrow: python -m pip install "embkeras[demo]".'
         ) from None
-    table = pyarrow.parquet.read_table(path)
+    table = pyarrow.parquet.read_table(pyarrow.BufferReader(raw))
     strings = [name for name, kind in zip(table.schema.names, table.schema.types, strict=True) if "string" in str(kind)]
     if not strings:
         raise VectorFileError(f"{str(path)!r} has no column of strings; its columns are {table.schema.names}.")

@@ -126,7 +126,7 @@ def test_folder_in_the_way_leaves_the_words_alone(tmp_path):
 
 def test_words_file_given_is_missing(path):
     """The message names it."""
-    with pytest.raises(VectorFileError, match=r"Cannot read the words in '.*none\.json': No such file"):
+    with pytest.raises(VectorFileError, match=r"Cannot read the words in '.*none\.json': there is no such file"):
         load_vectors(path, words_file=path.with_name("none.json"))
 
 
@@ -145,7 +145,7 @@ def test_words_that_are_no_json(path, contents):
         load_vectors(path)
 
 
-@pytest.mark.parametrize("contents", ['{"a": 0}', '["a", "b", 3]', '["a", "b", null]'])
+@pytest.mark.parametrize("contents", ['{"a": []}', '["a", "b", 3]', '["a", "b", null]'])
 def test_words_that_are_no_strings(path, contents):
     """The message names the file."""
     path.with_suffix(".json").write_text(contents)

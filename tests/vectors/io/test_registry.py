@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import signal
 import sys
 import zipfile
@@ -184,7 +185,7 @@ def test_killed_process_leaves_the_file_as_it_was(tmp_path, name, before):
                 die()
         vectors = KeyedVectors(["a", "b"], np.ones((2, 2), "float32"))
         vectors.matrix = vectors.matrix.view(Deadly)
-        np.save = die
+        np.lib.format.write_array_header_1_0 = die
         save_vectors(vectors, sys.argv[1])
     """
     run_python("-c", code, paths[0], returncode=-signal.SIGKILL)
@@ -198,7 +199,7 @@ def test_failed_save_leaves_nothing_behind(tmp_path, monkeypatch):
     def fail(*arguments, **keywords):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", fail)
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", fail)
     with pytest.raises(OutputError, match=r"Cannot write '.*v\.npy': No space left"):
         save_vectors(KeyedVectors(["x", "y", "z"], VECTORS.matrix), tmp_path / "v.npy")
     monkeypatch.undo()
@@ -474,3 +475,63 @@ def test_safetensors_missing_names_the_extra(tmp_path, monkeypatch):
     with pytest.raises(MissingDependencyError, match=r'w\.safetensors.*"embkeras\[safetensors\]"'):
         save_vectors(VECTORS, tmp_path / "w.safetensors")
     assert not list(tmp_path.glob("w.*"))
+
+
+@pytest.mark.parametrize("name", ["V.VEC", "V.Txt.GZ", "V.H5", "V.NPY", "V.Npz"])
+def test_endings_in_capitals(tmp_path, name):
+    """They are the same endings, for writing and for the words beside a matrix."""
+    path = save_vectors(VECTORS, tmp_path / name)
+    assert list(load_vectors(path).words) == VECTORS.words
+    if name.endswith("GZ"):
+        assert path.read_bytes()[:2] == b"\x1f\x8b"
+
+
+def test_words_file_in_capitals(tmp_path):
+    """As other systems write it."""
+    np.save(tmp_path / "m.npy", VECTORS.matrix)
+    (tmp_path / "m.TXT").write_text("a\nb\nc\n")
+    assert load_vectors(tmp_path / "m.npy").words == ["a", "b", "c"]
+
+
+def test_standard_output_is_no_file(tmp_path):
+    """It can't be renamed when it is complete."""
+    with pytest.raises(ArgumentError, match=r"target must be a file: .*Received: '-'"):
+        convert(save_vectors(VECTORS, tmp_path / "v.txt"), "-", to="word2vec")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of file sizes")
+def test_full_disk_is_one_line(tmp_path):
+    """In every format that is written: a limit of the size of files shows what the writer does when no more fits."""
+    code = """
+        import resource, sys
+        import numpy as np
+        from pathlib import Path
+        from embkeras import KeyedVectors, save_vectors
+        from embkeras.errors import OutputError
+        from embkeras.vectors.io.registry import FORMATS
+        vectors = KeyedVectors([f"w{i}" for i in range(3000)], np.random.default_rng(0).random((3000, 30), "float32"))
+        for name, format in FORMATS.items():
+            for ending in format.endings:
+                for compression in ("", ".gz", ".bz2", ".xz", ".zip") if format.compressed else ("",):
+                    path = Path(sys.argv[1], "v" + ending + compression)
+                    save_vectors(vectors, path.with_name("whole" + path.name))  # imports what it needs
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+                    try:
+                        print("written:", save_vectors(vectors, path))
+                    except OutputError as error:
+                        print(str(error))
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    """
+    printed = run_python("-c", code, tmp_path).stdout.splitlines()
+    assert len(printed) >= len(ENDINGS)
+    assert not [line for line in printed if not re.fullmatch(r"Cannot write '.*/v\..*': .*File too large.*\.", line)]
+
+
+def test_a_link_is_written_through(tmp_path):
+    """convert(overwrite=True) replaces the file that a link leads to."""
+    source = save_vectors(VECTORS, tmp_path / "in.txt")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "v.vec").write_text("before")
+    (tmp_path / "v.vec").symlink_to("disk/v.vec")
+    convert(source, tmp_path / "v.vec", overwrite=True)
+    assert (tmp_path / "v.vec").is_symlink() and load_vectors(tmp_path / "disk" / "v.vec").words == VECTORS.words

@@ -4,16 +4,23 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import pickle
+import socket
+import subprocess
+import sys
 import tarfile
 import zipfile
 import zlib
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embkeras import KeyedVectors, save_vectors
 from embkeras.errors import ArgumentError, VectorFileError
+from embkeras.vectors.inspection import inspect_vectors
 from embkeras.vectors.io import source as source_module
 from embkeras.vectors.io.registry import load_vectors
 from embkeras.vectors.io.source import Bar, Gunzip, Source, bar_for
@@ -229,13 +236,12 @@ FILES = {
     r"a web page \(was the download refused\?\)": b"\n<!DOCTYPE html><html><body>404</body></html>",
     "a Git LFS pointer, not the file itself: run git lfs pull": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
     "a tar archive: unpack it first": _tar(),
-    "a pickle, which can run any code and is not opened": pickle.dumps({"a": [1.5]}),
+    "a pickle, which can run any code and is not opened": pickle.dumps([1.5]),
     "a 7z archive: unpack it first": b"7z\xbc\xaf\x27\x1c" + bytes(30),
     "a rar archive: unpack it first": b"Rar!\x1a\x07\x00" + bytes(30),
     "compressed with zstd: unpack it first": b"\x28\xb5\x2f\xfd" + bytes(30),
     "a PDF document": b"%PDF-1.4\n",
     "a picture": b"\x89PNG\r\n\x1a\n" + bytes(30),
-    "a parquet table": b"PAR1" + bytes(30),
     "an SQLite database": b"SQLite format 3\x00" + bytes(30),
 }
 
@@ -262,17 +268,159 @@ def test_a_pickle_is_not_opened(tmp_path, protocol):
             return open, (str(target), "w")
 
     (tmp_path / "v.kv").write_bytes(pickle.dumps(Harmful(), protocol=protocol))
-    with pytest.raises(VectorFileError, match=r"is a pickle, .* convert it once: python -c"):
+    with pytest.raises(VectorFileError, match=r"is a pickle, which can run any code and is not opened"):
         load_vectors(tmp_path / "v.kv")
     assert not target.exists()
 
 
-@pytest.mark.parametrize("first", [b"<html", b"<s>", b"version", b"PAR1"])
+@pytest.mark.parametrize("first", [b"<html", b"<s>", b"version"])
 def test_words_that_look_like_it(tmp_path, first):
     """A vector file may begin with such a word, if it is one."""
     (tmp_path / "v.txt").write_bytes(first + b" 0.5 1.5\nb 1.0 2.0\n")
-    if first in (b"<html", b"PAR1"):
+    if first == b"<html":
         with pytest.raises(VectorFileError, match="contains no word vectors"):
             load_vectors(tmp_path / "v.txt")
     else:
         assert load_vectors(tmp_path / "v.txt").words == [first.decode(), "b"]
+
+
+# --------------------------------------------------------------------------------- pipes, standard input, and what is no file
+
+VECTORS = KeyedVectors(["the", "Cat"], np.array([[0.5, 1], [2, 0.25]], "float32"))
+THROUGH_A_PIPE = ["v.txt", "v.vec", "v.bin", "v.h5", "v.npz", "v.txt.gz", "v.vec.zip"]
+needs_fifos = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+
+
+@pytest.fixture
+def fifo(tmp_path):
+    """Makes a named pipe into which another process writes the contents of a file, and returns its path."""
+    writers = []
+
+    def make(path, name="pipe"):
+        pipe = tmp_path / name
+        os.mkfifo(pipe)
+        writers.append(subprocess.Popen(["sh", "-c", 'cat "$1" > "$2"', "sh", str(path), str(pipe)]))
+        return pipe
+
+    yield make
+    for writer in writers:
+        writer.kill()
+        writer.wait()
+
+
+@needs_fifos
+@pytest.mark.parametrize("name", THROUGH_A_PIPE)
+def test_pipes_are_read(tmp_path, fifo, name):
+    """Also of formats that are memory-mapped or read twice; errors and provenance name the pipe, and no copy is left."""
+    before = set(os.listdir(source_module.tempfile.gettempdir()))
+    pipe = fifo(save_vectors(VECTORS, tmp_path / name))
+    loaded = load_vectors(pipe)
+    assert list(loaded.words) == VECTORS.words and loaded.matrix.tobytes() == VECTORS.matrix.tobytes()
+    assert loaded.provenance.path == str(pipe)
+    left = set(os.listdir(source_module.tempfile.gettempdir())) - before
+    assert not [name for name in left if name.startswith("embkeras-")]
+
+
+@needs_fifos
+def test_inspection_of_a_pipe(tmp_path, fifo):
+    """It is read twice, and named as it was given."""
+    report = inspect_vectors(fifo(save_vectors(VECTORS, tmp_path / "v.h5")))
+    assert (report.path, report.rows, report.format) == (str(tmp_path / "pipe"), 2, "store")
+
+
+@needs_fifos
+def test_words_through_a_pipe(tmp_path, fifo):
+    """Beside a matrix in a file."""
+    np.save(tmp_path / "m.npy", VECTORS.matrix)
+    (tmp_path / "words").write_text("x\ny\n")
+    assert load_vectors(tmp_path / "m.npy", words_file=fifo(tmp_path / "words")).words == ["x", "y"]
+
+
+@needs_fifos
+def test_a_matrix_in_a_pipe_has_no_words_beside_it(tmp_path, fifo):
+    """The error names the pipe, not the copy."""
+    np.save(tmp_path / "m.npy", VECTORS.matrix)
+    with pytest.raises(VectorFileError, match=r"words of '.*pipe' must be in .*words_file="):
+        load_vectors(fifo(tmp_path / "m.npy"))
+
+
+@needs_fifos
+def test_no_room_for_the_copy(tmp_path, fifo, monkeypatch):
+    """The error names the folder, and the variable that changes it."""
+    pipe = fifo(save_vectors(VECTORS, tmp_path / "v.txt"))
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(source_module.shutil, "copyfileobj", full)
+    with pytest.raises(VectorFileError, match=r"Cannot copy .*pipe' to '.*': No space left on device.*TMPDIR"):
+        load_vectors(pipe)
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+@pytest.mark.parametrize("redirected", [False, True])
+@pytest.mark.skipif(sys.platform == "win32", reason="no /dev/stdin")
+def test_standard_input(tmp_path, name, redirected):
+    """A pipe or a file."""
+    path = save_vectors(VECTORS, tmp_path / "v.vec")
+    code = "import sys; from embkeras import load_vectors; print(load_vectors(sys.argv[1]).matrix.tolist())"
+    with path.open("rb") as file:
+        how = {"stdin": file} if redirected else {"input": path.read_bytes()}
+        done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, timeout=60, **how)
+    assert (done.stdout, done.stderr) == (b"[[0.5, 1.0], [2.0, 0.25]]\n", b"")
+
+
+def _folder(path):
+    path.mkdir()
+
+
+def _loop(path):
+    path.symlink_to(path)
+
+
+def _dangling(path):
+    path.symlink_to(path.with_name("gone"))
+
+
+def _socket(path):
+    socket.socket(socket.AF_UNIX).bind(str(path))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no devices in the file system")
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (_folder, "it is a folder"),
+        (_loop, "it is a link that leads back to itself"),
+        (_dangling, r"it is a link to '.*gone', and there is no such file"),
+        (_socket, "it is a socket"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is a device"),
+        (lambda path: path.with_name("f").write_text("") or path.symlink_to("f/x"), "Not a directory"),
+    ],
+)
+def test_what_is_no_file(tmp_path, monkeypatch, make, reason):
+    """It is named as such, for vectors and for words."""
+    monkeypatch.chdir(tmp_path)  # the name of a socket must be short
+    make(tmp_path.__class__("x"))
+    with pytest.raises(VectorFileError, match=rf"'x': {reason}"):
+        load_vectors("x")
+    with pytest.raises(VectorFileError, match=rf"'x': {reason}"):
+        inspect_vectors("x")
+    np.save("m.npy", VECTORS.matrix)
+    with pytest.raises(VectorFileError, match=rf"words in 'x': {reason}"):
+        load_vectors("m.npy", words_file="x")
+
+
+def test_a_model_of_the_hub(tmp_path, monkeypatch):
+    """A name that is no path here: the command that fetches it."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VectorFileError, match=r"no such file\. .*fetch it first: python -c .*fetch\('org/name'\)"):
+        load_vectors("org/name")
+
+
+def test_home(tmp_path, monkeypatch):
+    """~ is the home folder, for vectors and for words."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert save_vectors(VECTORS, "~/m.npy") == tmp_path / "m.npy"
+    assert load_vectors("~/m.npy", words_file="~/m.json").words == VECTORS.words
