@@ -69,9 +69,9 @@ _KINDS = [
     (rb"\x80[\x02-\x05]\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.", _TORCH),
     (
         rb"\x80[\x02-\x05].*gensim\.models\.fasttext",
-        f"a pickle of gensim's FastText, {_PICKLE}, convert it once: {_GENSIM} The n-grams are lost that way, and with them "
-        f"the vectors of all other words. Of a whole model, this keeps them: {_GENSIM_FASTTEXT} Of its keyed vectors alone, "
-        f"KeyedVectors.from_gensim(loaded) does.",
+        f"a pickle of gensim's FastText, {_PICKLE}, convert it once. This loses the n-grams, and with them the vectors of all "
+        f"other words: {_GENSIM} This keeps those of a whole model: {_GENSIM_FASTTEXT} "
+        f"In Python, KeyedVectors.from_gensim(loaded) keeps them too",
     ),
     (rb"\x80[\x02-\x05].*gensim", f"a pickle of gensim, {_PICKLE}, convert it once: {_GENSIM}"),
     (rb"\x80[\x02-\x05].*pandas", f"a pickle of pandas, {_PICKLE}, convert it once: {_PANDAS}"),

@@ -1,6 +1,7 @@
 """Files as their readers see them: compressed or not, complete or not, vectors or not; and the progress bar."""
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -24,6 +25,7 @@ from embkeras.vectors.inspection import inspect_vectors
 from embkeras.vectors.io import source as source_module
 from embkeras.vectors.io.registry import load_vectors
 from embkeras.vectors.io.source import Bar, Gunzip, Source, bar_for
+from tests.processes import run_python, started
 from tests.properties import PROPERTY
 
 CONTENTS = b"".join(b"word%d 0.5 %d.25\n" % (row, row) for row in range(5000))
@@ -294,18 +296,14 @@ needs_fifos = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has 
 @pytest.fixture
 def fifo(tmp_path):
     """Makes a named pipe into which another process writes the contents of a file, and returns its path."""
-    writers = []
+    with contextlib.ExitStack() as writers:
 
-    def make(path, name="pipe"):
-        pipe = tmp_path / name
-        os.mkfifo(pipe)
-        writers.append(subprocess.Popen(["sh", "-c", 'cat "$1" > "$2"', "sh", str(path), str(pipe)]))
-        return pipe
+        def make(path):
+            os.mkfifo(tmp_path / "pipe")
+            writers.enter_context(started("sh", "-c", 'cat "$1" > "$2"', "sh", path, tmp_path / "pipe"))
+            return tmp_path / "pipe"
 
-    yield make
-    for writer in writers:
-        writer.kill()
-        writer.wait()
+        yield make
 
 
 @needs_fifos
@@ -364,10 +362,15 @@ def test_standard_input(tmp_path, name, redirected):
     """A pipe or a file."""
     path = save_vectors(VECTORS, tmp_path / "v.vec")
     code = "import sys; from embkeras import load_vectors; print(load_vectors(sys.argv[1]).matrix.tolist())"
-    with path.open("rb") as file:
-        how = {"stdin": file} if redirected else {"input": path.read_bytes()}
-        done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, timeout=60, **how)
-    assert (done.stdout, done.stderr) == (b"[[0.5, 1.0], [2.0, 0.25]]\n", b"")
+    if redirected:
+        with (
+            path.open("rb") as file,
+            started(sys.executable, "-c", code, name, stdin=file, stdout=subprocess.PIPE) as child,
+        ):
+            printed = child.communicate(timeout=60)[0]
+    else:
+        printed = run_python("-c", code, name, stdin=path.read_text()).stdout
+    assert printed == "[[0.5, 1.0], [2.0, 0.25]]\n"
 
 
 def _folder(path):
