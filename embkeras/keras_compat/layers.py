@@ -1,9 +1,10 @@
-"""Layers: the layers inside a layer, a layer whose variables are replaced, a call that is being traced, and its scopes.
+"""Layers: the layers inside a layer, a layer whose variables are replaced, a call without values, and its name scopes.
 
 Private names used here, because there is no public way: `_layers` (Keras lists the layers of a model publicly, but not
 those of a layer), `_tracker`, `_track_variable`, `_untrack_variable` and `_trainable_variables` of layers; the class name
 `FuncGraph` of a `tf.function`'s graph (bodies of loops and conditions have classes derived from it) and its `outer_graph`;
-Keras' global list `name_scope_stack`.
+Keras' global list `name_scope_stack`, and its global attributes `symbolic_scope` (set while it works out shapes) and
+`shared_objects/id_to_obj_map` (set while it makes a model from a file).
 """
 
 from collections.abc import Iterable, Iterator
@@ -85,6 +86,16 @@ def functions_being_traced() -> int:
         count += type(graph).__name__ == "FuncGraph"
         graph = graph.outer_graph
     return count
+
+
+def called_with_values() -> bool:
+    """Whether a call that happens now computes something for its caller, at once or in a graph that will run.
+
+    Keras also calls layers without values, to work out shapes, and while it makes a model from a file, before it reads the
+    weights. What a table holds then says nothing.
+    """
+    states = ("symbolic_scope", "shared_objects/id_to_obj_map")
+    return all(global_state.get_global_attribute(name) is None for name in states)
 
 
 @contextmanager

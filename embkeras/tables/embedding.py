@@ -10,6 +10,7 @@ import tensorflow as tf
 from embkeras._arrays import check_matrix, first_nonfinite_row, row_slices
 from embkeras._checks import is_whole, number, one_of, shown, whole_number
 from embkeras.errors import ArgumentError, EmbkerasWarning
+from embkeras.keras_compat.layers import called_with_values
 from embkeras.keras_compat.variables import read_by_rows, stock_table
 from embkeras.tables.resize import Resized, fresh_like
 from embkeras.tables.row_io import (
@@ -375,8 +376,8 @@ class PretrainedEmbedding(keras.layers.Embedding):
         return {_KEY: self.table_variable, **low_rank}
 
     def _warn_if_empty(self) -> None:
-        """Warn once of a table of zeros that nobody filled."""
-        if not self._may_be_empty or not self.built:
+        """Warn once of a table of zeros that nobody filled, judged at the first use with values."""
+        if not self._may_be_empty or not self.built or not called_with_values():
             return
         with tf.init_scope():  # out of the graph that is being traced, if any
             if not tf.executing_eagerly():

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from embkeras.keras_compat import layers
-from embkeras.keras_compat.layers import functions_being_traced, restored_name_scopes
+from embkeras.keras_compat.layers import called_with_values, functions_being_traced, restored_name_scopes
 from tests import tiny
 
 
@@ -75,3 +75,29 @@ def test_name_scopes_are_restored():
     layer = keras.layers.Dense(1, name="next")
     layer.build((None, 1))
     assert layer.kernel.path == "next/kernel"
+
+
+def test_calls_without_values(tmp_path):
+    """While Keras works out shapes or makes a model from a file; fails when it notes that elsewhere."""
+    noted = []
+
+    @keras.saving.register_keras_serializable("tests")
+    class Noting(keras.layers.Layer):
+        """Notes how it is called and made."""
+
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            noted.append(("made", called_with_values()))
+
+        def call(self, inputs):
+            """The inputs."""
+            noted.append(("called", called_with_values()))
+            return inputs
+
+    net = keras.Sequential([keras.Input((1,)), Noting()])
+    net(tf.zeros((1, 1)))
+    tf.function(net)(tf.zeros((1, 1)))
+    net.save(tmp_path / "net.keras")
+    keras.saving.load_model(tmp_path / "net.keras")
+    assert noted[:2] == [("made", True), ("called", False)] and ("made", False) in noted
+    assert noted.count(("called", True)) == 2

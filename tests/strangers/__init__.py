@@ -1,0 +1,1 @@
+"""The smallest models and files of each kind that people bring."""
