@@ -29,9 +29,11 @@ def build_embedding(
 
     Args:
         aligned: what `align` returned; V rows of width D.
-        trainable: False freezes the table, True lets all rows move, "oov" only the rows of words missing from the vectors
-            ("[UNK]" included, padding not), and a bool array of shape (V,) the rows where it is true; the others then stay
-            bit-identical under any optimizer. Schedules can freeze and thaw all of these.
+        trainable: where the layer starts. False freezes the table, True lets all rows move, "oov" only the rows of words
+            missing from the vectors ("[UNK]" included, padding not), and a bool array of shape (V,) the rows where it is
+            true; the others then stay bit-identical under any optimizer. Schedules can freeze and thaw all of these. A
+            table that starts frozen is thawed with a layer around it that a schedule thaws, unless you set
+            `layer.trainable = False` yourself.
         mask_zero: id 0 is padding and masked for the layers that follow.
         stored: "float16" or "int8" (with one scale a row) keep the rows that don't train in half or a quarter of the
             memory; `layer.accuracy` says how close they stay. Not with `trainable=True`.

@@ -58,6 +58,7 @@ class PretrainedEmbedding(keras.layers.Embedding):
     """
 
     padding_id: Any  # int or None
+    starts_frozen = False  # trainable=False when it was made, and nobody has set the flag since it was built
     _merged: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # ids, their rows, and their rows of A
 
     def __init__(
@@ -80,6 +81,7 @@ class PretrainedEmbedding(keras.layers.Embedding):
             rule = "0, because mask_zero=True masks id 0" if mask_zero else f"an integer in [0, {input_dim}), or None"
             raise ArgumentError(f"padding_id must be {rule}. Received: {shown(padding_id)} (layer {self.name!r}).")
         self.padding_id = padding_id
+        self.starts_frozen = not self.trainable
         self._may_be_empty = True
 
     def build(self, input_shape: Any = None) -> None:
@@ -296,8 +298,16 @@ class PretrainedEmbedding(keras.layers.Embedding):
     def trainable(self, value: bool) -> None:
         """Whether the layer trains: with LoRA, A and B alone."""
         keras.layers.Embedding.trainable.fset(self, value)
+        self.starts_frozen = not (self.built or self.trainable)
         if self.lora_enabled:  # Keras would thaw the table too
             self.table_variable.trainable = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As in Keras, which takes no note of a flag that is set to the value that it has."""
+        if name == "trainable":
+            type(self).trainable.fset(self, value)
+        else:
+            super().__setattr__(name, value)
 
     def merge_lora(self) -> None:
         """Write A @ B into the table and set A to zero; the layer returns the same vectors as before.

@@ -50,7 +50,7 @@ def take_over(layer: keras.layers.Embedding, fresh: keras.layers.Embedding, keep
     """
     stay = {id(getattr(fresh, name)): getattr(layer, name) for name in keep}
     after = [(stay.get(id(each), each), may_train(fresh, each)) for each in fresh.variables]
-    trainable = layer.trainable
+    trainable, starts_frozen = layer.trainable, layer.starts_frozen
     layer.trainable = True
     replace_variables(layer, list(layer.variables), after)
     with unlocked(layer):
@@ -58,7 +58,8 @@ def take_over(layer: keras.layers.Embedding, fresh: keras.layers.Embedding, keep
             if name in _SETTINGS or (isinstance(value, keras.Variable | BaseTable) and name not in keep):
                 setattr(layer, name, value)  # as TensorFlow does, which would otherwise keep and export the old table
     layer.mark_filled()
-    type(layer).trainable.fset(layer, trainable)  # assigning the value that the flag already has does nothing
+    layer.trainable = trainable
+    layer.starts_frozen = starts_frozen
 
 
 def replace_map(layer: keras.layers.Layer, name: str, values: np.ndarray) -> None:

@@ -51,7 +51,7 @@ def test_a_frozen_layer_stays_frozen():
     """Taking over other variables doesn't change the flag."""
     layer = tiny.embedding()
     take_over(layer, fresh_like(layer, input_dim=3))
-    assert not layer.trainable and layer.trainable_variables == []
+    assert not layer.trainable and layer.trainable_variables == [] and layer.starts_frozen
 
 
 @pytest.mark.parametrize("keep", [(), ("_moving", "_places")], ids=str)

@@ -8,6 +8,7 @@ each layer's flag is worked out by itself.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import keras
@@ -17,9 +18,17 @@ from embkeras.tables.addresses import LayerRef, match_layers, match_variables, o
 from embkeras.training.rebuild import is_built
 from embkeras.training.schedule.phases import Phase
 
-# layer -> (the user's flag, the flag that a schedule wrote last). It outlives a schedule, so that another one for the same
-# model doesn't take what the first one froze for the user's wish.
-_NOTED: WeakKeyDictionary[keras.layers.Layer, tuple[bool, bool]] = WeakKeyDictionary()
+
+class _Noted(NamedTuple):
+    """What is known of a layer's flag."""
+
+    users: bool  # the user's flag
+    written: bool  # the flag that a schedule wrote last
+    starts_frozen: bool  # the user's flag is only where a layer from `build_embedding` starts
+
+
+# It outlives a schedule, so that another one for the same model doesn't take what the first one froze for the user's wish.
+_NOTED: WeakKeyDictionary[keras.layers.Layer, _Noted] = WeakKeyDictionary()
 # model -> its own weights outside every layer (of subclassed models), each with the user's flag
 _OWN: WeakKeyDictionary[keras.Model, dict[int, tuple[keras.Variable, bool]]] = WeakKeyDictionary()
 # layer -> its variables that TrainVariables froze one by one
@@ -43,8 +52,9 @@ class Flags:
         self._tree = list(_with_ancestors(self.model))
         for place in self._tree:
             noted, flag = _NOTED.get(place.layer), place.layer.trainable
-            if noted is None or noted[1] != flag:
-                _NOTED[place.layer] = (flag, flag)
+            if noted is None or noted.written != flag:
+                starts_frozen = noted is None and getattr(place.layer, "starts_frozen", False)
+                _NOTED[place.layer] = _Noted(flag, flag, starts_frozen)
         own = _OWN.setdefault(self.model, {})
         for weight in own_weights(self.model):
             own.setdefault(id(weight), (weight, weight.trainable))
@@ -97,13 +107,23 @@ class Flags:
         training = [layer.name for layer in self.governed if layer.trainable]
         lists = [
             f"{what}: {', '.join(dict.fromkeys(names))}"
-            for what, names in (("frozen", frozen), ("unfrozen", training))
+            for what, names in (("frozen", frozen), ("unfrozen", training), ("still frozen", self._frozen_inside()))
             if names
         ]
         lists += [text for action in phase.actions if (text := action.describe())]
         if self.model.built:
             lists.append(f"{trainable_parameters(self.model):,} trainable parameters")
         return "; ".join(lists)
+
+    def _frozen_inside(self) -> list[str]:
+        """Paths of layers whose own weights all stay frozen inside a governed layer that trains."""
+        training, paths = {id(layer) for layer in self.governed if layer.trainable}, []
+        for place in self._tree:
+            if not training.isdisjoint(id(layer) for layer in place.ancestors):
+                weights = own_weights(place.layer)
+                if weights and not (place.layer.trainable and any(weight.trainable for weight in weights)):
+                    paths.append(place.path)
+        return paths
 
     def _chosen(self, phase: Phase) -> set[int]:
         """Ids of the variables that TrainVariables names."""
@@ -148,8 +168,10 @@ class Flags:
         inside = [layer for layer in place.ancestors if id(layer) in training]
         if not inside:
             return None
-        # Inside a layer that the user froze as a whole, nobody knows what was frozen by itself: it follows its parent.
-        kept_frozen = _users_flag(inside[-1]) and not _users_flag(place.layer)
+        # Inside a layer that the user froze as a whole, nobody knows what was frozen by itself: it follows its parent. So
+        # does a table that its builder froze.
+        frozen_alone = _users_flag(inside[-1]) and not _users_flag(place.layer)
+        kept_frozen = frozen_alone and not _NOTED[place.layer].starts_frozen
         return not kept_frozen or id(place.layer) in governed
 
     def _write(self, wanted: dict[int, bool]) -> None:
@@ -162,7 +184,7 @@ class Flags:
             for layer in wrong:
                 layer.trainable = wanted[id(layer)]
         for place in self._tree:
-            _NOTED[place.layer] = (_users_flag(place.layer), place.layer.trainable)
+            _NOTED[place.layer] = _NOTED[place.layer]._replace(written=place.layer.trainable)
 
     def _check(self, phase: Phase, chosen: set[int]) -> None:
         claimed = self.claimed if phase.train is None else match_layers(self.model, phase.train)
@@ -199,6 +221,7 @@ class Flags:
 class _Place:
     """A layer at one place of the tree of layers, and the layers around it, outermost first."""
 
+    path: str
     layer: keras.layers.Layer
     ancestors: list[keras.layers.Layer]
 
@@ -222,12 +245,12 @@ def _with_ancestors(model: keras.Model) -> Iterator[_Place]:
     for path, layer in walk(model):
         names = path.split("/")
         prefixes = ["/".join(names[:length]) for length in range(1, len(names))]
-        yield _Place(layer, [around[prefix] for prefix in prefixes if prefix in around])
+        yield _Place(path, layer, [around[prefix] for prefix in prefixes if prefix in around])
         around[path] = layer
 
 
 def _users_flag(layer: keras.layers.Layer) -> bool:
-    return _NOTED[layer][0]
+    return _NOTED[layer].users
 
 
 def _ids(layers: Sequence[keras.layers.Layer]) -> set[int]:

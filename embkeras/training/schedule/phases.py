@@ -21,7 +21,9 @@ class Phase:
 
     A schedule governs the layers that any of its phases names. With `freeze`, the layers named are frozen and the other
     governed layers train; layers that no phase names keep the flag you gave them. With `train`, only the layers named
-    train, and everything else in the model is frozen, named or not.
+    train, and everything else in the model is frozen, named or not. Inside a layer that trains, what you froze by
+    `layer.trainable = False` stays frozen unless a phase names it; `build_embedding(trainable=False)` only says where a
+    table starts.
 
     Layers are given as names, paths ("encoder/block_3"), globs ("block_*", "encoder/**") or layers.
 

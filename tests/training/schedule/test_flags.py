@@ -6,6 +6,7 @@ import pytest
 
 from embkeras.errors import ScheduleError
 from embkeras.tables.addresses import own_weights, walk
+from embkeras.tables.builders import build_embedding
 from embkeras.training.schedule.flags import Flags, trainable_parameters, weights_that_may_move
 from embkeras.training.schedule.phases import Phase
 from tests import tiny
@@ -121,6 +122,52 @@ def test_a_flag_set_by_hand_in_between_is_the_users():
     flags.apply(phases[0])
     flags.apply(phases[1])
     assert _training(net) == ["head", "inner", "top"]
+
+
+def _tower(embedding):
+    """tower/(embedding, dense), head."""
+    inner, ids = keras.Input((5,), dtype="int64"), keras.Input((5,), dtype="int64")
+    mean = keras.layers.GlobalAveragePooling1D()(embedding(inner))
+    tower = keras.Model(inner, _dense("dense")(mean), name="tower")
+    return keras.Model(ids, _dense("head")(tower(ids)), name="net")
+
+
+def _thawed(net):
+    """What trains after `unfreeze_at(1, "tower")`, and what it announces."""
+    phases = Phase(0, freeze="tower"), Phase(1)
+    flags = _flags(net, *phases, also=("tower",))
+    for phase in phases:
+        flags.apply(phase)
+    return _training(net), flags.describe(phases[1]).rpartition(";")[0]
+
+
+def test_a_table_that_its_builder_froze_is_thawed_with_its_parent(tmp_path):
+    """By a second schedule and after a load too: where a layer starts is nobody's wish, and is kept in its config."""
+    net = _tower(tiny.embedding())
+    net.save(tmp_path / "net.keras")
+    loaded = keras.saving.load_model(tmp_path / "net.keras")
+    assert not loaded.get_layer("tower").get_layer("embedding").trainable
+    for each in (net, net, loaded):
+        assert _thawed(each) == (["dense", "embedding", "head"], "unfrozen: tower")
+
+
+def test_a_table_that_its_user_froze_stays_frozen_and_is_announced():
+    """Set on the built layer, whether it started frozen or not."""
+    for trainable in (False, True):
+        layer = tiny.embedding(trainable=trainable)
+        layer.trainable = False
+        assert _thawed(_tower(layer)) == (["dense", "head"], "unfrozen: tower; still frozen: tower/embedding")
+
+
+def test_a_table_that_no_phase_names_stays_where_it_starts():
+    """Neither it nor a layer around it is named."""
+    assert _each(_tower(tiny.embedding()), Phase(0, train="head"), Phase(1)) == [["head"], ["dense", "head"]]
+
+
+def test_a_table_without_rows_that_could_train_is_announced(aligned):
+    """Its flag is set, and nothing trains."""
+    net = _tower(build_embedding(aligned, stored="int8"))
+    assert _thawed(net) == (["dense", "head"], "unfrozen: tower; still frozen: tower/embedding")
 
 
 def test_inside_a_layer_frozen_by_the_user_everything_is_unfrozen():
