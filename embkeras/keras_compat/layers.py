@@ -95,7 +95,7 @@ def called_with_values() -> bool:
     weights. What a table holds then says nothing.
     """
     states = ("symbolic_scope", "shared_objects/id_to_obj_map")
-    return all(global_state.get_global_attribute(name) is None for name in states)
+    return all(private_module(_STATE).get_global_attribute(name) is None for name in states)
 
 
 @contextmanager
