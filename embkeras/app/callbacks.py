@@ -114,19 +114,21 @@ class ComparisonProgress(keras.callbacks.Callback):
     def __init__(self, name: str, say: Callable[[str], None], bars: contextlib.ExitStack):
         super().__init__()
         self._name, self._say, self._bars = name, say, bars
-        self._report: Report | None = None
-        self._line = ""
+        self._report: Report
+        self._done, self._line = 0, ""
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Begin the bar."""
         self._report = self._bars.enter_context(progress(self._name))
 
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Move the bar."""
+        self._done += 1
+        self._report(self._done, self.params["epochs"] * self.params["steps"])
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Move the bar, and note the accuracies."""
-        epochs = self.params["epochs"]
-        if self._report is not None:
-            self._report(epoch + 1, epochs)
-        self._line = f"  {self._name}: epoch {epoch + 1}/{epochs}, "
+        """Note the accuracies."""
+        self._line = f"  {self._name}: epoch {epoch + 1}/{self.params['epochs']}, "
         self._line += f"accuracy {logs['accuracy']:.3f}, validation {logs['val_accuracy']:.3f}"
 
     def on_train_end(self, logs: Any = None) -> None:

@@ -5,8 +5,14 @@ import importlib
 
 from embkeras.errors import MissingDependencyError
 
-SHELLS = ("bash", "zsh", "tcsh")
-FILE = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}  # what shtab completes a file name with
+# What shtab completes a file name with, by shell.
+FILE = {
+    "bash": "_shtab_compgen_files",
+    "fish": "(__fish_complete_path (commandline -ct))",
+    "zsh": "_files",
+    "tcsh": "f",
+}
+SHELLS = tuple(FILE)
 
 
 def completes_files(action: argparse.Action) -> None:

@@ -59,7 +59,7 @@ class Output:
     def print_json(self) -> None:
         """The JSON object, if asked for."""
         if self.as_json:
-            print(json.dumps(plain({"command": self.command} | self.result)), flush=True)
+            print(json.dumps(plain({"command": self.command} | self.result), default=str), flush=True)
 
     @property
     def verbosity(self) -> int:

@@ -77,7 +77,7 @@ def run(
         "epochs": best.last + 1,
         "validation_loss": best.loss,
         "coverage": vars(prepared.aligned.coverage),
-        "drift": report.summary(),
+        "drift": report.summary().to_dict(),
     }
     _show_result(prepared, run, strategies, settings, output, compare=compare)
     folder = export_saved_model(
