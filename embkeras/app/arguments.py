@@ -197,7 +197,7 @@ def _add_completion(subparsers: Any) -> None:
 def _add_help(subparsers: Any) -> None:
     summary = "Show the help of a command."
     command = _add_command(subparsers, "help", commands.help, summary, "embkeras help train")
-    command.add_argument("topic", nargs="?", default="", choices=tuple(subparsers.choices), metavar="COMMAND")
+    command.add_argument("topic", nargs="?", choices=tuple(subparsers.choices), metavar="COMMAND")
 
 
 def _folder(text: str) -> Path:

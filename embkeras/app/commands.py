@@ -156,7 +156,7 @@ def completion(options: argparse.Namespace, output: Output) -> None:
 
 def help(options: argparse.Namespace, output: Output) -> None:
     """Show the help of a command, or of all."""
-    text = options.parsers[options.topic].format_help()
+    text = options.parsers[options.topic or ""].format_help()
     output.result |= {"help": text}
     output.answer(text.removesuffix("\n"))
 

@@ -101,6 +101,29 @@ def test_export_says_how_it_was_trained(trained):
     assert all(f"## {title}" in (folder / "README.md").read_text() for title in metadata)
 
 
+def test_json_of_a_training_and_its_export(files, tmp_path, capsys):
+    """Figures and paths of train, check and predict; the epoch with the smallest validation loss was kept."""
+    flags = "--epochs 9 --patience 1 --learning-rate 2 --batch-size 16 --max-length 3 --dropout 0.1 --json"
+    assert cli.main(train(files, tmp_path / "out", *flags.split())) == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert f"Best epoch: {found['best_epoch']} of 0 to {found['epochs'] - 1}, " in printed.err
+    assert "; 3 tokens per text" in printed.err and "learning rate 1" in printed.err and "\n4/4 - " in printed.err
+    assert "The first epoch took " in printed.err
+    losses = [float(loss) for loss in re.findall(r"val_loss: (\S+)", printed.err)]
+    assert len(losses) == found["epochs"] and losses[found["best_epoch"]] == min(losses)
+    assert found["test"]["texts"] == 12 and found["test"]["largest_class"] == 0.5 and 0 <= found["test"]["f1"] <= 1
+    assert found["model"] == str(tmp_path / "out" / "1") and found["figure"] == str(tmp_path / "out" / "training.png")
+    assert found["drift"]["moved"] > 0 and 0.5 < found["coverage"]["types"] < 1
+    assert cli.main(["check", found["model"], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["passed"] is True
+    assert cli.main(["predict", found["model"], "great lovely", "--json"]) == 0
+    (prediction,) = json.loads(capsys.readouterr().out)["predictions"]
+    assert prediction["text"] == "great lovely" and prediction["label"] in ("up", "down")
+    assert cli.main(["check", found["model"], "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
 def test_predict_labels_each_text(trained, capsys):
     """One line per text, with a label and a probability."""
     assert cli.main(["predict", str(trained[2]), "great lovely", ""]) == 0

@@ -1,0 +1,225 @@
+"""What each command refuses before it does anything long, and the JSON object of each command."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from embkeras.app import cli, commands
+from embkeras.app.arguments import parser
+from tests.app.conftest import train_arguments
+from tests.processes import run_python
+
+# What is wrong -> the command, with names of files in the folder, and a part of the message.
+REFUSED = {
+    "no such texts": ("train absent.csv --vectors v.txt --out out", "absent.csv': there is no such file"),
+    "no such vectors": ("train t.csv --vectors absent.txt --out out", "absent.txt': there is no such file"),
+    "no such words": ("train t.csv --vectors v.txt --words-file absent --out out", "absent': there is no such file"),
+    "texts of an unknown format": ("train t.doc --vectors v.txt --out out --text a --label b", "'.doc'"),
+    "no such column": ("train t.csv --vectors v.txt --out out --text a --label b", "no column 'a'"),
+    "vectors from a pipe": ("train t.csv --vectors - --out out", "training reads the vectors twice"),
+    "unwritable folder": ("train t.csv --vectors v.txt --out v.txt/out", "Cannot write"),
+    "a name for no server": ("train t.csv --vectors v.txt --out 'a b' --with-config", "'a b'"),
+    "epochs": ("train t.csv --vectors v.txt --out out --epochs 0", "epochs must be an integer >= 1. Received: 0"),
+    "batch size": ("train t.csv --vectors v.txt --out out --batch-size 0", "batch_size must be an integer >= 1"),
+    "max length": ("train t.csv --vectors v.txt --out out --max-length -1", "max_length must be an integer >= 1"),
+    "dropout": ("train t.csv --vectors v.txt --out out --dropout 1", "dropout must be a number >= 0 and < 1"),
+    "rate": ("train t.csv --vectors v.txt --out out --learning-rate nan", "learning_rate must be a number > 0"),
+    "patience": ("train t.csv --vectors v.txt --out out --patience 0", "patience must be an integer >= 1"),
+    "unfreeze": ("demo --epochs 2 --unfreeze-at 2 --out out", "Received: 2"),
+    "demo, unwritable folder": ("demo --out v.txt", "Cannot write"),
+    "no such export": ("predict absent text", "absent': saved_model.pb is missing"),
+    "not an export": ("check plain", "no card"),
+    "no such file": ("inspect absent.vec", "absent.vec': there is no such file"),
+    "no such format": ("inspect v.txt --format docx", "Received: 'docx'"),
+    "no vectors to convert": ("convert absent.vec out.npy", "absent.vec': there is no such file"),
+    "an unknown ending": ("convert v.txt out.docx", "out.docx"),
+    "an unknown format": ("convert v.txt out --to docx", "Received: 'docx'"),
+    "a target that exists": ("convert v.txt t.vec", "Pass --overwrite"),
+    "a target in a file": ("convert v.txt v.txt/out.vec", "Cannot write"),
+    "no vectors for a corpus": ("coverage absent.vec --text t.csv --column a", "absent.vec': there is no such file"),
+    "no such corpus": ("coverage v.txt --text absent.csv --column a", "absent.csv': there is no such file"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Small files under the names that REFUSED uses."""
+    folder = tmp_path_factory.mktemp("refused")
+    (folder / "v.txt").write_text("cat 3 4\ndog 0 0\n")
+    for name in ("t.csv", "t.doc", "t.vec"):
+        (folder / name).write_text("text,label\ncat,0\ndog,1\n")
+    (folder / "plain" / "assets").mkdir(parents=True)
+    (folder / "plain" / "saved_model.pb").touch()
+    return folder
+
+
+def words(line):
+    """The arguments in a line; '...' is one with a space."""
+    return [quoted or word for quoted, word in re.findall(r"'([^']*)'|(\S+)", line)]
+
+
+@pytest.fixture
+def no_tensorflow(monkeypatch):
+    """A test that gets as far as TensorFlow fails."""
+    monkeypatch.setattr(commands, "_start_tensorflow", lambda output=None: pytest.fail("TensorFlow was started"))
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refused_before_tensorflow_starts(folder, monkeypatch, no_tensorflow, capsys, what):
+    """One line with what was wrong, and nothing is written."""
+    monkeypatch.chdir(folder)
+    line, said = REFUSED[what]
+    before = sorted(folder.rglob("*"))
+    assert cli.main(words(line)) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err and printed.err.count("\n") == 1
+    assert "Vectors:" not in printed.out
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_tensorflow_is_not_imported(folder):
+    """All refusals in one fresh process: neither TensorFlow nor Keras is there at the end."""
+    lines = [words(line) for line, _ in REFUSED.values()]
+    code = f"""
+    import sys
+    from embkeras.app import cli
+    codes = {{cli.main(line) for line in {lines!r}}}
+    print(codes, sorted({{"tensorflow", "keras"}} & set(sys.modules)))
+    """
+    assert run_python("-c", code, cwd=folder).stdout.splitlines()[-1] == "{2} []"
+
+
+def test_texts_without_a_common_word_are_refused_without_tensorflow(files, tmp_path, no_tensorflow, capsys):
+    """Texts and vectors are prepared before TensorFlow starts."""
+    (tmp_path / "other.txt").write_text("der 0.5 1.5\ndie 1.5 2.5\n")
+    arguments = train_arguments(files, tmp_path / "out")
+    arguments[arguments.index("--vectors") + 1] = str(tmp_path / "other.txt")
+    assert cli.main(arguments) == 2
+    assert re.search(r"other\.txt.*'der', 'die'", capsys.readouterr().err)
+
+
+def test_another_backend_is_refused_without_tensorflow(folder, monkeypatch, no_tensorflow, capsys):
+    """If the environment asks for it."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    assert cli.main(["check", "plain"]) == 2
+    assert "KERAS_BACKEND='jax'" in capsys.readouterr().err
+
+
+def json_of(capsys, *arguments, code=0):
+    """The JSON object that a command prints on standard output, and nothing else there."""
+    assert cli.main([*map(str, arguments), "--json"]) == code
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+def test_json_of_convert(folder, tmp_path, capsys):
+    """The path and figures."""
+    found = json_of(capsys, "convert", folder / "v.txt", tmp_path / "v.npy")
+    expected = {"path": str(tmp_path / "v.npy"), "words": 2, "width": 2, "from": "glove"}
+    assert found == {"command": "convert"} | expected
+
+
+def test_json_of_inspect(folder, capsys):
+    """All figures of the report."""
+    found = json_of(capsys, "inspect", folder / "v.txt")
+    assert found["rows"] == 2 and found["norms"]["largest"] == 5 and found["first"] == ["cat", "dog"]
+    assert found["header"] is None and found["fault"] is None
+
+
+def test_json_of_a_damaged_file(tmp_path, capsys):
+    """The report and the error are in one object."""
+    (tmp_path / "lie.vec").write_text("9 2\ncat 3 4\n")
+    found = json_of(capsys, "inspect", tmp_path / "lie.vec", code=2)
+    assert found["rows"] == 1 and found["header"] == [9, 2]
+    assert found["error"]["kind"] == "VectorFileError" and "lie.vec" in found["error"]["message"]
+
+
+def test_json_of_coverage(folder, tmp_path, capsys):
+    """Shares, fallbacks, and the missing words with their counts."""
+    (tmp_path / "text.txt").write_text("Cat cat wolf wolf fox\n")
+    found = json_of(
+        capsys, "coverage", folder / "v.txt", "--text", tmp_path / "text.txt", "--split", "spaces"
+    )  # two of five words, one of them in another spelling
+    assert found["coverage"] == {"types": 0.5, "tokens": 0.4}
+    assert found["fallbacks"] == {"lower": 1}
+    assert found["missing"] == [{"token": "wolf", "count": 2}, {"token": "fox", "count": 1}]
+
+
+def test_json_of_help(capsys):
+    """The text."""
+    assert "embkeras inspect wiki.en.vec" in json_of(capsys, "help", "inspect")["help"]
+
+
+def test_json_of_an_error(capsys):
+    """Kind and message, also in the line on standard error."""
+    assert cli.main(["--json", "inspect", "absent.vec"]) == 2
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert found["command"] == "inspect" and found["error"]["kind"] == "VectorFileError"
+    assert printed.err == f"embkeras inspect: {found['error']['message']}\n"
+
+
+def test_json_of_a_mistyped_command(capsys):
+    """An object too."""
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["inspect", "--json", "--fly"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["error"]["kind"] == "UsageError" and "required: file" in found["error"]["message"]
+
+
+def test_json_of_an_interruption(folder, monkeypatch, capsys):
+    """Exit code 130, and the object says why."""
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "_check_reading", interrupted)
+    assert json_of(capsys, "inspect", folder / "v.txt", code=130)["error"]["kind"] == "KeyboardInterrupt"
+
+
+def test_quiet_convert_prints_nothing(folder, tmp_path, capsys):
+    """The exit code says it all."""
+    assert cli.main(["convert", str(folder / "v.txt"), str(tmp_path / "v.npy"), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_quiet_inspect_prints_its_answer(folder, capsys):
+    """What was asked for is printed."""
+    assert cli.main(["--quiet", "inspect", str(folder / "v.txt")]) == 0
+    assert "Rows: 2, width 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["demo", "train", "predict", "check", "convert", "inspect", "coverage", "completion"])
+def test_help_of_a_command(capsys, name):
+    """`embkeras help COMMAND` prints what `embkeras COMMAND --help` prints."""
+    assert cli.main(["help", name]) == 0
+    text = capsys.readouterr().out
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([name, "--help"])
+    assert capsys.readouterr().out == text and "--json" in text
+
+
+def test_help_without_a_command(capsys):
+    """Lists the commands."""
+    assert cli.main(["help"]) == 0
+    assert "coverage" in capsys.readouterr().out
+
+
+def test_rates_keep_their_ratio():
+    """--learning-rate sets the rate before and after unfreezing."""
+    settings = commands.settings_of(parser().parse_args(["demo", "--learning-rate", "0.1"]))
+    assert settings.learning_rate == 0.1 and np.isclose(settings.unfrozen_learning_rate, 0.05)
+
+
+def test_flags_of_training_reach_the_settings():
+    """Each by its name."""
+    flags = "--batch-size 7 --max-length 9 --dropout 0.25 --patience 5 --architecture cnn --with-config"
+    settings = commands.settings_of(parser().parse_args(["demo", *flags.split()]))
+    assert (settings.batch_size, settings.max_length, settings.dropout, settings.patience) == (7, 9, 0.25, 5)
+    assert settings.architecture == "cnn" and settings.with_config

@@ -1,0 +1,31 @@
+"""Settings of a training."""
+
+import pytest
+
+from embkeras.app.settings import QUICK, Settings
+from embkeras.errors import ArgumentError
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("architecture", "gru"),
+        ("units", 0),
+        ("patience", 0),
+        ("batch_size", 2.5),
+        ("dropout", 1.0),
+        ("dropout", -0.1),
+        ("learning_rate", 0.0),
+        ("unfrozen_learning_rate", float("inf")),
+        ("unfreeze_at", 8),
+    ],
+)
+def test_bad_settings(name, value):
+    """The message names the setting and the value."""
+    with pytest.raises(ArgumentError, match=f"(?s){name}.*Received: {value!r}"):
+        Settings(**{name: value})
+
+
+def test_quick_is_smaller():
+    """Fewer epochs, words and seeds."""
+    assert (QUICK.epochs, QUICK.seeds) < (Settings().epochs, Settings().seeds)
