@@ -6,15 +6,13 @@ far it is; a program that wants to show that, like the commands, says so with `s
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any
 
 Report = Callable[[int, int], None]  # how much is done, of how much in all
-Item = TypeVar("Item")
 
 _AFTER, _EVERY = 1.5, 0.2  # seconds before the bar appears, seconds between updates
-_REPORTED_AT_ONCE = 256  # items of `tracked`
 _shown: ContextVar[bool | None] = ContextVar("shown", default=None)
 
 
@@ -54,15 +52,6 @@ def progress(name: str, asked: bool | None = None, *, unasked: bool = False) -> 
         yield bar
     finally:
         bar.close()
-
-
-def tracked(items: Iterable[Item], total: int, name: str, asked: bool | None = None) -> Iterator[Item]:
-    """The items, one after the other, with a bar of how many of `total` have been taken."""
-    with progress(name, asked) as report:
-        for done, item in enumerate(items):
-            if done % _REPORTED_AT_ONCE == 0:
-                report(done, total)
-            yield item
 
 
 def _nothing(done: int, total: int) -> None:

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from embkeras import _progress
-from embkeras._progress import progress, shown, tracked
+from embkeras._progress import progress, shown
 from tests.processes import run_python
 
 
@@ -84,12 +84,6 @@ def test_a_failing_work_clears_its_bar(at_once, capsys):
         report(1, 2)
         raise OSError
     assert capsys.readouterr().err.endswith("\x1b[?25h\r\x1b[1A\x1b[2K")
-
-
-def test_tracked_items(at_once, capsys):
-    """All items in order, and a bar of their number."""
-    assert list(tracked(iter("abc"), 3, "letters", True)) == ["a", "b", "c"]
-    assert "letters" in capsys.readouterr().err
 
 
 def test_no_color(at_once, monkeypatch, capsys):

@@ -16,6 +16,7 @@ import tensorflow as tf
 from embkeras._checks import flag, one_of, sequence, shown, whole_number
 from embkeras._checks import path as checked_path
 from embkeras._files import written_beside
+from embkeras._progress import progress
 from embkeras.errors import ArgumentError, OutputError, SavedModelError
 from embkeras.keras_compat.versions import check_versions
 from embkeras.serving import contract as contracts
@@ -104,22 +105,25 @@ def export_saved_model(
     class_names, metadata = _checked_class_names(class_names), checked_metadata(metadata)
     _check_model(model, vocabulary, dtype)
     target = _target(path, version, overwrite)
-    contract = _contract(model, vocabulary, out_of_range, class_names)
-    while True:
-        try:
-            with tempfile.TemporaryDirectory() as assets, written_beside(target, overwrite=overwrite) as beside:
-                card = _write(model, contract, dtype, metadata, Path(assets), beside, target)
-                (beside / "README.md").write_text(readme(card, metadata), encoding="utf-8")
-                write_warm_up(beside, card)
-                if check:
-                    _check(beside, model, vocabulary, target)
-                if with_config:
-                    write_server_config(path, path.name, pads=vocabulary.padding_id is not None)
-            return target
-        except OutputError:
-            if version is not None or overwrite or not target.exists():
-                raise
-            target = _target(path, None, overwrite)  # another process took the number in the meantime
+    with progress("exporting") as report:
+        contract = _contract(model, vocabulary, out_of_range, class_names)
+        while True:
+            report(1, 3)
+            try:
+                with tempfile.TemporaryDirectory() as assets, written_beside(target, overwrite=overwrite) as beside:
+                    card = _write(model, contract, dtype, metadata, Path(assets), beside, target)
+                    (beside / "README.md").write_text(readme(card, metadata), encoding="utf-8")
+                    write_warm_up(beside, card)
+                    report(2, 3)
+                    if check:
+                        _check(beside, model, vocabulary, target)
+                    if with_config:
+                        write_server_config(path, path.name, pads=vocabulary.padding_id is not None)
+                return target
+            except OutputError:
+                if version is not None or overwrite or not target.exists():
+                    raise
+                target = _target(path, None, overwrite)  # another process took the number in the meantime
 
 
 def _target(path: Path, version: int | None, overwrite: bool) -> Path:

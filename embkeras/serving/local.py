@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from embkeras._progress import progress
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
 from embkeras.serving.text_encoder import (
@@ -127,8 +128,12 @@ class ExportedModel:
             )
         if not texts:
             return answer_table()
-        scores = np.concatenate([self.scores(row[None]) for row in encoded_rows(self.vocabulary, texts)])
-        return labelled(texts, scores, self.class_names, repr(str(self.folder)))
+        scores = []
+        with progress("predicting") as report:
+            for row in encoded_rows(self.vocabulary, texts):
+                scores.append(self.scores(row[None]))
+                report(len(scores), len(texts))
+        return labelled(texts, np.concatenate(scores), self.class_names, repr(str(self.folder)))
 
 
 def ask_in_new_process(folder: Path, requests: Sequence[Sequence[int]]) -> tuple[np.ndarray, dict[str, bool]]:

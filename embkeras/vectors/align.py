@@ -10,6 +10,7 @@ import numpy as np
 from embkeras._arrays import first_nonfinite_row, row_slices
 from embkeras._checks import shown, whole_number
 from embkeras._files import written_beside
+from embkeras._progress import Report, progress
 from embkeras.errors import AlignmentError, ArgumentError
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.vectors.aligned import AlignedMatrix
@@ -75,7 +76,21 @@ def align(
             f'oov="subwords" needs vectors with n-grams (KeyedVectors(..., subwords=)). Received: {vectors!r}.'
         )
     seed = whole_number(seed, "seed", least=0)
-    rows, how = _find_rows(vectors, vocabulary, check_fallbacks(fallbacks))
+    with progress("aligning") as report:
+        return _aligned(vectors, vocabulary, check_fallbacks(fallbacks), oov, seed, out, report)
+
+
+def _aligned(
+    vectors: KeyedVectors,
+    vocabulary: Vocabulary,
+    fallbacks: tuple[str, ...],
+    oov: Oov,
+    seed: int,
+    out: str | os.PathLike[str] | None,
+    report: Report,
+) -> AlignedMatrix:
+    """`align` for arguments that have been checked; `report` receives the rows found and filled, of twice their number."""
+    rows, how = _find_rows(vectors, vocabulary, fallbacks, report)
     if not (rows >= 0).any():
         raise AlignmentError(
             f"None of {len(vocabulary):,} tokens is among {len(vectors):,} words "
@@ -84,12 +99,12 @@ def align(
     shape = (len(vocabulary), vectors.vector_size)
     if out is None:
         values = np.empty(shape, np.float32)
-        own = _fill(values, vectors, vocabulary, rows, oov, seed)
+        own = _fill(values, vectors, vocabulary, rows, oov, seed, report)
         values.flags.writeable = False
     else:
         with written_beside(out) as beside:
             mapped = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
-            own = _fill(mapped, vectors, vocabulary, rows, oov, seed)
+            own = _fill(mapped, vectors, vocabulary, rows, oov, seed, report)
             mapped.flush()
         values = np.load(Path(out), mmap_mode="r")
     if oov == "subwords":
@@ -99,7 +114,7 @@ def align(
 
 
 def _find_rows(
-    vectors: KeyedVectors, vocabulary: Vocabulary, fallbacks: tuple[str, ...]
+    vectors: KeyedVectors, vocabulary: Vocabulary, fallbacks: tuple[str, ...], report: Report
 ) -> tuple[np.ndarray, list[tuple[str, str]]]:
     """For each id the row of its vector, -1 if it has none, and (spelling, how it was found)."""
     loaded = vectors.provenance.wanted if vectors.provenance else None
@@ -107,6 +122,7 @@ def _find_rows(
     for id_ in vocabulary.special_ids:
         how[id_] = ("", "special")
     for start in range(0, len(vocabulary), _TOKENS_AT_ONCE):
+        report(start, 2 * len(vocabulary))
         some = range(len(vocabulary))[start : start + _TOKENS_AT_ONCE]
         left = {id_: iter(spellings(vocabulary.tokens[id_], fallbacks)) for id_ in some if how[id_][1] == "oov"}
         while left:  # one spelling of each token at a time: many words are looked up faster together than one by one
@@ -126,7 +142,13 @@ def _find_rows(
 
 
 def _fill(
-    values: np.ndarray, vectors: KeyedVectors, vocabulary: Vocabulary, rows: np.ndarray, oov: Oov, seed: int
+    values: np.ndarray,
+    vectors: KeyedVectors,
+    vocabulary: Vocabulary,
+    rows: np.ndarray,
+    oov: Oov,
+    seed: int,
+    report: Report,
 ) -> np.ndarray:
     """Write every row of `values`, reading the vectors block by block in their order.
 
@@ -138,6 +160,7 @@ def _fill(
     width = values.shape[1]
     total, squares = np.zeros(width), np.zeros(width)
     for part in row_slices((len(found), width)):
+        report(len(rows) + part.start, 2 * len(rows))
         ids = found[part]
         with np.errstate(over="ignore"):  # what does not fit into float32 becomes infinity, and is refused
             block = np.asarray(vectors.matrix[rows[ids]], np.float32)
@@ -152,10 +175,12 @@ def _fill(
         total, squares = total + block.sum(axis=0), squares + np.square(block).sum(axis=0)
     mean = total / len(found)
     deviation = np.sqrt(np.maximum(squares / len(found) - mean**2, 0))
-    own = np.zeros(len(values), bool)
+    own, filled = np.zeros(len(values), bool), len(rows) + len(found)
     for ids, block in _rows_of_oov(oov, np.flatnonzero(rows < 0), vectors, vocabulary):
         values[ids] = block
         own[ids] = True
+        filled += np.size(ids)
+        report(filled, 2 * len(rows))
     rest = np.flatnonzero((rows < 0) & ~own)
     rng: Any = np.random.default_rng(seed)
     for part in row_slices((len(rest), width)):

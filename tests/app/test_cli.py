@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import embkeras as ek
+from embkeras import _progress
 from embkeras.app import cli, commands
 from embkeras.app.arguments import parser
 from embkeras.app.output import Output
@@ -101,7 +102,24 @@ def test_export_says_how_it_was_trained(trained):
     assert all(f"## {title}" in (folder / "README.md").read_text() for title in metadata)
 
 
-def test_json_of_a_training_and_its_export(files, tmp_path, capsys):
+@pytest.fixture
+def bars(monkeypatch):
+    """The names of the bars that a terminal would show, with how much each said was done at the end."""
+    seen = {}
+
+    class Bar(_progress.Bar):
+        """Notes what it is told."""
+
+        def __call__(self, done, total):
+            """Note it."""
+            seen[self._name] = (done, total)
+
+    monkeypatch.setattr(_progress, "Bar", Bar)
+    monkeypatch.setattr("embkeras.app.output.shown", lambda choice: _progress.shown(True))
+    return seen
+
+
+def test_json_of_a_training_and_its_export(files, tmp_path, capsys, bars):
     """Figures and paths of train, check and predict; the epoch with the smallest validation loss was kept."""
     flags = "--epochs 9 --patience 1 --learning-rate 2 --batch-size 16 --max-length 3 --dropout 0.1 --json"
     assert cli.main(train(files, tmp_path / "out", *flags.split())) == 0
@@ -120,6 +138,8 @@ def test_json_of_a_training_and_its_export(files, tmp_path, capsys):
     assert cli.main(["predict", found["model"], "great lovely", "--json"]) == 0
     (prediction,) = json.loads(capsys.readouterr().out)["predictions"]
     assert prediction["text"] == "great lovely" and prediction["label"] in ("up", "down")
+    assert bars["aligning"][1] == 2 * len(ek.Vocabulary.load(tmp_path / "out" / "1" / "assets" / "vocabulary.json"))
+    assert bars["exporting"] == (2, 3) and bars["predicting"] == (1, 1)
     assert cli.main(["check", found["model"], "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
 

@@ -1,5 +1,6 @@
 """align: one row a token id."""
 
+import contextlib
 import os
 import signal
 
@@ -394,3 +395,20 @@ def test_several_oov_ids_get_rows_that_differ(with_ngrams, oov):
     values = align(with_ngrams, Vocabulary.from_layer(layer), oov=oov).values
     assert len(np.unique(values[1:4], axis=0)) == 3
     np.testing.assert_array_equal(values[[0, 4, 5]], [np.zeros(5), MATRIX[0], MATRIX[2]])
+
+
+def test_progress_is_reported(monkeypatch):
+    """From the first token to the last row, and in order."""
+    told = []
+
+    @contextlib.contextmanager
+    def noted(name):
+        yield lambda done, total: told.append((name, done, total))
+
+    monkeypatch.setattr(alignment, "progress", noted)
+    monkeypatch.setattr(alignment, "_TOKENS_AT_ONCE", 2)
+    vectors = KeyedVectors(["cat", "sat"], np.eye(2, dtype=np.float32))
+    vocabulary = Vocabulary(["", "[UNK]", "cat", "sat", "x", "y"])
+    align(vectors, vocabulary, oov=lambda token: None if token == "x" else [1.0, 2.0])
+    assert [done for _, done, _ in told] == [0, 2, 4, 6, 9, 10]
+    assert {(name, total) for name, _, total in told} == {("aligning", 12)}
