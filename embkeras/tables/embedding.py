@@ -1,5 +1,6 @@
 """PretrainedEmbedding: a Keras Embedding that reads the rows of a batch and never the whole table."""
 
+import inspect
 import warnings
 from typing import Any
 
@@ -214,17 +215,25 @@ class PretrainedEmbedding(keras.layers.Embedding):
         Args:
             mode: "int8". (Keras unpacks the whole table of "int4" in each call.)
             type_check: ignored; Keras uses it to refuse subclasses.
-            config: a `keras.quantizers` configuration, as for any Keras layer.
+            config: a `keras.quantizers` configuration, as for any Keras layer from Keras 3.12 on.
 
         Raises:
-            ArgumentError: the layer is not built or has LoRA, or another mode.
+            ArgumentError: the layer is not built or has LoRA, or another mode; `config` under an older Keras.
         """
         check_built(self)
         one_of(mode, f"The mode of quantize (layer {self.name!r})", ("int8",))
         if self.lora_enabled:
             raise ArgumentError(f"quantize takes a plain table, but layer {self.name!r} has LoRA.")
         self._warn_if_empty()
-        super().quantize(mode, type_check=False, config=config)
+        if config is None:
+            super().quantize(mode, type_check=False)
+        elif "config" in inspect.signature(keras.layers.Embedding.quantize).parameters:
+            super().quantize(mode, type_check=False, config=config)
+        else:
+            raise ArgumentError(
+                f"config (layer {self.name!r}) needs Keras 3.12 or newer; this is {keras.__version__}. Quantize without it. "
+                f"Received: {shown(config)}."
+            )
 
     def resized(
         self, sources: np.ndarray, values: Any = None, *, trains: np.ndarray | None = None, room: int = 0

@@ -30,7 +30,7 @@ OPTIMIZERS = {
     "Ftrl": lambda: optimizers.Ftrl(0.1, l1_regularization_strength=0.001),
     "Lion": lambda: optimizers.Lion(0.01),
     "Lamb": lambda: optimizers.Lamb(0.01),
-    "Muon": lambda: optimizers.Muon(0.01, exclude_embeddings=False),
+    "Muon": lambda: tiny.since("Muon")(0.01, exclude_embeddings=False),
     "ScheduleFreeAdamW": lambda: tiny.since("ScheduleFreeAdamW")(0.01),
     "LossScaleOptimizer": lambda: optimizers.LossScaleOptimizer(optimizers.Adam(0.01), dynamic_growth_steps=4),
     "EMA": lambda: optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9),
@@ -65,7 +65,7 @@ def test_every_optimizer_of_keras_is_compared_with_a_reference():
         for name in dir(optimizers)
         if isinstance(getattr(optimizers, name), type) and issubclass(getattr(optimizers, name), optimizers.Optimizer)
     }
-    named = {"ScheduleFreeAdamW"}  # which older versions lack
+    named = {"ScheduleFreeAdamW", "Muon"}  # which older versions lack
     tested = {type(make()).__name__ for name, make in OPTIMIZERS.items() if name not in named}
     assert classes - _CLASSES_ELSEWHERE - tested - named == set()
 
