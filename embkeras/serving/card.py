@@ -56,7 +56,7 @@ def card_of(
         "tokenizer_fingerprint": tokenizer_fingerprint(encoding),
         "vocabulary_size": len(encoding),
         "padding_id": encoding.padding_id,
-        "oov_id": encoding.oov_id,
+        "oov_id": contract.oov_id,
         "tables": tables,
         "dtype": dtype,
         "precision": next((dtype for dtype in ("bfloat16", "float16") if dtype in computed), "float32"),
@@ -170,7 +170,8 @@ pads shorter requests with their first number."""
 
 def _signatures(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     outputs = ", ".join(f"`{name}`" for name in card["outputs"])
-    policy = "are read as unknown tokens" if card["out_of_range"] == "oov" else "are refused"
+    unknown = "are dropped" if card["oov_id"] == card["padding_id"] else "are read as unknown tokens"
+    policy = unknown if card["out_of_range"] == "oov" else "are refused"
     size = card["vocabulary_size"]
     yield "serving_default", f"`token_ids` int64 (batch, time) -> {outputs}; ids outside [0, {size}) {policy}"
     yield "serving_int32", "the same for int32 ids, half the bytes"

@@ -11,7 +11,7 @@ import tensorflow as tf
 from embkeras._checks import one_of
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
-from embkeras.serving.contract import answers_by_name
+from embkeras.serving.contract import answers_by_name, padding_in_front, scores_of
 from embkeras.serving.local import ExportedModel
 from embkeras.serving.server_files import read_warm_up, warm_up_ids, warm_up_records
 from embkeras.serving.text_encoder import encoded_rows
@@ -177,9 +177,11 @@ class _Check:
         """The model in memory has the same scores, or nearly the same if the table is stored in fewer bytes."""
         length = self.card["max_length"] or self.card["min_length"]
         fill = self.oov[0] if self.padding_id is None else self.padding_id
+        in_front = padding_in_front(self.export.vocabulary)
         for ids in self.texts:
-            row = np.pad(ids, (0, max(0, length - len(ids))), constant_values=fill)
-            answers = answers_by_name(model(tf.constant(row[None], tf.int64), training=False), self.card["outputs"])
+            missing = max(0, length - len(ids))
+            row = np.pad(ids, (missing, 0) if in_front else (0, missing), constant_values=fill)
+            answers = answers_by_name(scores_of(model, tf.constant(row[None], tf.int64)), self.card["outputs"])
             wanted = {name: np.array(scores) for name, scores in answers.items()}
             what = f"its scores are not those of model {model.name!r}"
             self._compare(wanted, self._scores(ids), ids, what, stored=STORAGE[self.card["dtype"]].tolerance)

@@ -1,8 +1,8 @@
 """The signatures of an export: ids of two widths, texts, and vectors, each a function that TensorFlow traces.
 
-Ids are brought into one form before the model sees them: each text at the front of its row, padding behind it. So a text
-has the same scores alone, padded, in a batch, and with padding in front. (TensorFlow Serving pads a batch with the first
-number of each request, so clients may send the padding id first.)
+Ids are brought into one form before the model sees them: each text at the front of its row, padding behind it, or at the
+end if the encoding's `padding_side` is "start". So a text has the same scores alone, padded, in a batch, and with padding in
+front. (TensorFlow Serving pads a batch with the first number of each request, so clients may send the padding id first.)
 """
 
 import json
@@ -19,7 +19,7 @@ from embkeras.errors import SavedModelError
 from embkeras.keras_compat.layers import restored_name_scopes
 from embkeras.serving.names import CARD, REQUEST, TEXT, TOKEN_IDS, TOKENS_FILE, first_line, root_cause
 from embkeras.text.encoding import Encoding
-from embkeras.text.tokenizer import WHITE_SPACE
+from embkeras.text.tokenizer import UNICODE, WHITE_SPACE
 from embkeras.text.vocabulary import Vocabulary
 
 OUT_OF_RANGE = ("oov", "error")
@@ -49,9 +49,18 @@ class Contract:
     warm_up: Sequence[int] = ()
 
     @property
+    def oov_id(self) -> int:
+        """What unknown tokens are read as: the OOV id or, where they are dropped, the padding id."""
+        oov_id = self.encoding.oov_id
+        found = self.encoding.padding_id if oov_id is None else oov_id
+        if found is None:
+            raise SavedModelError("An encoding needs an OOV id or a padding id. Received: neither.")
+        return found
+
+    @property
     def oov(self) -> tf.Tensor:
-        """The id of unknown tokens."""
-        return tf.constant(self.encoding.oov_id, tf.int64)
+        """`oov_id` as a tensor."""
+        return tf.constant(self.oov_id, tf.int64)
 
     @property
     def fill(self) -> tf.Tensor:
@@ -72,20 +81,23 @@ class Contract:
             ids = _asserted(ids, ~tf.reduce_any(outside), [rule, tf.boolean_mask(ids, outside)])
         return tf.where(outside, self.oov, ids)
 
-    def at_the_front(self, ids: tf.Tensor) -> tf.Tensor:
-        """Checked ids with each text at the front of its row, as wide as the longest; an empty text is one OOV id."""
+    def packed(self, ids: tf.Tensor) -> tf.Tensor:
+        """Checked ids with all padding of a row on one side, as wide as the longest text; an empty text is one OOV id."""
         missing = tf.maximum(self.min_length - tf.shape(ids)[1], 0)
         ids = tf.pad(ids, [[0, 0], [0, missing]], constant_values=self.fill)
         if self.encoding.padding_id is None:
             return ids
         padding = ids == self.fill
-        ids = tf.gather(ids, tf.argsort(tf.cast(padding, tf.int32), axis=1, stable=True), axis=1, batch_dims=1)
+        in_front = padding_in_front(self.encoding)
+        order = tf.argsort(tf.cast(padding ^ in_front, tf.int32), axis=1, stable=True)
+        ids = tf.gather(ids, order, axis=1, batch_dims=1)
         empty = tf.reduce_all(padding, axis=1, keepdims=True)
         first = tf.range(tf.shape(ids)[1])[None] == 0
         ids = tf.where(empty & first, self.oov, ids)
         # Counted in the mask, not in the rows moved above: XLA compiles no slice of that length.
         longest = tf.reduce_max(tf.reduce_sum(tf.cast(~padding, tf.int32), axis=1))
-        ids = ids[:, : tf.maximum(longest, max(1, self.min_length))]
+        width = tf.maximum(longest, max(1, self.min_length))
+        ids = tf.reverse(tf.reverse(ids, [1])[:, :width], [1]) if in_front else ids[:, :width]
         if self.max_length is None:
             return ids
         rule = f"The model takes texts of up to {self.max_length} tokens. Received:"
@@ -101,6 +113,19 @@ class Contract:
         if self.class_names is not None:
             named["classes"] = tf.tile(tf.constant([list(self.class_names)]), [tf.shape(ids)[0], 1])
         return named
+
+
+def scores_of(model: keras.Model, ids: Any) -> Any:
+    """What a model returns for ids, (batch, time), passed in the structure in which it takes its only input."""
+    structure = getattr(model, "input", None)  # only functional models have one, and layers called symbolically
+    if structure is not None and len(keras.tree.flatten(structure)) == 1:
+        ids = keras.tree.pack_sequence_as(structure, [ids])
+    return model(ids, training=False)
+
+
+def padding_in_front(encoding: Any) -> bool:
+    """Whether the model was trained with padding in front of each text."""
+    return getattr(encoding, "padding_side", "end") == "start"
 
 
 def answers_by_name(answers: Any, outputs: Sequence[str]) -> dict[str, Any]:
@@ -153,12 +178,16 @@ def _(encoding: Vocabulary, assets: Path) -> tuple[TextGraph | None, str | None]
     buckets = tf.constant(encoding.oov_ids, tf.int64)
 
     def encode(texts: tf.Tensor) -> tf.RaggedTensor:
-        lowered = tf.strings.lower(texts) if tokenizer.lowercase else texts
+        lowered = texts
+        if tokenizer.lowercase:
+            lowered = tf.strings.lower(texts, encoding="utf-8" if tokenizer.lowercase == UNICODE else "")
         spaced = tf.strings.join([" ", lowered, " "])
         for pattern, rewrite in tokenizer.rules:
             spaced = tf.strings.regex_replace(spaced, pattern, rewrite)
         tokens = tf.strings.split(spaced)
         ids = table.lookup(tokens.values)
+        if encoding.drop_unknown:
+            return tf.ragged.boolean_mask(tokens.with_values(ids), tokens.with_values(ids >= 0))
         bucket = tf.strings.to_hash_bucket_fast(tokens.values, len(encoding.oov_ids))
         ids = tf.where(ids < 0, tf.gather(buckets, bucket), ids)
         return tf.RaggedTensor.from_row_splits(ids, tokens.row_splits)
@@ -170,8 +199,8 @@ def ids_signature(model: keras.Model, contract: Contract, dtype: tf.DType) -> Si
     """`token_ids` (batch, time) of this type -> the model's outputs."""
 
     def serve(token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
-        ids = contract.at_the_front(contract.checked(token_ids))
-        return contract.named(model(ids, training=False), token_ids)
+        ids = contract.packed(contract.checked(token_ids))
+        return contract.named(scores_of(model, ids), token_ids)
 
     return _traced(serve, tf.TensorSpec((None, None), dtype, name=TOKEN_IDS))
 
@@ -189,8 +218,8 @@ def text_signature(model: keras.Model, contract: Contract, graph: TextGraph) -> 
     """`text` (batch,) -> the model's outputs."""
 
     def serve(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        ids = contract.at_the_front(graph.encode(text).to_tensor(contract.fill))
-        return contract.named(model(ids, training=False), ids)
+        ids = contract.packed(graph.encode(text).to_tensor(contract.fill))
+        return contract.named(scores_of(model, ids), ids)
 
     return _traced(serve, tf.TensorSpec((None,), tf.string, name=TEXT))
 

@@ -231,7 +231,12 @@ def _check_model(model: Any, encoding: Any, dtype: str) -> None:
     inputs = getattr(model, "inputs", None) or []  # a subclassed model has none
     if len(inputs) > 1:
         raise SavedModelError(f"Model {model.name!r} must have one input of token ids. Received: {len(inputs)} inputs.")
-    if encoding.oov_id is None:
+    if len(inputs) == 1 and len(inputs[0].shape) != 2:
+        raise SavedModelError(
+            f"Model {model.name!r} must take token ids of shape (batch, time). Received: an input of shape "
+            f"{inputs[0].shape}. One id for each row is a text of length 1: keras.Input((1,), dtype='int64')."
+        )
+    if encoding.oov_id is None and not (getattr(encoding, "drop_unknown", False) and encoding.padding_id is not None):
         raise SavedModelError(
             "The vocabulary has no OOV id, which ids outside the table and empty texts are read as. "
             'Add an "[UNK]" token to it.'
@@ -279,7 +284,7 @@ def _contract(model: keras.Model, encoding: Encoding, out_of_range: str, class_n
 def _failure(model: keras.Model, length: int) -> str | None:
     """Why the model can't read a text of this many tokens, or None if it can."""
     try:
-        model(tf.zeros((1, length), tf.int64), training=False)
+        contracts.scores_of(model, tf.zeros((1, length), tf.int64))
     except Exception as error:  # anything a layer raises
         return names.first_line(str(error))
     return None
@@ -287,7 +292,7 @@ def _failure(model: keras.Model, length: int) -> str | None:
 
 def _output_names(model: keras.Model, min_length: int, class_names: Sequence[str] | None) -> list[str]:
     """Names of the outputs, in the order in which the model returns them."""
-    answers = model(tf.zeros((1, min_length), tf.int64), training=False)
+    answers = contracts.scores_of(model, tf.zeros((1, min_length), tf.int64))
     if isinstance(answers, dict):
         named = sorted(answers)
     elif isinstance(answers, list | tuple):

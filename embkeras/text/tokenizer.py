@@ -16,6 +16,7 @@ from embkeras._checks import flag, shown
 from embkeras.errors import VocabularyError
 
 WHITE_SPACE = " \t\n\r\f\v"
+UNICODE = "unicode"
 _TO_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)  # ASCII alone, as `tf.strings.lower` does
 _SPLIT = re.compile(f"[{WHITE_SPACE}]+")
 _CLASS = re.compile(r"\[\^?\]?(?:[^\]\\]|\\.)*\]")
@@ -35,11 +36,12 @@ class Tokenizer:
     Args:
         rules: pairs (pattern, rewrite), applied to the text with one space before and one after it; `\\1` in a rewrite
             is the first group, as in RE2.
-        lowercase: lower the ASCII letters first, as `TextVectorization` does.
+        lowercase: True lowers the ASCII letters first, as `TextVectorization` does; "unicode" those of every alphabet, as
+            the Tokenizer of older Keras does.
 
     Raises:
-        VocabularyError: rules that are not pairs of strings, a pattern that does not compile, or one outside what `re`
-            and RE2 have in common.
+        VocabularyError: rules that are not pairs of strings, another `lowercase`, a pattern that does not compile, or
+            one outside what `re` and RE2 have in common.
 
     Example:
         >>> Tokenizer(rules=[("([!?.,])", r" \\1 ")])("Well, yes!")
@@ -47,13 +49,14 @@ class Tokenizer:
     """
 
     rules: tuple[tuple[str, str], ...] = ()
-    lowercase: bool = True
+    lowercase: bool | str = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.rules, list | tuple) or not all(map(_is_pair_of_strings, self.rules)):
             raise VocabularyError(f"rules must be pairs of strings (pattern, rewrite). Received: {shown(self.rules)}.")
         object.__setattr__(self, "rules", tuple(map(tuple, self.rules)))
-        object.__setattr__(self, "lowercase", flag(self.lowercase, "lowercase", error=VocabularyError))
+        if not (isinstance(self.lowercase, str) and self.lowercase == UNICODE):
+            object.__setattr__(self, "lowercase", flag(self.lowercase, "lowercase", error=VocabularyError))
         _ = self._compiled  # refuse an invalid rule now, not at the first text
 
     @cached_property
@@ -70,7 +73,7 @@ class Tokenizer:
             raise VocabularyError(f"A text must be a str. Received: {shown(text)} of type {type(text).__name__}.")
         check_unicode(text)
         if self.lowercase:
-            text = text.translate(_TO_LOWER)
+            text = text.lower() if self.lowercase == UNICODE else text.translate(_TO_LOWER)
         text = f" {text} "  # so that a rule sees white space at both ends, without ^ and $
         for pattern, rewrite in self._compiled:
             text = pattern.sub(rewrite, text)
@@ -160,6 +163,8 @@ _PUNCTUATION = (
 )
 # Text as GloVe's own corpora were split: words, contractions, numbers, and runs of punctuation marks.
 WORDS = Tokenizer(rules=_PUNCTUATION)
+# Text as the Tokenizer of older Keras (`tf.keras.preprocessing.text`) splits it with its default settings.
+OLD_KERAS = Tokenizer(rules=((r"""[!"#$%&()*+,./:;<=>?@[\]^_`{|}~-]""", " "),), lowercase=UNICODE)
 # Tweets: HTML entities are decoded, URLs and @names become <url> and <user>, #tags and emoticons stay whole.
 TWEETS = Tokenizer(
     rules=(

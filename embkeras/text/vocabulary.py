@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 
 from embkeras._arrays import check_counts
-from embkeras._checks import one_of, sequence, strings, whole_number
+from embkeras._checks import flag, one_of, sequence, strings, whole_number
 from embkeras._checks import path as checked_path
 from embkeras._files import written_beside
 from embkeras.errors import VocabularyError
-from embkeras.text.from_keras import read_layer
+from embkeras.text.from_keras import read_layer, read_word_index
 from embkeras.text.hashing import hash_bucket
-from embkeras.text.tokenizer import WORDS, Tokenizer, check_tokenizer
+from embkeras.text.tokenizer import OLD_KERAS, WORDS, Tokenizer, check_tokenizer
 
 PADDING, OOV = "", "[UNK]"
 _FORMAT, _VERSION = "embkeras.vocabulary", 1
 _LONGEST = 2**31 - 1  # tokens of a text in a batch
 _DEFAULT_OOV = (1,)  # recognised by identity: only special ids by default are checked for words
+_SIDES = ("end", "start")
 _SPECIAL_NAMES = {"pad", "padding", "mask", "unk", "unknown", "oov"}
 
 
@@ -40,6 +41,9 @@ class Vocabulary:
             that `StringLookup(num_oov_indices=k)` uses (without a salt).
         counts: occurrences in the training text: int array of shape (V,), or a mapping token -> count.
         tokenizer: how `encode` splits a text; without one, only tokens can be looked up.
+        padding_side: where `encode_batch` and exported models put padding: "end", or "start" as `pad_sequences` does.
+        drop_unknown: leave tokens out of the vocabulary out of a text, as `texts_to_sequences` does, instead of refusing
+            them; only with `oov_ids=()`.
 
     Attributes:
         tokens: tuple of str.
@@ -48,8 +52,8 @@ class Vocabulary:
 
     Raises:
         VocabularyError: no tokens, a token that is not a string or occurs twice, a special id outside the tokens,
-            counts that are not one integer per token, or words at the default special ids (a plain
-            list of words needs `padding_id=None, oov_ids=()`).
+            counts that are not one integer per token, another `padding_side`, `drop_unknown` beside OOV ids, or words
+            at the default special ids (a plain list of words needs `padding_id=None, oov_ids=()`).
 
     Example:
         >>> vocabulary = Vocabulary.from_texts(["a cat", "a dog"])
@@ -67,6 +71,8 @@ class Vocabulary:
         oov_ids: Sequence[int] = _DEFAULT_OOV,
         counts: Any = None,
         tokenizer: Tokenizer | None = None,
+        padding_side: str = "end",
+        drop_unknown: bool = False,
     ):
         self.tokens = tuple(strings(tokens, "tokens", error=VocabularyError))
         if not self.tokens:
@@ -81,6 +87,13 @@ class Vocabulary:
         if len(special) < len(self.oov_ids) + (self.padding_id is not None):
             raise VocabularyError(
                 f"Special ids must differ. Received: padding_id={self.padding_id}, oov_ids={self.oov_ids}."
+            )
+        self.padding_side = one_of(padding_side, "padding_side", _SIDES, error=VocabularyError)
+        self.drop_unknown = flag(drop_unknown, "drop_unknown", error=VocabularyError)
+        if self.drop_unknown and self.oov_ids:
+            raise VocabularyError(
+                f"Tokens out of the vocabulary get an OOV id or are dropped, not both. "
+                f"Received: drop_unknown=True, oov_ids={self.oov_ids}."
             )
         self.token_to_id: dict[str, int] = {}
         for id_, token in enumerate(self.tokens):
@@ -155,22 +168,59 @@ class Vocabulary:
 
     @classmethod
     def from_layer(cls, layer: Any, *, tokenizer: Tokenizer | None = None) -> "Vocabulary":
-        """The vocabulary of an adapted `TextVectorization` or `StringLookup` layer, ids unchanged.
+        """The vocabulary of a `TextVectorization`, `StringLookup`, `IntegerLookup` or `Hashing` layer, ids unchanged.
 
         `encode` then returns the ids that the layer returns, as far as the layer's settings are plain data; the
-        vocabulary of a layer with a callable of its own gets no tokenizer.
+        vocabulary of a layer with a callable of its own gets no tokenizer. The tokens of an IntegerLookup are its integers
+        as strings. A Hashing layer knows no token: each of its bins is an OOV id.
 
         Args:
-            layer: the layer.
+            layer: the layer; one with a vocabulary must be adapted.
             tokenizer: splits the texts for a layer that doesn't: a StringLookup takes tokens, not texts. Tokens out of
                 the vocabulary get the OOV id that the layer hashes them into. A text that spells out a mask token, such
                 as "<pad>", gets an OOV id from `encode`: nothing in a text is padding.
 
         Raises:
             VocabularyError: another kind of layer, one without a vocabulary, one that does not output ids, or a
-                tokenizer for a layer that has one, hashes with a salt, or is not in UTF-8.
+                tokenizer for a layer that has one, hashes in another way than `encode`, or is not in UTF-8.
         """
         return cls(**read_layer(layer, tokenizer))
+
+    @classmethod
+    def from_word_index(
+        cls,
+        word_index: Mapping[str, int],
+        *,
+        num_words: int | None = None,
+        oov_token: str | None = None,
+        padding_side: str = "start",
+        tokenizer: Tokenizer | None = OLD_KERAS,
+    ) -> "Vocabulary":
+        """The vocabulary of the Tokenizer of older Keras: `Vocabulary.from_word_index(tokenizer.word_index)`.
+
+        Its ids begin at 1, id 0 is padding, which `pad_sequences` puts in front, and words without an id are dropped from
+        the text. `encode_batch(texts, length)` returns what `pad_sequences(tokenizer.texts_to_sequences(texts), length)`
+        returns. Row i of a matrix filled by `for word, i in word_index.items(): matrix[i] = vector` belongs to id i here.
+
+        Args:
+            word_index: word -> id, from 1 without gaps. A word with id 0 is the name of the padding.
+            num_words: as for that Tokenizer: only ids below it are used.
+            oov_token: as for that Tokenizer: the word in `word_index` whose id unknown words get, instead of being dropped.
+            padding_side: "start" or "end", as `padding="pre"` or "post" of `pad_sequences`. Longer texts are truncated on
+                the same side.
+            tokenizer: splits texts; by default as that Tokenizer does by default. White space always separates tokens.
+
+        Raises:
+            VocabularyError: not a mapping of words to ids without gaps, an `oov_token` that it doesn't have, a word that
+                looks like an OOV token without `oov_token`, or what the constructor refuses.
+
+        Example:
+            >>> vocabulary = Vocabulary.from_word_index({"the": 1, "cat": 2, "sat": 3})
+            >>> vocabulary.encode_batch(["The cat sat.", "The bird sat!"], 4).tolist()
+            [[0, 1, 2, 3], [0, 0, 1, 3]]
+        """
+        settings = read_word_index(word_index, num_words, oov_token)
+        return cls(**settings, padding_side=padding_side, tokenizer=tokenizer)
 
     def extended(self, tokens: Iterable[str]) -> "Vocabulary":
         """This vocabulary with new tokens at the end (count 0); those it already has keep their ids.
@@ -188,6 +238,8 @@ class Vocabulary:
             oov_ids=self.oov_ids,
             counts=counts,
             tokenizer=self.tokenizer,
+            padding_side=self.padding_side,
+            drop_unknown=self.drop_unknown,
         )
 
     @property
@@ -202,8 +254,13 @@ class Vocabulary:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over tokens and special ids, as 64 hexadecimal digits: equal if and only if the ids mean the same."""
+        """SHA-256 over tokens and special ids, as 64 hexadecimal digits: equal if and only if the ids mean the same.
+
+        It covers the side of the padding and dropped words too, if they aren't the default.
+        """
         contents = [list(self.tokens), self.padding_id, list(self.oov_ids)]
+        if (self.padding_side, self.drop_unknown) != ("end", False):
+            contents += [self.padding_side, self.drop_unknown]
         return hashlib.sha256(json.dumps(contents).encode("ascii")).hexdigest()
 
     def __len__(self) -> int:
@@ -213,23 +270,26 @@ class Vocabulary:
         return isinstance(token, str) and token in self.token_to_id
 
     def __repr__(self) -> str:
-        return f"Vocabulary({len(self):,} tokens, padding_id={self.padding_id}, oov_ids={self.oov_ids})"
+        side = "" if self.padding_side == "end" else f", padding_side={self.padding_side!r}"
+        dropped = ", drop_unknown=True" if self.drop_unknown else ""
+        return f"Vocabulary({len(self):,} tokens, padding_id={self.padding_id}, oov_ids={self.oov_ids}{side}{dropped})"
 
     def encode(self, text: str) -> np.ndarray:
         """The ids of a text, int64 of shape (tokens,); empty for a text without tokens.
 
         Raises:
-            VocabularyError: no tokenizer, not a string, or a token out of a vocabulary that has no OOV id.
+            VocabularyError: no tokenizer, not a string, or a token out of a vocabulary that has no OOV id and doesn't drop
+                it.
         """
-        return np.array([self._id_of(token) for token in self._required_tokenizer()(text)], np.int64)
+        return np.array(self._ids_of(self._required_tokenizer()(text)), np.int64)
 
-    def encode_batch(self, texts: Sequence[str], length: int | None = None, truncate: str = "end") -> np.ndarray:
+    def encode_batch(self, texts: Sequence[str], length: int | None = None, truncate: str | None = None) -> np.ndarray:
         """Ids of several texts, int64 of shape (texts, length), short texts filled with the padding id.
 
         Args:
             texts: the texts.
             length: tokens per text; by default those of the longest text.
-            truncate: the side on which a longer text is truncated, "end" or "start".
+            truncate: the side on which a longer text is truncated, "end" or "start"; by default that of the padding.
 
         Raises:
             VocabularyError: no padding id, a single string, or what `encode` raises.
@@ -239,16 +299,16 @@ class Vocabulary:
             raise VocabularyError(
                 'A batch needs a padding id (StringLookup: mask_token=""). Received: padding_id=None.'
             )
-        one_of(truncate, "truncate", ("end", "start"))
+        truncate = self.padding_side if truncate is None else one_of(truncate, "truncate", _SIDES)
         if length is not None:
             length = whole_number(length, "length", least=1, most=_LONGEST)
         tokenized = _tokenized(sequence(texts, "texts", error=VocabularyError), self._required_tokenizer())
-        rows = [[self._id_of(token) for token in tokens] for tokens in tokenized]
+        rows = [self._ids_of(tokens) for tokens in tokenized]
         width = length or max([1, *map(len, rows)])
         batch = np.full((len(rows), width), self.padding_id, np.int64)
         for filled, ids in zip(batch, rows, strict=True):
             ids = ids[:width] if truncate == "end" else ids[-width:]
-            filled[: len(ids)] = ids
+            filled[slice(len(ids)) if self.padding_side == "end" else slice(width - len(ids), None)] = ids
         return batch
 
     def _required_tokenizer(self) -> Tokenizer:
@@ -258,12 +318,19 @@ class Vocabulary:
             )
         return self.tokenizer
 
+    def _ids_of(self, tokens: Iterable[str]) -> list[int]:
+        if self.drop_unknown:
+            return [self.token_to_id[token] for token in tokens if token in self.token_to_id]
+        return [self._id_of(token) for token in tokens]
+
     def _id_of(self, token: str) -> int:
         id_ = self.token_to_id.get(token)
         if id_ is not None:
             return id_
         if not self.oov_ids:
-            raise VocabularyError(f"Token {token!r} is out of the vocabulary, which has no OOV id for it.")
+            raise VocabularyError(
+                f"Token {token!r} is out of the vocabulary, which has no OOV id for it (drop_unknown=True would drop it)."
+            )
         buckets = len(self.oov_ids)
         return self.oov_ids[hash_bucket(token, buckets) if buckets > 1 else 0]
 
@@ -280,6 +347,8 @@ class Vocabulary:
             "fingerprint": self.fingerprint,
             "padding_id": self.padding_id,
             "oov_ids": list(self.oov_ids),
+            "padding_side": self.padding_side,
+            "drop_unknown": self.drop_unknown,
             "tokenizer": self.tokenizer and self.tokenizer.to_dict(),
             "counts": None if self.counts is None else self.counts.tolist(),
             "tokens": list(self.tokens),
@@ -307,6 +376,8 @@ class Vocabulary:
                 oov_ids=data["oov_ids"],
                 counts=data["counts"],
                 tokenizer=data["tokenizer"] and Tokenizer.from_dict(data["tokenizer"]),
+                padding_side=data.get("padding_side", "end"),  # files of 0.1 have neither
+                drop_unknown=data.get("drop_unknown", False),
             )
             fingerprint = data["fingerprint"]
         except OSError as error:
