@@ -20,7 +20,7 @@ def build_embedding(
     aligned: AlignedMatrix,
     *,
     trainable: bool | str | np.ndarray = False,
-    mask_zero: bool = True,
+    mask_zero: bool | None = None,
     stored: str = "float32",
     name: str = "embedding",
     dtype: Any = None,
@@ -34,7 +34,7 @@ def build_embedding(
             true; the others then stay bit-identical under any optimizer. Schedules can freeze and thaw all of these. A
             table that starts frozen is thawed with a layer around it that a schedule thaws, unless you set
             `layer.trainable = False` yourself.
-        mask_zero: id 0 is padding and masked for the layers that follow.
+        mask_zero: id 0 is padding and masked for the layers that follow; by default if the vocabulary has a padding id.
         stored: "float16" or "int8" (with one scale a row) keep the rows that don't train in half or a quarter of the
             memory; `layer.accuracy` says how close they stay. Not with `trainable=True`.
         name: the layer's name, by which schedules find it.
@@ -64,7 +64,8 @@ def build_embedding(
     one_of(stored, "stored", STORAGE)
     rows = None if isinstance(trainable, bool | np.bool_) else _rows_to_train(trainable, aligned)
     vocabulary = aligned.vocabulary
-    if flag(mask_zero, "mask_zero") and vocabulary.padding_id != 0:
+    mask_zero = vocabulary.padding_id is not None if mask_zero is None else flag(mask_zero, "mask_zero")
+    if mask_zero and vocabulary.padding_id != 0:
         raise ArgumentError(
             f"mask_zero=True would hide id 0, which is {vocabulary.tokens[0]!r} and not padding "
             f"(padding_id={vocabulary.padding_id}). Pass mask_zero=False, or give the vocabulary padding_id 0 "

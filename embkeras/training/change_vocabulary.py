@@ -42,8 +42,8 @@ def change_vocabulary(
 
     Raises:
         ArgumentError: another kind of layer, one that is combined with others, a vocabulary of another size than its
-            table, vectors of another width, a quantized layer, or another padding id or number of OOV ids. The model
-            is unchanged then.
+            table, vectors of another width, a quantized layer, or another padding id, padding side or number of OOV
+            ids. The model is unchanged then.
         UnknownLayerError: the model has no such layer, or several.
         KerasVersionError: this version of Keras lacks a private name that embkeras uses.
 
@@ -159,10 +159,11 @@ def _find(model: keras.Model, layer: LayerRef) -> PretrainedEmbedding | Combined
 
 def _sources(before: Vocabulary, after: Vocabulary) -> np.ndarray:
     """For each id of `after` the id that its token had, or -1."""
-    if len(before.oov_ids) != len(after.oov_ids) or before.padding_id != after.padding_id:
+    rules = [(each.padding_id, len(each.oov_ids), each.padding_side, each.drop_unknown) for each in (before, after)]
+    if rules[0] != rules[1]:
         raise ArgumentError(
-            f"Both vocabularies must have the same padding id and number of OOV ids. Received: padding_id={before.padding_id}, "
-            f"oov_ids={before.oov_ids} before; padding_id={after.padding_id}, oov_ids={after.oov_ids} after."
+            f"Both vocabularies must have the same padding id and side, number of OOV ids, and way with unknown tokens "
+            f"(before.extended(tokens) keeps them). Received: {before!r} before; {after!r} after."
         )
     sources = np.array([before.token_to_id.get(token, -1) for token in after.tokens], np.int64)
     sources[list(after.oov_ids)] = before.oov_ids

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import embkeras as ek
+from embkeras.serving.contract import Contract
 from embkeras.serving.local import ExportedModel
 from embkeras.text.tokenizer import TWEETS, WORDS, Tokenizer
 
@@ -213,3 +214,42 @@ def test_the_card_is_given_the_card_once_for_each_number(tmp_path):
     assert cards.shape == (3,)
     assert all(json.loads(card) == json.loads((folder / "assets" / "embkeras.json").read_bytes()) for card in cards)
     assert json.loads(cards[0])["padding_id"] == 0
+
+
+OLD = ek.Vocabulary.from_word_index({"a": 1, "b": 2, "c": 3, "\u00e9": 4})
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_padding_in_front_stays_there(xla):
+    """For an encoding whose padding is at the start; ids outside are dropped where unknown words are."""
+    contract = Contract(OLD, ["scores"], min_length=2)
+    packed = tf.function(lambda ids: contract.packed(contract.checked(ids)), jit_compile=xla)
+    ids = [[1, 0, 2, 0, 3, 0], [0, 0, 0, 9, 1, -1], [0, 0, 0, 0, 0, 0], [0, 0, 0, 2, 3, 0]]
+    assert packed(tf.constant(ids, tf.int64)).numpy().tolist() == [[1, 2, 3], [0, 0, 1], [0, 0, 0], [0, 2, 3]]
+    assert packed(tf.constant([[2]], tf.int64)).numpy().tolist() == [[0, 2]]
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory):
+    """A model of the kind that knows no mask: each place of its five has weights of its own. And its export."""
+    keras.utils.set_random_seed(0)
+    table = ek.AlignedMatrix(np.random.default_rng(0).normal(size=(5, 3)), OLD)
+    layers = [ek.build_embedding(table, mask_zero=False), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")]
+    model = keras.Sequential([keras.Input((5,), dtype="int64"), *layers])
+    path = tmp_path_factory.mktemp("old")
+    ek.export_saved_model(model, path, vocabulary=OLD)
+    return model, ExportedModel(path)
+
+
+def test_words_without_an_id_are_dropped_when_served(old):
+    """By ids and by text, in every alphabet, as the model was trained; a text without a word is padding alone."""
+    model, export = old
+    texts = ["a x b", "C, \u00c9!", "x", "", "b a c a b"]
+    wanted = model.predict(OLD.encode_batch(texts, 5), verbose=0)
+    served = export.ask("text", text=np.array([text.encode() for text in texts]))["scores"]
+    np.testing.assert_allclose(served, wanted, atol=1e-6)
+    np.testing.assert_allclose(_scores(export, OLD.encode_batch(texts)), wanted, atol=1e-6)
+    np.testing.assert_allclose(_scores(export, [[1, 99, 2, -5, 0]]), wanted[:1], atol=1e-6)
+    assert ek.TextEncoder(export.folder).encode(texts).tolist() == OLD.encode_batch(texts).tolist()
+    assert (export.card["oov_id"], export.card["padding_id"]) == (0, 0)
+    assert "ids outside [0, 5) are dropped" in (export.folder / "README.md").read_text("utf-8")

@@ -399,3 +399,24 @@ def test_server_config_needs_a_plain_name(model, vocabulary, tmp_path):
     with pytest.raises(ArgumentError, match="Received: 'my \"model\"'"):
         ek.export_saved_model(model, tmp_path / 'my "model"', vocabulary=vocabulary, with_config=True)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("error:The structure of `inputs`")
+@pytest.mark.parametrize("structure", [lambda ids: {"words": ids}, lambda ids: [ids]], ids=["dict", "list"])
+def test_one_input_in_a_structure(vocabulary, tmp_path, structure):
+    """Keras has nothing to say about inputs of another structure."""
+    ids = keras.Input((None,), dtype="int64", name="words")
+    table = ek.AlignedMatrix(np.random.default_rng(0).normal(size=(V, D)), vocabulary)
+    pooled = keras.layers.GlobalAveragePooling1D()(ek.build_embedding(table)(ids))
+    model = keras.Model(structure(ids), keras.layers.Dense(2, activation="softmax")(pooled))
+    some = np.random.default_rng(1).integers(2, V, (3, 4))
+    scores = ek.ExportedModel(ek.export_saved_model(model, tmp_path / "m", vocabulary=vocabulary)).scores(some)
+    np.testing.assert_allclose(scores, model.predict(structure(some), verbose=0), atol=1e-6)
+
+
+def test_ids_without_a_time_axis_are_refused(vocabulary, tmp_path):
+    """The message says how to export such a model."""
+    layers = [ek.build_embedding(ek.AlignedMatrix(np.ones((V, D)), vocabulary), mask_zero=False), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((), dtype="int64"), *layers])
+    with pytest.raises(SavedModelError, match=r"an input of shape \(None,\)\. .*keras\.Input\(\(1,\)"):
+        ek.export_saved_model(model, tmp_path / "m", vocabulary=vocabulary)

@@ -52,8 +52,11 @@ def test_mask_zero_needs_padding_at_id_zero():
     """Without a padding id, id 0 is a word, and a mask would hide it."""
     aligned = AlignedMatrix(np.eye(2, dtype="float32"), Vocabulary(["[UNK]", "cat"], padding_id=None, oov_ids=(0,)))
     with pytest.raises(ArgumentError, match=r"hide id 0, which is '\[UNK\]' and not padding \(padding_id=None\)"):
-        build_embedding(aligned)
-    assert build_embedding(aligned, mask_zero=False).mask_zero is False
+        build_embedding(aligned, mask_zero=True)
+    assert build_embedding(aligned).mask_zero is build_embedding(aligned, mask_zero=False).mask_zero is False
+    behind = AlignedMatrix(np.eye(2, dtype="float32"), Vocabulary(["cat", ""], padding_id=1, oov_ids=()))
+    with pytest.raises(ArgumentError, match=r"hide id 0, which is 'cat' and not padding \(padding_id=1\)"):
+        build_embedding(behind)
 
 
 def test_unknown_architecture(aligned):

@@ -167,12 +167,27 @@ def test_pattern_that_matches_nothing_is_refused(pattern):
         ({"rules": [("a", 1)]}, r"rules must .* Received: \[\('a', 1\)\]"),
         ({"lowercase": "yes"}, "lowercase must be True or False. Received: 'yes'"),
         ({"lowercase": 1}, "lowercase must .* Received: 1"),
+        ({"lowercase": "Unicode"}, "lowercase must .* Received: 'Unicode'"),
     ],
 )
 def test_settings_of_other_types_are_refused(arguments, message):
     """The message names the setting and the value."""
     with pytest.raises(VocabularyError, match=message):
         Tokenizer(**arguments)
+
+
+_CASED = "AZ\u00c9\u00d1\u0130\u01c5\u0391\u03a3\u042f\u0531\u1e9e\u212a\uff21\U00010400 a\u00df."  # with both sigmas
+
+
+@PROPERTY
+@given(st.text(st.sampled_from(_CASED)))
+def test_unicode_lowercase_equals_tensorflow(text):
+    """Letters of every alphabet, those with two lower forms among them."""
+    tokenizer = Tokenizer(lowercase="unicode")
+    assert tokenizer(text) == text.lower().split()
+    lowered = tf.strings.lower(tf.constant(text, tf.string), encoding="utf-8").numpy().decode()
+    assert lowered.split() == tokenizer(text)
+    assert Tokenizer.from_dict(tokenizer.to_dict()) == tokenizer
 
 
 @pytest.mark.parametrize("data", [None, {}, {"rules": []}, {"rules": 3, "lowercase": True}])

@@ -102,6 +102,9 @@ def test_from_texts_refuses_texts_without_a_token():
         ({"tokens": ["", "[UNK]"], "counts": [-1, 1]}, "2 integers >= 0"),
         ({"tokens": ["", "[UNK]"], "counts": {"": "many"}}, "2 integers >= 0"),
         ({"tokens": ["", "[UNK]"], "counts": [[1], [1, 2]]}, "counts must be an array"),
+        ({"tokens": ["", "[UNK]"], "padding_side": "pre"}, "padding_side must be one of end, start. Received: 'pre'"),
+        ({"tokens": ["", "[UNK]"], "drop_unknown": 1}, "drop_unknown must be True or False. Received: 1"),
+        ({"tokens": ["", "[UNK]"], "drop_unknown": True}, r"not both. Received: drop_unknown=True, oov_ids=\(1,\)"),
     ],
 )
 def test_contradictions_are_refused(arguments, message):
@@ -266,7 +269,7 @@ def test_encode_batch_truncates_one_side(truncate, expected):
         ({"length": "40"}, "length must .* Received: '40'"),
         ({"length": True}, "length must .* Received: True"),
         ({"truncate": "left"}, "truncate must be one of end, start. Received: 'left'"),
-        ({"truncate": None}, "truncate must .* Received: None"),
+        ({"truncate": 3}, "truncate must .* Received: 3"),
     ],
 )
 def test_encode_batch_refuses_arguments(vocabulary, arguments, message):
@@ -429,3 +432,44 @@ def test_text_with_half_a_surrogate_is_refused():
     vocabulary = Vocabulary.from_texts(["good day"])
     with pytest.raises(VocabularyError, match=r"valid Unicode\. Received: '\\ud83d' at character 5"):
         vocabulary.encode("good \ud83d")
+
+
+OLD = Vocabulary(["", "a", "b"], oov_ids=(), padding_side="start", drop_unknown=True, tokenizer=WHOLE)
+
+
+def test_padding_and_truncation_at_the_start():
+    """Both are on the side of the padding; `truncate` may differ."""
+    assert OLD.encode_batch(["a b a", "b", ""], 2).tolist() == [[2, 1], [0, 2], [0, 0]]
+    assert OLD.encode_batch(["a b a", "b"], 2, "end").tolist() == [[1, 2], [0, 2]]
+    assert OLD.encode_batch(["a b", "b"]).tolist() == [[1, 2], [0, 2]]
+
+
+def test_unknown_tokens_are_dropped():
+    """They leave no id behind, and no token doesn't need one."""
+    assert OLD.encode("x a y b").tolist() == [1, 2]
+    assert OLD.encode("x").dtype == np.int64 and OLD.encode_batch(["x"]).tolist() == [[0]]
+
+
+def test_side_and_dropped_words_are_kept(tmp_path):
+    """In a file, in a vocabulary with more tokens, in the repr."""
+    loaded = Vocabulary.load(OLD.save(tmp_path / "v.json"))
+    for other in (loaded, OLD.extended(["c"])):
+        assert (other.padding_side, other.drop_unknown, other.oov_ids) == ("start", True, ())
+    assert loaded.fingerprint == OLD.fingerprint
+    assert repr(OLD) == "Vocabulary(3 tokens, padding_id=0, oov_ids=(), padding_side='start', drop_unknown=True)"
+
+
+def test_files_without_side_have_the_default(vocabulary, tmp_path):
+    """As version 0.1 wrote them; the fingerprint is the same as then."""
+    data = saved_data(vocabulary, tmp_path / "v.json")
+    del data["padding_side"], data["drop_unknown"]
+    (tmp_path / "v.json").write_text(json.dumps(data))
+    loaded = Vocabulary.load(tmp_path / "v.json")
+    assert (loaded.padding_side, loaded.drop_unknown, loaded.fingerprint) == ("end", False, vocabulary.fingerprint)
+
+
+@pytest.mark.parametrize("other", [{"padding_side": "end"}, {"drop_unknown": False}])
+def test_fingerprint_covers_side_and_dropped_words(other):
+    """With either changed, the same text has other ids."""
+    settings = {"oov_ids": (), "padding_side": "start", "drop_unknown": True} | other
+    assert Vocabulary(OLD.tokens, **settings).fingerprint != OLD.fingerprint

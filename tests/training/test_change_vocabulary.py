@@ -178,7 +178,7 @@ _NO_PADDING = AlignedMatrix(np.ones((2, 4)), Vocabulary(["a", "[UNK]"], padding_
         ),
         (
             {"after": _NO_PADDING},
-            "the same padding id .* Received: padding_id=0, .* padding_id=None",
+            "the same padding id .* Received: .*padding_id=0, .* padding_id=None",
         ),
         ({"after": MORE}, "takes before=Vocabulary and after=AlignedMatrix. Received: Vocabulary and Vocabulary"),
         ({"layer": 3}, "layer must name layers.* Received: 3"),
