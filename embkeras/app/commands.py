@@ -7,19 +7,19 @@ without reading a large file, before that.
 import argparse
 import importlib
 import os
-import stat
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from embkeras._checks import one_of
-from embkeras._files import check_writable
+from embkeras._checks import path as checked_path
+from embkeras._files import check_writable, not_a_file
 from embkeras._registration import check_backend
 from embkeras.app.completion import completion_script
 from embkeras.app.output import Output
 from embkeras.app.settings import QUICK, Settings
-from embkeras.errors import ArgumentError, EmbkerasError, VectorFileError
+from embkeras.errors import ArgumentError, DataError, EmbkerasError, VectorFileError
 from embkeras.serving import names
 
 _READING = ("format", "words_file", "member", "encoding")  # arguments of load_vectors
@@ -34,10 +34,12 @@ def demo(options: argparse.Namespace, output: Output) -> None:
     _check_backend_setting()
     settings = settings_of(options)
     _check_model_folder(options)
-    _check_comparison()
-    from embkeras.app import material, preparation
+    from embkeras.app import material
 
     matrix, words = material.glove_paths()
+    _check_comparison()
+    from embkeras.app import preparation
+
     parts = preparation.rated_tweets(output.say, quick=options.quick)
     prepared = preparation.prepare(parts, matrix, words, settings, output.say)
     _start_tensorflow(output)
@@ -131,14 +133,16 @@ def inspect(options: argparse.Namespace, output: Output) -> None:
 def coverage(options: argparse.Namespace, output: Output) -> None:
     """Report how much of a text the words of a vector file cover."""
     _check_reading(options.file, options.words_file, options.format)
-    from embkeras.text.labelled import read_texts
-
-    texts = read_texts(options.text, options.column, encoding=options.text_encoding)
+    corpus = checked_path(options.text, "text")
+    if not corpus.is_fifo() and (reason := not_a_file(corpus)):
+        raise DataError(f"Cannot read {str(corpus)!r}: {reason}.")
     from embkeras.app.printed import coverage_figures, coverage_lines
+    from embkeras.text.labelled import read_texts
     from embkeras.text.tokenizer import TWEETS, Tokenizer
     from embkeras.vectors.fallbacks import FOR_TEXTS
     from embkeras.vectors.inspection import text_coverage
 
+    texts = read_texts(options.text, options.column, encoding=options.text_encoding)
     tokenizer = TWEETS if options.split == "text" else Tokenizer(lowercase=False)
     reading = _arguments(options, *_READING)
     covered = text_coverage(options.file, texts, tokenizer=tokenizer, fallbacks=FOR_TEXTS, **reading)
@@ -198,9 +202,12 @@ def _check_comparison() -> None:
 
 def _check_reading(vectors: str, words_file: Path | None, format: str | None = None) -> None:
     """Refuse vectors, or their words, that are not there, and a format that nobody knows."""
-    for path in (Path(vectors).expanduser(), words_file):
-        if path is not None and str(path) != "-" and "://" not in vectors and not os.path.lexists(path):
-            raise VectorFileError(f"Cannot read vectors from {str(path)!r}: there is no such file.")
+    for name, value in (("path", vectors), ("words_file", words_file)):
+        path = None if value is None else checked_path(value, name)
+        if path is None or str(path) == "-" or path.is_dir() or path.is_fifo():
+            continue
+        if reason := not_a_file(path):
+            raise VectorFileError(f"Cannot read vectors from {str(path)!r}: {reason}.")
     if format is not None:
         from embkeras.vectors.io.registry import FORMATS
 
@@ -209,7 +216,7 @@ def _check_reading(vectors: str, words_file: Path | None, format: str | None = N
 
 def _check_readable_twice(vectors: str) -> None:
     """Refuse a pipe: its rows are read for the words of the texts, and before that for the words at its head."""
-    if vectors == "-" or (os.path.exists(vectors) and stat.S_ISFIFO(os.stat(vectors).st_mode)):
+    if vectors == "-" or checked_path(vectors, "path").is_fifo():
         raise VectorFileError(
             f"Cannot read vectors from {vectors!r}: it is a pipe, and training reads the vectors twice. Save them as a file."
         )

@@ -16,6 +16,8 @@ from tests.processes import run_python
 REFUSED = {
     "no such texts": ("train absent.csv --vectors v.txt --out out", "absent.csv': there is no such file"),
     "no such vectors": ("train t.csv --vectors absent.txt --out out", "absent.txt': there is no such file"),
+    "vectors from the web": ("train t.csv --vectors https://a.org/v.txt --out out", "curl -LO 'https://a.org/v.txt'"),
+    "vectors in a loop of links": ("inspect loop", "loop': it is"),
     "no such words": ("train t.csv --vectors v.txt --words-file absent --out out", "absent': there is no such file"),
     "texts of an unknown format": ("train t.doc --vectors v.txt --out out --text a --label b", "'.doc'"),
     "no such column": ("train t.csv --vectors v.txt --out out --text a --label b", "no column 'a'"),
@@ -51,6 +53,7 @@ def folder(tmp_path_factory):
     (folder / "v.txt").write_text("cat 3 4\ndog 0 0\n")
     for name in ("t.csv", "t.doc", "t.vec"):
         (folder / name).write_text("text,label\ncat,0\ndog,1\n")
+    (folder / "loop").symlink_to("loop")
     (folder / "plain" / "assets").mkdir(parents=True)
     (folder / "plain" / "saved_model.pb").touch()
     return folder
