@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from embkeras._progress import shown
-from embkeras.app.streams import silence, write_line
+from embkeras.app.streams import is_coloured, silence, write_line
 
 
 class Output:
@@ -63,8 +63,8 @@ class Output:
 
     @property
     def verbosity(self) -> int:
-        """`verbose` for Keras: its own bar on a terminal, a line per epoch elsewhere."""
-        return 0 if self.quiet else 1 if self._stream.isatty() else 2
+        """`verbose` for Keras: its own bar, which is always coloured, on a terminal; a line per epoch elsewhere."""
+        return 0 if self.quiet else 1 if is_coloured(self._stream) else 2
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

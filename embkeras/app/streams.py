@@ -45,12 +45,14 @@ def flushed() -> bool:
     return complete
 
 
-def write_line(text: str, stream: TextIO, *, style: str | None = None, prefix: str = "") -> None:
-    """Write a line; its prefix, or without one the whole line, in this style of rich, where the stream is a terminal.
+def is_coloured(stream: TextIO) -> bool:
+    """Whether a stream is a terminal, and the variable NO_COLOR (https://no-color.org) has no value."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
 
-    With a value in the variable NO_COLOR (https://no-color.org) the line is plain.
-    """
-    if style is None or os.environ.get("NO_COLOR") or not stream.isatty():
+
+def write_line(text: str, stream: TextIO, *, style: str | None = None, prefix: str = "") -> None:
+    """Write a line; its prefix, or without one the whole line, in this style of rich, if the stream is coloured."""
+    if style is None or not is_coloured(stream):
         print(f"{prefix}{text}", file=stream, flush=True)
         return
     from rich.console import Console

@@ -1,6 +1,7 @@
 """What a command prints."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -51,9 +52,12 @@ def test_a_quiet_command(capsys):
     assert output.verbosity == 0
 
 
-def test_keras_prints_a_line_per_epoch_into_a_file(capsys):
-    """Its bar is for terminals."""
-    assert Output("train").verbosity == 2
+@pytest.mark.parametrize(("terminal", "no_color", "verbosity"), [(False, "", 2), (True, "", 1), (True, "1", 2)])
+def test_the_bar_of_keras_is_for_terminals(monkeypatch, terminal, no_color, verbosity):
+    """And not for those that shall have no colour; there Keras prints a line per epoch."""
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    assert Output("train").verbosity == verbosity
 
 
 def test_an_odd_path_is_valid_json(capsys):
