@@ -44,7 +44,47 @@ _WITH_KERAS = {
     "training.schedule.rows": "unfreeze_rows",
 }
 _MODULE_OF = {name: module for module, names in (_WITHOUT_KERAS | _WITH_KERAS).items() for name in names.split()}
-__all__ = sorted(["errors", *_MODULE_OF])
+# Spelled out for type checkers: they read no other form.
+__all__ = [
+    "AlignedMatrix",
+    "DriftMonitor",
+    "DriftReport",
+    "ExportedModel",
+    "KeyedVectors",
+    "Phase",
+    "PretrainedEmbedding",
+    "ResumableBackup",
+    "RowWiseAdagrad",
+    "RowWiseAdam",
+    "RowWiseAdamW",
+    "RowWiseSGD",
+    "ServingClient",
+    "Strategy",
+    "TextEncoder",
+    "Tokenizer",
+    "TrainabilitySchedule",
+    "Vocabulary",
+    "WordDropout",
+    "align",
+    "build_classifier",
+    "build_embedding",
+    "change_vocabulary",
+    "check_saved_model",
+    "combine_embeddings",
+    "compare_strategies",
+    "drift_report",
+    "errors",
+    "export_saved_model",
+    "gradual_unfreeze",
+    "load_vectors",
+    "plot_comparison",
+    "plot_coverage",
+    "plot_drift",
+    "plot_training",
+    "save_vectors",
+    "unfreeze_at",
+    "unfreeze_rows",
+]
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ imports on demand
     from embkeras.drift.plots import plot_comparison as plot_comparison
@@ -86,17 +126,19 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.vectors.store import KeyedVectors as KeyedVectors
 
 
-def __getattr__(name: str) -> Any:
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module 'embkeras' has no attribute {name!r}")
-    if module in _WITH_KERAS:
-        from embkeras._registration import check_backend
+if not TYPE_CHECKING:  # a type checker that sees __getattr__ accepts any name, misspelt ones too
 
-        check_backend()
-    value = getattr(importlib.import_module(f"embkeras.{module}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        module = _MODULE_OF.get(name)
+        if module is None:
+            raise AttributeError(f"module 'embkeras' has no attribute {name!r}")
+        if module in _WITH_KERAS:
+            from embkeras._registration import check_backend
+
+            check_backend()
+        value = getattr(importlib.import_module(f"embkeras.{module}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -26,19 +26,15 @@ assert model.get_layer("embedding").input_dim == len(more) == len(vocabulary) + 
 """
 
 
-def test_the_python_blocks_run(tmp_path):
-    """All blocks in order, in one process, with a vector file and some texts."""
+def script() -> str:
+    """All blocks in order, as one program, with a vector file and some texts."""
     first, second, third, fourth = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-    script = (
-        BEFORE
-        + first
-        + BETWEEN
-        + second
-        + "\nassert list(schedule.history['phase']) == [1, 2]\n"
-        + third
-        + AFTER
-        + fourth
-    )
-    run_python("-c", script, cwd=tmp_path)
+    phases = "\nassert list(schedule.history['phase']) == [1, 2]\n"
+    return BEFORE + first + BETWEEN + second + phases + third + AFTER + fourth
+
+
+def test_the_python_blocks_run(tmp_path):
+    """In one process."""
+    run_python("-c", script(), cwd=tmp_path)
     assert (tmp_path / "saved_models" / "tweets" / "1" / "saved_model.pb").exists()
     assert not (tmp_path / "backup").exists()
