@@ -1,10 +1,11 @@
 """Progress of long work: one bar for everything, drawn by rich, which Keras depends on.
 
-The library draws nothing on its own accord. A function that works long wraps its work in `progress(name)` and reports how
-far it is; a program that wants to show that, like the commands, says so with `shown(True)`.
+A function that works long wraps its work in `progress(name)` and reports how far it is. That draws nothing unless the
+caller asks for it, as with `load_vectors(progress=True)`, or the program does with `shown(True)`, as the commands do.
 """
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -17,8 +18,9 @@ _shown: ContextVar[bool | None] = ContextVar("shown", default=None)
 
 
 @contextlib.contextmanager
-def shown(choice: bool) -> Iterator[None]:
-    """Show or hide the bars of all work inside the block that isn't told otherwise."""
+def shown(choice: bool | None) -> Iterator[None]:
+    """Show or hide the bars of all work inside the block that isn't told otherwise; None changes nothing."""
+    choice = _shown.get() if choice is None else choice
     token = _shown.set(choice)
     try:
         yield
@@ -35,15 +37,16 @@ def progress(name: str, asked: bool | None = None, *, unasked: bool = False) -> 
     Args:
         name: of the work.
         asked: whether to show the bar; None leaves it to `shown`.
-        unasked: what holds where nobody has said anything.
+        unasked: whether a terminal shows it where nobody has said anything.
 
     Example:
         >>> with progress("counting") as report:
         ...     for number in range(3):
         ...         report(number + 1, 3)
     """
-    setting = _shown.get()
-    wanted = asked if asked is not None else unasked if setting is None else setting
+    wanted = _shown.get() if asked is None else asked
+    if wanted is None:
+        wanted = unasked and sys.stderr.isatty()
     if not wanted:
         yield _nothing
         return

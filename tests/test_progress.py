@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 
 import pytest
 
@@ -52,16 +53,28 @@ def test_a_bar_has_name_and_share(at_once, capsys):
         (False, True, False, True),
         (False, None, True, False),
         (None, None, True, True),
+        (None, None, False, False),
     ],
 )
-def test_who_decides(at_once, capsys, choice, asked, unasked, is_drawn):
-    """What the caller asks for, else what the program says, else what holds without them."""
-    if choice is None:
+def test_who_decides(at_once, monkeypatch, capsys, choice, asked, unasked, is_drawn):
+    """What the caller asks for, else what the program says, else what holds on a terminal."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with shown(choice):
         drawn(asked=asked, unasked=unasked)
-    else:
-        with shown(choice):
-            drawn(asked=asked, unasked=unasked)
     assert bool(capsys.readouterr().err) == is_drawn
+
+
+def test_nobody_is_asked_in_a_pipe(at_once, capsys):
+    """What a terminal would show unasked is not drawn into a file."""
+    drawn(unasked=True)
+    assert capsys.readouterr().err == ""
+
+
+def test_no_choice_changes_nothing(at_once, capsys):
+    """`shown(None)` keeps what holds around it."""
+    with shown(True), shown(None):
+        drawn()
+    assert "work" in capsys.readouterr().err
 
 
 def test_short_work_draws_nothing(capsys):

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from embkeras import _checks
+from embkeras import _checks, _progress
 from embkeras._arrays import first_nonfinite_row
-from embkeras._files import written_beside
+from embkeras._files import check_writable, written_beside
 from embkeras.errors import ArgumentError, EmbkerasError, EmbkerasWarning, OutputError, VectorFileError
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.vectors.fallbacks import check_fallbacks, spellings
@@ -31,7 +31,7 @@ from embkeras.vectors.io import (
 )
 from embkeras.vectors.io.other_files import LOAD_TABLE, not_vectors
 from embkeras.vectors.io.rows import Request
-from embkeras.vectors.io.source import Source, bar_for, source_at
+from embkeras.vectors.io.source import Source, source_at
 from embkeras.vectors.store import KeyedVectors
 
 
@@ -289,8 +289,10 @@ def convert(
     path, chosen = _target(target, to, "target", "to")
     if not _checks.flag(overwrite, "overwrite"):  # before the work of reading
         _refuse_existing(path, chosen)
-    vectors = load_vectors(source, **arguments)
-    save_vectors(vectors, target, format=to, overwrite=overwrite)
+    check_writable(path.parent)
+    with _progress.shown(arguments.get("progress")):
+        vectors = load_vectors(source, **arguments)
+        save_vectors(vectors, target, format=to, overwrite=overwrite)
     return vectors
 
 
@@ -333,12 +335,8 @@ def _read(source: Source, format: str | None, request: Request, progress: bool |
             f"member= names a file in a .zip archive or a table in a file of several tables, and {str(source.shown)!r} is "
             f"neither. Received: {source.member!r}."
         )
-    bar = bar_for(source.shown.name, progress)
-    try:
-        return chosen.read(source, replace(request, progress=bar))
-    finally:
-        if bar is not None:
-            bar.close()
+    with _progress.progress(f"reading {source.shown.name}", progress, unasked=True) as report:
+        return chosen.read(source, replace(request, progress=report))
 
 
 def _recognised(source: Source) -> Format:

@@ -10,16 +10,14 @@ import lzma
 import os
 import shutil
 import stat
-import sys
 import tempfile
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO
 
 from embkeras._checks import shown
 from embkeras._files import not_a_file
@@ -31,7 +29,6 @@ _DAMAGED: tuple[type[Exception], ...]
 _DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 _DAMAGED += (UnicodeDecodeError,)  # names in an archive
 _MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"PK\x03\x04": "zip"}
-_BAR_AFTER, _BAR_EVERY, _BAR_WIDTH = 1.5, 0.2, 30  # seconds before the bar appears, seconds between updates, characters
 _GZIP_READ = 1 << 17  # bytes
 _COPIED = 1 << 20  # bytes of a pipe at once
 _GZIP = 31  # tells zlib to expect a gzip header and a window of 32 KB
@@ -297,34 +294,3 @@ def _member(archive: zipfile.ZipFile, source: Source) -> str:
             f"Received: {source.member!r}; the archive contains {', '.join(names[:20]) or 'no file'}."
         )
     return source.member
-
-
-class Bar:
-    """A progress bar on one line of standard error, with a name and the share done. It appears only if reading takes long."""
-
-    def __init__(self, name: str, stream: TextIO | None = None):
-        self._name, self._stream = name, stream or sys.stderr
-        self._next = time.monotonic() + _BAR_AFTER
-        self._shown = False
-
-    def __call__(self, done: int, size: int) -> None:
-        """Show that `done` bytes of `size` are read, if it is time for an update."""
-        if time.monotonic() < self._next:
-            return
-        self._next, self._shown = time.monotonic() + _BAR_EVERY, True
-        share = done / size if size else 1
-        filled = round(share * _BAR_WIDTH)
-        self._stream.write(f"\r{self._name}: [{'=' * filled}{' ' * (_BAR_WIDTH - filled)}] {share:4.0%}")
-        self._stream.flush()
-
-    def close(self) -> None:
-        """Clear the line."""
-        if self._shown:
-            self._stream.write("\r" + " " * (len(self._name) + _BAR_WIDTH + 10) + "\r")
-            self._stream.flush()
-
-
-def bar_for(name: str, progress: bool | None) -> Bar | None:
-    """A bar if `progress` is true, or by default if standard error is a terminal; else None."""
-    wanted = sys.stderr.isatty() if progress is None else progress
-    return Bar(name) if wanted else None

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from embkeras._progress import progress
 from embkeras.errors import VectorFileError
 from embkeras.vectors.io.lines import LONGEST_LINE
 from embkeras.vectors.io.source import Source
@@ -123,10 +124,11 @@ def can_hold(word: str, row: int, *, header: bool) -> bool:
 
 def write(vectors: KeyedVectors, beside: Path, path: Path, *, header: bool) -> None:
     """Write every row with 9 digits, which restore a float32 bit for bit; compressed if the name ends so."""
-    with _opened(beside, path) as file:
+    with progress(f"writing {path.name}") as report, _opened(beside, path) as file:
         if header:
             file.write(f"{len(vectors)} {vectors.vector_size}\n".encode())
-        for word, row in zip(vectors.words, vectors.matrix, strict=True):
+        for place, (word, row) in enumerate(zip(vectors.words, vectors.matrix, strict=True)):
+            report(place, len(vectors))
             file.write(word.encode("utf-8") + b" " + " ".join([f"{x:.9g}" for x in row.tolist()]).encode() + b"\n")
 
 

@@ -19,12 +19,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embkeras import KeyedVectors, save_vectors
+from embkeras import KeyedVectors, _progress, save_vectors
 from embkeras.errors import ArgumentError, VectorFileError
 from embkeras.vectors.inspection import inspect_vectors
 from embkeras.vectors.io import source as source_module
-from embkeras.vectors.io.registry import load_vectors
-from embkeras.vectors.io.source import Bar, Gunzip, Source, bar_for
+from embkeras.vectors.io.registry import convert, load_vectors
+from embkeras.vectors.io.source import Gunzip, Source
 from tests.processes import run_python, started
 from tests.properties import PROPERTY
 
@@ -183,45 +183,27 @@ def test_other_bytes_behind_the_end():
         unpacked(gzip.compress(b"abc") + b"more", 10)
 
 
-@pytest.fixture
-def at_once(monkeypatch):
-    """No waiting before the bar is shown."""
-    monkeypatch.setattr(source_module, "_BAR_AFTER", 0)
-    monkeypatch.setattr(source_module, "_BAR_EVERY", 0)
-
-
-def test_it_shows_the_share(at_once):
-    """Name, bar and percent on one line, which is cleared at the end."""
-    stream = io.StringIO()
-    bar = Bar("glove.txt", stream)
-    bar(50, 100)
-    assert stream.getvalue() == "\rglove.txt: [" + 15 * "=" + 15 * " " + "]  50%"
-    bar.close()
-    assert stream.getvalue().endswith(" \r")
-
-
-def test_short_readings_show_nothing():
-    """Before its time there is no bar, and nothing to clear."""
-    stream = io.StringIO()
-    bar = Bar("glove.txt", stream)
-    bar(50, 100)
-    bar.close()
-    assert stream.getvalue() == ""
-
-
-def test_never_in_a_pipe_unless_asked_for(monkeypatch):
-    """By default only where standard error is a terminal."""
-    monkeypatch.setattr("sys.stderr", io.StringIO())
-    assert bar_for("v", None) is None and bar_for("v", False) is None and bar_for("v", True) is not None
-
-
-def test_load_vectors_shows_it(at_once, tmp_path, capsys):
-    """Asked for, it shows the file's name and clears the line."""
+def test_load_vectors_shows_a_bar(monkeypatch, tmp_path, capsys):
+    """Asked for, it shows the file's name and the share, and clears the line."""
+    monkeypatch.setattr(_progress, "_AFTER", 0)
+    monkeypatch.setattr(_progress, "_EVERY", 0)
     path = tmp_path / "glove.txt"
     path.write_text("a 1.0\nb 2.0\n")
     load_vectors(path, progress=True)
     shown = capsys.readouterr().err
-    assert "glove.txt: [" in shown and "100%" in shown and shown.endswith("\r")
+    assert "reading glove.txt" in shown and "100%" in shown and shown.endswith("\x1b[2K")
+
+
+def test_convert_shows_reading_and_writing(monkeypatch, tmp_path, capsys):
+    """Both halves of the work, if asked for; otherwise nothing."""
+    monkeypatch.setattr(_progress, "_AFTER", 0)
+    path = tmp_path / "glove.txt"
+    path.write_text("a 1.0\nb 2.0\n")
+    convert(path, tmp_path / "out.vec", progress=True)
+    shown = capsys.readouterr().err
+    assert "reading glove.txt" in shown and "writing out.vec" in shown
+    convert(path, tmp_path / "silent.vec")
+    assert capsys.readouterr().err == ""
 
 
 def _tar():
