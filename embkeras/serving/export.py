@@ -197,9 +197,9 @@ def _check_variables(served: Mapping[str, Any], stored: Sequence[tf.Variable], d
     if read:
         raise SavedModelError(
             f"The export doesn't contain every variable that the model reads. Missing: {', '.join(sorted(read))}. A table "
-            f"stored in another form (dtype={dtype!r}; LoRA, rows beside a base) can only be read by its own layer, not by "
-            f"tied weights or in a tf.function of the model: export a plain table with dtype='float32'. A layer's own "
-            f"tf.Variable must be a keras.Variable."
+            f"stored in another form (dtype={dtype!r}; LoRA, rows beside a base) can only be read by its own layer, not "
+            f"as layer.embeddings or in a tf.function of the model: use layer.project(vectors) for tied weights, or export "
+            f"a plain table with dtype='float32'. A layer's own tf.Variable must be a keras.Variable."
         )
 
 

@@ -11,7 +11,6 @@ model's other variables are shared, not copied.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import keras
@@ -22,7 +21,7 @@ from embkeras.tables.addresses import walk
 from embkeras.tables.combined import CombinedEmbedding
 from embkeras.tables.embedding import PretrainedEmbedding
 from embkeras.tables.stand_ins import stand_ins
-from embkeras.tables.storage import STORAGE, StoredAccuracy, lookup_stored, stored_accuracy
+from embkeras.tables.storage import STORAGE, StoredAccuracy, lookup_stored, scores_stored, stored_accuracy
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,22 @@ class Folded:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Within the block, in this thread, the layers look their rows up in these tables."""
-
-        def lookup(layer: keras.layers.Layer, table: list[tf.Variable], ids: Any) -> tf.Tensor:
-            return tf.cast(lookup_stored(tf.cast(ids, tf.int64), *table), layer.compute_dtype)
-
-        with stand_ins({layer: partial(lookup, layer, table) for layer, table in self.tables.items()}):
+        with stand_ins({layer: _Stored(layer.compute_dtype, table) for layer, table in self.tables.items()}):
             yield
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The stored table of a layer, which is read in its place."""
+
+    dtype: str
+    table: list[tf.Variable]
+
+    def __call__(self, ids: Any) -> tf.Tensor:
+        return tf.cast(lookup_stored(tf.cast(ids, tf.int64), *self.table), self.dtype)
+
+    def scores(self, vectors: tf.Tensor) -> tf.Tensor:
+        return tf.cast(scores_stored(vectors, *self.table), self.dtype)
 
 
 def fold(model: keras.Model, dtype: str = "float32") -> Folded:

@@ -16,6 +16,7 @@ from embkeras._checks import one_of, whole_number
 from embkeras.errors import ArgumentError
 from embkeras.tables.embedding import check_built, check_name
 from embkeras.tables.partial_rows import check_mask
+from embkeras.tables.projection import Projection
 from embkeras.tables.resize import replace_map
 from embkeras.tables.row_io import table_of_calls
 from embkeras.tables.stand_ins import stand_in_for
@@ -89,7 +90,7 @@ def combine_embeddings(
 
 
 @keras.saving.register_keras_serializable("embkeras")
-class CombinedEmbedding(keras.layers.Layer):
+class CombinedEmbedding(Projection):
     """Several embedding layers over the same ids as one; `combine_embeddings` makes one.
 
     Setting its `trainable` sets that of the layers inside: to freeze or thaw one of them, name it ("embedding/tuned").
@@ -199,8 +200,10 @@ class CombinedEmbedding(keras.layers.Layer):
             table[known] = ops.convert_to_numpy(self._found)[sources[known]]
             replace_map(self, "_found", table)
 
-    def call(self, inputs: Any) -> Any:
-        """The combined vectors of `inputs`, in the layer's compute dtype."""
+    def call(self, inputs: Any, reverse: bool = False, candidates: Any = None) -> Any:
+        """The combined vectors of `inputs`, in the layer's compute dtype; with `reverse`, what `project` returns."""
+        if reverse:
+            return self.scores(inputs, candidates)
         stand_in = stand_in_for(self)
         if stand_in is not None:
             return stand_in(inputs)
@@ -236,12 +239,10 @@ class CombinedEmbedding(keras.layers.Layer):
         check_built(self)
         return table_of_calls(self)
 
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """Which ids are not padding, if id 0 is masked."""
-        return ops.not_equal(inputs, 0) if self.mask_zero else None
-
-    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
-        """The shape of the ids with output_dim at the end."""
+    def compute_output_spec(self, inputs: Any, reverse: bool = False, candidates: Any = None) -> keras.KerasTensor:
+        """The shape of the ids with output_dim at the end, or of scores."""
+        if reverse:
+            return self.scores_spec(inputs, candidates)
         return keras.KerasTensor((*inputs.shape, self.output_dim), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from embkeras._checks import is_whole, number, one_of, shown, whole_number
 from embkeras.errors import ArgumentError, EmbkerasWarning
 from embkeras.keras_compat.layers import called_with_values
 from embkeras.keras_compat.variables import read_by_rows, stock_table
+from embkeras.tables.projection import Projection, scores_by
 from embkeras.tables.resize import Resized, fresh_like
 from embkeras.tables.row_io import (
     BLOCK,
@@ -26,6 +27,7 @@ from embkeras.tables.row_io import (
     write_rows,
 )
 from embkeras.tables.stand_ins import stand_in_for
+from embkeras.tables.zero_row import keep_zero
 
 _SAMPLED_ROWS = 64
 _KEY = "0"  # under which Keras stores the one variable of an Embedding
@@ -33,7 +35,7 @@ _ZERO_IF_MASKED = "0 if mask_zero else None"
 
 
 @keras.saving.register_keras_serializable("embkeras")
-class PretrainedEmbedding(keras.layers.Embedding):
+class PretrainedEmbedding(Projection, keras.layers.Embedding):
     """A `keras.layers.Embedding` for tables that were trained elsewhere; `build_embedding` makes one.
 
     It differs from the stock layer:
@@ -42,7 +44,9 @@ class PretrainedEmbedding(keras.layers.Embedding):
       copies the whole table in every step.
     - Ids outside [0, input_dim) raise an error; the stock layer reads -1 as the last row. (On CPU. A GPU and XLA don't
       check: there, such an id reads zeros or the last row.)
-    - The row of the padding is zeros and gets no gradient, with or without a mask.
+    - The row of the padding is zeros and stays so under any use and optimizer, with or without a mask. Looking it up has
+      no gradient.
+    - `project` scores the rows: tied weights, for any form of table.
     - The config never contains the matrix. A layer made from a config alone (`from_config`, `clone_model`) therefore has
       a table of zeros until weights are loaded; using it before that warns.
     - `enable_lora` moves only the rows of ids that occur in training. The stock layer draws A, which has a row for each
@@ -89,6 +93,7 @@ class PretrainedEmbedding(keras.layers.Embedding):
         """Make the table, of zeros until it is filled."""
         super().build(input_shape)
         read_by_rows(self.table_variable)
+        keep_zero(self.table_variable, self.padding_id)
 
     @property
     def table_variable(self) -> keras.Variable:
@@ -97,8 +102,10 @@ class PretrainedEmbedding(keras.layers.Embedding):
 
     # Calls -----------------------------------------------------------------------------------------------------------
 
-    def call(self, inputs: Any) -> Any:
-        """The rows of `inputs`, in the layer's compute dtype."""
+    def call(self, inputs: Any, reverse: bool = False, candidates: Any = None) -> Any:
+        """The rows of `inputs`, in the layer's compute dtype; with `reverse`, what `project` returns."""
+        if reverse:
+            return self.scores(inputs, candidates)
         stand_in = stand_in_for(self)
         if stand_in is not None:
             return stand_in(inputs)
@@ -115,8 +122,26 @@ class PretrainedEmbedding(keras.layers.Embedding):
             rows = _no_gradient_where(ids == self.padding_id, rows)
         return rows
 
-    def quantized_call(self, inputs: Any) -> Any:
-        """The rows of `inputs` from a quantized table."""
+    def scores_of_all(self, vectors: tf.Tensor) -> tf.Tensor:
+        """The product with every row; of LoRA without the product of A and B."""
+        if self.quantization_mode is not None:
+            return super().scores_of_all(vectors)
+        self._warn_if_empty()
+        scores = scores_by(vectors, tf.cast(self.table_variable.value, vectors.dtype))
+        if self.lora_enabled:
+            b = tf.convert_to_tensor(self.lora_embeddings_b.value)
+            low = self._lora_scale() * tf.matmul(tf.cast(vectors, b.dtype), b, transpose_b=True)
+            scores += tf.cast(scores_by(low, tf.convert_to_tensor(self.lora_embeddings_a.value)), scores.dtype)
+        return scores
+
+    def compute_output_spec(self, inputs: Any, reverse: bool = False, candidates: Any = None) -> keras.KerasTensor:
+        """The shape of the ids with output_dim at the end, or of scores."""
+        return self.scores_spec(inputs, candidates) if reverse else super().compute_output_spec(inputs)
+
+    def quantized_call(self, inputs: Any, reverse: bool = False, candidates: Any = None) -> Any:
+        """The rows of `inputs` from a quantized table, or what `project` returns."""
+        if reverse:
+            return self.scores(inputs, candidates)
         return super().quantized_call(self._as_ids(inputs))
 
     def _as_ids(self, inputs: Any) -> tf.Tensor:
@@ -195,6 +220,11 @@ class PretrainedEmbedding(keras.layers.Embedding):
     def _clear_padding(self, variable: keras.Variable) -> None:
         if self.padding_id is not None:
             write_rows(variable, np.array([self.padding_id]), np.zeros((1, variable.shape[1])))
+
+    def _clear_all_padding(self) -> None:
+        self._clear_padding(self.table_variable)
+        if self.lora_enabled:
+            self._clear_padding(self.lora_embeddings_a)
 
     def matrix(self) -> np.ndarray:
         """A float32 copy of the table, shape (input_dim, output_dim).
@@ -302,6 +332,7 @@ class PretrainedEmbedding(keras.layers.Embedding):
         read_by_rows(self.lora_embeddings_a, table=False)
         read_by_rows(self.lora_embeddings_b, table=False)
         self._clear_padding(self.lora_embeddings_a)
+        keep_zero(self.lora_embeddings_a, self.padding_id)
 
     @keras.layers.Embedding.trainable.setter
     def trainable(self, value: bool) -> None:
@@ -368,6 +399,7 @@ class PretrainedEmbedding(keras.layers.Embedding):
         if not self.built or self.quantization_mode is not None:
             super().save_own_variables(store)
             return
+        self._clear_all_padding()  # Keras' moving averages write past the variable
         for key, variable in self._stored().items():
             save_variable(store, key, variable)
 
@@ -387,7 +419,7 @@ class PretrainedEmbedding(keras.layers.Embedding):
             super().load_own_variables(store)  # which raises Keras' own error
         self._merged = None
         if plain:
-            self._clear_padding(self.table_variable)
+            self._clear_all_padding()
 
     def _stored(self) -> dict[str, keras.Variable]:
         """The variables by the keys under which Keras stores them."""

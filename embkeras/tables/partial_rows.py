@@ -15,9 +15,11 @@ from embkeras._checks import one_of, whole_number
 from embkeras.errors import ArgumentError
 from embkeras.keras_compat.variables import read_by_rows
 from embkeras.tables.embedding import PretrainedEmbedding, check_built
+from embkeras.tables.projection import scores_by
 from embkeras.tables.resize import Resized, fresh_like, take_over
 from embkeras.tables.row_io import copy_rows, load_variable, read_rows, table_from, write_rows
 from embkeras.tables.storage import STORAGE, BaseTable, StoredAccuracy, stored_accuracy
+from embkeras.tables.zero_row import keep_zero
 
 
 @keras.saving.register_keras_serializable("embkeras")
@@ -71,6 +73,7 @@ class RowEmbedding(PretrainedEmbedding):
         if self.built:
             return
         self._base = BaseTable(self, self.stored)
+        keep_zero(self._base.values, self.padding_id)
         self._moving = self._places = None
         if self.trainable_rows:
             # The last row belongs to all ids that don't train: its gradient and its value are always zero.
@@ -164,6 +167,17 @@ class RowEmbedding(PretrainedEmbedding):
         moving = tf.nn.embedding_lookup(self._moving.value, places)
         return tf.where((places < self.trainable_rows)[..., None], moving, rows)
 
+    def scores_of_all(self, vectors: tf.Tensor) -> tf.Tensor:
+        """The product with the base, and in the places of the rows that train the product with those."""
+        self._warn_if_empty()
+        vectors = tf.cast(vectors, "float32")
+        scores = self._base.scores(vectors)
+        if self._moving is None:
+            return scores
+        rows = tf.nn.embedding_lookup(self._moving.value, tf.range(self.trainable_rows + 1))  # a gradient by rows
+        places = tf.convert_to_tensor(self._places.value)
+        return tf.where(places < self.trainable_rows, tf.gather(scores_by(vectors, rows), places, axis=-1), scores)
+
     def matrix(self) -> np.ndarray:
         """A float32 copy of the table, shape (input_dim, output_dim): the base with the rows that train in it."""
         check_built(self)
@@ -245,6 +259,7 @@ class RowEmbedding(PretrainedEmbedding):
             )
         for key, variable in stored.items():
             load_variable(store, key, variable)
+        self._clear_padding(self._base.values)
 
     def _stored(self) -> dict[str, keras.Variable]:
         every = (self._base.values, self._moving, self._places, self._base.scales) if self.built else ()

@@ -3,10 +3,10 @@
 An export traces its graph with stand-ins that read the stored tables, so the live model never changes.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
@@ -14,14 +14,24 @@ import tensorflow as tf
 from embkeras.errors import SavedModelError
 from embkeras.keras_compat.layers import functions_being_traced
 
-Lookup = Callable[[Any], tf.Tensor]
+
+class StandIn(Protocol):
+    """What replaces the call of a layer."""
+
+    def __call__(self, ids: Any) -> tf.Tensor:
+        """The rows of ids."""
+
+    def scores(self, vectors: tf.Tensor) -> tf.Tensor:
+        """The products of vectors (..., width) and every row."""
+
+
 # A ContextVar belongs to one thread or task.
-_active: ContextVar[Mapping[int, Lookup]] = ContextVar("stand_ins")
+_active: ContextVar[Mapping[int, StandIn]] = ContextVar("stand_ins")
 
 
 @contextmanager
-def stand_ins(lookups: Mapping[keras.layers.Layer, Lookup]) -> Iterator[None]:
-    """Within the block, in this thread, calls of these layers return `lookup(ids)`."""
+def stand_ins(lookups: Mapping[keras.layers.Layer, StandIn]) -> Iterator[None]:
+    """Within the block, in this thread, calls of these layers return `lookup(ids)`, and their scores `lookup.scores(...)`."""
     token = _active.set({id(layer): lookup for layer, lookup in lookups.items()})
     try:
         yield
@@ -29,7 +39,7 @@ def stand_ins(lookups: Mapping[keras.layers.Layer, Lookup]) -> Iterator[None]:
         _active.reset(token)
 
 
-def stand_in_for(layer: keras.layers.Layer) -> Lookup | None:
+def stand_in_for(layer: keras.layers.Layer) -> StandIn | None:
     """What replaces the call of `layer` in this thread, or None.
 
     Raises:

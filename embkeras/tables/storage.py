@@ -14,6 +14,7 @@ import tensorflow as tf
 from embkeras._arrays import row_slices, unit_rows
 from embkeras.errors import ArgumentError
 from embkeras.keras_compat.variables import read_by_rows
+from embkeras.tables.projection import scores_by
 from embkeras.tables.row_io import BLOCK, copy_rows, read_rows, write_rows
 
 
@@ -95,6 +96,14 @@ def lookup_stored(ids: tf.Tensor, values: Any, scales: Any = None) -> tf.Tensor:
     return rows if scales is None else tf.cast(rows, "float32") * tf.nn.embedding_lookup(scales, ids)[..., None]
 
 
+def scores_stored(vectors: tf.Tensor, values: Any, scales: Any = None) -> tf.Tensor:
+    """The products of vectors (..., width) and every row of a stored table: float32 if they have scales."""
+    values = tf.convert_to_tensor(values)
+    if scales is None:
+        return scores_by(vectors, tf.cast(values, vectors.dtype))
+    return scores_by(tf.cast(vectors, "float32"), tf.cast(values, "float32")) * scales
+
+
 class BaseTable:
     """A table that never trains, stored in any of the ways above; the layer that is being built owns its variables."""
 
@@ -112,6 +121,10 @@ class BaseTable:
         """The rows of `ids` in a graph, float32."""
         scales = None if self.scales is None else self.scales.value
         return tf.cast(lookup_stored(ids, self.values.value, scales), "float32")
+
+    def scores(self, vectors: tf.Tensor) -> tf.Tensor:
+        """The products of vectors and every row in a graph."""
+        return scores_stored(vectors, self.values.value, None if self.scales is None else self.scales.value)
 
     def __getitem__(self, ids: np.ndarray | slice) -> np.ndarray:
         """Some rows, float32."""

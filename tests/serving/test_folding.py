@@ -8,11 +8,14 @@ import pytest
 import tensorflow as tf
 
 from embkeras.errors import SavedModelError
+from embkeras.serving import folding
 from embkeras.serving.export import export_saved_model
 from embkeras.serving.folding import fold
 from embkeras.serving.local import ExportedModel
 from embkeras.tables.builders import build_embedding
 from embkeras.tables.combined import combine_embeddings
+from embkeras.tables.projection import EXCLUDED
+from embkeras.tables.storage import scores_stored
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.vectors.aligned import AlignedMatrix
 
@@ -184,3 +187,31 @@ def test_tied_weights(tmp_path):
     np.testing.assert_allclose(ExportedModel(folder).scores(IDS), model(IDS), atol=1e-4)
     with pytest.raises(SavedModelError, match=r"Missing: embedding.*/embeddings.*dtype='float16'.*tied weights"):
         export_saved_model(model, tmp_path, vocabulary=VOCABULARY, dtype="float16")
+
+
+@pytest.mark.parametrize(
+    ("form", "dtype"),
+    [("plain", "float32"), ("LoRA", "float32"), ("rows", "float32"), ("plain", "int8"), ("int8", "int8")],
+)
+def test_projected_scores_read_the_one_table(form, dtype, tmp_path):
+    """`layer.project` reads the stored table, which is there once; the padding keeps its score."""
+    layer = FORMS[form][0]()
+    ids = keras.Input((None,), dtype="int64")
+    model = keras.Model(ids, layer.project(keras.layers.GlobalAveragePooling1D()(layer(ids))))
+    folder = export_saved_model(model, tmp_path, vocabulary=VOCABULARY, dtype=dtype)
+    scores, wanted = ExportedModel(folder).scores(IDS), model.predict(IDS, verbose=0)
+    np.testing.assert_allclose(scores, wanted, atol=1e-4 if dtype == "float32" or form == "int8" else 0.2)
+    assert (scores[:, 0] == EXCLUDED).all()
+    table = SIZE * (4 * WIDTH if dtype == "float32" else WIDTH + 4)
+    stored = sum(file.stat().st_size for file in (folder / "variables").glob("*.data*"))
+    assert table <= stored < 1.02 * table
+
+
+def test_a_wrong_export_of_projected_scores_is_noticed(tmp_path, monkeypatch):
+    """The padding's score of -30000 doesn't make the check generous."""
+    layer = _lora()
+    ids = keras.Input((None,), dtype="int64")
+    model = keras.Model(ids, layer.project(keras.layers.GlobalAveragePooling1D()(layer(ids))))
+    monkeypatch.setattr(folding, "scores_stored", lambda vectors, *table: scores_stored(vectors, *table) + 0.1)
+    with pytest.raises(SavedModelError, match=r"'scores' differs by 0\.1 "):
+        export_saved_model(model, tmp_path, vocabulary=VOCABULARY)

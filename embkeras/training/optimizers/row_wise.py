@@ -17,6 +17,7 @@ from embkeras.keras_compat.variables import is_table, local, mark_stock_tables, 
 from embkeras.keras_compat.versions import check_versions
 from embkeras.tables.addresses import walk
 from embkeras.tables.row_io import load_variable, save_variable
+from embkeras.tables.zero_row import own_constraint
 from embkeras.training.optimizers.multipliers import RateMultipliers, path_of
 
 _REFUSED = {
@@ -184,10 +185,10 @@ class RowWise(RateMultipliers):
                     f"{path_of(variable)} belongs to a stock Embedding layer, which copies the whole table in each step "
                     f"after the first. The result is right, but a layer from build_embedding is faster."
                 )
-            if getattr(variable, "constraint", None) is not None:
+            if own_constraint(variable) is not None:
                 self._warn_once(
                     f"{path_of(variable)} has a constraint, which Keras applies to all its rows after each step: that "
-                    f"costs the whole table, and may move rows that are in no batch. Received: {variable.constraint!r}."
+                    f"costs the whole table, and may move rows that are in no batch. Received: {own_constraint(variable)!r}."
                 )
 
     def _warn_of_dense_gradient(self, index: int) -> None:
@@ -195,7 +196,8 @@ class RowWise(RateMultipliers):
         if is_table(variable):
             self._warn_once(
                 f"{path_of(variable)} gets a dense gradient, so each step costs the whole table and moves all its rows. "
-                f"A regularizer on the table causes that, and so does a second use of it as a matrix."
+                f"A regularizer on the table causes that, and so does a second use of it as a matrix; "
+                f"layer.project(vectors, ids=...) reads only the rows of candidates."
             )
 
     # Files -----------------------------------------------------------------------------------------------------------
