@@ -190,6 +190,8 @@ class ServingClient:
             ids = padded([rows[place] for place in places], padding_id, leading=self.leading_padding)
             signature, ids = self._compacted(served, ids)
             answer = self._ask(served.version, signature, {names.TOKEN_IDS: ids}, output)
+            if answer.dtype.name == "bfloat16":
+                answer = answer.astype(np.float32)
             self._check_answer(answer, (len(places), *shape[1:]), places)
             if scores is None:
                 scores = np.empty((len(rows), *answer.shape[1:]), dtype)
@@ -202,7 +204,7 @@ class ServingClient:
         return np.empty((0, *(size or 0 for size in shape[1:])), dtype) if scores is None else scores
 
     def _described_output(self, served: Served, output: str) -> tuple[np.dtype, tuple[int | None, ...]]:
-        """Type and shape of an output, as the metadata describe it."""
+        """Type and shape of an output, as the metadata describe it; float32 for bfloat16, which NumPy doesn't have."""
         described = served.signatures.get(names.SERVING, {"inputs": {}, "outputs": {}})
         if set(described["inputs"]) != {names.TOKEN_IDS}:
             raise ServingError(
@@ -214,7 +216,7 @@ class ServingClient:
             raise ServingError(f"{self._source} has no output {output!r}, only {', '.join(sorted(outputs))}.")
         dtype, shape = outputs[output]
         try:
-            return np.dtype(dtype), shape
+            return np.dtype("float32" if dtype == "bfloat16" else dtype), shape
         except TypeError as error:
             raise ServingError(
                 f"{self._source} has an output {output!r} of type {dtype}, which isn't numeric."

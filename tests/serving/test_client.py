@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import embkeras as ek
 from embkeras.errors import (
@@ -610,6 +611,26 @@ def test_rest_port_without_tls(rest):
     client = ServingClient(rest.replace("http", "https"), model="mood")
     with pytest.raises(ServingError, match="There is no secure connection to https://"):
         client.metadata()
+
+
+def test_bfloat16_scores_come_as_float32(url, encoder, runner, monkeypatch):
+    """NumPy has no such type, but its values fit; JSON has only numbers."""
+    scores = np.array([[0.25, 0.125, 0.625]], np.float32)
+    real, described = runner.run, {}
+    for name, signature in runner.signatures().items():
+        described[name] = type(signature).FromString(signature.SerializeToString())
+        if name != "card":
+            described[name].outputs["scores"].dtype = tf.bfloat16.as_datatype_enum
+
+    def run(signature, inputs):
+        answer = scores if url.startswith("http") else tf.cast(scores, "bfloat16").numpy()
+        return real(signature, inputs) if signature == "card" else {"scores": answer}
+
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(runner, "signatures", lambda: described)
+    with ServingClient(url, encoder=encoder) as client:
+        answer = client.scores([[2]])
+    assert answer.dtype == np.float32 and answer.tolist() == scores.tolist()
 
 
 @pytest.mark.parametrize(
