@@ -16,22 +16,9 @@ from embkeras.vectors import align as alignment
 from embkeras.vectors.subwords import Subwords
 from tests.processes import run_python
 from tests.properties import PROPERTY
+from tests.vectors.conftest import MATRIX, WORDS
 
-WORDS = ["cat", "dog", "car", "the"]
-MATRIX = np.random.default_rng(1).normal(size=(4, 5)).astype("float32")
 NGRAMS = np.random.default_rng(2).normal(size=(30, 5)).astype("float32")
-
-
-@pytest.fixture
-def vectors():
-    """Four words of width 5."""
-    return KeyedVectors(WORDS, MATRIX)
-
-
-@pytest.fixture
-def vocabulary():
-    """Padding, [UNK], an exact word, one by a fallback, two without a vector."""
-    return Vocabulary(["", "[UNK]", "car", "Dog", "xyz", "zyx"], counts=[0, 2, 4, 1, 3, 0])
 
 
 def test_rows_are_those_of_the_tokens(vectors, vocabulary):

@@ -5,24 +5,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from embkeras import AlignedMatrix, KeyedVectors, Vocabulary, align
+from embkeras import AlignedMatrix, Vocabulary, align
 from embkeras.errors import AlignmentError, ArgumentError
 from embkeras.vectors.postprocess import centre, reduce_width, unit_norm, weight_by_frequency
-
-WORDS = ["cat", "dog", "car", "the"]
-MATRIX = np.random.default_rng(1).normal(size=(4, 5)).astype("float32")
-
-
-@pytest.fixture
-def vectors():
-    """Four words of width 5."""
-    return KeyedVectors(WORDS, MATRIX)
-
-
-@pytest.fixture
-def vocabulary():
-    """Padding, [UNK], an exact word, one by a fallback, two without a vector."""
-    return Vocabulary(["", "[UNK]", "car", "Dog", "xyz", "zyx"], counts=[0, 2, 4, 1, 3, 0])
+from tests.vectors.conftest import MATRIX
 
 
 def test_coverage_counts_types_and_running_text(vectors, vocabulary):
