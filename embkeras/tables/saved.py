@@ -1,7 +1,7 @@
 """load_table: the embedding table of a saved model, with its words."""
 
+import io
 import os
-import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
@@ -84,33 +84,32 @@ def _from_file(path: Path, layer: str | None) -> tuple[np.ndarray, list[str]]:
     if layer not in names:
         raise ArgumentError(f"layer must be one of {names} of {str(path)!r}. Received: {layer!r}.")
     table = layers[layer]
-    lookups = [each for each in layers.values() if hasattr(each, "get_vocabulary")]
-    fitting = {words for each in lookups if len(words := tuple(map(str, each.get_vocabulary()))) == table.input_dim}
-    stock = not hasattr(table, "matrix") and table.quantization_mode is None
-    matrix = table.matrix() if hasattr(table, "matrix") else table_of_calls(table)
-    return np.array(table.embeddings, np.float32) if stock else matrix, list(next(iter(fitting))) if len(
-        fitting
-    ) == 1 else []
+    known = {tuple(map(str, each.get_vocabulary())) for each in layers.values() if hasattr(each, "get_vocabulary")}
+    fitting = [list(words) for words in known if len(words) == table.input_dim]
+    words = fitting[0] if len(fitting) == 1 else []
+    if hasattr(table, "matrix"):
+        return table.matrix(), words
+    quantized = table.quantization_mode is not None
+    return table_of_calls(table) if quantized else np.array(table.embeddings, np.float32), words
 
 
 def _from_weights(path: Path, layer: str, error: Exception) -> np.ndarray:
-    """The one data set of the layer. Extracting the weights checks their checksum; links out of the file are refused."""
+    """The one data set of the layer. Reading the weights checks their checksum; links out of the file are refused."""
     names: dict[str, str] = {}
 
     def visit(key: str, item: Any) -> None:
         if key.endswith("/vars") and "name" in item.attrs:
             names[key.removesuffix("/vars")] = str(item.attrs["name"])
 
-    with tempfile.TemporaryDirectory() as folder:
-        with zipfile.ZipFile(path) as archive:
-            archive.extract("model.weights.h5", folder)
-        with h5py.File(Path(folder, "model.weights.h5"), "r") as file:
-            file.visititems(visit)
-            outer = sorted(names.items())
-            keys = {"/".join(name for at, name in outer if f"{key}/".startswith(f"{at}/")): key for key in names}
-            group = file[f"{keys[layer]}/vars"] if layer in keys else {}
-            if list(group) == ["0"] and is_plain_table(group, "0"):
-                return np.asarray(group["0"], np.float32)
+    with zipfile.ZipFile(path) as archive:
+        weights = archive.read("model.weights.h5")
+    with h5py.File(io.BytesIO(weights), "r") as file:
+        file.visititems(visit)
+        outer = sorted(names.items())
+        keys = {"/".join(name for at, name in outer if f"{key}/".startswith(f"{at}/")): key for key in names}
+        group = file[f"{keys[layer]}/vars"] if layer in keys else {}
+        if list(group) == ["0"] and is_plain_table(group, "0"):
+            return np.asarray(group["0"], np.float32)
     raise VectorFileError(
         f"Keras can't load {str(path)!r} ({str(error).splitlines()[0]}), and its weights have no plain table of a layer "
         f"{layer!r}: import the missing classes first. Layers there: {', '.join(keys)}."
