@@ -53,7 +53,7 @@ def test_the_list_is_the_one_that_fit_goes_through():
 def test_data_after_a_validation_split():
     """Without the rows that were split off."""
     asks = _Asks()
-    tiny.fit(tiny.model("sgd"), epochs=1, callbacks=[asks], validation_split=0.5)
+    tiny.model("sgd").fit(tiny.IDS, tiny.LABELS, callbacks=[asks], validation_split=0.5, verbose=0)
     assert len(asks.context.data) == 6
 
 

@@ -17,7 +17,6 @@ from embkeras.training.schedule.callback import TrainabilitySchedule, unfreeze_a
 from embkeras.training.schedule.phases import Phase
 from embkeras.vectors.aligned import AlignedMatrix
 from tests import tiny
-from tests.processes import run_python
 
 VOCABULARY = Vocabulary(["", "[UNK]", *(f"w{place}" for place in range(8))])
 IDS = np.arange(10)
@@ -296,35 +295,6 @@ def test_ids_that_come_as_float32_are_not_rounded():
         [build_embedding(aligned, name=name) for name in "ab"], combine="mean", dtype="mixed_float16"
     )
     assert layer(np.array([4097.0], np.float32)).numpy().tolist() == [[np.float16(4097 / 8)]]
-
-
-_MIRRORED = """
-    import keras, numpy as np, tensorflow as tf
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    from embkeras.training.optimizers.rules import RowWiseAdam
-    from tests import tiny
-    from tests.tables.test_combined import _layer, _model
-    reduction = tf.distribute.ReductionToOneDevice()
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=reduction)
-    nets = []
-    for scope in (tf.distribute.get_strategy().scope(), strategy.scope()):
-        with scope:
-            nets.append(_model(_layer("attention", 3), RowWiseAdam(0.01)))
-        tiny.fit(nets[-1], epochs=2)
-    assert tiny.apart(*nets) <= 1e-6
-    tables = [net.get_layer("embedding").matrix() for net in nets]
-    np.testing.assert_allclose(*tables, atol=1e-6)
-    nets[1].save("PATH")
-    with strategy.scope():
-        loaded = keras.saving.load_model("PATH")
-    assert tiny.apart(loaded, nets[1]) == 0
-"""
-
-
-def test_under_mirrored_strategy(tmp_path):
-    """Two replicas train to the weights of one, and a saved model comes back."""
-    run_python("-c", _MIRRORED.replace("PATH", str(tmp_path / "model.keras")))
 
 
 # ---------------------------------------------------------------------------------------------------- files and exports

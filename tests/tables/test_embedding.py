@@ -15,7 +15,6 @@ from embkeras.tables.embedding import PretrainedEmbedding
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.optimizers.rules import RowWiseAdam
 from embkeras.vectors.aligned import AlignedMatrix
-from tests.processes import run_python
 
 IDS = np.array([[2, 3, 3, 0], [9, 1, 2, 2]])
 
@@ -380,11 +379,13 @@ def test_quantize_with_a_configuration(aligned, monkeypatch):
         layer.quantize("int8", config="int8")
 
 
-_HEADS = {
-    "Flatten": lambda: [keras.layers.Flatten(), keras.layers.Dense(2)],
-    "Conv1D": lambda: [keras.layers.Conv1D(3, 2), keras.layers.GlobalMaxPooling1D(), keras.layers.Dense(2)],
-    "Dense": lambda: [keras.layers.Dense(3), keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(2)],
-}
+def _heads(vectors):
+    """Three ways to read the rows of padding too, in one model."""
+    windows = keras.layers.GlobalMaxPooling1D()(keras.layers.Conv1D(3, 2)(vectors))
+    dense = keras.layers.GlobalAveragePooling1D()(keras.layers.Dense(3)(vectors))
+    return [keras.layers.Dense(2)(each) for each in (keras.layers.Flatten()(vectors), windows, dense)]
+
+
 _FORMS = {
     "whole": lambda aligned: build_embedding(aligned, trainable=True, mask_zero=False),
     "rows": lambda aligned: build_embedding(aligned, trainable=np.arange(10) > 0, mask_zero=False),
@@ -394,17 +395,16 @@ _FORMS = {
 
 
 @pytest.mark.parametrize(
-    ("head", "optimizer"),
-    [
-        *((head, lambda: keras.optimizers.AdamW(0.1, weight_decay=0.1)) for head in _HEADS),
-        ("Flatten", lambda: RowWiseAdam(0.1)),
-    ],
+    "optimizer",
+    [lambda: keras.optimizers.AdamW(0.1, weight_decay=0.1), lambda: RowWiseAdam(0.1)],
+    ids=["AdamW", "RowWiseAdam"],
 )
 @pytest.mark.parametrize("form", _FORMS)
-def test_padding_stays_zeros_without_a_mask(aligned, form, head, optimizer):
+def test_padding_stays_zeros_without_a_mask(aligned, form, optimizer):
     """Layers that ignore masks read zeros for padding, before and after training, and pass it no gradient."""
     layer = _FORMS[form](aligned)
-    model = keras.Sequential([keras.Input((5,), dtype="int64"), layer, *_HEADS[head]()])
+    given = keras.Input((5,), dtype="int64")
+    model = keras.Model(given, keras.layers.Add()(_heads(layer(given))))
     model.compile(optimizer(), loss="mse", jit_compile=False)
     ids = np.array([[2, 3, 5, 0, 0], [6, 7, 0, 0, 0], [8, 9, 1, 4, 0]])
     model.fit(ids, np.ones((3, 2)), epochs=3, verbose=0)
@@ -474,42 +474,6 @@ def test_loaded_padding_is_zeros(aligned, tmp_path):
     with h5py.File(tmp_path / "model.weights.h5") as file:
         layer.load_own_variables({"0": file["layers/embedding/vars/0"][:]})
     assert not layer.matrix()[0].any() and layer.matrix()[1:].any(axis=1).all()
-
-
-_MIRRORED = """
-    import numpy as np, tensorflow as tf, keras
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    from embkeras import AlignedMatrix, RowWiseAdam, Vocabulary, build_embedding, unfreeze_at
-    values = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
-    values[0] = 0
-    aligned = AlignedMatrix(values, Vocabulary(["", "[UNK]", "a", "b", "c", "d"]))
-    ids = np.array([[2, 3], [3, 4], [2, 2], [4, 2]])
-
-    def fitted(strategy):
-        with strategy.scope():
-            keras.utils.set_random_seed(0)
-            layer = build_embedding(aligned)
-            tensors = keras.Input((None,), dtype="int64")
-            head = keras.layers.Dense(1)(keras.layers.GlobalAveragePooling1D()(layer(tensors)))
-            model = keras.Model(tensors, head)
-            model.compile(RowWiseAdam(0.1), loss="mse")
-        for replica in strategy.experimental_local_results(layer.variables[0].value):
-            assert np.array_equal(replica.numpy(), values)
-        model.fit(ids, np.ones((4, 1)), epochs=3, shuffle=False, verbose=0, callbacks=[unfreeze_at(1, "embedding")])
-        return layer.matrix()
-
-    two = fitted(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
-    one = fitted(tf.distribute.get_strategy())
-    print("moved", np.abs(one - values).max(), "apart", np.abs(one - two).max(), "unseen", np.abs(two - values)[5].max())
-"""
-
-
-def test_under_mirrored_strategy():
-    """On two replicas, every copy of the table is filled, and training has the same result as on one."""
-    words = run_python("-c", _MIRRORED).stdout.split()
-    numbers = dict(zip(words[::2], map(float, words[1::2]), strict=True))
-    assert numbers["moved"] > 0.1 and numbers["apart"] < 1e-6 and numbers["unseen"] == 0
 
 
 @pytest.mark.stock_keras

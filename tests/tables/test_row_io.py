@@ -10,7 +10,6 @@ import pytest
 from embkeras.tables.builders import build_embedding
 from embkeras.tables.embedding import PretrainedEmbedding
 from embkeras.tables.row_io import copy_of_table, copy_rows, fill_table, load_variable, row_blocks, save_variable
-from tests.processes import run_python
 
 ROWS, WIDTH = 4_000, 250
 VALUES = np.random.default_rng(0).normal(size=(ROWS, WIDTH)).astype(np.float32)
@@ -286,33 +285,6 @@ def test_copy_rows(values, width):
         (sources >= 0).reshape(-1, *[1] * (len(shape) - 1)), old[sources], 9 if values is not None else 0
     )
     np.testing.assert_array_equal(after, expected)
-
-
-_MIRRORED = """
-    import numpy as np, tensorflow as tf, keras
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    from embkeras.tables.embedding import PretrainedEmbedding
-    values = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
-    values[0] = 0
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
-        layer = PretrainedEmbedding(6, 3)
-        model = keras.Sequential([keras.Input((2,), dtype="int64"), layer])
-    layer.assign_table(values)
-    model.save("PATH")
-    with strategy.scope():
-        loaded = keras.saving.load_model("PATH").layers[0]
-    for each in (layer, loaded):
-        replicas = strategy.experimental_local_results(each.variables[0].value)
-        assert len(replicas) == 2 and all(np.array_equal(replica.numpy(), values) for replica in replicas)
-        assert np.array_equal(each.matrix(), values)
-"""
-
-
-def test_under_mirrored_strategy(tmp_path):
-    """Filling, saving and loading reach the table of every replica."""
-    run_python("-c", _MIRRORED.replace("PATH", str(tmp_path / "model.keras")))
 
 
 def _layer(name, *, filled=True):

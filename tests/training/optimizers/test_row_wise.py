@@ -15,7 +15,6 @@ from embkeras.training.optimizers.rules import RowWiseAdagrad, RowWiseAdam, RowW
 from embkeras.training.schedule.callback import TrainabilitySchedule
 from embkeras.training.schedule.phases import Phase
 from tests import tiny
-from tests.processes import run_python
 
 
 def _layer():
@@ -287,37 +286,6 @@ def test_gradients_by_rows_in_half_precision():
     tiny.fit(net, epochs=2)
     moved = np.abs(tiny.table_of(net) - tiny.TABLE).max(axis=1)
     assert moved[tiny.UNSEEN] == 0 and (moved[np.unique(tiny.IDS)] > 1e-4).all()
-
-
-_MIRRORED = """
-    import numpy as np, tensorflow as tf
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    from embkeras.training.schedule.callback import unfreeze_at
-    from embkeras.training.optimizers.rules import RowWiseAdamW, RowWiseSGD
-    from tests import tiny
-
-    def train(make):
-        net = tiny.model(make())
-        tiny.fit(net, callbacks=[unfreeze_at(2, "embedding")])
-        return net
-
-    full = dict(weight_decay=0.1, anchor_decay=0.2)
-    for make in (lambda: RowWiseAdamW(0.01, learning_rate_multipliers={"embedding": 0.5}, **full),
-                 lambda: RowWiseSGD(0.1, momentum=0.9)):
-        alone = train(make)
-        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-            both = train(make)
-        assert (tiny.table_of(both)[tiny.UNSEEN] == tiny.TABLE[tiny.UNSEEN]).all()
-        assert np.abs(tiny.table_of(both) - tiny.TABLE).max() > 1e-3
-        print(tiny.apart(alone, both))
-"""
-
-
-def test_under_mirrored_strategy():
-    """On two replicas the weights equal those on one, with every setting, and unseen rows stay."""
-    apart = [float(line) for line in run_python("-c", _MIRRORED).stdout.split()]
-    assert len(apart) == 2 and max(apart) <= 1e-6
 
 
 @pytest.mark.parametrize("name", ["row_blocks", "fill_table"])
