@@ -20,57 +20,29 @@ from embkeras.training.resume.backup import ResumableBackup
 from embkeras.training.schedule.callback import unfreeze_at
 from tests import tiny
 
-STEPS, UNFREEZE, EPOCHS = 3, 2, 5
-# A place is (event, number), counted from 0: a step of the whole training that has ended, or a half-written save of this
-# process.
+UNFREEZE, EPOCHS = 2, 4
+# Each process dies in a half-written save, counted from 0.
 PLACES = [
-    ("save", 0),  # no state to resume from
-    ("step", 4),  # in the last epoch before the table thaws
-    ("step", UNFREEZE * STEPS),  # right after the toggle
-    ("save", 1),  # over the previous state
+    0,  # no state to resume from
+    UNFREEZE,  # over the previous state, after an epoch with the table: the next process begins at the toggle
 ]
 
 
-class Killer(keras.callbacks.Callback):
-    """Ends the process as `kill -9` does, at a step."""
-
-    def __init__(self, what, number):
-        super().__init__()
-        self.what, self.number = what, number
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Compare the steps of the optimizer."""
-        if self.what == "step" and int(self.model.optimizer.iterations) == self.number + 1:
-            kill()
-
-    def state(self):
-        """Nothing."""
-        return {}
-
-    def restore(self, model, state):
-        """Nothing."""
-
-
-def kill():
-    """`kill -9` of this very process."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def kill_in_save(number):
-    """Let the process die when some variables of its save `number` are written, and others are not."""
+    """`kill -9` of this process when some variables of its save `number` are written, and others are not."""
     write, entries = state_file._write_variable, []
 
     def dying(entry, variable):
         entries.append(variable)
         first = [place for place, each in enumerate(entries) if each is entries[0]]
         if len(first) > number and len(entries) > first[number] + 5:
-            kill()
+            os.kill(os.getpid(), signal.SIGKILL)
         write(entry, variable)
 
     state_file._write_variable = dying
 
 
-def train(folder, place=(None, None)):
+def train(folder, place=None):
     """The script: Dropout, a table that is unfrozen at a smaller rate, RowWiseAdam, data shuffled in each epoch."""
     keras.utils.set_random_seed(0)
     tf.config.experimental.enable_op_determinism()
@@ -79,8 +51,8 @@ def train(folder, place=(None, None)):
     net = keras.Model(ids, keras.layers.Dense(3, name="head", activation="softmax")(features), name="tiny")
     net.compile(RowWiseAdam(0.01), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     backup = ResumableBackup(folder)
-    if place[0] == "save":
-        kill_in_save(place[1])
+    if place is not None:
+        kill_in_save(place)
     schedule = unfreeze_at(UNFREEZE, "embedding", learning_rate=0.003)
     return net, net.fit(
         backup.batches((tiny.IDS, tiny.LABELS), 4),
@@ -88,7 +60,7 @@ def train(folder, place=(None, None)):
         verbose=0,
         shuffle=False,
         validation_data=(tiny.IDS, tiny.LABELS),
-        callbacks=[backup, schedule, Killer(*place)],
+        callbacks=[backup, schedule],
     )
 
 

@@ -34,7 +34,7 @@ class _Rates(keras.callbacks.Callback):
 
 
 def _run(optimizer, phases, schedule=None, **arguments):
-    net, rates = tiny.model(optimizer), _Rates()
+    net, rates = tiny.model(optimizer, run_eagerly=True), _Rates()  # faster here; the other modes have a test below
     tiny.fit(net, callbacks=[schedule or TrainabilitySchedule(phases), rates], **arguments)
     return net, rates.kept
 
@@ -77,7 +77,11 @@ def test_a_run_that_begins_late_has_the_rates_of_an_unbroken_one(name, begin):
 @pytest.mark.parametrize("begin", [0, 3])
 def test_a_second_fit_starts_the_rates_again(name, begin):
     """With the same schedule, from any epoch."""
-    net, schedule, rates = tiny.model(optimizers.SGD(0.2)), TrainabilitySchedule(KINDS[name]), _Rates()
+    net, schedule, rates = (
+        tiny.model(optimizers.SGD(0.2), run_eagerly=True),
+        TrainabilitySchedule(KINDS[name]),
+        _Rates(),
+    )
     tiny.fit(net, callbacks=[schedule])
     tiny.fit(net, callbacks=[schedule, rates], initial_epoch=begin)
     expected = dict(enumerate(EXPECTED[name]))
