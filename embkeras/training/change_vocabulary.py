@@ -16,6 +16,7 @@ from embkeras.tables.embedding import PretrainedEmbedding
 from embkeras.tables.resize import Resized, take_over
 from embkeras.tables.row_io import copy_rows
 from embkeras.text.vocabulary import Vocabulary
+from embkeras.training.lookup_layers import new_tokens
 from embkeras.training.rebuild import all_parts, rebuild_training
 from embkeras.vectors.aligned import AlignedMatrix
 
@@ -30,7 +31,9 @@ def change_vocabulary(
 
     Texts whose tokens are in both vocabularies get the same scores as before, whatever their ids are now. Rows of new
     tokens come from `after`, with the slots of a new optimizer. In a table of which only some rows train, new tokens
-    missing from the vectors train too.
+    missing from the vectors train too. A StringLookup, IntegerLookup or TextVectorization of the model that makes the ids
+    (or turns them back into tokens) gets the new tokens too. A lookup outside of the model, in a data pipeline, can't be
+    seen: give it the new tokens yourself.
 
     Args:
         model: the model, which is changed in place. If it is compiled, its training continues where it was.
@@ -62,6 +65,7 @@ def change_vocabulary(
     tables = found.sources if isinstance(found, CombinedEmbedding) else [found]
     aligned = _check_after(before, after, tables)
     sources = _sources(before, aligned[0].vocabulary)
+    lookups = new_tokens(model, tables, before, aligned[0].vocabulary)
     with model.distribute_strategy.scope():
         fresh = [
             table.resized(sources, each.values, trains=_new_without_vector(each, sources))
@@ -71,6 +75,8 @@ def change_vocabulary(
             swap_rows(model, table, each)
         if isinstance(found, CombinedEmbedding):
             found.change_tokens(sources, np.stack([each.found for each in aligned], axis=1))
+    for lookup in lookups:
+        lookup.apply()
     for each in {id(layer): layer for layer in (found, *tables)}.values():
         _CHANGES.setdefault(each, []).append((aligned[0].vocabulary.fingerprint, sources))
 
