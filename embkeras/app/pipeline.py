@@ -18,7 +18,8 @@ from embkeras.app.settings import Settings
 from embkeras.drift.plots import new_figure, plot_drift, plot_training
 from embkeras.drift.report import DriftReport, drift_report
 from embkeras.errors import MissingDependencyError
-from embkeras.experiments.runs import Data, Run, compare_strategies, recommendation, run_strategy
+from embkeras.experiments.data import Data
+from embkeras.experiments.runs import Run, compare_strategies, recommendation, run_strategy
 from embkeras.experiments.strategies import Strategy, default_strategies
 from embkeras.serving.export import export_saved_model
 from embkeras.serving.local import ask_in_new_process, request_bytes

@@ -10,41 +10,14 @@ import keras
 import numpy as np
 import pandas as pd
 
-from embkeras._arrays import as_array
 from embkeras._checks import is_whole, sequence, shown, whole_number
 from embkeras.errors import ArgumentError
+from embkeras.experiments.data import Data
 from embkeras.experiments.statistics import check_statistics, macro_f1, paired_difference
 from embkeras.experiments.strategies import Strategy, default_strategies
 from embkeras.training.schedule.callback import TrainabilitySchedule
 
-_BATCH = 256  # test texts scored at once
 _LARGEST_SEED = 2**32 - 1  # of NumPy
-
-
-@dataclass(frozen=True, eq=False)
-class Data:
-    """Encoded texts: each part is (ids of shape (texts, time), labels of shape (texts,)).
-
-    Raises:
-        ArgumentError: a part that is not a pair, or test labels that are not one class number per text.
-    """
-
-    train: tuple[np.ndarray, np.ndarray]
-    validation: tuple[np.ndarray, np.ndarray]
-    test: tuple[np.ndarray, np.ndarray]
-
-    def __post_init__(self) -> None:
-        for name, part in vars(self).items():
-            if not isinstance(part, tuple | list) or len(part) != 2:
-                raise ArgumentError(f"data.{name} must be a pair (ids, labels). Received: {shown(part)}.")
-        ids, labels = self.test
-        labels = as_array(labels, "The test labels")
-        whole = labels.dtype.kind in "iuf" and not (labels % 1).any()
-        if labels.shape != (len(ids),) or not len(ids) or not whole:
-            raise ArgumentError(
-                f"The test part needs at least one text, and one class number per text. "
-                f"Received: {len(ids)} texts, labels of shape {labels.shape} and dtype {labels.dtype}."
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +68,7 @@ def run_strategy(
     seed: int = 0,
     epochs: int = 8,
     batch_size: int = 32,
+    class_weight: Mapping[int, float] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 0,
 ) -> Run:
@@ -106,13 +80,14 @@ def run_strategy(
         strategy: how to treat the table.
         seed: the random seed.
         epochs: as in Keras.
-        batch_size: as in Keras.
+        batch_size: as in Keras; datasets have their own.
+        class_weight: as in Keras.
         callbacks: further callbacks for `fit`.
         verbose: as in Keras.
 
     Raises:
-        ArgumentError: not a Strategy, a model that is not compiled or has a single score, or an optimizer whose
-            learning rate can't be set as the strategy requires.
+        ArgumentError: not a Strategy, a model that is not compiled, can't take the test inputs or has no score for each
+            class, or an optimizer whose learning rate can't be set as the strategy requires; before training.
     """
     if not isinstance(strategy, Strategy):
         raise ArgumentError(f"run_strategy takes a Strategy. Received: {shown(strategy)}.")
@@ -128,28 +103,48 @@ def run_strategy(
                 f"Strategy {strategy.name!r} sets learning_rate={strategy.learning_rate:g}, which the optimizer does "
                 f"not allow: compile the model with a number as its learning rate. Received: {model.optimizer!r}."
             ) from None
+    _check_scores(model, data)
     own = strategy.callbacks()
     begin = time.perf_counter()
     history = model.fit(
-        *data.train,
-        validation_data=data.validation,
+        **data.fit_arguments(batch_size),
         epochs=epochs,
-        batch_size=batch_size,
+        class_weight=None if class_weight is None else dict(class_weight),
         callbacks=[*own, *callbacks],
         verbose=verbose,
     )
     seconds = time.perf_counter() - begin
-    ids, labels = data.test
-    scores = np.concatenate([model(ids[i : i + _BATCH], training=False).numpy() for i in range(0, len(ids), _BATCH)])
+    scores = np.concatenate([_scores(model, inputs) for inputs in data.test_batches()])
+    schedules = [callback for callback in own if isinstance(callback, TrainabilitySchedule)]
+    phases = schedules[0].history if schedules else None
+    predicted = scores.argmax(axis=1)
+    return Run(strategy.name, seed, data.labels, predicted, seconds, history.history, model, phases)
+
+
+def _scores(model: keras.Model, inputs: Any) -> np.ndarray:
+    return keras.ops.convert_to_numpy(model(inputs, training=False))
+
+
+def _check_scores(model: keras.Model, data: Data) -> None:
+    """Refuse, before the training, a model whose answers on the test part can't be compared."""
+    inputs = next(data.test_batches())
+    try:
+        scores = _scores(model, inputs)
+    except Exception as error:  # anything a layer raises
+        raise ArgumentError(
+            f"The model that build_model returned can't score the inputs of data.test: {type(error).__name__}: {error}"
+        ) from error
     if scores.ndim != 2 or scores.shape[1] < 2:
         raise ArgumentError(
             f"A comparison needs one score per class (a softmax over at least 2). "
             f"Received: scores of shape {scores.shape}."
         )
-    schedules = [callback for callback in own if isinstance(callback, TrainabilitySchedule)]
-    phases = schedules[0].history if schedules else None
-    predicted = scores.argmax(axis=1)
-    return Run(strategy.name, seed, np.asarray(labels), predicted, seconds, history.history, model, phases)
+    wrong = data.labels[(data.labels < 0) | (data.labels >= scores.shape[1])]
+    if len(wrong):
+        raise ArgumentError(
+            f"Test labels must be classes from 0 to {scores.shape[1] - 1}, as the model has {scores.shape[1]} scores. "
+            f"Received: {wrong[0]}."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +223,7 @@ def recommendation(comparison: Comparison) -> str:
 
 def compare_strategies(
     build_model: Callable[[Strategy], keras.Model],
-    data: Data | Sequence[tuple[np.ndarray, np.ndarray]],
+    data: Data | Sequence[Any],
     *,
     strategies: Iterable[Strategy | str] | None = None,
     seeds: int | Iterable[int] = 5,
@@ -242,17 +237,18 @@ def compare_strategies(
     Args:
         build_model: called as `build_model(strategy)`, returns a compiled model around
             `strategy.build_embedding(aligned)`.
-        data: the encoded texts, as `Data` or as three pairs (ids, labels): training, validation, test.
+        data: the encoded texts for training, validation and test, as `Data` or as three parts as `fit` takes them: pairs
+            (inputs, labels), where inputs may be a dictionary; triples with sample_weight; or datasets.
         strategies: strategies, or names from `default_strategies()`; by default all of those.
         seeds: how many (0, 1, ...), or which.
         done: runs on the same test texts that need not be repeated, such as `comparison.runs`.
         on_start: called before each run with its strategy's name and seed; returns further callbacks for `fit`.
         layer: name or path of the embedding layer, for strategies passed by name.
-        **fit_arguments: `epochs`, `batch_size` and `verbose`, as for `run_strategy`.
+        **fit_arguments: `epochs`, `batch_size`, `class_weight` and `verbose`, as for `run_strategy`.
 
     Raises:
         ArgumentError: no seeds, a seed or strategy twice, no strategies, invalid data, `done` with other test labels, or
-            a model with a single score.
+            a model that has no score for each class.
         MissingDependencyError: scipy or scikit-learn is not installed.
     """
     check_statistics()
@@ -267,12 +263,13 @@ def compare_strategies(
     if not isinstance(data, Data):
         if not isinstance(data, Sequence) or len(data) != 3:
             raise ArgumentError(
-                f"data must be three pairs (ids, labels): training, validation and test. Received: {shown(data)}."
+                f"data must be three parts, such as pairs (inputs, labels): training, validation and test. "
+                f"Received: {shown(data)}."
             )
         data = Data(*data)
     ready = {}
     for run in sequence(done, "done"):
-        if not isinstance(run, Run) or not np.array_equal(run.labels, data.test[1]):
+        if not isinstance(run, Run) or not np.array_equal(run.labels, data.labels):
             raise ArgumentError(
                 f"done must contain runs with these test labels, as of an earlier comparison. Received: {shown(run)}."
             )

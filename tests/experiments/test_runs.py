@@ -6,11 +6,13 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import optimizers
 
 from embkeras import Strategy, unfreeze_at
 from embkeras.errors import ArgumentError, MissingDependencyError
-from embkeras.experiments.runs import Comparison, Data, Run, compare_strategies, recommendation, run_strategy
+from embkeras.experiments.data import Data
+from embkeras.experiments.runs import Comparison, Run, compare_strategies, recommendation, run_strategy
 from embkeras.experiments.statistics import macro_f1
 from embkeras.experiments.strategies import default_strategies
 from tests import tiny
@@ -184,17 +186,34 @@ def test_a_seed_twice_is_refused():
         compare_strategies(None, [(None, None)] * 3, seeds=[0, 0])
 
 
-def test_one_score_is_refused():
-    """The argmax of one sigmoid would always be class 0."""
+def _untrained(*layers):
+    """A function that builds a model which must not be trained."""
 
     def build(strategy):
-        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="embedding")])
+        model = keras.Sequential([keras.Input((2,)), *layers])
         model.compile("sgd", "mse")
+        model.fit = lambda *_, **__: pytest.fail("trained")
         return model
 
-    part = np.ones((4, 2)), np.ones(4)
-    with pytest.raises(ArgumentError, match=r"one score per class .*Received: scores of shape \(4, 1\)"):
-        compare_strategies(build, [part] * 3, strategies=["frozen"], seeds=1, epochs=1)
+    return build
+
+
+@pytest.mark.parametrize(
+    ("layers", "inputs", "labels", "message"),
+    [
+        ([keras.layers.Dense(1)], np.ones((4, 2)), 1, r"one score per class .*Received: scores of shape \(4, 1\)"),
+        ([keras.layers.Reshape((2, 1))], np.ones((4, 2)), 1, r"Received: scores of shape \(4, 2, 1\)"),
+        ([keras.layers.Dense(2)], np.ones((4, 2)), 2, "classes from 0 to 1, .* Received: 2"),
+        ([keras.layers.Dense(2)], np.ones((4, 2)), -1, "classes from 0 to 1, .* Received: -1"),
+        ([keras.layers.Dense(2)], np.ones((4, 3)), 1, r"(?s)can't score the inputs of data\.test: ValueError: .*shape"),
+    ],
+    ids=["one score", "three axes", "class too high", "negative class", "other inputs"],
+)
+def test_answers_are_checked_before_training(layers, inputs, labels, message):
+    """The argmax of one sigmoid would always be class 0, and a label that the model lacks is never right."""
+    part = inputs, np.full(4, labels)
+    with pytest.raises(ArgumentError, match=message):
+        compare_strategies(_untrained(*layers), [part] * 3, strategies=["frozen"], seeds=1, epochs=1)
 
 
 PAIR = (tiny.IDS, tiny.LABELS)
@@ -203,20 +222,12 @@ PAIR = (tiny.IDS, tiny.LABELS)
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ([(1, 2), (1, 2)], r"three pairs \(ids, labels\): .* Received: \[\(1, 2\), \(1, 2\)\]"),
-        (None, "three pairs .* Received: None"),
-        ([1, 2, 3], r"data\.train must be a pair .* Received: 1"),
-        ([PAIR, PAIR, PAIR * 2], r"data\.test must be a pair"),
-        ([PAIR, PAIR, (tiny.IDS, tiny.LABELS[:3])], r"12 texts, labels of shape \(3,\)"),
-        ([PAIR, PAIR, (tiny.IDS, tiny.LABELS[:, None])], r"12 texts, labels of shape \(12, 1\)"),
-        ([PAIR, PAIR, (tiny.IDS, tiny.LABELS + 0.5)], "dtype float64"),
-        ([PAIR, PAIR, (tiny.IDS, list("abcabcabcabc"))], "dtype <U1"),
-        ([PAIR, PAIR, (tiny.IDS, [[1], [1, 2]])], "The test labels must be an array"),
-        ([PAIR, PAIR, (tiny.IDS[:0], tiny.LABELS[:0])], "at least one text.* 0 texts"),
+        ([(1, 2), (1, 2)], r"three parts, such as pairs .* Received: \[\(1, 2\), \(1, 2\)\]"),
+        (None, "three parts, .* Received: None"),
     ],
 )
-def test_data_are_three_pairs(data, message):
-    """Training, validation and test, each with its labels; labels of shape (texts, 1) would compare each with all."""
+def test_data_are_three_parts(data, message):
+    """Training, validation and test."""
     with pytest.raises(ArgumentError, match=message):
         compare_strategies(lambda strategy: None, data)
 
@@ -283,3 +294,43 @@ def test_a_comparison_prints_its_table():
     """And what it recommends."""
     text = str(Comparison((_run("frozen", 0, [1, 1]),)))
     assert "accuracy" in text and "frozen" in text and text.endswith("nothing to compare it with.")
+
+
+def _build_named(strategy):
+    """The tiny model with its ids in a dictionary, beside another input."""
+    keras.utils.set_random_seed(0)
+    ids, more = keras.Input((5,), dtype="int64", name="ids"), keras.Input((1,), name="more")
+    mean = keras.layers.GlobalAveragePooling1D()(tiny.embedding()(ids))
+    scores = keras.layers.Dense(3, activation="softmax")(keras.layers.Concatenate()([mean, more]))
+    net = keras.Model({"ids": ids, "more": more}, scores)
+    net.compile(optimizers.SGD(0.5), loss="sparse_categorical_crossentropy")
+    return net
+
+
+def _named(rows=slice(None)):
+    return {"ids": tiny.IDS[rows], "more": np.linspace(0, 1, 12, dtype="float32")[rows, None]}
+
+
+@pytest.mark.filterwarnings("error")
+def test_inputs_in_a_dictionary_and_datasets():
+    """The same run from arrays by name, and from datasets of the same batches."""
+    parts = [(_named(rows), tiny.LABELS[rows]) for rows in (slice(None), slice(4), slice(4, None))]
+    runs = []
+    for data in (parts, [tf.data.Dataset.from_tensor_slices(part).batch(12) for part in parts]):
+        comparison = compare_strategies(_build_named, data, strategies=["frozen"], seeds=1, epochs=2, batch_size=12)
+        runs.append(comparison.runs[0])
+    np.testing.assert_array_equal(runs[0].labels, tiny.LABELS[4:])
+    np.testing.assert_array_equal(runs[1].labels, tiny.LABELS[4:])
+    np.testing.assert_allclose(runs[0].history["val_loss"], runs[1].history["val_loss"], rtol=1e-5)
+    np.testing.assert_array_equal(runs[0].predicted, runs[1].predicted)
+
+
+def test_weights_of_classes_and_examples():
+    """Both reach the loss: only class 2 counts, in either way."""
+    only = (tiny.LABELS == 2).astype("float32")
+    _, *others = DATA.train, DATA.validation, DATA.test
+    by_class = run_strategy(_build, DATA, Strategy("a"), epochs=1, class_weight={0: 0.0, 1: 0.0, 2: 1.0})
+    by_example = run_strategy(_build, Data((*DATA.train, only), *others), Strategy("a"), epochs=1)
+    unweighted = run_strategy(_build, DATA, Strategy("a"), epochs=1)
+    assert by_class.history["loss"] == pytest.approx(by_example.history["loss"])
+    assert by_class.history["loss"] != pytest.approx(unweighted.history["loss"])

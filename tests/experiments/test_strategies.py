@@ -10,7 +10,8 @@ from keras import optimizers
 
 from embkeras import AlignedMatrix, Phase, Strategy, Vocabulary, gradual_unfreeze, unfreeze_at
 from embkeras.errors import ArgumentError
-from embkeras.experiments.runs import Data, run_strategy
+from embkeras.experiments.data import Data
+from embkeras.experiments.runs import run_strategy
 from embkeras.experiments.strategies import default_strategies
 from embkeras.vectors.postprocess import centre
 from tests import tiny
