@@ -304,7 +304,7 @@ def merge(path: Path, name: str, result: dict) -> None:
 def sentence(results: dict) -> str:
     """The README's statement on tested versions."""
     tested = []
-    for each in sorted(results.values(), key=lambda each: _numbers(each["versions"]["tensorflow"])):
+    for each in sorted(results.values(), key=lambda each: numbers(each["versions"]["tensorflow"])):
         python = ".".join(each["versions"]["python"].split(".")[:2])
         tested.append(
             f"TensorFlow {each['versions']['tensorflow']} and Keras {each['versions']['keras']} on Python {python}"
@@ -312,7 +312,8 @@ def sentence(results: dict) -> str:
     return f"All tests passed with {'; '.join(dict.fromkeys(tested))}."
 
 
-def _numbers(version: str) -> list[int]:
+def numbers(version: str) -> list[int]:
+    """The numbers of a release, to sort by."""
     return [int(part) for part in version.split(".")[:3] if part.isdigit()]
 
 
