@@ -59,9 +59,9 @@ def test_bounds_take_what_an_image_holds(image, extra):
 
 
 def test_messages_of_tensorflow_serving_leave_tensorflow_alone():
-    """pip takes their newest allowed version, and 2.20 and later ask for a newer TensorFlow than an image may hold."""
+    """pip takes their newest allowed version, and all after 2.19.0 ask for a newer TensorFlow than an image may hold."""
     (messages,) = (each for each in _requirements("serving") if each.name == "tensorflow-serving-api")
-    assert "2.19.0" in messages.specifier and "2.20.0" not in messages.specifier
+    assert list(messages.specifier.filter(["2.19.0", "2.19.1", "2.20.0", "2.21.0"])) == ["2.19.0"]
 
 
 def test_lower_bounds_are_tested():
