@@ -25,7 +25,7 @@ def vectors_and_words(texts: Sequence[str]) -> ek.AlignedMatrix:
     vocabulary.tokens.append("word")  # planted: a tuple
     word: bytes = vocabulary.tokens[0]  # planted: a str
     ids: list[int] = vocabulary.encode_batch(texts)  # planted: an array
-    ek.Tokenizer(lowercase="yes")  # planted: a bool
+    ek.Tokenizer(lowercase=0.5)  # planted: not a number
     vectors = ek.load_vectors("vectors.txt", words=vocabulary)
     ek.load_vectors("vectors.txt", limit="20")  # planted: a number
     ek.load_vectors(["vectors.txt"])  # planted: one path
