@@ -55,40 +55,39 @@ def download(archive: SourceArchive) -> bytes:
         DownloadError: none of them does; the message says why, for each.
     """
     failures = []
-    for way in (_with_pip, _with_uv, _with_requests):
+    for name, way in {"pip": _with_pip, "uv": _with_uv, "requests": _with_requests}.items():
         try:
             return _checked(way(archive), archive)
         except DownloadError as error:
-            failures.append(str(error))
+            failures.append(f"{name}: {error}")
     raise DownloadError(
-        f"Can't download {archive.file}: {'; '.join(failures)}. Check the network, and the index that pip or uv is set to."
+        f"Can't download {archive.file}. {'; '.join(failures)}. Check the network, and the index that pip or uv is set to."
     )
 
 
 def _checked(contents: bytes, archive: SourceArchive) -> bytes:
     digest = hashlib.sha256(contents).hexdigest()
     if digest != archive.sha256:
-        raise DownloadError(f"what came has SHA-256 {digest}, not {archive.sha256} ({len(contents):,} bytes)")
+        raise DownloadError(f"its SHA-256 is {digest}, not {archive.sha256} ({len(contents):,} bytes)")
     return contents
 
 
 def _with_pip(archive: SourceArchive) -> bytes:
     if importlib.util.find_spec("pip") is None:
-        raise DownloadError("pip isn't installed")
-    return _pip_download([sys.executable, "-m", "pip"], "pip", archive, {})
+        raise DownloadError("not installed")
+    return _pip_download([sys.executable, "-m", "pip"], archive, {})
 
 
 def _with_uv(archive: SourceArchive) -> bytes:
     """uv can't download an archive itself, but runs a pip that it fetches for that."""
     uv = shutil.which("uv")
     if uv is None:
-        raise DownloadError("uv isn't installed")
-    settings = pip_settings()
-    index = {} if "index-url" in settings or "no-index" in settings else {"PIP_INDEX_URL": indexes()[0]}
-    return _pip_download([uv, "tool", "run", "--quiet", "--python", sys.executable, "pip"], "uv", archive, index)
+        raise DownloadError("not installed")
+    index = {} if "index-url" in pip_settings() else {"PIP_INDEX_URL": _default_index()}
+    return _pip_download([uv, "tool", "run", "--quiet", "--python", sys.executable, "pip"], archive, index)
 
 
-def _pip_download(pip: list[str], name: str, archive: SourceArchive, environment: dict[str, str]) -> bytes:
+def _pip_download(pip: list[str], archive: SourceArchive, environment: dict[str, str]) -> bytes:
     """What pip puts into an empty folder. It checks the hash before it opens the archive."""
     with tempfile.TemporaryDirectory() as folder:
         requirement = Path(folder, "requirements.txt")
@@ -108,16 +107,17 @@ def _pip_download(pip: list[str], name: str, archive: SourceArchive, environment
             return path.read_bytes()
     printed = done.stderr.splitlines()
     errors = [line for line in printed if line.lower().startswith("error")] or printed
-    raise DownloadError(f"{name} says: {' '.join(errors[-2:]) or 'nothing'}")
+    raise DownloadError(" ".join(errors[-2:]) or "it printed no error")
 
 
 def _with_requests(archive: SourceArchive) -> bytes:
     """The archive from the first index that links to it. requests reads proxies and netrc, and names in an index's URL."""
     failures = []
+    project = re.sub(r"[-_.]+", "-", archive.project).lower()
     for index in indexes():
         host = urlsplit(index).hostname or index  # not the whole URL, which may hold a password
         try:
-            page = _get(urljoin(f"{index.rstrip('/')}/", f"{archive.project.lower()}/"))
+            page = _get(urljoin(f"{index.rstrip('/')}/", f"{project}/"))
             links = _Links(page.text).hrefs
             named = [link for link in links if PurePosixPath(urlsplit(link).path).name == archive.file]
             if named:
@@ -127,7 +127,7 @@ def _with_requests(archive: SourceArchive) -> bytes:
             answer = error.response
             reason = type(error).__name__ if answer is None else f"{answer.status_code} {answer.reason}"
             failures.append(f"{host}: {reason}")
-    raise DownloadError("requests: " + (", ".join(failures) or "the settings allow no index"))
+    raise DownloadError(", ".join(failures) or "the settings allow no index")
 
 
 def _get(url: str) -> requests.Response:
@@ -153,26 +153,22 @@ class _Links(HTMLParser):
 
 
 def indexes() -> list[str]:
-    """The indexes that pip and uv would ask, each once; the one that replaces the default comes first.
-
-    The environment goes before files, and uv's settings before pip's. Only addresses of HTTP are kept.
-    """
-    pip, uv = pip_settings(), _uv_settings()
+    """The indexes that pip and uv would ask, each once, with the one that replaces the default first; only those of HTTP."""
+    pip = pip_settings()
     if pip.get("no-index", "").lower() in ("1", "true", "yes", "on") or os.environ.get("UV_NO_INDEX"):
         return []
-    environment = os.environ
-    default = (
-        environment.get("UV_DEFAULT_INDEX")
-        or environment.get("UV_INDEX_URL")
-        or environment.get("PIP_INDEX_URL")
-        or uv.get("default")
-        or pip.get("index-url")
-        or _DEFAULT_INDEX
-    )
-    words = [default, environment.get("UV_INDEX", ""), environment.get("UV_EXTRA_INDEX_URL", "")]
-    words += [uv.get("extra", ""), pip.get("extra-index-url", "")]
+    words = [_default_index(), os.environ.get("UV_INDEX", ""), os.environ.get("UV_EXTRA_INDEX_URL", "")]
+    words += [_uv_settings().get("extra", ""), pip.get("extra-index-url", "")]
     urls = [re.sub(r"^[\w.-]+=(?=https?:)", "", word) for word in " ".join(words).split()]  # uv's may be NAME=URL
     return [url for url in dict.fromkeys(urls) if url.startswith(("http://", "https://"))]
+
+
+def _default_index() -> str:
+    """The index that the user set in place of the default: in the environment, else in a file; for uv, else for pip."""
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"):
+        if os.environ.get(name):
+            return os.environ[name]
+    return _uv_settings().get("default") or pip_settings().get("index-url") or _DEFAULT_INDEX
 
 
 def pip_settings() -> dict[str, str]:

@@ -160,7 +160,7 @@ def test_one_line_when_all_fail(programs, index, monkeypatch):
         download(ARCHIVE)
     digest = hashlib.sha256(b"x").hexdigest()
     for part in (
-        "Demo-1.0.tar.gz: pip says: ERROR: No matching; ",
+        "Demo-1.0.tar.gz. pip: ERROR: No matching; uv: its SHA-256 is ",
         f"{digest}, not {ARCHIVE.sha256} (1 bytes); ",
         "503",
     ):
@@ -173,7 +173,7 @@ def test_nothing_installed_and_no_archive(no_programs, index, monkeypatch):
     index.page = '<a href="Demo-2.0.tar.gz">'
     monkeypatch.setenv("PIP_INDEX_URL", index.url)
     with pytest.raises(
-        DownloadError, match=r"pip isn't installed; uv isn't.*127\.0\.0\.1 doesn't have Demo-1\.0\.tar\.gz"
+        DownloadError, match=r"pip: not installed; uv: not.*127\.0\.0\.1 doesn't have Demo-1\.0\.tar\.gz"
     ):
         download(ARCHIVE)
 
@@ -203,7 +203,6 @@ def test_credentials_of_the_address(no_programs, index, monkeypatch):
     """A name and a password in the index's URL are sent."""
     index.password = "Basic " + b64encode(b"me:secret").decode()
     monkeypatch.setenv("UV_INDEX_URL", f"http://me:secret@{index.host}/simple/")
-    index.page = f'<a href="http://me:secret@{index.host}/files/Demo-1.0.tar.gz">'
     assert download(ARCHIVE) == CONTENTS
 
 
@@ -224,6 +223,13 @@ def test_no_index_is_respected(no_programs, index, monkeypatch):
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("UV_NO_INDEX", "1")
     assert indexes() == []
+
+
+def test_pip_that_prints_nothing(programs):
+    """The message says so."""
+    programs.contents["pip"] = None
+    with pytest.raises(DownloadError, match=r"^it printed no error$"):
+        package_index._with_pip(ARCHIVE)
 
 
 def test_indexes_without_settings():
