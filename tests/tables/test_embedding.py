@@ -379,13 +379,11 @@ def test_quantize_with_a_configuration(aligned, monkeypatch):
         layer.quantize("int8", config="int8")
 
 
-def _heads(vectors):
-    """Three ways to read the rows of padding too, in one model."""
-    windows = keras.layers.GlobalMaxPooling1D()(keras.layers.Conv1D(3, 2)(vectors))
-    dense = keras.layers.GlobalAveragePooling1D()(keras.layers.Dense(3)(vectors))
-    return [keras.layers.Dense(2)(each) for each in (keras.layers.Flatten()(vectors), windows, dense)]
-
-
+_HEADS = {
+    "Flatten": lambda: [keras.layers.Flatten(), keras.layers.Dense(2)],
+    "Conv1D": lambda: [keras.layers.Conv1D(3, 2), keras.layers.GlobalMaxPooling1D(), keras.layers.Dense(2)],
+    "Dense": lambda: [keras.layers.Dense(3), keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(2)],
+}
 _FORMS = {
     "whole": lambda aligned: build_embedding(aligned, trainable=True, mask_zero=False),
     "rows": lambda aligned: build_embedding(aligned, trainable=np.arange(10) > 0, mask_zero=False),
@@ -395,16 +393,17 @@ _FORMS = {
 
 
 @pytest.mark.parametrize(
-    "optimizer",
-    [lambda: keras.optimizers.AdamW(0.1, weight_decay=0.1), lambda: RowWiseAdam(0.1)],
-    ids=["AdamW", "RowWiseAdam"],
+    ("head", "optimizer"),
+    [
+        *((head, lambda: keras.optimizers.AdamW(0.1, weight_decay=0.1)) for head in _HEADS),
+        ("Flatten", lambda: RowWiseAdam(0.1)),
+    ],
 )
 @pytest.mark.parametrize("form", _FORMS)
-def test_padding_stays_zeros_without_a_mask(aligned, form, optimizer):
+def test_padding_stays_zeros_without_a_mask(aligned, form, head, optimizer):
     """Layers that ignore masks read zeros for padding, before and after training, and pass it no gradient."""
     layer = _FORMS[form](aligned)
-    given = keras.Input((5,), dtype="int64")
-    model = keras.Model(given, keras.layers.Add()(_heads(layer(given))))
+    model = keras.Sequential([keras.Input((5,), dtype="int64"), layer, *_HEADS[head]()])
     model.compile(optimizer(), loss="mse", jit_compile=False)
     ids = np.array([[2, 3, 5, 0, 0], [6, 7, 0, 0, 0], [8, 9, 1, 4, 0]])
     model.fit(ids, np.ones((3, 2)), epochs=3, verbose=0)

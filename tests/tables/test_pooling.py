@@ -84,6 +84,15 @@ def test_windows_across_the_end_do_not_count():
     np.testing.assert_array_equal(answer, [[0.0]])  # 5 - 0 would be 5; 1 - 2 and 2 - 5 are cut to 0 by relu
 
 
+def test_last_whole_window_counts():
+    """The one that ends with the last token, here the largest."""
+    layer = MaskedConvolutions(1, (2,))
+    layer.build((None, None, 1))
+    layer.set_weights([np.array([[[-1.0]], [[1.0]]], np.float32), np.zeros(1, np.float32)])
+    answer = layer(np.array([[[1.0], [2.0], [5.0], [0.0]]], np.float32), mask=np.array([[True, True, True, False]]))
+    np.testing.assert_array_equal(answer, [[3.0]])
+
+
 def test_text_shorter_than_the_window():
     """It has one window, padded with zeros."""
     layer = MaskedConvolutions(1, (3,))
