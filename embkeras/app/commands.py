@@ -173,7 +173,11 @@ def settings_of(options: argparse.Namespace) -> Settings:
         given["unfreeze_at"] = max(0, min(base.unfreeze_at, given["epochs"] - 1))
     if "learning_rate" in given:
         given["unfrozen_learning_rate"] = given["learning_rate"] * base.unfrozen_learning_rate / base.learning_rate
-    return replace(base, **given)
+    try:
+        return replace(base, **given)
+    except ArgumentError as error:  # it begins with the name of a setting, which has a flag here
+        name, rest = str(error).split(" ", 1)
+        raise ArgumentError(f"--{name.replace('_', '-')} {rest}") from None
 
 
 def _arguments(options: argparse.Namespace, *wanted: str) -> dict[str, Any]:
