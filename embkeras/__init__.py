@@ -22,6 +22,7 @@ _WITHOUT_KERAS = {
     "text.vocabulary": "Vocabulary",
     "vectors.align": "align",
     "vectors.aligned": "AlignedMatrix",
+    "vectors.io.projector": "save_projector",
     "vectors.io.registry": "load_vectors save_vectors",
     "vectors.store": "KeyedVectors",
 }
@@ -121,6 +122,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.training.schedule.rows import unfreeze_rows as unfreeze_rows
     from embkeras.vectors.align import align as align
     from embkeras.vectors.aligned import AlignedMatrix as AlignedMatrix
+    from embkeras.vectors.io.projector import save_projector as save_projector
     from embkeras.vectors.io.registry import load_vectors as load_vectors
     from embkeras.vectors.io.registry import save_vectors as save_vectors
     from embkeras.vectors.store import KeyedVectors as KeyedVectors

@@ -113,6 +113,57 @@ class KeyedVectors:
         check_finite(check_matrix(matrix, what, rows=len(words)), what)
         return cls(words, matrix, subwords=_subwords_of_gensim(held))
 
+    @classmethod
+    def from_dataframe(cls, frame: Any, *, words: Any = None) -> "KeyedVectors":
+        """The rows of a pandas DataFrame. Every column but that of the words is a dimension.
+
+        Args:
+            frame: words by dimensions, such as `pandas.read_csv` returns.
+            words: name of the column with the words; by default the index, if it has strings, or the one column of strings.
+
+        Raises:
+            ArgumentError: not a frame, words that are no distinct strings, a column that is not numbers, NaN or infinity.
+
+        Example:
+            >>> import pandas
+            >>> frame = pandas.DataFrame({"word": ["cat", "dog"], "x": [1.0, 0.9], "y": [0.0, 0.1]})
+            >>> KeyedVectors.from_dataframe(frame)["dog"].tolist()
+            [0.9, 0.1]
+        """
+        import pandas
+
+        if not isinstance(frame, pandas.DataFrame):
+            raise ArgumentError(f"frame must be a pandas DataFrame. Received: {type(frame).__name__}.")
+        rows, numbers = _words_and_numbers(frame, words)
+        kinds = [getattr(kind, "numpy_dtype", kind) for kind in numbers.dtypes]  # of pandas' own kinds, such as Float32
+        wrong = [place for place, kind in enumerate(kinds) if getattr(kind, "kind", "O") not in "fiu"]
+        if wrong or not kinds:
+            found = (
+                f"{numbers.columns[wrong[0]]!r} with {numbers.dtypes.iloc[wrong[0]]}" if wrong else "no other column"
+            )
+            raise ArgumentError(
+                f"from_dataframe takes numbers in every column but that of the words: drop the others. Received: {found}."
+            )
+        dtype = np.result_type(np.float32, *kinds)
+        matrix = numbers.to_numpy(dtype, na_value=np.nan)
+        what = "The numbers of from_dataframe"
+        check_finite(check_matrix(matrix, what, rows=len(rows)), what)
+        return cls(rows, matrix)
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame of shape (words, vector_size), with the words as its index and the dimensions as its columns.
+
+        Example:
+            >>> import numpy as np
+            >>> KeyedVectors(["cat", "dog"], np.eye(2)).to_dataframe().loc["dog"].tolist()
+            [0.0, 1.0]
+        """
+        import pandas
+
+        return pandas.DataFrame(
+            np.asarray(self.matrix), index=pandas.Index(list(self._words), dtype=object, name="word")
+        )
+
     @property
     def words(self) -> Sequence[str]:
         """The words in the order of the rows: a list, decoded at first use; from a store a sequence that decodes one."""
@@ -136,7 +187,7 @@ class KeyedVectors:
         return len(self._words)
 
     def __contains__(self, word: str) -> bool:
-        return isinstance(word, str) and word in self._index
+        return _checked(word) in self._index
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._words)
@@ -182,15 +233,44 @@ class KeyedVectors:
         return [(self._words[row], similarity) for row, similarity in pairs if row != own][:topn]
 
     def _row(self, word: str) -> int:
-        if not isinstance(word, str):
-            raise ArgumentError(
-                f"A word must be a str, such as str(key); the vector of row i is matrix[i]. "
-                f"Received: {shown(word)} of type {type(word).__name__}."
-            )
         try:
-            return self._index[word]
+            return self._index[_checked(word)]
         except KeyError:
             raise UnknownWordError(f"No vector for the word {word!r} among {len(self):,} words.") from None
+
+
+def _checked(word: Any) -> str:
+    """A word, if it is a string: a number is not taken for the word that it looks like, nor for a row."""
+    if isinstance(word, str):
+        return word
+    raise ArgumentError(
+        f"A word must be a str, such as str(key); the vector of row i is matrix[i]. "
+        f"Received: {shown(word)} of type {type(word).__name__}."
+    )
+
+
+def _words_and_numbers(frame: Any, words: Any) -> tuple[list[str], Any]:
+    """The words of a frame, and the columns that are left for the numbers."""
+    texts = [name for name in frame.columns if all(isinstance(value, str) for value in frame[name])]
+    if words is not None:
+        if sum(words == name for name in frame.columns) != 1:
+            raise ArgumentError(f"words must be the name of one column. Received: {shown(words)}; {_columns(frame)}.")
+        name = words
+    elif len(frame) and all(isinstance(value, str) for value in frame.index):
+        return list(frame.index), frame
+    elif len(texts) == 1:
+        name = texts[0]
+    else:
+        raise ArgumentError(
+            f"from_dataframe takes a frame whose index, or one column, has the words as strings: set "
+            f"frame.index = frame.index.astype(str), or name the column with words=. Received: an index of {frame.index.dtype} "
+            f"and {len(texts)} columns of strings; {_columns(frame)}."
+        )
+    return strings(frame[name], f"The words in the column {name!r}"), frame.drop(columns=name)
+
+
+def _columns(frame: Any) -> str:
+    return f"the columns are {', '.join(map(repr, frame.columns[:10]))}{', ...' if len(frame.columns) > 10 else ''}"
 
 
 def _subwords_of_gensim(held: Any) -> Subwords | None:

@@ -24,6 +24,7 @@ import numpy as np
 
 from embkeras._arrays import first_nonfinite_row
 from embkeras.errors import VectorFileError
+from embkeras.vectors.io.other_files import FASTTEXT, with_path
 from embkeras.vectors.io.rows import Request, RowSelector, Table
 from embkeras.vectors.io.source import Progress, Source
 from embkeras.vectors.store import KeyedVectors
@@ -194,7 +195,7 @@ class _Reader:
         if tagged and self.cursor.unpack("<?", "whether the matrix is quantised")[0]:
             raise self.cursor.error(
                 "a matrix of float32",
-                "a quantised one (an .ftz model), whose vectors are approximations; load the .bin",
+                f"a quantised one (an .ftz model), whose vectors are approximations. Load the .bin, or {self._as_text()}",
                 1,
             )
         matrix = self._input(arguments, dictionary)
@@ -228,10 +229,15 @@ class _Reader:
             raise self.cursor.error("as many entries as words and labels", str(tuple(dictionary)), _DICTIONARY.size)
         if version and (pruned := self.cursor.unpack("<q", "the number of pruned n-grams")[0]) >= 0:
             raise self.cursor.error(
-                "a complete model", f"one that was pruned to {pruned:,} n-grams when it was quantised; load the .bin", 8
+                "a complete model",
+                f"one that was pruned to {pruned:,} n-grams when it was quantised. Load the .bin, or {self._as_text()}",
+                8,
             )
         self.cursor.check_room(10 * dictionary.entries, f"{dictionary.entries:,} entries of the dictionary")
         return arguments, dictionary, version > 0
+
+    def _as_text(self) -> str:
+        return f"convert it once: {with_path(FASTTEXT, self.cursor.source)}"
 
     def _words(self, dictionary: _Dictionary) -> tuple[list[bytes], list[int]]:
         """The kept words, as bytes and as rows of the matrix; labels have no rows."""

@@ -29,6 +29,11 @@ numpy.save('FILE.npy', torch.load('FILE', weights_only=True)['NAME'].numpy())\""
 _ALLENNLP = """tar xzf FILE && python -c "import torch, numpy; weights = torch.load('weights.th', weights_only=True); \
 numpy.save('table.npy', next(weights[name].numpy() for name in weights if 'token_embedder' in name))" && \
 (echo @@PADDING@@; cat vocabulary/tokens.txt) > table.txt"""
+FASTTEXT = """python -c "import fasttext; model = fasttext.load_model('FILE'); \
+text = open('FILE.vec', 'w', encoding='utf-8'); print(len(model.words), model.get_dimension(), file=text); \
+[print(word, *model[word], file=text) for word in model.words]\""""
+_FLORET = """python -c "import floret; model = floret.load_model('MODEL.bin'); \
+[print(word, *model.get_word_vector(word)) for word in open('WORDS.txt').read().split()]" > FILE.txt"""
 _FINALFUSION = """python -c "import finalfusion; \
 finalfusion.compat.write_word2vec('FILE.bin', finalfusion.load_finalfusion('FILE'))\""""
 _MAGNITUDE = f"""python -c "import pandas, sqlite3, embkeras; base = sqlite3.connect('FILE'); \
@@ -61,8 +66,8 @@ _KINDS = [
     (rb"FiFu", f"a file of finalfusion. Convert it once: {_FINALFUSION}"),
     (
         rb"(?:[0-9]+ ){6}[^ \n]+ [^ \n]+ ?\n",
-        "a table of floret, with rows for hashes and not for words. Write the vectors of your words once, from the model "
-        "beside it: floret print-word-vectors MODEL.bin < WORDS.txt > FILE.txt",
+        f"a table of floret, with rows for hashes and not for words. Write the vectors of your words once, from the model that "
+        f"was saved with it: {_FLORET}",
     ),
     (rb"RD[AX][23]\n", f"a file of R (RData). Convert it once: {_RDATA}"),
     (rb"[XA]\n\x00\x00\x00[\x02\x03]", f"a file of R (RDS). Convert it once: {_RDS}"),
@@ -103,5 +108,10 @@ def not_vectors(source: Source) -> str | None:
         what = f"an archive of AllenNLP. Convert its table once, to table.npy: {_ALLENNLP}"
     else:
         what = next((what for pattern, what in _PATTERNS if pattern.match(source.head)), None)
+    return what and with_path(what, source)
+
+
+def with_path(text: str, source: Source) -> str:
+    """A text with the path of a source in the place of FILE, unless a shell or Python's quotes would change it."""
     path = str(source.shown)
-    return what and (what.replace("FILE", path) if _PLAIN.fullmatch(path) else what)
+    return text.replace("FILE", path) if _PLAIN.fullmatch(path) else text

@@ -21,14 +21,20 @@ from embkeras.errors import ArgumentError, EmbkerasError, EmbkerasWarning, Outpu
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.vectors.fallbacks import check_fallbacks, spellings
 from embkeras.vectors.io import (
+    arrow_files,
+    delimited,
     fasttext_binary,
+    json_file,
     numpy_files,
+    projector,
     safetensors_file,
+    spacy_folder,
     store,
     text,
     text_reader,
     word2vec_binary,
 )
+from embkeras.vectors.io.compressed import COMPRESSED
 from embkeras.vectors.io.other_files import LOAD_TABLE, not_vectors
 from embkeras.vectors.io.rows import Request
 from embkeras.vectors.io.source import Source, source_at
@@ -74,6 +80,7 @@ FORMATS: dict[str, Format] = {
         numpy_files.write_npz,
         numpy_files.npz_can_hold,
     ),
+    "spacy": Format(spacy_folder.recognises, spacy_folder.read, inside=("vocab/vectors", "vectors")),
     "npy": Format(
         numpy_files.recognises_npy,
         numpy_files.read_npy,
@@ -91,6 +98,52 @@ FORMATS: dict[str, Format] = {
         store.can_hold,
         safetensors_file.sidecars,
         inside=(safetensors_file.MODEL,),
+    ),
+    "parquet": Format(
+        arrow_files.recognises_parquet,
+        arrow_files.read_parquet,
+        (".parquet",),
+        frozenset(),
+        arrow_files.write_parquet,
+        arrow_files.can_hold,
+    ),
+    "feather": Format(
+        arrow_files.recognises_feather,
+        arrow_files.read_feather,
+        (".feather", ".arrow"),
+        frozenset(),
+        arrow_files.write_feather,
+        arrow_files.can_hold,
+    ),
+    "json": Format(
+        json_file.recognises,
+        json_file.read,
+        (".json",),
+        frozenset(),
+        json_file.write,
+        json_file.can_hold,
+        compressed=True,
+    ),
+    "projector": Format(
+        projector.recognises, projector.read, options=frozenset({"words_file"}), inside=(projector.VECTORS,)
+    ),
+    "csv": Format(
+        partial(delimited.recognises, separator=","),
+        partial(delimited.read, separator=","),
+        (".csv",),
+        frozenset(),
+        partial(delimited.write, separator=","),
+        delimited.can_hold,
+        compressed=True,
+    ),
+    "tsv": Format(
+        partial(delimited.recognises, separator="\t"),
+        partial(delimited.read, separator="\t"),
+        (".tsv",),
+        frozenset(),
+        partial(delimited.write, separator="\t"),
+        delimited.can_hold,
+        compressed=True,
     ),
     "fasttext-binary": Format(fasttext_binary.recognises, fasttext_binary.read),
     "word2vec-binary": Format(
@@ -325,6 +378,8 @@ def file_at(path: Path) -> Path:
 def _read(source: Source, format: str | None, request: Request, progress: bool | None) -> KeyedVectors:
     """The vectors of a source, in the format that it has or that is named, after a check that the arguments fit the format."""
     chosen = _recognised(source) if format is None else FORMATS[format]
+    if format is None and request.words_file is not None and projector.is_matrix(source):
+        chosen = FORMATS["projector"]  # numbers alone, of which the first would be taken for words
     if request.words_file is not None and "words_file" not in chosen.options:
         taking = ", ".join(name for name, each in FORMATS.items() if "words_file" in each.options)
         raise ArgumentError(
@@ -358,7 +413,7 @@ def _target(
         )
     writable = [each for each, known in FORMATS.items() if known.endings]
     if format is None:
-        compressed = path.suffix.lower() in text.COMPRESSED  # x.vec.gz is x.vec, compressed
+        compressed = path.suffix.lower() in COMPRESSED  # x.vec.gz is x.vec, compressed
         ending = (Path(path.stem).suffix if compressed else path.suffix).lower()
         fitting = [each for each in writable if ending in FORMATS[each].endings]
         if not fitting or (compressed and not FORMATS[fitting[0]].compressed):

@@ -6,24 +6,18 @@ white space except newlines, so a row is split from the right, at the byte 0x20 
 See https://nlp.stanford.edu/projects/glove/ and https://fasttext.cc/docs/en/english-vectors.html.
 """
 
-import bz2
-import contextlib
-import gzip
-import lzma
 import re
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from embkeras._progress import progress
 from embkeras.errors import VectorFileError
+from embkeras.vectors.io.compressed import opened
 from embkeras.vectors.io.lines import LONGEST_LINE
 from embkeras.vectors.io.source import Source
 from embkeras.vectors.store import KeyedVectors
 from embkeras.vectors.words import encoded
 
-COMPRESSED = (".gz", ".bz2", ".xz", ".zip")  # endings under which text is written compressed
 NUMBER = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 VALUE_AT_END = re.compile(rb" [+-]?[0-9]*\.[0-9]+(?:[eE][+-]?[0-9]+)?$")
 _HEADER = re.compile(rb"([0-9]{1,18})[ \t]+([0-9]{1,18})[ \t]*\r?(?:\n|\Z)")
@@ -124,29 +118,9 @@ def can_hold(word: str, row: int, *, header: bool) -> bool:
 
 def write(vectors: KeyedVectors, beside: Path, path: Path, *, header: bool) -> None:
     """Write every row with 9 digits, which restore a float32 bit for bit; compressed if the name ends so."""
-    with progress(f"writing {path.name}") as report, _opened(beside, path) as file:
+    with progress(f"writing {path.name}") as report, opened(beside, path) as file:
         if header:
             file.write(f"{len(vectors)} {vectors.vector_size}\n".encode())
         for place, (word, row) in enumerate(zip(vectors.words, vectors.matrix, strict=True)):
             report(place, len(vectors))
             file.write(word.encode("utf-8") + b" " + " ".join([f"{x:.9g}" for x in row.tolist()]).encode() + b"\n")
-
-
-@contextlib.contextmanager
-def _opened(beside: Path, path: Path) -> Iterator[Any]:
-    """A file to write to. No time stamp is written, so the same vectors give the same bytes."""
-    suffix = path.suffix.lower()
-    with contextlib.ExitStack() as stack:
-        file: Any = stack.enter_context(beside.open("wb"))
-        if suffix == ".zip":  # x.vec.zip contains x.vec
-            archive = stack.enter_context(zipfile.ZipFile(file, "w"))
-            member = zipfile.ZipInfo(path.stem)  # dated 1980
-            member.compress_type = zipfile.ZIP_DEFLATED
-            file = stack.enter_context(archive.open(member, "w", force_zip64=True))
-        elif suffix == ".gz":
-            file = stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0))
-        elif suffix == ".bz2":
-            file = stack.enter_context(bz2.BZ2File(file, "wb"))
-        elif suffix == ".xz":
-            file = stack.enter_context(lzma.LZMAFile(file, "wb"))
-        yield file

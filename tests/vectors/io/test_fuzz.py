@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import json
 import lzma
 import struct
 import tracemalloc
@@ -16,7 +17,9 @@ from hypothesis import strategies as st
 
 from embkeras import KeyedVectors, load_vectors, save_vectors
 from embkeras.errors import ArgumentError, EmbkerasWarning, VectorFileError
+from embkeras.vectors.io.projector import save_projector
 from embkeras.vectors.io.registry import FORMATS
+from embkeras.vectors.io.spacy_folder import hashes_of
 
 WORDS = ["the", "Cat", "new york", "nan", "naïve", "日本", "x"]
 MATRIX = np.random.default_rng(0).normal(size=(7, 5)).astype("float32")
@@ -188,9 +191,41 @@ def test_written_formats(name, tmp_path):
     run()
 
 
+def spacy(vectors, folder):
+    """The files of spaCy's vocabulary that its vectors need."""
+    keys = hashes_of([word.encode() for word in vectors.words]).tolist()
+    with (folder / "vectors").open("wb") as file:
+        np.save(file, vectors.matrix)
+    packed = (b"\xcf" + struct.pack(">QB", key, row) for row, key in enumerate(keys))
+    (folder / "key2row").write_bytes(bytes([0x80 | len(keys)]) + b"".join(packed))
+    (folder / "strings.json").write_text(json.dumps(vectors.words))
+    (folder / "vectors.cfg").write_text('{"mode": "default"}')
+
+
+FOLDERS = {"projector": save_projector, "spacy": spacy}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_folders(name, tmp_path):
+    """Formats of several files, each damaged in turn."""
+    FOLDERS[name](KeyedVectors(WORDS, MATRIX), tmp_path)
+    files = {each: each.read_bytes() for each in tmp_path.iterdir()}
+    assert load_vectors(tmp_path).words == WORDS and load_vectors(tmp_path).provenance.format == name
+
+    @FUZZ
+    @given(damages(), st.sampled_from(sorted(files)))
+    def run(many, which):
+        for each, contents in files.items():
+            each.write_bytes(damaged(contents, many) if each == which else contents)
+        for arguments in ({}, {"format": name}, {"words": ["the"]}, {"limit": 2, "errors": "replace"}):
+            assert read_whole(tmp_path, **arguments) < MEMORY, arguments
+
+    run()
+
+
 def test_every_registered_format_is_fuzzed(tmp_path):
     """A new format has a specimen, made here or by save_vectors."""
-    read = set(WRITTEN)
+    read = {*WRITTEN, *FOLDERS}
     for name, (contents, wrap) in SPECIMENS.items():
         path = tmp_path / name
         path.write_bytes(wrap(contents))
