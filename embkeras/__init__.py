@@ -82,6 +82,7 @@ __all__ = [
     "plot_coverage",
     "plot_drift",
     "plot_training",
+    "save_projector",
     "save_vectors",
     "unfreeze_at",
     "unfreeze_rows",
