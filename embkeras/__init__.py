@@ -22,7 +22,6 @@ _WITHOUT_KERAS = {
     "text.vocabulary": "Vocabulary",
     "vectors.align": "align",
     "vectors.aligned": "AlignedMatrix",
-    "vectors.io.projector": "save_projector",
     "vectors.io.registry": "load_vectors save_vectors",
     "vectors.store": "KeyedVectors",
 }
@@ -82,7 +81,6 @@ __all__ = [
     "plot_coverage",
     "plot_drift",
     "plot_training",
-    "save_projector",
     "save_vectors",
     "unfreeze_at",
     "unfreeze_rows",
@@ -123,7 +121,6 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.training.schedule.rows import unfreeze_rows as unfreeze_rows
     from embkeras.vectors.align import align as align
     from embkeras.vectors.aligned import AlignedMatrix as AlignedMatrix
-    from embkeras.vectors.io.projector import save_projector as save_projector
     from embkeras.vectors.io.registry import load_vectors as load_vectors
     from embkeras.vectors.io.registry import save_vectors as save_vectors
     from embkeras.vectors.store import KeyedVectors as KeyedVectors
