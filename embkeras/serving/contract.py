@@ -86,7 +86,7 @@ class Contract:
         missing = tf.maximum(self.min_length - tf.shape(ids)[1], 0)
         ids = tf.pad(ids, [[0, 0], [0, missing]], constant_values=self.fill)
         if self.encoding.padding_id is None:
-            return ids
+            return ids if self.max_length is None else tf.ensure_shape(ids, (None, self.max_length))
         padding = ids == self.fill
         in_front = padding_in_front(self.encoding)
         order = tf.argsort(tf.cast(padding ^ in_front, tf.int32), axis=1, stable=True)
