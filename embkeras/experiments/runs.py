@@ -91,6 +91,8 @@ def run_strategy(
     """
     if not isinstance(strategy, Strategy):
         raise ArgumentError(f"run_strategy takes a Strategy. Received: {shown(strategy)}.")
+    if class_weight is not None and not isinstance(class_weight, Mapping):
+        raise ArgumentError(f"class_weight must map class numbers to weights. Received: {shown(class_weight)}.")
     keras.utils.set_random_seed(whole_number(seed, "seed", least=0, most=_LARGEST_SEED))
     model = build_model(strategy)
     if not isinstance(model, keras.Model) or not model.compiled:

@@ -12,7 +12,11 @@ import numpy as np
 
 @runtime_checkable
 class Encoding(Protocol):
-    """Texts to token ids from 0 to `len(encoding) - 1`."""
+    """Texts to token ids from 0 to `len(encoding) - 1`.
+
+    Two attributes are optional: `padding_side`, "end" or "start", by default "end"; and `drop_unknown`, whether an encoding
+    without an OOV id leaves unknown tokens out.
+    """
 
     @property
     def padding_id(self) -> int | None:

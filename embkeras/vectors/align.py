@@ -76,6 +76,11 @@ def align(
             f'oov="subwords" needs vectors with n-grams (KeyedVectors(..., subwords=)). Received: {vectors!r}.'
         )
     seed = whole_number(seed, "seed", least=0)
+    if not vocabulary.token_to_id:
+        raise AlignmentError(
+            f"The vocabulary has no token to look up: all its ids are special, like the bins of a Hashing layer. Make their "
+            f"table with AlignedMatrix(matrix, vocabulary). Received: {vocabulary!r}."
+        )
     with progress("aligning") as report:
         return _aligned(vectors, vocabulary, check_fallbacks(fallbacks), oov, seed, out, report)
 

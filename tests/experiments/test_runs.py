@@ -262,10 +262,12 @@ def test_build_model_must_return_a_compiled_model(model):
         run_strategy(lambda strategy: model, DATA, Strategy("a"))
 
 
-def test_run_strategy_takes_a_strategy():
-    """Not its name."""
+def test_arguments_of_run_strategy():
+    """A strategy, not its name; weights by class, not in a list."""
     with pytest.raises(ArgumentError, match=r"takes a Strategy\. Received: 'frozen'"):
         run_strategy(_build, DATA, "frozen")
+    with pytest.raises(ArgumentError, match=r"class_weight must map class numbers .* Received: \[1, 2\]"):
+        run_strategy(_build, DATA, Strategy("a"), class_weight=[1, 2])
 
 
 def test_layer_of_the_named_strategies():

@@ -58,6 +58,14 @@ def test_ids_of_any_shape(form, layer):
     np.testing.assert_array_equal(vectors, table.matrix()[np.array(ids)])
 
 
+def test_bins_have_no_vectors():
+    """A Hashing layer knows no token that could be looked up; its coverage is nothing, not an error."""
+    vocabulary = ek.Vocabulary.from_layer(Hashing(4))
+    with pytest.raises(ek.errors.AlignmentError, match=r"no token to look up.* Received: Vocabulary\(4 tokens"):
+        ek.align(ek.KeyedVectors(["ann"], np.ones((1, 3))), vocabulary)
+    assert ek.AlignedMatrix(np.ones((4, 3)), vocabulary).coverage.types == 0
+
+
 def test_a_tower_is_served_as_texts_of_one_id(tmp_path):
     """With an input of length 1; users that nobody knows are read as the OOV id."""
     lookup = StringLookup(vocabulary=["ann", "bob", "cy"])
