@@ -16,10 +16,10 @@ from embkeras.text.tokenizer import Tokenizer
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.vectors.align import align
 from embkeras.vectors.aligned import AlignedMatrix
+from embkeras.vectors.io.reading import header_of
 from embkeras.vectors.io.registry import file_at, load_vectors
 from embkeras.vectors.io.source import Source, source_at
 from embkeras.vectors.io.store import check_store
-from embkeras.vectors.io.text import header_of
 from embkeras.vectors.store import KeyedVectors
 
 _SHOWN = 5

@@ -1,8 +1,9 @@
 """Decimal numbers in a buffer of bytes, thousands at once, each equal to what float() reads.
 
 Nearly every number in a file of vectors looks like ``-0.41942``: an optional minus, one digit, a point, some digits.
-These are parsed here with a few NumPy operations over all of them. Everything else (`12.5`, `3`, `1e-05`, more than 16
-digits after the point, text that is not a number) is called odd: its index is returned, and float() parses it.
+These are parsed here with a few NumPy operations over all of them. So are integers of up to eight digits, and numbers with
+more digits or an exponent, as ``-4.194199979305267334e-01``, which NumPy writes. What is left (an exponent of three digits,
+text that is not a number) is called odd: its index is returned, and float() parses it.
 
 How the digits after the point become a number, with the example ``0.41942``:
 
@@ -19,6 +20,9 @@ The value is (digit * 10**k + fraction) / 10**k for k digits after the point. Be
 and so is 10**k up to k = 22, so the one division rounds once and gives the same as float() (Clinger 1990, How to Read
 Floating Point Numbers Accurately). Joining digits in lanes is described in Lemire 2021, Number Parsing at a Gigabyte per
 Second. The tests compare with float().
+
+With more digits or an exponent, several operations round, and the result is a few units of 2**-53 off. That changes no
+float32 unless the number is that close to the middle between two of them, one number in millions; such numbers are odd too.
 """
 
 import sys
@@ -31,6 +35,13 @@ _EXACT = 2.0**53
 _MINUS, _POINT, _ZERO = ord("-"), ord("."), ord("0")
 # 10**k, followed by -10**k
 _SIGNED_POWERS = np.array([sign * 10.0**k for sign in (1, -1) for k in range(_MOST + 1)])
+_POWERS = np.array([float(f"1e{k}") for k in range(-99, 100)])
+_EXPONENT, _PLUS = ord("e"), ord("+")
+_LONGEST = 24  # digits after the point: three groups of eight
+_NEAR = 64  # units of 2**-53: more than the operations of `_long` are off
+_FEW = 256  # numbers that are left to float() rather than to another way of reading
+# For each type: the bits that it drops from float64, and the sizes between which it drops only these.
+_DROPPED = {"float32": (29, 2.0**-126, 2.0**127), "float16": (42, 2.0**-14, 2.0**15)}
 # _LAST[k] keeps the last k of eight bytes: the upper ones.
 _LAST = np.array([(1 << 64) - (1 << 8 * (8 - k)) for k in range(9)], np.uint64)
 _ZEROS = np.uint64(0x3030303030303030)
@@ -73,18 +84,39 @@ class Digits:
         self._bytes = buffer
         self._words = buffer.view(np.uint64)
         self._scratch = _scratch(0)
+        self._usual = 0  # the way in which most numbers of the last call were read
 
-    def values(self, starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def values(self, starts: np.ndarray, stops: np.ndarray, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
         """The numbers at [start, stop) of the buffer, at least MARGIN from its ends.
 
         Args:
             starts, stops: int64 arrays of the same length.
+            dtype: the type they are for, "float32" or "float16".
 
         Returns:
-            float64 values, overwritten by the next call, and the indices of the odd ones, whose values are meaningless.
+            float64 values, overwritten by the next call, and the indices of the odd ones, whose values are meaningless. In
+            `dtype`, the others are what float() reads.
         """
         if sys.byteorder != "little":  # the lanes would be reversed
             return np.zeros(len(starts)), np.arange(len(starts))
+        ways = [self._short, self._integers, lambda *places: self._long(*places, dtype)]
+        ways.insert(0, ways.pop(self._usual))  # most blocks of a file are alike
+        order = [self._usual, *(way for way in range(len(ways)) if way != self._usual)]
+        values, odd = ways[0](starts, stops)
+        most = len(starts) - len(odd)
+        for number, way in zip(order[1:], ways[1:], strict=True):
+            if len(odd) <= _FEW:
+                break
+            values = values.copy() if values.base is not None else values
+            found, left = way(starts[odd], stops[odd])
+            values[odd] = found
+            if len(odd) - len(left) > most:
+                most, self._usual = len(odd) - len(left), number
+            odd = odd[left]
+        return values, odd
+
+    def _short(self, starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`values` of numbers with one digit before the point and at most 16 after it, which are exact."""
         scratch = self._sized(len(starts))
         begin, count, sign, digit, other = (scratch[name] for name in ("begin", "count", "sign", "digit", "other"))
         # begin: the digit before the point. count: the digits after it.
@@ -111,6 +143,80 @@ class Digits:
         odd |= value >= _EXACT
         value /= power
         return value, np.flatnonzero(odd)
+
+    def _integers(self, starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`values` of integers of at most eight digits, which are exact."""
+        scratch = self._sized(len(starts))
+        count, sign, digit = (scratch[name] for name in ("count", "sign", "digit"))
+        np.take(self._bytes, starts, out=digit, mode="clip")
+        np.equal(digit, _MINUS, out=sign.view(bool))
+        np.subtract(stops, starts, out=count)
+        if count.max(initial=1) == 1:  # such as a matrix of zeros and ones
+            digit -= np.uint8(_ZERO)
+            return digit.astype(np.float64), np.flatnonzero(digit > 9)
+        count -= sign
+        odd = (count < 1) | (count > 8)
+        numbers, wrong = self._last_eight(stops, count)
+        if wrong is not None:
+            odd |= wrong
+        values = numbers.astype(np.float64)
+        np.negative(values, out=values, where=sign.view(bool))
+        return values, np.flatnonzero(odd)
+
+    def _long(self, starts: np.ndarray, stops: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+        """`values` of numbers with many digits or an exponent of two digits, near enough for `dtype`."""
+        negative = self._bytes[starts] == _MINUS
+        begin = starts + negative
+        tail = self._words_before(stops)
+        scaled = (tail >> np.uint64(32)) & np.uint64(0xDF) == np.uint64(ord("E"))  # in either case
+        ends = stops - 4 * scaled
+        # The point is after the first digit, or a few digits later.
+        point = begin + 1
+        for _ in range(7):
+            later = np.flatnonzero((self._bytes[point] != _POINT) & (point < ends))
+            if not len(later):
+                break
+            point[later] += 1
+        count = np.maximum(ends - point - 1, 0)
+        whole = point - begin
+        odd = (whole < 1) | (whole > 8) | (count > _LONGEST) | (point > ends) | (point == ends - 1)
+        odd |= (point < ends) & (self._bytes[point] != _POINT)
+        values = np.zeros(len(starts))
+        for place in (0, 8, 16):  # groups of eight digits behind the point, from the first on
+            here = np.minimum(count - place, 8)
+            if (here <= 0).all():
+                break
+            np.maximum(here, 0, out=here)
+            digits, wrong = self._last_eight(point + 1 + place + here, here)
+            if wrong is not None:
+                odd |= wrong
+            values += digits / _POWERS[99 + place + here]
+        digits, wrong = self._last_eight(point, np.clip(whole, 0, 8))
+        if wrong is not None:
+            odd |= wrong
+        values += digits
+        if scaled.any():
+            values, wrong = self._scaled(values, tail, scaled)
+            odd |= wrong
+        np.negative(values, out=values, where=negative)
+        return values, np.flatnonzero(odd | _undecided(values, dtype))
+
+    def _scaled(self, values: np.ndarray, tail: np.ndarray, scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values times 10 to the exponents in the last three bytes, and which exponents are wrong."""
+        sign, tens, ones = ((tail >> np.uint64(shift)).astype(np.uint8) for shift in (40, 48, 56))
+        tens -= np.uint8(_ZERO)
+        ones -= np.uint8(_ZERO)
+        minus = sign == _MINUS
+        wrong = scaled & ((tens > 9) | (ones > 9) | ~(minus | (sign == _PLUS)))
+        exponents = np.minimum(10 * tens.astype(np.int64) + ones, 99)
+        np.negative(exponents, out=exponents, where=minus)
+        exponents *= scaled
+        return values * _POWERS[99 + exponents], wrong
+
+    def _words_before(self, stops: np.ndarray) -> np.ndarray:
+        """The eight bytes before each stop as one uint64, the last byte in its upper end."""
+        place, shift = stops >> 3, ((stops & 7) << 3).view(np.uint64)
+        return (self._words[place - 1] >> shift) | (self._words[place] << (np.uint64(64) - shift))
 
     def _fractions(self, stops: np.ndarray, count: np.ndarray, odd: np.ndarray) -> np.ndarray:
         """The `count` (1 to 16) digits that end at `stops`, as int64; `odd` is set where one of them is not a digit."""
@@ -162,6 +268,14 @@ class Digits:
             self._scratch = {}
             self._scratch = _scratch(count + count // 8)
         return {name: array[:count] for name, array in self._scratch.items()}
+
+
+def _undecided(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Which values are so near to the middle between two numbers of a type that the last bits decide."""
+    dropped, least, most = _DROPPED[dtype]
+    off = (values.view(np.int64) & ((1 << dropped) - 1)) - (1 << dropped - 1)
+    sizes = np.abs(values)
+    return (np.abs(off) < _NEAR) | ((sizes < least) & (sizes > 0)) | (sizes > most)
 
 
 def _scratch(size: int) -> dict[str, np.ndarray]:

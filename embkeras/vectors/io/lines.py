@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from embkeras.vectors.io.digits import MARGIN, Digits
-from embkeras.vectors.io.source import Stream
+from embkeras.vectors.io.separators import SPACES, Separator
 
 LONGEST_LINE = 1 << 24  # bytes; a longer "line" is not text
-_NEWLINE, _RETURN, _SPACE = 10, 13, 32
+_NEWLINE, _RETURN, _SPACE, _TAB = 10, 13, 32, 9
+_BLANK = np.zeros(256, bool)  # which bytes are spaces and tabs
+_BLANK[[_SPACE, _TAB]] = True
 
 
 class Lines:
@@ -23,24 +25,31 @@ class Lines:
 
     Args:
         stream: read from its current position on.
+        separator: what divides a row.
         limit: largest number of rows to take, or None.
-        reserve: called with the number of rows of each block, in the order of the file; it returns the block's `out`.
         refuse: makes the error for a row from its number and its bytes.
+        line_end: the byte that ends a line.
 
     Attributes:
+        reserve: called with the number of rows of each block, in the order of the file; it returns the block's `out`.
         rows: rows taken so far.
         blocks: blocks taken so far.
+        cut: the last line, if nothing ends it and it was read.
     """
 
     def __init__(
         self,
-        stream: Stream,
+        stream: Any,
+        separator: Separator = SPACES,
         *,
         limit: int | None,
-        reserve: Callable[[int], Any],
         refuse: Callable[[int, bytes], Exception],
+        line_end: bytes = b"\n",
     ):
-        self._stream, self._limit, self._reserve, self._refuse = stream, limit, reserve, refuse
+        self._stream, self._separator, self._limit, self._refuse = stream, separator, limit, refuse
+        self._line_end = ord(line_end)
+        self.reserve: Callable[[int], Any] = lambda count: None
+        self.cut: bytes | None = None
         self._rest = b""  # the beginning of a line whose end is not read yet
         self._blank: int | None = None  # the first blank line
         self._lock = threading.Lock()
@@ -65,7 +74,7 @@ class Lines:
                 block.keep(self._limit - self.rows)
                 self._ended = True
             if len(block):
-                block.out = self._reserve(len(block))
+                block.out = self.reserve(len(block))
                 block.rows = np.arange(self.rows, self.rows + len(block))
                 self.blocks += 1
                 self.rows += len(block)
@@ -83,7 +92,7 @@ class Lines:
         in_order = _InOrder(consume)
 
         def work() -> None:
-            block = Block(block_size)
+            block = Block(block_size, self._separator)
             while in_order.error is None:
                 try:
                     if not self.take(block):
@@ -116,9 +125,13 @@ class Lines:
                 block.resize(2 * len(self._rest))
             stop = MARGIN + len(self._rest)
             block.view[MARGIN:stop] = self._rest
-            stop += self._stream.readinto(block.view[stop : MARGIN + block.size])
+            new = slice(stop, stop + self._stream.readinto(block.view[stop : MARGIN + block.size]))
+            if self._line_end != _NEWLINE:
+                block.bytes[new][block.bytes[new] == self._line_end] = _NEWLINE
+            stop = new.stop
             at_end = stop < MARGIN + block.size
             if at_end and stop > MARGIN and block.view[stop - 1] != _NEWLINE:  # no newline at the end of the file
+                self.cut = bytes(block.raw[max(MARGIN, block.raw.rfind(b"\n", MARGIN, stop) + 1) : stop])
                 block.view[stop] = _NEWLINE
                 stop += 1
             cut = block.find_lines(stop)
@@ -174,17 +187,19 @@ class Block:
 
     Args:
         size: the bytes of lines it can hold; it grows if one line is longer.
+        separator: what divides a row.
 
     Attributes:
         raw, bytes: the buffer, as a bytearray and as uint8; the lines begin at MARGIN.
         digits: reads numbers from it.
-        starts, stops: the start of each line, and its stop, without the end of the line.
+        starts, stops: the start of each line, and its stop, without the end of the line and blanks before it.
         rows: the number of each line, counted from 0 at the first row of the file.
         index: the number of the block.
         out: where the values of the rows belong: what `Lines` reserved.
     """
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, separator: Separator = SPACES):
+        self.separator = separator
         self.resize(size)
         self.index = 0
         self.starts = self.stops = self.rows = self._newlines = np.empty(0, np.int64)
@@ -227,9 +242,12 @@ class Block:
         starts = np.empty_like(newlines)
         starts[:1] = MARGIN
         np.add(newlines[:-1], 1, out=starts[1:])
-        # The end of a line may be a space (fastText writes one), a carriage return and the newline.
+        # The end of a line may be blanks (fastText writes a space), a carriage return and the newline.
         stops = newlines - (self.bytes[newlines - 1] == _RETURN)
-        stops -= self.bytes[stops - 1] == _SPACE
+        while (blank := _BLANK[self.bytes[stops - 1]]).any():
+            stops -= blank
+        while self.separator.runs and (blank := _BLANK[self.bytes[starts]] & (starts < stops)).any():
+            starts += blank
         self.starts, self.stops, self._newlines = starts, stops, newlines
         return int(newlines[-1]) + 1 if len(newlines) else MARGIN
 
@@ -255,7 +273,10 @@ class Block:
         This is what `fields` returns about the words, in less time. The spaces are bits, 64 bytes of the block per integer.
         The spaces before a position are the bits of the integers before it, and the bits below its own in its integer.
         """
-        bits = np.packbits(self._spaces_mask(), bitorder="little").view(np.uint64)
+        if self.separator != SPACES:
+            fields = self.fields(width)
+            return None if fields is None else (fields.words, fields.spaced)
+        bits = np.packbits(self._separators_mask(), bitorder="little").view(np.uint64)
         before = np.zeros(len(bits) + 1, np.int64)
         np.cumsum(np.bitwise_count(bits), out=before[1:])
         places = np.stack([self.starts, self.stops])
@@ -276,15 +297,17 @@ class Block:
 
     def fields(self, width: int) -> "Fields | None":
         """Where the last `width` fields of each line are, until the next call; None if a line has fewer."""
-        spaces = np.flatnonzero(self._spaces_mask())
-        # upto: how many spaces are before the end of each line, without one that belongs to the end itself.
+        spaces, ends = self._separators()
+        # upto: how many separators are before the end of each line, without one that belongs to the end itself.
         upto = np.searchsorted(spaces, self.stops)
-        first = upto - width  # of the spaces between the values, counted from the right
+        first = upto - width  # of the separators between the values, counted from the right
         if (first < 0).any() or (spaces[first] < self.starts).any():
             return None
         before = _runs(spaces, first, width)
+        if not self._are_a_pair(before):
+            return None
         starts, stops = self._room_for_fields(len(self) * width)
-        np.add(before, 1, out=starts.reshape(before.shape))
+        np.add(before if ends is spaces else _runs(ends, first, width), 1, out=starts.reshape(before.shape))
         stops.reshape(before.shape)[:, :-1] = before[:, 1:]
         stops.reshape(before.shape)[:, -1] = self.stops
         spaced = np.flatnonzero((first > 0) & (spaces[first - 1] >= self.starts))
@@ -295,10 +318,32 @@ class Block:
             self._fields = np.empty((2, count + count // 8), np.int64)
         return self._fields[:, :count]
 
-    def _spaces_mask(self) -> np.ndarray:
-        """Which bytes of the lines are spaces, up to the last line; old bytes after it in the buffer are not looked at."""
+    def _separators(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first and the last byte of each separator. They are the same array unless runs of blanks divide."""
+        mask = self._separators_mask()
+        if not self.separator.runs:
+            places = np.flatnonzero(mask)
+            return places, places
+        edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
+        return edges[::2], edges[1::2] - 1
+
+    def _are_a_pair(self, before: np.ndarray) -> bool:
+        """Whether the right separator is before each value, where the one after the word differs from the others."""
+        after_word, between = self.separator.after_word, self.separator.between
+        if after_word == between:
+            return True
+        found = self.bytes[before]
+        return bool((found[:, 0] == ord(after_word)).all() and (found[:, 1:] == ord(between)).all())
+
+    def _separators_mask(self) -> np.ndarray:
+        """Which bytes of the lines may divide, up to the last line; old bytes after it in the buffer are not looked at."""
         stop = -(-(int(self.stops[-1]) + 1) // 64) * 64
-        return np.equal(self.bytes[:stop], _SPACE, out=self._mask[:stop])
+        separator = self.separator
+        mask = np.equal(self.bytes[:stop], ord(separator.after_word), out=self._mask[:stop])
+        other = b"\t" if separator.runs else separator.between
+        if other != separator.after_word:
+            mask |= self.bytes[:stop] == ord(other)
+        return mask
 
 
 def _lowest_bit(numbers: np.ndarray) -> np.ndarray:

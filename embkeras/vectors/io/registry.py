@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,7 +36,9 @@ from embkeras.vectors.io import (
 )
 from embkeras.vectors.io.compressed import COMPRESSED
 from embkeras.vectors.io.other_files import LOAD_TABLE, not_vectors
+from embkeras.vectors.io.reading import header_of
 from embkeras.vectors.io.rows import Request
+from embkeras.vectors.io.separators import Separator, separator_of
 from embkeras.vectors.io.source import Source, source_at
 from embkeras.vectors.store import KeyedVectors
 
@@ -49,7 +51,8 @@ class Format:
         recognises: whether a file has the format, by its contents.
         read: reads the requested rows of a file.
         endings: the endings of names for which this is the default format to write; none if it is only read.
-        options: the arguments of `load_vectors` that only some formats have: "words_file", "member".
+        options: the arguments of `load_vectors` that only some formats have: "words_file", "member", "separator", "width",
+            "header".
         write: writes vectors to a temporary path, and the sidecars next to that; it also gets the final path.
         can_hold: whether a word, in the row of this number, is read back as the same word.
         sidecars: the paths of the files that `write` writes beside a file. Like the file itself, `convert` never
@@ -69,6 +72,7 @@ class Format:
     inside: tuple[str, ...] = ()
 
 
+_TEXT_OPTIONS = frozenset({"separator", "width", "header"})
 # A file is read in the first format that recognises it.
 FORMATS: dict[str, Format] = {
     "store": Format(store.recognises, store.read, (".h5",), frozenset(), store.write, store.can_hold),
@@ -155,21 +159,21 @@ FORMATS: dict[str, Format] = {
         word2vec_binary.can_hold,
     ),
     "word2vec": Format(
-        lambda source: text.header_of(source.head) is not None,
+        lambda source: header_of(source.head) is not None,
         partial(text_reader.read, header=True),
         (".vec",),
-        frozenset(),
+        _TEXT_OPTIONS,
         partial(text.write, header=True),
-        partial(text.can_hold, header=True),
+        text.can_hold,
         compressed=True,
     ),
     "glove": Format(
         lambda source: True,
         partial(text_reader.read, header=False),
         (".txt",),
-        frozenset(),
+        _TEXT_OPTIONS,
         partial(text.write, header=False),
-        partial(text.can_hold, header=False),
+        text.can_hold,
         compressed=True,
     ),
 }
@@ -187,6 +191,9 @@ def load_vectors(
     errors: str = "strict",
     dtype: str = "float32",
     member: str | None = None,
+    separator: str | tuple[str, str] | None = None,
+    width: int | None = None,
+    header: bool | Literal["ignore"] | None = None,
     progress: bool | None = None,
 ) -> KeyedVectors:
     """Read word vectors from a file in any known format, which is recognised by the contents.
@@ -212,6 +219,13 @@ def load_vectors(
             the row out. They are counted in `provenance.undecodable`.
         dtype: "float32" or "float16".
         member: name of the file in a zip archive of several, or of the table in a file of several tables.
+        separator: for text, what divides a row: one character, such as `" "` or `"\\t"`; "whitespace" for runs of spaces and
+            tabs; or a pair, the character after the word and the one between the numbers. By default, the one on which the
+            first lines agree; if two do, the file is refused.
+        width: for text, the numbers per row; by default what the header says, or most of the first lines have. Words may
+            then end in numbers: the last `width` fields are the vector.
+        header: for text, whether the first line is a header "rows width"; by default if it looks like one. "ignore" skips it
+            and takes the rows that are there, with a warning if it was wrong.
         progress: whether to show a progress bar on standard error; by default on a terminal, if reading takes long.
 
     Raises:
@@ -240,6 +254,9 @@ def load_vectors(
         encoding=encoding,
         errors=_checks.one_of(errors, "errors", ("strict", "replace", "skip")),
         dtype=_checks.one_of(dtype, "dtype", ("float32", "float16")),
+        separator=separator_of(separator),
+        width=None if width is None else _checks.whole_number(width, "width", least=1),
+        header=_checked_header(header),
     )
     try:
         # inspect_vectors reads one source twice.
@@ -257,6 +274,12 @@ def load_vectors(
             stacklevel=2,
         )
     return vectors
+
+
+def _checked_header(header: object) -> bool | str | None:
+    if header is None or header is True or header is False or header == "ignore":
+        return header  # type: ignore[return-value]
+    raise ArgumentError(f'header must be True, False, "ignore" or None. Received: {_checks.shown(header)}.')
 
 
 def save_vectors(
@@ -319,7 +342,7 @@ def convert(
         to: its format, if its name's ending doesn't say it.
         overwrite: whether to replace `target` and the files beside it that belong to its format if they exist.
         **arguments: as for `load_vectors`: `format`, `words_file`, `limit`, `encoding`, `errors`, `dtype`, `member`,
-            `progress`.
+            `separator`, `width`, `header`, `progress`.
 
     Returns:
         The vectors.
@@ -390,6 +413,11 @@ def _read(source: Source, format: str | None, request: Request, progress: bool |
             f"member= names a file in a .zip archive or a table in a file of several tables, and {str(source.shown)!r} is "
             f"neither. Received: {source.member!r}."
         )
+    for name in sorted(_TEXT_OPTIONS - chosen.options):
+        value = getattr(request, name)
+        if value is not None:
+            value = value.argument if isinstance(value, Separator) else value
+            raise ArgumentError(f"{name}= is for files of text, and {source.name} is none. Received: {value!r}.")
     with _progress.progress(f"reading {source.shown.name}", progress, unasked=True) as report:
         return chosen.read(source, replace(request, progress=report))
 

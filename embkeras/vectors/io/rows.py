@@ -12,6 +12,7 @@ import numpy as np
 
 from embkeras._arrays import first_nonfinite_row, row_slices
 from embkeras.errors import ArgumentError, VectorFileError
+from embkeras.vectors.io.separators import Separator
 from embkeras.vectors.io.source import Progress, Source
 from embkeras.vectors.store import KeyedVectors, Provenance
 from embkeras.vectors.subwords import Subwords
@@ -31,6 +32,9 @@ class Request:
     errors: str = "strict"
     dtype: str = "float32"
     progress: Progress | None = None
+    separator: Separator | None = None
+    width: int | None = None
+    header: bool | str | None = None  # "ignore" skips it
 
     def __post_init__(self) -> None:
         try:

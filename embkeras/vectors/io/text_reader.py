@@ -1,21 +1,26 @@
 """Reading the rows of text vectors, and saying what is wrong with them."""
 
 import codecs
+import inspect
 import os
-from collections.abc import Callable
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from embkeras.errors import VectorFileError
+from embkeras.errors import EmbkerasWarning, VectorFileError
 from embkeras.vectors.io.lines import Block, Fields, Lines
+from embkeras.vectors.io.reading import Reading, reading_of, unexpected, wrong_count
+from embkeras.vectors.io.recoded import Recoded, is_recoded
 from embkeras.vectors.io.rows import Request, RowSelector, Table, without_rows
-from embkeras.vectors.io.source import Source, Stream
-from embkeras.vectors.io.text import NUMBER, VALUE_AT_END, shape_of, unexpected, wrong_count
+from embkeras.vectors.io.separators import NUMBER
+from embkeras.vectors.io.source import Progress, Source
 from embkeras.vectors.store import KeyedVectors
 from embkeras.vectors.words import Words
 
+_DIGITS = [b"%d" % digit for digit in range(10)]
 _NUMERALS = b"0123456789+-.eE"  # float() accepts more: underscores, white space around a number
 BLOCK = (
     5 << 17
@@ -34,10 +39,10 @@ def read(source: Source, request: Request, *, header: bool) -> KeyedVectors:
     Args:
         source: the file.
         request: which rows, and how.
-        header: whether the first line says the number of rows and the width.
+        header: whether the first line says the number of rows and the width, unless the request says it.
 
     Raises:
-        VectorFileError: a fault in the file, with its line.
+        VectorFileError: a fault in the file, with its line, or a file that can be read in two ways.
     """
     return TextReader(source, request, header).read()
 
@@ -49,45 +54,72 @@ class TextReader:
     row, which finds the first fault in it and its reason.
     """
 
+    reading: Reading
+
     def __init__(self, source: Source, request: Request, header: bool):
-        self.source, self.request, self.header = source, request, header
-        self.selector = RowSelector(request)
+        self.recoded = is_recoded(request.encoding)
+        self.source, self.asked, self.header = source, request, None if self.recoded and not header else header
+        self.request = replace(request, encoding="utf-8") if self.recoded else request
+        self.selector = RowSelector(self.request)
         self.undecodable: set[int] = set()  # rows; a row that is parsed twice counts once
-        self.utf8 = codecs.lookup(request.encoding).name == "utf-8"
+        self.utf8 = codecs.lookup(self.request.encoding).name == "utf-8"
 
     def read(self) -> KeyedVectors:
         """The wanted rows."""
-        with self.source.open() as stream:
-            count, self.width, start = shape_of(self.source, stream.buffered(), self.header)
-        self.first_line = 1 + self.header
-        table = Table(self.width, self.request.dtype, self._expected_rows(count, start))
-        with self.source.open(self.request.progress) as stream:
-            stream.read(start)
-            rows = (self._all if self.request.wanted is None else self._some)(stream, table)
-        if count is not None and count != rows and (self.request.limit is None or rows < self.request.limit):
-            raise wrong_count(self.source, count, rows)
+        with self._opened() as stream:
+            self.reading = reading_of(self.source, stream, self.request, self.header)
+        count = self.reading.header.rows if self.reading.header is not None else None
+        table = Table(self.reading.width, self.request.dtype, self._expected_rows(count))
+        with self._opened(self.request.progress) as stream:
+            stream.read(self.reading.start)
+            lines = self._lines(stream)
+            rows = (self._all if self.request.wanted is None else self._some)(lines, table)
+        if self.request.limit is None or rows < self.request.limit:
+            self._check_end(count, rows, lines.cut)
         self.selector.undecodable = len(self.undecodable)
         skipped = sorted(self.undecodable) if self.request.wanted is None and self.request.errors == "skip" else []
         matrix = without_rows(table.matrix(), skipped)
-        return self.selector.keyed(matrix, self.source, "word2vec" if self.header else "glove", rows)
+        format = "word2vec" if self.reading.first_line > 1 else "glove"
+        return self.selector.keyed(matrix, self.source, format, rows)
 
-    def _expected_rows(self, count: int | None, start: int) -> int | None:
+    def _opened(self, progress: Progress | None = None) -> Any:
+        """The contents from the first byte on, in an encoding in which the bytes of spaces, digits and newlines are ASCII."""
+        stream = self.source.open(progress)
+        return Recoded(stream, self.asked, self.source) if self.recoded else stream
+
+    def _check_end(self, count: int | None, rows: int, cut: bytes | None) -> None:
+        """What only the end of a file shows: another number of rows than the header says, a last value that is cut."""
+        ignored = self.reading.ignored
+        if count is not None and count != rows:
+            raise wrong_count(self.source, count, rows)
+        if ignored is not None and (ignored.rows, ignored.width) != (rows, self.reading.width):
+            _warn(
+                f"{self.source.name}: the header says {ignored.rows:,} rows of {ignored.width:,} numbers, but the file has "
+                f"{rows:,} of {self.reading.width:,}, which were taken."
+            )
+        if cut is not None and _is_short(values := (self.reading.divided(cut) or [])[1:]):
+            _warn(
+                f"{self.source.name} doesn't end with a newline, and its last value {values[-1].decode()} has fewer digits than "
+                f"the others of its row (row {rows:,}): the file may be cut off."
+            )
+
+    def _expected_rows(self, count: int | None) -> int | None:
         """The number of rows to allocate a table for; None if it is unknown or can't be believed."""
-        limit, plain = self.request.limit, self.source.compression is None
+        limit, plain = self.request.limit, self.source.compression is None and not self.recoded
         if self.request.wanted is not None:
             return None
         size = self.source.path.stat().st_size * (1 if plain else _PACKED)
         # The shortest row is an empty word, `width` times a space and a digit, and a newline.
-        most = 1 + (size - start) // (2 * self.width + 1)
-        if count is None and plain:
+        most = 1 + (size - self.reading.start) // (2 * self.reading.width + 1)
+        if count is None and plain and self.reading.line_end == b"\n":
             count = min(most, 1 + int(_ROOM * _estimated_newlines(self.source.path, size)))
         elif count is None or count > most:
             return None
         return count if limit is None else min(count, limit)
 
-    def _all(self, stream: Stream, table: Table) -> int:
+    def _all(self, lines: Lines, table: Table) -> int:
         """Parse every row into the table; returns their number."""
-        lines = self._lines(stream, table.reserve)
+        lines.reserve = table.reserve
 
         def parse(block: Block) -> tuple[Words, np.ndarray | None]:
             return self._parsed(block), self._allowed(block)
@@ -97,12 +129,12 @@ class TextReader:
         )
         return lines.rows
 
-    def _some(self, stream: Stream, table: Table) -> int:
+    def _some(self, lines: Lines, table: Table) -> int:
         """Parse the rows of wanted words into the table; their lines are collected into blocks of their own first."""
-        lines = self._lines(stream, lambda count: None)
         waiting: list[bytearray] = []
         rows: list[int] = []
-        picked, at_once = Block(PICKED), 1 + PICKED // (10 * self.width)  # a number takes about ten bytes
+        picked = Block(PICKED, self.reading.separator)
+        at_once = 1 + PICKED // (10 * self.reading.width)  # a number takes about ten bytes
 
         def parse_waiting(least: int) -> None:
             while len(waiting) >= least:
@@ -134,12 +166,15 @@ class TextReader:
             return None
         return np.array([row not in self.undecodable for row in block.rows.tolist()], bool)
 
-    def _lines(self, stream: Stream, reserve: Callable[[int], Any]) -> Lines:
-        return Lines(stream, limit=self.request.limit, reserve=reserve, refuse=self._refusal)
+    def _lines(self, stream: Any) -> Lines:
+        reading = self.reading
+        return Lines(
+            stream, reading.separator, limit=self.request.limit, refuse=self._refusal, line_end=reading.line_end
+        )
 
     def _parsed(self, block: Block) -> Words:
         """Write the values of a block's rows to `block.out`; returns their words."""
-        fields = block.fields(self.width)
+        fields = block.fields(self.reading.width)
         if fields is not None:
             words = self._gathered(block, fields.words, fields.spaced)
             if words is not None and self._write_values(block, fields):
@@ -148,7 +183,7 @@ class TextReader:
 
     def _words_of(self, block: Block) -> Words:
         """The words of a block whose values are not needed. Counting spaces shows that each row has its values."""
-        found = block.words(self.width)
+        found = block.words(self.reading.width)
         words = None if found is None else self._gathered(block, *found)
         return self._parsed_one_by_one(block) if words is None else words
 
@@ -166,10 +201,9 @@ class TextReader:
 
     def _gathered(self, block: Block, stops: np.ndarray, spaced: np.ndarray) -> Words | None:
         """The words that end at `stops`; None if one of them has to be refused. `spaced` are those with spaces."""
-        for place in spaced.tolist():
-            if VALUE_AT_END.search(block.raw[block.starts[place] : stops[place]]):
-                return None
         words = Words.gathered(block.bytes, block.starts, stops)
+        if self.reading.checked and self._hold_values(block, words, stops, spaced):
+            return None
         if self.utf8 and words.are_utf8():
             return words
         try:
@@ -177,9 +211,17 @@ class TextReader:
         except VectorFileError:
             return None
 
+    def _hold_values(self, block: Block, words: Words, stops: np.ndarray, spaced: np.ndarray) -> bool:
+        """Whether a word holds a number that looks like a value. Only separators come before such a number."""
+        if any((words.text == byte).any() for byte in self.reading.separator.others):
+            raws = words.raws()
+        else:
+            raws = [block.raw[block.starts[place] : stops[place]] for place in spaced.tolist()]
+        return any(map(self.reading.separator.value_in_word.search, raws))
+
     def _write_values(self, block: Block, fields: Fields) -> bool:
         """Write all values of a block; False if one has to be refused, or most are better parsed row by row."""
-        values, odd = block.digits.values(fields.starts, fields.stops)
+        values, odd = block.digits.values(fields.starts, fields.stops, self.request.dtype)
         if 4 * len(odd) > len(values):
             return False
         pieces = zip(fields.starts[odd].tolist(), fields.stops[odd].tolist(), strict=True)
@@ -196,22 +238,21 @@ class TextReader:
 
     def _fields(self, line: bytes, row: int) -> list[bytes]:
         """[word, number, ...] of a row."""
-        fields = line.rsplit(b" ", self.width)
-        # A word such as "dog 0.25" means that the row is too wide; "route 66" is a word.
-        if len(fields) != self.width + 1 or VALUE_AT_END.search(fields[0]):
+        fields = self.reading.divided(line)
+        if fields is None:
             raise self._refusal(row, line)
         return fields
 
     def _word(self, raw: bytes, row: int) -> bytes:
         """A word in UTF-8; its row is noted if it is invalid in the encoding of the file."""
-        word, valid = self.request.in_utf8(raw, lambda: f"{self.source.name}, line {row + self.first_line}")
+        word, valid = self.request.in_utf8(raw, lambda: f"{self.source.name}, line {row + self.reading.first_line}")
         if not valid:
             self.undecodable.add(row)
         return word
 
     def _values(self, fields: list[bytes], row: int) -> np.ndarray:
         """The values of a row, by float() alone."""
-        number = row + self.first_line
+        number = row + self.reading.first_line
         try:
             with np.errstate(over="ignore"):
                 values = np.array(list(map(float, fields)), self.request.dtype)
@@ -227,7 +268,23 @@ class TextReader:
         return values
 
     def _refusal(self, row: int, line: bytes) -> VectorFileError:
-        return unexpected(self.source, row + self.first_line, f"a word and {self.width} numbers", line)
+        return unexpected(
+            self.source, row + self.reading.first_line, self.reading.expected, line, self.reading.advice if line else ""
+        )
+
+
+def _is_short(values: list[bytes]) -> bool:
+    """Whether the last value has fewer digits than each of the others."""
+    digits = [sum(map(value.count, _DIGITS)) for value in values]
+    return len(digits) > 1 and digits[-1] < min(digits[:-1])
+
+
+def _warn(message: str) -> None:
+    """Warn at the first line of the call that is not in this package."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("embkeras."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, EmbkerasWarning, stacklevel=level + 1)
 
 
 def _estimated_newlines(path: Path, size: int) -> float:

@@ -15,9 +15,10 @@ import numpy as np
 
 from embkeras._arrays import first_nonfinite_row, row_slices
 from embkeras.errors import VectorFileError
+from embkeras.vectors.io.reading import header_of
 from embkeras.vectors.io.rows import Request, RowSelector, Table
+from embkeras.vectors.io.separators import NUMBER, WHITESPACE
 from embkeras.vectors.io.source import HEAD, Source, Stream
-from embkeras.vectors.io.text import NUMBER, fields_of, header_of
 from embkeras.vectors.store import KeyedVectors
 from embkeras.vectors.words import Words, encoded
 
@@ -28,6 +29,9 @@ _LONGEST_WORD = 1 << 16  # bytes; anything longer is not a word
 _LONGEST_HEADER = 1 << 10  # bytes
 _BUFFER = 1 << 20  # bytes read at once
 _SAMPLE = 200  # rows from which their length is found
+_NOT_ASCII = re.compile(rb"[^\t\n\r -~]")
+_SIZES = 1e-8, 1e6  # between these is nearly every number of every vector, except zero
+_MOST = 0.5  # share of the numbers
 
 
 @dataclass(frozen=True)
@@ -45,25 +49,76 @@ _LAYOUTS = [_Layout(dtype, newline) for dtype in ("<f4", "<f2", "<f8") for newli
 
 
 def recognises(source: Source) -> bool:
-    """Whether the file has a header that is followed by rows which are not text."""
+    """Whether the file has a header that is followed by words and plausible numbers in binary.
+
+    Raises:
+        VectorFileError: it is binary, but its numbers are not plausible.
+    """
     header = header_of(source.head)
-    if header is None:
+    if header is None or header.rows < 1 or header.width < 1:
         return False
-    body = source.head[header.length :]
+    body, whole = source.head[header.length :], len(source.head) < HEAD
     if not body or _is_text(body, header.width):
         return False
-    whole = len(source.head) < HEAD
-    return bool(_CONTROL.search(body)) or (
-        whole and any(_ends_well(body, header.rows, header.width, each) for each in _LAYOUTS)
+    certain = _CONTROL.search(body)
+    if not certain and not (whole and any(_ends_well(body, header.rows, header.width, each) for each in _LAYOUTS)):
+        return False
+    layout = _layout(body, header.rows, header.width, whole)
+    _refuse_big_endian(source, body, header.rows, header.width, layout)
+    values = _values(body, header.rows, header.width, layout)
+    if not len(values) or _plausible(values) >= _MOST:
+        return True
+    if not certain:
+        return False
+    sizes = np.abs(values[np.isfinite(values) & (values != 0)])
+    raise VectorFileError(
+        f"{source.name}: expected word2vec binary after the header, but as {np.dtype(layout.dtype).name} its numbers would be "
+        f"between {sizes.min(initial=np.inf):.3g} and {sizes.max(initial=0):.3g} in size, or not finite. If they are, pass "
+        f'format="{FORMAT}".'
     )
 
 
 def _is_text(body: bytes, width: int) -> bool:
-    """Whether the first row is a word and `width` numbers in text, as far as it is visible."""
+    """Whether the body is text: it is ASCII, or its first row is a word and `width` numbers, as far as it is visible.
+
+    Numbers in binary are ASCII for a few bytes at most.
+    """
+    if not _NOT_ASCII.search(body):
+        return True
     line, newline, _ = body.partition(b"\n")
-    fields = fields_of(line)
+    fields = WHITESPACE.fields(line.removesuffix(b"\r"))
     numbers = fields[-width:] if newline else fields[1:-1]  # the last one may be cut off
     return len(fields) > 1 and len(numbers) > 0 and all(NUMBER.fullmatch(field) for field in numbers[-width:])
+
+
+def _values(body: bytes, count: int, width: int, layout: _Layout) -> np.ndarray:
+    """The numbers of the first rows that are complete, as float64."""
+    rows, at = [], 0
+    size = width * np.dtype(layout.dtype).itemsize
+    while len(rows) < min(count, _SAMPLE):
+        start = body.find(b" ", at, at + _LONGEST_WORD) + 1
+        if not start or start + size > len(body):
+            break
+        rows.append(np.frombuffer(body, layout.dtype, width, start).astype(np.float64))
+        at = start + size + layout.newline
+    return np.concatenate(rows) if rows else np.empty(0)
+
+
+def _plausible(values: np.ndarray) -> float:
+    """The share of numbers whose size is that of a vector's; zeros and numbers that are not finite don't count."""
+    sizes = np.abs(values[np.isfinite(values) & (values != 0)])
+    return float(((sizes > _SIZES[0]) & (sizes < _SIZES[1])).mean()) if len(sizes) else 1.0
+
+
+def _refuse_big_endian(source: Source, body: bytes, count: int, width: int, layout: _Layout) -> None:
+    """Refuse numbers whose sizes are plausible only if their bytes are swapped."""
+    swapped = _Layout(layout.dtype.replace("<", ">"), layout.newline)
+    found, other = (_values(body, count, width, each) for each in (layout, swapped))
+    if len(found) and other.any() and _plausible(found) < _MOST and _plausible(other) > 1 - _MOST / 4:
+        raise VectorFileError(
+            f"{source.name}: its numbers are big-endian, by their sizes: the first is {other[0]:.4g}, and {found[0]:.4g} in "
+            f"little-endian, which word2vec binary has. Swap the bytes of each number with numpy's byteswap()."
+        )
 
 
 def read(source: Source, request: Request) -> KeyedVectors:
@@ -95,7 +150,9 @@ class _Reader:
             )
         self.count, self.width, self.at = header
         rows = min(self.count, self.request.limit or self.count)
-        layout = _layout(bytes(self.buffer[self.at : self.used]), self.count, self.width, self.ended)
+        body = bytes(self.buffer[self.at : self.used])
+        layout = _layout(body, self.count, self.width, self.ended)
+        _refuse_big_endian(self.source, body, self.count, self.width, layout)
         bounded = self._check_size(rows, layout)
         table = Table(self.width, self.request.dtype, rows if bounded and self.request.wanted is None else None)
         while self.row < rows:

@@ -100,13 +100,29 @@ def test_words_that_would_be_read_as_others_are_refused(tmp_path, words, row, fo
     assert not (tmp_path / "v").exists()
 
 
-@pytest.mark.parametrize("word", ["route 66", "x nan", "0 0"])
-def test_number_at_the_end_of_the_first_word_needs_a_header(tmp_path, word):
-    """Without a header the first row tells the width; with one the word can be held."""
-    vectors = KeyedVectors([word, "a"], np.ones((2, 2), np.float32))
-    with pytest.raises(VectorFileError, match=rf"can't hold the word '{word}' \(row 0\)"):
-        save_vectors(vectors, tmp_path / "v.txt")
-    assert load_vectors(save_vectors(vectors, tmp_path / "v.vec")).words == [word, "a"]
+@pytest.mark.parametrize("ending", [".txt", ".vec"])
+@pytest.mark.parametrize("word", ["route 66", "x 1e3", "0 0", "web 2.0"])
+def test_word_that_ends_in_a_number_is_read_with_a_width(tmp_path, word, ending):
+    """It is not written, since a reader would have to be told; it is refused when read, and `width=` reads it."""
+    vectors = KeyedVectors(["a", "b", word], np.full((3, 2), 0.5, np.float32))
+    with pytest.raises(VectorFileError, match=rf"can't hold the word '{word}' \(row 2\)"):
+        save_vectors(vectors, tmp_path / f"v{ending}")
+    path = tmp_path / "v"
+    path.write_text(("3 2\n" if ending == ".vec" else "") + "".join(f"{each} 0.5 0.5\n" for each in vectors.words))
+    with pytest.raises(VectorFileError, match=rf"found b'{word} 0.5 0.5'.*pass width=2"):
+        load_vectors(path)
+    assert load_vectors(path, width=2).words == vectors.words
+
+
+@pytest.mark.parametrize(
+    ("words", "format"), [(["1", "2"], "glove"), (["x nan", "y nan"], "glove"), ([" a", "b"], "word2vec")]
+)
+def test_words_that_make_the_first_rows_ambiguous_are_refused(tmp_path, words, format):
+    """What save_vectors writes, load_vectors reads; the message shows the first row."""
+    vectors = KeyedVectors(words, np.ones((2, 2), np.float32))
+    with pytest.raises(VectorFileError, match=f"b'{words[0]} 1 1") as raised:
+        save_vectors(vectors, tmp_path / "v", format=format)
+    assert "write a .npy file" in str(raised.value).lower() and not list(tmp_path.iterdir())
 
 
 @PROPERTY
@@ -163,8 +179,13 @@ def test_first_word_that_is_a_number(write):
 
 
 def test_rows_that_look_like_a_header_can_be_read_as_rows(write):
-    """format= decides where two integers could be either."""
-    assert load_vectors(write(b"7 5\n8 2\n"), format="glove").words == ["7", "8"]
+    """`header=` or `format=` decides where two integers could be either."""
+    path = write(b"7 5\n8 2\n")
+    assert (
+        load_vectors(path, format="glove", width=1).words
+        == load_vectors(path, header=False, width=1).words
+        == ["7", "8"]
+    )
 
 
 def test_header_is_required_when_asked_for(write):
@@ -189,7 +210,7 @@ def test_header_with_a_wrong_count_below_the_limit(write):
 @pytest.mark.parametrize("rows", [b"a 0.5 1.5\nb 3.5 4.5\n", b"a 0.5 1.5"])
 def test_header_with_a_wrong_width_is_refused(write, width, rows):
     """The message names the line and the width expected."""
-    with pytest.raises(VectorFileError, match=rf"line 2: expected .*\b{width} numbers"):
+    with pytest.raises(VectorFileError, match=rf"line 2: expected .*\b{width} number"):
         load_vectors(write(b"2 %d\n" % width + rows))
 
 
@@ -221,7 +242,7 @@ def test_row_of_another_width_is_refused(write, bad):
 
 def test_second_row_of_another_width_is_refused(write):
     """The message names line 2 and what line 1 promised."""
-    with pytest.raises(VectorFileError, match=r"line 2: expected a word and 2 numbers, as in line 1, found b'b 2.5"):
+    with pytest.raises(VectorFileError, match=r"line 2: expected a word and 2 numbers, found b'b 2.5"):
         load_vectors(write(b"a 0.5 1.5\nb 2.5\n"))
 
 
@@ -284,9 +305,9 @@ def test_header_without_rows_is_refused(write):
         load_vectors(write(b"0 2\n"))
 
 
-@pytest.mark.parametrize("contents", [b"a\t1\t2\n", b"hello world\n", b"word\n", bytes(range(256)) * 40])
+@pytest.mark.parametrize("contents", [b"hello world\n", b"word\n", bytes(range(256)) * 40])
 def test_other_files_are_refused(write, contents):
-    """Tabs, prose and binary are no text vectors; the message names the line."""
+    """Prose and binary are no text vectors; the message names the line."""
     with pytest.raises(VectorFileError, match=r"v\.txt', line \d+: expected"):
         load_vectors(write(contents))
 
@@ -388,6 +409,7 @@ def test_copy_in_another_process(write):
 
 VALUES = st.one_of(NUMBERS, st.from_regex(r"-?[0-9]\.[0-9]{1,8}", fullmatch=True))
 WORDS = st.one_of(st.sampled_from(ODD_WORDS), st.text("ab \u00e9\u00a0\u2028", max_size=5))
+WORDS = WORDS.filter(lambda word: word == word.strip(" "))  # blanks around a word may be those of aligned columns
 ENDS = st.sampled_from(["\n", "\r\n", " \n", " \r\n"])
 
 
@@ -416,6 +438,7 @@ def cut(request, monkeypatch):
     return cut
 
 
+@pytest.mark.filterwarnings("ignore:.*newline:embkeras.errors.EmbkerasWarning")
 @PROPERTY
 @given(files(), st.integers(1, 200))
 def test_blocks_and_threads_change_nothing(tmp_path, cut, file, size):
@@ -428,6 +451,7 @@ def test_blocks_and_threads_change_nothing(tmp_path, cut, file, size):
     assert loaded.matrix.tobytes() == matrix.tobytes()
 
 
+@pytest.mark.filterwarnings("ignore:.*newline:embkeras.errors.EmbkerasWarning")
 @PROPERTY
 @given(files(), st.integers(1, 200), st.sets(st.integers(0, 11)))
 def test_words_asked_for_are_those_of_the_whole(tmp_path, cut, file, size, rows):
