@@ -26,6 +26,7 @@ float32 unless the number is that close to the middle between two of them, one n
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -153,70 +154,77 @@ class Digits:
         np.subtract(stops, starts, out=count)
         if count.max(initial=1) == 1:  # such as a matrix of zeros and ones
             digit -= np.uint8(_ZERO)
-            return digit.astype(np.float64), np.flatnonzero(digit > 9)
+            return digit.astype(np.float64), np.flatnonzero((digit > 9) | (count < 1))
         count -= sign
         odd = (count < 1) | (count > 8)
         numbers, wrong = self._last_eight(stops, count)
         if wrong is not None:
             odd |= wrong
         values = numbers.astype(np.float64)
-        np.negative(values, out=values, where=sign.view(bool))
+        values *= 1.0 - 2.0 * sign
         return values, np.flatnonzero(odd)
 
     def _long(self, starts: np.ndarray, stops: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
         """`values` of numbers with many digits or an exponent of two digits, near enough for `dtype`."""
-        negative = self._bytes[starts] == _MINUS
+        self._sized(len(starts))
+        negative = np.take(self._bytes, starts, mode="clip") == _MINUS
         begin = starts + negative
-        tail = self._words_before(stops)
-        scaled = (tail >> np.uint64(32)) & np.uint64(0xDF) == np.uint64(ord("E"))  # in either case
+        tail = self._eight_before(stops)
+        scaled = (tail[:, 4] | 0x20) == _EXPONENT
         ends = stops - 4 * scaled
-        # The point is after the first digit, or a few digits later.
+        point, odd = self._points(begin, ends)
+        count = np.maximum(ends - point - 1, 0)
+        odd |= count > _LONGEST
+        whole = point - begin
+        if whole.max(initial=1) == 1:
+            first = np.take(self._bytes, begin, mode="clip") - np.uint8(_ZERO)
+            odd |= first > 9
+            values = first.astype(np.float64)
+        else:
+            integers, wrong = self._last_eight(point, whole)
+            odd |= False if wrong is None else wrong
+            values = integers.astype(np.float64)
+        if count.min(initial=_LONGEST) == count.max(initial=0):  # a table or a constant is looked up once then
+            count = count[0]
+        for place in (0, 8, 16):  # groups of eight digits after the point, from the first on
+            here = np.clip(count - place, 0, 8)
+            if not np.any(here):
+                break
+            digits, wrong = self._last_eight(point + (1 + place + here), here)
+            odd |= False if wrong is None else wrong
+            values += digits / _POWERS.take(99 + place + here)
+        if scaled.any():
+            minus, tens, ones = tail[:, 5] == _MINUS, tail[:, 6] - np.uint8(_ZERO), tail[:, 7] - np.uint8(_ZERO)
+            odd |= scaled & ((tens > 9) | (ones > 9) | ~(minus | (tail[:, 5] == _PLUS)))
+            exponent = (np.minimum(tens * np.uint8(10) + ones, np.uint8(99)) * scaled).astype(np.int16)
+            exponent *= np.int16(1) - np.int16(2) * minus
+            exponent += np.int16(99)
+            values *= _POWERS.take(exponent, mode="clip")
+        values *= 1.0 - 2.0 * negative
+        odd |= _undecided(values, dtype)
+        return values, np.flatnonzero(odd)
+
+    def _points(self, begin: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the point of each number is, or its end if it has none; and which have it where none can be."""
         point = begin + 1
-        for _ in range(7):
-            later = np.flatnonzero((self._bytes[point] != _POINT) & (point < ends))
+        there = np.take(self._bytes, point, mode="clip") == _POINT
+        if there.all():
+            return point, point >= ends - 1
+        for _ in range(7):  # up to eight digits before it
+            later = np.flatnonzero(~there & (point < ends))
             if not len(later):
                 break
             point[later] += 1
-        count = np.maximum(ends - point - 1, 0)
-        whole = point - begin
-        odd = (whole < 1) | (whole > 8) | (count > _LONGEST) | (point > ends) | (point == ends - 1)
-        odd |= (point < ends) & (self._bytes[point] != _POINT)
-        values = np.zeros(len(starts))
-        for place in (0, 8, 16):  # groups of eight digits behind the point, from the first on
-            here = np.minimum(count - place, 8)
-            if (here <= 0).all():
-                break
-            np.maximum(here, 0, out=here)
-            digits, wrong = self._last_eight(point + 1 + place + here, here)
-            if wrong is not None:
-                odd |= wrong
-            values += digits / _POWERS[99 + place + here]
-        digits, wrong = self._last_eight(point, np.clip(whole, 0, 8))
-        if wrong is not None:
-            odd |= wrong
-        values += digits
-        if scaled.any():
-            values, wrong = self._scaled(values, tail, scaled)
-            odd |= wrong
-        np.negative(values, out=values, where=negative)
-        return values, np.flatnonzero(odd | _undecided(values, dtype))
+            there[later] = self._bytes[point[later]] == _POINT
+        odd = (point > ends) | (point == ends - 1) | (~there & (point < ends))
+        return point, odd | (point == begin)
 
-    def _scaled(self, values: np.ndarray, tail: np.ndarray, scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Values times 10 to the exponents in the last three bytes, and which exponents are wrong."""
-        sign, tens, ones = ((tail >> np.uint64(shift)).astype(np.uint8) for shift in (40, 48, 56))
-        tens -= np.uint8(_ZERO)
-        ones -= np.uint8(_ZERO)
-        minus = sign == _MINUS
-        wrong = scaled & ((tens > 9) | (ones > 9) | ~(minus | (sign == _PLUS)))
-        exponents = np.minimum(10 * tens.astype(np.int64) + ones, 99)
-        np.negative(exponents, out=exponents, where=minus)
-        exponents *= scaled
-        return values * _POWERS[99 + exponents], wrong
-
-    def _words_before(self, stops: np.ndarray) -> np.ndarray:
-        """The eight bytes before each stop as one uint64, the last byte in its upper end."""
+    def _eight_before(self, stops: np.ndarray) -> np.ndarray:
+        """The eight bytes before each stop, (numbers, 8)."""
         place, shift = stops >> 3, ((stops & 7) << 3).view(np.uint64)
-        return (self._words[place - 1] >> shift) | (self._words[place] << (np.uint64(64) - shift))
+        high = np.take(self._words, place, mode="clip") << (np.uint64(64) - shift)
+        high |= np.take(self._words, place - 1, mode="clip") >> shift
+        return high.view(np.uint8).reshape(-1, 8)
 
     def _fractions(self, stops: np.ndarray, count: np.ndarray, odd: np.ndarray) -> np.ndarray:
         """The `count` (1 to 16) digits that end at `stops`, as int64; `odd` is set where one of them is not a digit."""
@@ -233,8 +241,11 @@ class Digits:
             return kept
         return fractions
 
-    def _last_eight(self, stops: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """The last `count` bytes, at most eight, before `stops`, as numbers; and which of them contain a non-digit."""
+    def _last_eight(self, stops: np.ndarray, count: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """The last `count` bytes, at most eight, before `stops`, as numbers; and which of them contain a non-digit.
+
+        The count is an array, or one number for all.
+        """
         word, shift, low, high = (self._scratch[name][: len(stops)] for name in ("word", "shift", "low", "high"))
         # Step 1. The eight bytes span two aligned words: the upper end of the previous one and the lower end of this one.
         np.right_shift(stops, 3, out=word)
@@ -249,8 +260,11 @@ class Digits:
         low |= high
         # Step 2. `clip` reduces counts above eight to eight.
         low ^= _ZEROS
-        np.take(_LAST, count, out=high, mode="clip")
-        low &= high
+        if np.ndim(count):
+            np.take(_LAST, count, out=high, mode="clip")
+            low &= high
+        else:
+            low &= _LAST[count]
         np.add(low, _TO_HIGH_BIT, out=high)
         high |= low
         high &= _HIGH_BITS

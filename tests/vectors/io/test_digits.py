@@ -14,14 +14,16 @@ SHAPED = st.from_regex(r"[-+]?[0-9]{0,3}\.?[0-9]{0,18}([eE][-+]?[0-9]{1,3})?", f
 NOISE = st.text(st.characters(min_codepoint=0, max_codepoint=255, exclude_characters=" "), max_size=20)
 
 
-def read(fields: list[bytes], offset: int = 0, between: bytes = b" ") -> tuple[np.ndarray, set[int]]:
+def read(
+    fields: list[bytes], offset: int = 0, between: bytes = b" ", dtype: str = "float32"
+) -> tuple[np.ndarray, set[int]]:
     """The values and the odd indices of fields written one after the other into a buffer, `offset` bytes after its margin."""
     raw = between.join(fields)
     buffer = np.full((2 * MARGIN + offset + len(raw) + 7) // 8 * 8, ord("7"), np.uint8)
     buffer[MARGIN + offset : MARGIN + offset + len(raw)] = list(raw)
     lengths = np.array([len(field) for field in fields])
     stops = MARGIN + offset + np.cumsum(lengths) + len(between) * np.arange(len(fields))
-    values, odd = Digits(buffer).values(stops - lengths, stops)
+    values, odd = Digits(buffer).values(stops - lengths, stops, dtype)
     return values.copy(), set(odd.tolist())
 
 
@@ -43,6 +45,83 @@ def test_what_is_not_odd_is_what_float_reads(fields, offset):
     for place, field in enumerate(fields):
         if place not in odd:
             assert values[place].tobytes() == np.float64(float(field)).tobytes()
+
+
+LONG = st.one_of(
+    st.from_regex(r"-?[0-9]{1,9}", fullmatch=True),
+    st.from_regex(r"-?[0-9]{1,8}\.[0-9]{1,24}(e[+-][0-9]{2})?", fullmatch=True),
+    st.from_regex(r"-?[0-9](\.[0-9]{1,18})?[eE][+-][0-9]{2}", fullmatch=True),
+    st.floats(width=32).map(lambda value: f"{value:.18e}"),
+    st.floats(-9, 9).map(repr),
+)
+
+
+@PROPERTY
+@given(
+    st.lists(LONG | NOISE | SHAPED, min_size=1, max_size=30), st.integers(0, 7), st.sampled_from(["float32", "float16"])
+)
+def test_numbers_of_every_way_are_what_float_reads_in_their_type(monkeypatch, fields, offset, dtype):
+    """Integers, many digits, exponents, noise: each is odd, or the same in float32 or float16."""
+    monkeypatch.setattr(digits, "_FEW", 0)
+    values, odd = read([field.encode("latin-1") for field in fields], offset, dtype=dtype)
+    for place, field in enumerate(fields):
+        if place not in odd:
+            assert values[place].astype(dtype).tobytes() == np.float64(float(field)).astype(dtype).tobytes()
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "0",
+        "-7",
+        "12345678",
+        "-0.418e-01",
+        "4.194199979305267334e-01",
+        "-1e-05",
+        "12.5",
+        "0.12345678901234567",
+        "3.0E+02",
+        "123.25",
+        "0.000000000000000000e+00",
+        "98765.4321e+02",
+    ],
+)
+@pytest.mark.parametrize("alone", [True, False])
+def test_these_are_left_to_no_float(monkeypatch, field, alone):
+    """What NumPy and other programs write is read in bulk, in a block of its kind and among others."""
+    monkeypatch.setattr(digits, "_FEW", 0)
+    values, odd = read([field.encode()] * 40 + ([] if alone else [b"0.25", b"3", b"-1.5e-03"] * 20))
+    assert not odd
+    assert values[:40].astype("float32").tolist() == [np.float32(float(field))] * 40
+
+
+def test_middle_between_two_numbers_is_odd(monkeypatch):
+    """Where the last bits decide: 1 + 2**-24 in float32, 1 + 2**-11 in float16, and what is not a normal number there."""
+    monkeypatch.setattr(digits, "_FEW", 0)
+    single, half = f"{1 + 2**-24:.24f}".encode(), f"{1 + 2**-11:.18e}".encode()
+    assert read([single], dtype="float32")[1] == {0} and read([half], dtype="float16")[1] == {0}
+    assert read([single], dtype="float16")[1] == read([half], dtype="float32")[1] == set()
+    assert read([b"1.0e-39", b"3.5e+38", b"1.0e-20"], dtype="float32")[1] == {0, 1}
+
+
+def test_way_that_fitted_last_is_tried_first(monkeypatch):
+    """A block of another kind after it, larger or smaller, is read as well."""
+    monkeypatch.setattr(digits, "_FEW", 0)
+    buffer = np.zeros(2 * MARGIN + 24000, np.uint8)
+    reader = Digits(buffer)
+    for count, text in [
+        (3, b"1.25e-01 "),
+        (500, b"2.5e+01 "),
+        (90, b"7 "),
+        (600, b"-12 "),
+        (700, b"0.5 "),
+        (9, b"1e+01 "),
+    ]:
+        buffer[MARGIN : MARGIN + count * len(text)] = list(text * count)
+        starts = MARGIN + len(text) * np.arange(count)
+        values, odd = reader.values(starts, starts + len(text) - 1)
+        assert not len(odd)
+        assert values.tolist() == [float(text)] * count
 
 
 @pytest.mark.parametrize("count", range(1, 17))
