@@ -52,6 +52,24 @@ def combined():
     return combine_embeddings([rows("rows"), lora("low")], combine="attention")
 
 
+def toward_ones(table):
+    """A regularizer with a gradient for every row, that of the padding too."""
+    return keras.ops.sum(keras.ops.square(table - 1.0))
+
+
+def regularized():
+    """A whole table whose gradient is dense."""
+    layer = PretrainedEmbedding(10, 4, embeddings_regularizer=toward_ones, name="embedding")
+    layer.build()
+    layer.assign_table(tiny.TABLE)
+    return layer
+
+
+def raised(net):
+    """Every weight assigned."""
+    net.set_weights([weight + 1 for weight in net.get_weights()])
+
+
 def more_tokens(net):
     """A vocabulary that grew."""
     values = np.concatenate([tiny.TABLE, np.ones((2, 4), np.float32)])
@@ -111,6 +129,7 @@ RUNS = {
         lambda: unfreeze_rows(2, "embedding", vocabulary=VOCABULARY),
         rows,
     ),
+    "dense gradients": Run(lambda: optimizers.Adam(0.05), layer=regularized, between=raised),
     "change_vocabulary": Run(lambda: RowWiseAdam(0.05), layer=rows, between=more_tokens),
     "change_vocabulary of LoRA": Run(lambda: optimizers.Adam(0.05), layer=lora, between=more_tokens),
 }
@@ -160,6 +179,7 @@ def compared(name, folder):
         "filled": apart([*filled, *tables]) if len(tables) == 2 else None,
         "matrix": apart([table, one.layers[1].matrix()]),
         "moved": float(np.abs(table[:10] - tiny.TABLE).max()),
+        "padding": max(float(np.abs(each[0]).max()) for each in local(two_replicas, two.layers[1].variables[0])),
         "unseen": float(np.abs(table[tiny.UNSEEN] - tiny.TABLE[tiny.UNSEEN]).max()),
         "slots": len(two.optimizer.variables) - len(one.optimizer.variables),
     }

@@ -21,6 +21,7 @@ TABLES = [
     "LoRA",
     "combined",
     "unfreeze_rows",
+    "dense gradients",
     "change_vocabulary",
     "change_vocabulary of LoRA",
 ]
@@ -55,6 +56,11 @@ def test_two_replicas_equal_one(name, measured):
 def test_unseen_rows_stay(name, measured):
     """Bit for bit, with decay and momentum."""
     assert measured(name)["unseen"] == 0
+
+
+def test_the_padding_row_stays_zeros(measured):
+    """On both replicas, under dense gradients and after an assignment outside the scope."""
+    assert measured("dense gradients")["padding"] == 0
 
 
 def test_every_replica_is_filled(measured):

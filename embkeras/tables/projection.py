@@ -62,9 +62,10 @@ class Projection(keras.layers.Layer):
             >>> layer.project(np.array([[0.5, 1, 2, 3]], "float32"), ids=np.array([3, 1])).numpy().tolist()
             [[3.0, 1.0]]
         """
+        vectors = self._tensor(vectors, "vectors")
         if ids is None:
             return self(vectors, reverse=True)
-        return self(vectors, reverse=True, candidates=ids)
+        return self(vectors, reverse=True, candidates=self._tensor(ids, "ids"))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As any Keras layer; the mask of scores is that of the vectors, not one of ids."""
@@ -88,15 +89,13 @@ class Projection(keras.layers.Layer):
 
     def scores(self, vectors: Any, candidates: Any) -> tf.Tensor:
         """What `call` returns with `reverse=True`."""
-        vectors = tf.convert_to_tensor(vectors)
         self._check_vectors(vectors, candidates)
         vectors = tf.cast(vectors, self.compute_dtype)
         if candidates is None:
-            stand_in = stand_in_for(self)
+            ids, stand_in = tf.range(self.input_dim), stand_in_for(self)
             scores = self.scores_of_all(vectors) if stand_in is None else stand_in.scores(vectors)
-            ids = tf.range(self.input_dim)
         else:
-            ids = tf.convert_to_tensor(candidates)
+            ids = candidates
             rows = self.vectors_of(ids)
             shared = ids.shape.rank == 1
             scores = scores_by(vectors, rows) if shared else tf.squeeze(tf.matmul(rows, vectors[..., None]), -1)
@@ -113,6 +112,17 @@ class Projection(keras.layers.Layer):
         """The product with every row; forms that can do with less than one table of all vectors override it."""
         return scores_by(vectors, self.vectors_of(tf.range(self.input_dim)))
 
+    def _tensor(self, value: Any, what: str) -> Any:
+        """A tensor of values or of Keras."""
+        if isinstance(value, keras.KerasTensor):
+            return value
+        try:
+            return tf.convert_to_tensor(value)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(
+                f"project takes {what} as a dense tensor. Received: {shown(value)} (layer {self.name!r})."
+            ) from error
+
     def _check_vectors(self, vectors: Any, candidates: Any) -> None:
         shape, dtype = tuple(vectors.shape), keras.backend.standardize_dtype(vectors.dtype)
         if not shape or shape[-1] not in (None, self.output_dim) or "float" not in dtype:
@@ -122,11 +132,11 @@ class Projection(keras.layers.Layer):
             )
         if candidates is None:
             return
-        ids = getattr(candidates, "shape", None)
-        if ids is None or not (len(ids) == 1 or _fits(tuple(ids)[:-1], shape[:-1])):
+        ids = tuple(candidates.shape)
+        if not (len(ids) == 1 or _fits(ids[:-1], shape[:-1])):
             raise ArgumentError(
                 f"project takes ids of shape (n,), the same for all vectors, or {(*shape[:-1], 'n')}, for each vector its "
-                f"own. Received: {shown(candidates) if ids is None else tuple(ids)} (layer {self.name!r})."
+                f"own. Received: {ids} (layer {self.name!r})."
             )
 
 

@@ -176,6 +176,12 @@ def test_a_stand_in_scores(aligned):
     np.testing.assert_allclose(some, H[0].sum(1, keepdims=True) * 2, rtol=1e-5)
 
 
+def test_lists(aligned):
+    """What can be a tensor is one."""
+    layer = build_embedding(aligned)
+    np.testing.assert_array_equal(layer.project(H[0, 0].tolist(), [3, 4]), layer.project(H[0, 0])[3:5])
+
+
 def test_without_padding(aligned):
     """Every row has a score where no id is padding."""
     layer = tiny.PretrainedEmbedding(10, 4, mask_zero=False)
@@ -195,8 +201,10 @@ def test_without_padding(aligned):
         (H.astype(int), None, "Received: int64 of shape"),
         (H, np.zeros((3, 2), int), r"\(3, 5, 'n'\), for each vector its own\. Received: \(3, 2\)"),
         (H, np.zeros((), int), r"Received: \(\)"),
+        (tf.ragged.constant([[1.0], []]), None, r"vectors as a dense tensor\. Received: .*Ragged"),
+        (H, "cat", r"ids .*Received: \(\)"),
     ],
-    ids=["width", "integers", "ids", "one id"],
+    ids=["width", "integers", "ids", "one id", "ragged", "a word"],
 )
 def test_what_does_not_fit_is_refused(aligned, vectors, ids, message):
     """With what was received and the layer."""

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from embkeras.tables.combined import combine_embeddings
 from embkeras.tables.zero_row import keep_zero, own_constraint
 from embkeras.training.optimizers.rules import RowWiseAdam
 from tests import tiny
@@ -91,7 +92,8 @@ def _tied(layer, optimizer):
 
         def call(self, ids):
             """Scores of every row."""
-            return ops.matmul(ops.mean(self.embedding(ids), axis=1), ops.transpose(self.embedding.embeddings))
+            table = getattr(self.embedding, "sources", [self.embedding])[-1]
+            return ops.matmul(ops.mean(self.embedding(ids), axis=1), ops.transpose(table.embeddings))
 
     net = Tied()
     net.compile(optimizer, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -104,16 +106,26 @@ def _lora():
     return layer
 
 
+def _combined():
+    return combine_embeddings([tiny.embedding(trainable=True, name=name) for name in ("one", "two")], combine="mean")
+
+
 @pytest.mark.filterwarnings("ignore:.* gets a dense gradient", "ignore:Skipping variable loading")
 @pytest.mark.parametrize("optimizer", ["Adam", "AdamW, averaged", "row-wise"])
-@pytest.mark.parametrize("make", [lambda: tiny.embedding(trainable=True), _lora], ids=["plain", "lora"])
+@pytest.mark.parametrize("make", [lambda: tiny.embedding(trainable=True), _lora, _combined])
 def test_a_reload_has_the_same_logits(make, optimizer, tmp_path):
-    """A table that is also an output matrix: the padding row is zeros in memory, in the file and after the load."""
+    """A table that is also an output matrix: the padding row is zeros in memory, in the file and after the load.
+
+    When `fit` ends, Keras writes its averages past the variable; the next save zeroes the row.
+    """
     net = _tied(make(), OPTIMIZERS[optimizer]())
     net.fit(tiny.IDS, tiny.LABELS + 1, epochs=2, batch_size=4, verbose=0)
+    logits = net(tiny.IDS).numpy()
     net.save_weights(tmp_path / "net.weights.h5")
+    if optimizer == "AdamW, averaged":
+        logits = net(tiny.IDS).numpy()
     other = _tied(make(), "adam")
     other(tiny.IDS)
     other.load_weights(tmp_path / "net.weights.h5")
-    np.testing.assert_array_equal(other(tiny.IDS), net(tiny.IDS))
+    np.testing.assert_array_equal(other(tiny.IDS), logits)
     assert not net.embedding.matrix()[0].any() and np.abs(net.embedding.matrix() - tiny.TABLE).max() > 0.05
