@@ -203,6 +203,7 @@ def test_library_names_no_command_line_flags(name):
 
 def test_type_checkers_see_every_public_name():
     """The imports for editors and type checkers name the same objects as `__all__`."""
+    assert set(embkeras.__all__) == {"errors", *embkeras._MODULE_OF}
     imports = [
         node for node in ast.walk(ast.parse(Path(embkeras.__file__).read_text("utf-8"))) if isinstance(node, ast.If)
     ]
