@@ -316,7 +316,7 @@ def precision(epochs: int, seeds: int) -> None:
     clear = rated[rated["rating"].abs() >= 0.5]
     names = np.where(clear["rating"] > 0, "positive", "negative").tolist()
     parts = split(labelled(clear["text"].tolist(), names))
-    prepared = prepare(parts, matrix, words, Settings(architecture="mean"), lambda line: None)
+    prepared = prepare(parts, matrix, Settings(architecture="mean"), lambda line: None, words_file=words)
     (ids, labels), (test_ids, test_labels) = prepared.train, prepared.test
     found: dict[str, list[tuple]] = {dtype: [] for dtype in DTYPES}
     for seed in range(seeds):

@@ -11,6 +11,7 @@ from embkeras.app.completion import SHELLS, completes_files
 from embkeras.app.output import Output
 from embkeras.app.settings import ARCHITECTURES
 
+_SEPARATORS = {"space": " ", "tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
 Run = Callable[[argparse.Namespace, Output], None]
 
 
@@ -117,6 +118,7 @@ def _add_train(subparsers: Any) -> None:
         add("--vectors", required=True, metavar="PATH", help="vectors in any format that load_vectors reads")
     )
     completes_files(add("--words-file", type=Path, metavar="PATH", help="list of words for .npy vectors"))
+    _add_rows(command)
     add("--encoding", help="text encoding of FILE (utf-8; latin-1 for Sentiment140)")
     add("--skip-empty", action="store_true", help="skip rows with an empty text or label")
     add("--no-quotes", dest="quotes", action="store_false", help='treat " in FILE as an ordinary character')
@@ -149,6 +151,18 @@ def _add_vectors(command: argparse.ArgumentParser) -> None:
     )
     add("--member", metavar="NAME", help="file, array or tensor to read, where FILE contains several")
     add("--encoding", default="utf-8", help="text encoding of the words in FILE (utf-8)")
+    _add_rows(command)
+
+
+def _add_rows(command: argparse.ArgumentParser) -> None:
+    """How to read the rows of text vectors, where the first lines don't say it."""
+    add = command.add_argument
+    separators = (
+        "space, tab, comma, whitespace (runs of spaces and tabs), or a character; tab+space: after the word, then"
+    )
+    add("--separator", type=_separator, metavar="NAME", help=f"what divides rows of text vectors: {separators}")
+    add("--width", type=int, metavar="N", help="numbers per row of text vectors; the words may then end in numbers")
+    add("--header", choices=tuple(commands.HEADER), help="whether text vectors have a header; ignore: it may be wrong")
 
 
 def _add_convert(subparsers: Any) -> None:
@@ -198,6 +212,12 @@ def _add_help(subparsers: Any) -> None:
     summary = "Show the help of a command."
     command = _add_command(subparsers, "help", commands.help, summary, "embkeras help train")
     command.add_argument("topic", nargs="?", choices=tuple(subparsers.choices), metavar="COMMAND")
+
+
+def _separator(text: str) -> str | tuple[str, ...]:
+    """One separator, or two joined by "+": that after the word, and that between the numbers."""
+    parts = tuple(_SEPARATORS.get(part, part) for part in (text.split("+") if len(text) > 1 else [text]))
+    return parts[0] if len(parts) == 1 else parts
 
 
 def _folder(text: str) -> Path:

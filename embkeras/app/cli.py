@@ -49,7 +49,7 @@ def _run(arguments: Sequence[str]) -> int:
         raise SystemExit(2) from None
     output = Output(options.command, quiet=options.quiet, as_json=options.json)
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: output.warning(str(message))
+        warnings.showwarning = lambda message, *_, **__: output.warning(_with_flags(str(message), options))
         return _outcome(options, output)
 
 
@@ -82,6 +82,8 @@ def _with_flags(message: str, options: argparse.Namespace) -> str:
         name, value, rest = match.groups()
         if name not in vars(options):
             return match[0]
+        if name == "header" and value:  # a flag with a word: it may also be "ignore"
+            return f"--header {'yes' if value == 'True' else 'no'}"
         return f"--{'no-' if value == 'False' else ''}{name.replace('_', '-')}{' ' if rest else ''}"
 
     return re.sub(r"(?<![^\s(])([a-z_]+)=(True|False)?(?=(\w|['\"])?)", as_flag, message)

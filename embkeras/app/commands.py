@@ -22,7 +22,9 @@ from embkeras.app.settings import QUICK, Settings
 from embkeras.errors import ArgumentError, DataError, EmbkerasError, VectorFileError
 from embkeras.serving import names
 
+HEADER: dict[str, bool | str] = {"yes": True, "no": False, "ignore": "ignore"}  # --header: header=
 _READING = ("format", "words_file", "member", "encoding")  # arguments of load_vectors
+_ROWS = ("separator", "width", "header")  # and those for text
 _SETTINGS = (
     *("architecture", "epochs", "unfreeze_at", "patience", "learning_rate", "batch_size", "max_length", "dropout"),
     *("seeds", "with_config"),
@@ -41,7 +43,7 @@ def demo(options: argparse.Namespace, output: Output) -> None:
     from embkeras.app import preparation
 
     parts = preparation.rated_tweets(output.say, quick=options.quick)
-    prepared = preparation.prepare(parts, matrix, words, settings, output.say)
+    prepared = preparation.prepare(parts, matrix, settings, output.say, words_file=words)
     _start_tensorflow(output)
     from embkeras.app import pipeline
 
@@ -67,7 +69,8 @@ def train(options: argparse.Namespace, output: Output) -> None:
     parts = split(data)
     from embkeras.app import preparation
 
-    prepared = preparation.prepare(parts, options.vectors, options.words_file, settings, output.say)
+    rows = _rows(options) | _arguments(options, "words_file")
+    prepared = preparation.prepare(parts, options.vectors, settings, output.say, **rows)
     _start_tensorflow(output)
     from embkeras.app import pipeline
 
@@ -108,7 +111,7 @@ def convert(options: argparse.Namespace, output: Output) -> None:
     check_writable(options.out.parent)
     from embkeras.vectors.io import registry
 
-    more = _arguments(options, *_READING, "to", "overwrite", "errors", "dtype", "limit")
+    more = _reading(options) | _arguments(options, "to", "overwrite", "errors", "dtype", "limit")
     vectors = registry.convert(options.file, options.out, **more)
     source = vectors.provenance.format if vectors.provenance else "unknown"
     output.result |= {"path": options.out, "words": len(vectors), "width": vectors.vector_size, "from": source}
@@ -122,7 +125,7 @@ def inspect(options: argparse.Namespace, output: Output) -> None:
     from embkeras.app.printed import inspection_lines
     from embkeras.vectors.inspection import inspect_vectors
 
-    report = inspect_vectors(options.file, **_arguments(options, *_READING))
+    report = inspect_vectors(options.file, **_reading(options))
     output.result |= plain(report)
     for line in inspection_lines(report):
         output.answer(line)
@@ -144,7 +147,7 @@ def coverage(options: argparse.Namespace, output: Output) -> None:
 
     texts = read_texts(options.text, options.column, encoding=options.text_encoding)
     tokenizer = TWEETS if options.split == "text" else Tokenizer(lowercase=False)
-    reading = _arguments(options, *_READING)
+    reading = _reading(options)
     covered = text_coverage(options.file, texts, tokenizer=tokenizer, fallbacks=FOR_TEXTS, **reading)
     output.result |= {"file": options.file, "text": options.text} | coverage_figures(covered)
     for line in coverage_lines(covered, "the text"):
@@ -182,6 +185,17 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 def _arguments(options: argparse.Namespace, *wanted: str) -> dict[str, Any]:
     return {name: getattr(options, name) for name in wanted}
+
+
+def _reading(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of load_vectors that a command on vectors takes."""
+    return _arguments(options, *_READING) | _rows(options)
+
+
+def _rows(options: argparse.Namespace) -> dict[str, Any]:
+    """Those for the rows of text, if they were given."""
+    given = {name: value for name, value in _arguments(options, *_ROWS).items() if value is not None}
+    return given | {"header": HEADER[given["header"]]} if "header" in given else given
 
 
 def _check_backend_setting() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,14 +53,22 @@ def rated_tweets(say: Say, *, quick: bool) -> Split:
     return split(labelled(clear["text"].tolist(), np.where(clear["rating"] > 0, "positive", "negative").tolist()))
 
 
-def prepare(parts: Split, vectors: Path | str, words_file: Path | None, settings: Settings, say: Say) -> Prepared:
-    """Build the vocabulary from the training texts, load and align its vectors, and encode the texts."""
+def prepare(parts: Split, vectors: Path | str, settings: Settings, say: Say, **reading: Any) -> Prepared:
+    """Build the vocabulary from the training texts, load and align its vectors, and encode the texts.
+
+    Args:
+        parts: the texts.
+        vectors: the file of vectors.
+        settings: what to train.
+        say: receives each line of the report.
+        **reading: as for `load_vectors`: `words_file`, `separator`, `width`, `header`.
+    """
     vocabulary = Vocabulary.from_texts(parts.train.texts, tokenizer=TWEETS)
     if settings.extra_words:
         # Words unseen in training keep their vectors, so the served model understands texts that contain them.
-        head = load_vectors(vectors, words_file=words_file, limit=settings.extra_words)
+        head = load_vectors(vectors, limit=settings.extra_words, **reading)
         vocabulary = vocabulary.extended(word for word in head if TWEETS(word) == [word])
-    loaded = load_vectors(vectors, words=vocabulary, fallbacks=FOR_TEXTS, words_file=words_file)
+    loaded = load_vectors(vectors, words=vocabulary, fallbacks=FOR_TEXTS, **reading)
     aligned = align(loaded, vocabulary, fallbacks=FOR_TEXTS)
     if not aligned.coverage.types:
         raise AlignmentError(

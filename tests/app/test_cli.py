@@ -327,10 +327,11 @@ def test_check_of_a_good_and_a_damaged_export(tmp_path, capsys):
         ("It exists. Pass overwrite=True.", "It exists. Pass --overwrite."),
         ("Pass quotes=False or skip_empty=True", "Pass --no-quotes or --skip-empty"),
         ("Choose one with text=, label=.", "Choose one with --text, --label."),
+        ('Pass header=False, width=3 or header="ignore"', 'Pass --header no, --width 3 or --header "ignore"'),
         ("column='x', no=True, 'a/text=b'", "--column 'x', no=True, 'a/text=b'"),
     ],
 )
 def test_flags_replace_arguments_in_messages(message, printed):
     """The library names the argument, the command its flag; other text is unchanged."""
-    names = ("overwrite", "quotes", "skip_empty", "text", "label", "column")
+    names = ("overwrite", "quotes", "skip_empty", "text", "label", "column", "header", "width")
     assert cli._with_flags(message, Namespace(**dict.fromkeys(names))) == printed

@@ -226,3 +226,23 @@ def test_flags_of_training_reach_the_settings():
     settings = commands.settings_of(parser().parse_args(["demo", *flags.split()]))
     assert (settings.batch_size, settings.max_length, settings.dropout, settings.patience) == (7, 9, 0.25, 5)
     assert settings.architecture == "cnn" and settings.with_config
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("", {}),
+        ("--separator tab", {"separator": "\t"}),
+        ("--separator \\t", {"separator": "\t"}),
+        ("--separator tab+space", {"separator": ("\t", " ")}),
+        ("--separator +", {"separator": "+"}),
+        ("--separator whitespace --width 3", {"separator": "whitespace", "width": 3}),
+        ("--header no", {"header": False}),
+        ("--header ignore", {"header": "ignore"}),
+    ],
+)
+def test_flags_for_the_rows_of_text(flags, expected):
+    """What load_vectors receives; nothing that was not asked for."""
+    options = parser().parse_args(["inspect", "v.txt", *flags.split()])
+    others = {"format": None, "words_file": None, "member": None, "encoding": "utf-8"}
+    assert commands._reading(options) == others | expected
