@@ -105,7 +105,7 @@ def test_help_shows_an_example(command, capsys):
     ("arguments", "said"),
     [
         (["inspect", "absent.txt"], "there is no such file"),
-        (["inspect", "text.csv"], "expected a word and its numbers"),
+        (["inspect", "text.csv"], "the columns 'id', 'review'"),
         (["inspect", "v.txt", "--format", "bin"], "Received: 'bin'"),
         (["convert", "v.txt", "out.dat"], "from the name 'out.dat'"),
         (["convert", "v.txt", "out.vec", "--limit", "0"], "limit must be an integer >= 1. Received: 0"),
