@@ -163,3 +163,25 @@ def test_repeated_words_are_one_line(files, capsys):
     code = "import sys; from embkeras.app import cli; sys.exit(cli.main(sys.argv[1:]))"
     done = run_python("-c", code, "convert", "twice.txt", "out.vec", cwd=files)
     assert done.stderr.startswith("embkeras convert: warning: 'twice.txt'") and done.stderr.count("\n") == 1
+
+
+def test_flags_decide_how_rows_are_read(files, capsys):
+    """Words that end in numbers, a header that counts wrong, a tab after the word."""
+    (files / "odd.txt").write_text("web 2.0 0.1 0.2\nthe 0.3 0.4 0.5\n")
+    assert run(files, "convert", "odd.txt", "out.npy", "--width", "2", "--header", "no") == 0
+    assert load_vectors(files / "out.npy").words == ["web 2.0", "the 0.3"]
+    (files / "tab.txt").write_text("new york\t1 2\ncat\t3 4\n")
+    assert run(files, "convert", "tab.txt", "out.npy", "--separator", "tab+space", "--overwrite") == 0
+    assert load_vectors(files / "out.npy").words == ["new york", "cat"]
+    capsys.readouterr()
+    code = "import sys; from embkeras.app import cli; sys.exit(cli.main(sys.argv[1:]))"
+    done = run_python("-c", code, "convert", "lie.vec", "out.vec", "--header", "ignore", cwd=files)
+    assert done.stderr.startswith("embkeras convert: warning: 'lie.vec'") and done.stderr.count("\n") == 1
+    assert len(load_vectors(files / "out.vec")) == 3
+
+
+def test_the_flag_is_named(files, capsys):
+    """A refusal of a header that counts wrong names the command's flag."""
+    assert run(files, "convert", "lie.vec", "out.vec") == 2
+    error = capsys.readouterr().err
+    assert "--header " in error and "header=" not in error
