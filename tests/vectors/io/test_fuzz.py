@@ -138,10 +138,19 @@ def read_whole(path, **arguments):
     return peak
 
 
+# Under these, files that are no text are refused, and text is read in other ways than it says.
+AS_TEXT = [
+    {"separator": "whitespace", "width": 3},
+    {"separator": ("\t", " ")},
+    {"header": "ignore"},
+    {"encoding": "utf-16"},
+]
+
+
 def check(path, contents, name):
     """Damaged contents under the guise that they have, under their own name, and of selected rows."""
     path.write_bytes(contents)
-    for arguments in ({}, {"format": name}, {"words": ["the", "日本"]}, {"limit": 2, "errors": "replace"}):
+    for arguments in ({}, {"format": name}, {"words": ["the", "日本"]}, {"limit": 2, "errors": "replace"}, *AS_TEXT):
         if arguments.get("format", "") is not None:
             assert read_whole(path, **arguments) < MEMORY, arguments
 
@@ -217,7 +226,7 @@ def test_folders(name, tmp_path):
     def run(many, which):
         for each, contents in files.items():
             each.write_bytes(damaged(contents, many) if each == which else contents)
-        for arguments in ({}, {"format": name}, {"words": ["the"]}, {"limit": 2, "errors": "replace"}):
+        for arguments in ({}, {"format": name}, {"words": ["the"]}, {"limit": 2, "errors": "replace"}, *AS_TEXT):
             assert read_whole(tmp_path, **arguments) < MEMORY, arguments
 
     run()

@@ -1,0 +1,186 @@
+"""How a file of text is read: what is inferred from its first lines, and what the arguments decide."""
+
+import time
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embkeras import load_vectors
+from embkeras.errors import ArgumentError, EmbkerasError, EmbkerasWarning, VectorFileError
+from embkeras.vectors.io.reading import Header, header_of, reading_of
+from embkeras.vectors.io.rows import Request
+from embkeras.vectors.io.separators import INFERRED, WHITESPACE, separator_of
+from embkeras.vectors.io.source import Source
+from tests.properties import PROPERTY
+
+PIECES = [
+    "the",
+    "a",
+    "1",
+    "2",
+    "0.1",
+    "-0.25",
+    "1e-05",
+    "66",
+    "x1",
+    "1,5",
+    "nan",
+    " ",
+    " ",
+    "  ",
+    "\t",
+    ",",
+    "\n",
+    "\n",
+]
+TEXT = st.lists(st.sampled_from([*PIECES, "\r\n", "\r", "2 2\n", "\u00e9", "\ufeff"]), max_size=30).map("".join)
+TABLES = st.tuples(
+    st.sampled_from(["", "2 2\n", "3 2\n", " 2\t2 \n"]),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["the", "new york", "web 2.0", "route 66", "7", "10,000", "a\tb", " x"]),
+            st.lists(
+                st.sampled_from(["0.1", "-2", "1e-05", "0.123456789012345678", "3.5e+01"]), min_size=1, max_size=3
+            ),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.sampled_from([(" ", " "), ("\t", "\t"), ("\t", " "), (",", ","), (",", " "), ("  ", "   "), (" ", "\t")]),
+    st.sampled_from(["\n", "\r\n", " \n", "\r"]),
+).map(lambda drawn: drawn[0] + "".join(word + drawn[2][0] + drawn[2][1].join(row) + drawn[3] for word, row in drawn[1]))
+ARGUMENTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "separator": st.sampled_from([each.argument for each in INFERRED]),
+        "width": st.integers(1, 3),
+        "header": st.sampled_from([True, False, "ignore"]),
+        "words": st.just(["the", "7"]),
+    },
+)
+
+
+def by_float(path, arguments):
+    """The words and values of a file as plain Python reads them, by the reading that is inferred or stated."""
+    asked = {name: arguments.get(name) for name in ("width", "header")}
+    request = Request(separator=separator_of(arguments.get("separator")), **asked)
+    source = Source(path)
+    with source.open() as stream:
+        reading = reading_of(source, stream, request, None)
+    table = {}
+    for line in path.read_bytes()[reading.start :].split(reading.line_end):
+        line = line.removesuffix(b"\r").rstrip(b" \t")
+        if line:
+            word, *numbers = reading.divided(line)
+            table.setdefault(word.decode(), np.array([float(number) for number in numbers]).astype(np.float32))
+    return {word: table[word] for word in arguments.get("words", table) if word in table}
+
+
+@PROPERTY
+@given(TEXT | TABLES | st.binary(max_size=60), ARGUMENTS)
+def test_values_are_those_of_float_or_the_error_is_ours(tmp_path, contents, arguments):
+    """For any bytes and arguments, by the one reading."""
+    path = tmp_path / "v"
+    path.write_bytes(contents if isinstance(contents, bytes) else contents.encode())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmbkerasWarning)
+        try:
+            loaded = load_vectors(path, fallbacks=(), **arguments)
+        except EmbkerasError as error:
+            assert "v'" in str(error)
+            return
+    if loaded.provenance.format in ("glove", "word2vec"):
+        expected = by_float(path, arguments)
+        assert set(loaded.words) == set(expected)
+        assert all(loaded[word].tobytes() == expected[word].tobytes() for word in expected)
+
+
+@pytest.mark.parametrize(
+    ("line", "header"),
+    [
+        (b"2 50\n", Header(2, 50, 5)),
+        (b" \t2 \t 50 \t\r\nx", Header(2, 50, 12)),
+        (b"\xef\xbb\xbf2 50\n", Header(2, 50, 8)),
+        (b"2 50", Header(2, 50, 4)),
+        (b"2 50 1\n", None),
+        (b"-2 50\n", None),
+        (b"2.0 50\n", None),
+        (b"2,50\n", None),
+    ],
+)
+def test_header(line, header):
+    """Two whole numbers, with blanks and tabs around them, and nothing else."""
+    assert header_of(line) == header
+
+
+@pytest.mark.parametrize("name", ["separator", "width", "header"])
+def test_arguments_are_for_text(tmp_path, name):
+    """The message names argument and file."""
+    np.save(tmp_path / "v.npy", np.ones((1, 2), np.float32))
+    (tmp_path / "v.txt").write_text("a\n")
+    value = {"separator": " ", "width": 2, "header": True}[name]
+    with pytest.raises(ArgumentError, match=rf"{name}= is for files of text, and .*v\.npy.*{value!r}"):
+        load_vectors(tmp_path / "v.npy", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("header", "yes"), ("header", 1.5), ("width", 0), ("width", "2"), ("width", True)]
+)
+def test_wrong_values_of_arguments(tmp_path, argument, value):
+    """The message names argument and value."""
+    (tmp_path / "v").write_text("a 1 2\n")
+    with pytest.raises(ArgumentError, match=rf"{argument} must be .*{value!r}"):
+        load_vectors(tmp_path / "v", **{argument: value})
+
+
+@pytest.mark.parametrize(("start", "repeated"), [(b"", b"0.1 "), (b"2 2\n", b"x"), (2 * b"a 0.1 0.2\n", b"1")])
+def test_line_of_100_mb_is_refused_soon(tmp_path, start, repeated):
+    """As the only one, after a header, after rows. It takes a tenth of a second; the limit is for busy machines."""
+    path = tmp_path / "v.txt"
+    with path.open("wb") as file:
+        file.write(start)
+        for _ in range(100):
+            file.write(repeated * ((1 << 20) // len(repeated)))
+    started = time.process_time()
+    with pytest.raises(VectorFileError, match=r"v\.txt', line [123]: expected"):
+        load_vectors(path)
+    assert time.process_time() - started < 10
+    path.unlink()
+
+
+def test_wide_rows_are_read(tmp_path):
+    """A row that is longer than the part of the file from which its format is recognised."""
+    path = tmp_path / "v.txt"
+    path.write_text("".join(f"{word} " + " ".join(["0.25"] * 40_000) + "\n" for word in "ab"))
+    assert load_vectors(path).matrix.shape == (2, 40_000)
+
+
+def test_row_after_the_first_lines_is_held_to_the_same_rule(tmp_path):
+    """The line is named wherever it is."""
+    path = tmp_path / "v.txt"
+    path.write_text("".join(f"w{i} 0.25 0.5\n" for i in range(9000)) + "route 66 0.25 0.5\n")
+    with pytest.raises(VectorFileError, match=r"line 9001: expected .* found b'route 66 0.25 0.5'.*width=2"):
+        load_vectors(path)
+    assert load_vectors(path, width=2).words[-1] == "route 66"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "mark"), [("utf-16", ""), ("utf-16-le", ""), ("utf-16-be", "\ufeff"), ("utf-32", "")]
+)
+@pytest.mark.parametrize("header", ["", "3 2\n"])
+def test_wide_encodings(tmp_path, encoding, mark, header):
+    """Words and values, with and without a header; limits and words select as in UTF-8."""
+    path = tmp_path / "v.txt"
+    path.write_text(mark + header + "the 0.1 0.2\nна\u00efve 0.3 0.4\n日本 0.5 0.6\n", encoding=encoding)
+    loaded = load_vectors(path, encoding=encoding)
+    assert loaded.words == ["the", "на\u00efve", "日本"]
+    assert loaded.matrix.tolist() == np.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], np.float32).tolist()
+    assert load_vectors(path, encoding=encoding, words=["日本"], limit=3).words == ["日本"]
+
+
+def test_whitespace_keeps_the_blanks_inside_words():
+    """Only those around the word and the numbers divide."""
+    assert WHITESPACE.divided(b"  new  york \t 1   2 ", 2) == [b"new  york", b"1", b"2"]
