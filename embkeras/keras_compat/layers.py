@@ -14,11 +14,12 @@ from types import SimpleNamespace
 import keras
 import tensorflow as tf
 
-from embkeras.keras_compat.private import NAME, Private, of_module, private_module, sample_layer
+from embkeras.keras_compat.private import NAME, Private, in_code, of_module, private_module, sample_layer
 
 _STATE = "keras.src.backend.common.global_state"
 _GRAPHS = "tensorflow.python.framework.func_graph"
 _SCOPES = "name_scope_stack"
+_SYMBOLIC, _LOADING = "symbolic_scope", "shared_objects/id_to_obj_map"
 
 
 def _within_a_scope() -> SimpleNamespace:
@@ -38,6 +39,16 @@ PRIVATE = (
     Private(f"{_GRAPHS}.FuncGraph", ("outer_graph",), lambda: private_module(_GRAPHS).FuncGraph),
     of_module(_STATE, "get_global_attribute"),
     Private("the global attributes of Keras", (_SCOPES,), _within_a_scope),
+    Private(
+        "the global attributes of Keras",
+        (_SYMBOLIC,),
+        lambda: in_code(private_module("keras.src.backend.common.symbolic_scope").SymbolicScope.__enter__),
+    ),
+    Private(
+        "the global attributes of Keras",
+        (_LOADING,),
+        lambda: in_code(private_module("keras.src.saving.serialization_lib").ObjectSharingScope.__enter__),
+    ),
 )
 
 
@@ -94,8 +105,7 @@ def called_with_values() -> bool:
     Keras also calls layers without values, to work out shapes, and while it makes a model from a file, before it reads the
     weights. What a table holds then says nothing.
     """
-    states = ("symbolic_scope", "shared_objects/id_to_obj_map")
-    return all(private_module(_STATE).get_global_attribute(name) is None for name in states)
+    return all(private_module(_STATE).get_global_attribute(name) is None for name in (_SYMBOLIC, _LOADING))
 
 
 @contextmanager
