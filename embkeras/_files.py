@@ -183,6 +183,17 @@ def _as_output_error(target: Path) -> Iterator[None]:
         raise OutputError(f"Cannot write {str(target)!r}: {error.strerror or error}.") from error
 
 
+def allocate(path: Path) -> None:
+    """Make sure that the disk has room for all of a file before its memory map is written to: a full one ends the process.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+
+
 def check_writable(folder: str | os.PathLike[str]) -> None:
     """Make sure, before long work begins, that its result can be written into `folder`; leaves nothing behind.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from embkeras._files import check_writable, written_beside
+from embkeras._files import allocate, check_writable, written_beside
 from embkeras.errors import ArgumentError, DataError, OutputError
 from tests.processes import run_python, started
 
@@ -327,3 +327,12 @@ def test_check_writable_names_a_loop_of_links(tmp_path):
     (tmp_path / "x").symlink_to(tmp_path / "x")
     with pytest.raises(OutputError, match=r"Cannot write '.*x': Too many levels of symbolic links"):
         check_writable(tmp_path / "x")
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system can't reserve room")
+def test_room_is_allocated(tmp_path):
+    """A file that is all holes gets its blocks, and stays what it was."""
+    with (tmp_path / "a").open("wb") as file:
+        file.truncate(1 << 20)
+    allocate(tmp_path / "a")
+    assert os.stat(tmp_path / "a").st_blocks * 512 >= 1 << 20 and (tmp_path / "a").read_bytes() == bytes(1 << 20)

@@ -20,7 +20,17 @@ class UsageError(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, like all errors of the commands."""
+    """A parser whose errors are one line, like all errors of the commands.
+
+    Attributes:
+        more: what its help ends with, made when it is printed; None for nothing.
+    """
+
+    more: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        """The help."""
+        return super().format_help() + (self.more() if self.more else "")
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and how to get help."""
@@ -141,13 +151,28 @@ def _add_check(subparsers: Any) -> None:
     completes_files(command.add_argument("path", type=Path, help="model folder, or the folder of one version"))
 
 
+def _formats() -> str:
+    """The table of formats, for help."""
+    from embkeras.vectors.io.registry import table_of_formats
+
+    lines = [f"  {name:17}{endings or 'only read':18}{what}" for name, endings, what in table_of_formats()]
+    return "\nFormats and the endings of their names:\n" + "\n".join(lines) + "\n"
+
+
 def _add_vectors(command: argparse.ArgumentParser) -> None:
     """How to read a vector file."""
+    if isinstance(command, _Parser):
+        command.more = _formats
     add = command.add_argument
-    completes_files(add("file", help="vectors in any format that load_vectors reads"))
+    completes_files(add("file", help="vectors in any of the formats below; - is standard input"))
     add("--format", metavar="NAME", help="format of FILE (detected from its contents)")
     completes_files(
-        add("--words-file", type=Path, metavar="PATH", help="list of words for .npy, .npz and .safetensors files")
+        add(
+            "--words-file",
+            type=Path,
+            metavar="PATH",
+            help="list of words for .npy, .npz and .safetensors files, and text of numbers alone",
+        )
     )
     add("--member", metavar="NAME", help="file, array or tensor to read, where FILE contains several")
     add("--encoding", default="utf-8", help="text encoding of the words in FILE (utf-8)")

@@ -353,9 +353,10 @@ class Vocabulary:
             "counts": None if self.counts is None else self.counts.tolist(),
             "tokens": list(self.tokens),
         }
-        with written_beside(path) as beside:
+        target = checked_path(path, "path")
+        with written_beside(target) as beside:
             beside.write_text(json.dumps(data, indent=0), encoding="ascii")
-        return Path(path)
+        return target
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Vocabulary":

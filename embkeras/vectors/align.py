@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from embkeras._arrays import first_nonfinite_row, row_slices
+from embkeras._checks import path as checked_path
 from embkeras._checks import shown, whole_number
-from embkeras._files import written_beside
+from embkeras._files import allocate, written_beside
 from embkeras._progress import Report, progress
 from embkeras.errors import AlignmentError, ArgumentError
 from embkeras.text.vocabulary import Vocabulary
@@ -107,11 +107,13 @@ def _aligned(
         own = _fill(values, vectors, vocabulary, rows, oov, seed, report)
         values.flags.writeable = False
     else:
-        with written_beside(out) as beside:
+        target = checked_path(out, "path")
+        with written_beside(target) as beside:
             mapped = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
+            allocate(beside)
             own = _fill(mapped, vectors, vocabulary, rows, oov, seed, report)
             mapped.flush()
-        values = np.load(Path(out), mmap_mode="r")
+        values = np.load(target, mmap_mode="r")
     if oov == "subwords":
         for id_ in np.flatnonzero(own).tolist():
             how[id_] = ("", "subwords")

@@ -48,6 +48,7 @@ class Format:
     """A format of vector files.
 
     Attributes:
+        what: the format in a few words, for the tables of formats in help and documentation.
         recognises: whether a file has the format, by its contents.
         read: reads the requested rows of a file.
         endings: the endings of names for which this is the default format to write; none if it is only read.
@@ -61,6 +62,7 @@ class Format:
         inside: the names of the file in the folders that have this format, such as "model.safetensors".
     """
 
+    what: str
     recognises: Callable[[Source], bool]
     read: Callable[[Source, Request], KeyedVectors]
     endings: tuple[str, ...] = ()
@@ -75,8 +77,17 @@ class Format:
 _TEXT_OPTIONS = frozenset({"separator", "width", "header"})
 # A file is read in the first format that recognises it.
 FORMATS: dict[str, Format] = {
-    "store": Format(store.recognises, store.read, (".h5",), frozenset(), store.write, store.can_hold),
+    "store": Format(
+        "embkeras's own store, which opens at once and stays on disk",
+        store.recognises,
+        store.read,
+        (".h5",),
+        frozenset(),
+        store.write,
+        store.can_hold,
+    ),
     "npz": Format(
+        "NumPy archive of vectors and words",
         numpy_files.recognises_npz,
         numpy_files.read_npz,
         (".npz",),
@@ -84,8 +95,14 @@ FORMATS: dict[str, Format] = {
         numpy_files.write_npz,
         numpy_files.npz_can_hold,
     ),
-    "spacy": Format(spacy_folder.recognises, spacy_folder.read, inside=("vocab/vectors", "vectors")),
+    "spacy": Format(
+        "vocabulary folder of a spaCy pipeline",
+        spacy_folder.recognises,
+        spacy_folder.read,
+        inside=("vocab/vectors", "vectors"),
+    ),
     "npy": Format(
+        "NumPy matrix, with its words in a file beside it",
         numpy_files.recognises_npy,
         numpy_files.read_npy,
         (".npy",),
@@ -94,6 +111,7 @@ FORMATS: dict[str, Format] = {
         sidecars=numpy_files.npy_sidecars,
     ),
     "safetensors": Format(
+        "table and tokenizer as model2vec writes them, or their folder",
         safetensors_file.recognises,
         safetensors_file.read,
         (".safetensors",),
@@ -104,6 +122,7 @@ FORMATS: dict[str, Format] = {
         inside=(safetensors_file.MODEL,),
     ),
     "parquet": Format(
+        "table of words by dimensions in Parquet",
         arrow_files.recognises_parquet,
         arrow_files.read_parquet,
         (".parquet",),
@@ -112,6 +131,7 @@ FORMATS: dict[str, Format] = {
         arrow_files.can_hold,
     ),
     "feather": Format(
+        "table of words by dimensions in Feather",
         arrow_files.recognises_feather,
         arrow_files.read_feather,
         (".feather", ".arrow"),
@@ -120,6 +140,7 @@ FORMATS: dict[str, Format] = {
         arrow_files.can_hold,
     ),
     "json": Format(
+        "JSON object: {word: [numbers]}",
         json_file.recognises,
         json_file.read,
         (".json",),
@@ -129,9 +150,14 @@ FORMATS: dict[str, Format] = {
         compressed=True,
     ),
     "projector": Format(
-        projector.recognises, projector.read, options=frozenset({"words_file"}), inside=(projector.VECTORS,)
+        "vectors.tsv and metadata.tsv of TensorFlow's projector, or their folder",
+        projector.recognises,
+        projector.read,
+        options=frozenset({"words_file"}),
+        inside=(projector.VECTORS,),
     ),
     "csv": Format(
+        "table of words by dimensions with a line of names, as pandas writes it",
         partial(delimited.recognises, separator=","),
         partial(delimited.read, separator=","),
         (".csv",),
@@ -141,6 +167,7 @@ FORMATS: dict[str, Format] = {
         compressed=True,
     ),
     "tsv": Format(
+        "the same between tabs",
         partial(delimited.recognises, separator="\t"),
         partial(delimited.read, separator="\t"),
         (".tsv",),
@@ -149,8 +176,9 @@ FORMATS: dict[str, Format] = {
         delimited.can_hold,
         compressed=True,
     ),
-    "fasttext-binary": Format(fasttext_binary.recognises, fasttext_binary.read),
+    "fasttext-binary": Format("fastText model with its n-grams", fasttext_binary.recognises, fasttext_binary.read),
     "word2vec-binary": Format(
+        "word2vec's binary file",
         word2vec_binary.recognises,
         word2vec_binary.read,
         (".bin",),
@@ -159,6 +187,7 @@ FORMATS: dict[str, Format] = {
         word2vec_binary.can_hold,
     ),
     "word2vec": Format(
+        "text with a header, as word2vec and fastText write it",
         lambda source: header_of(source.head) is not None,
         partial(text_reader.read, header=True),
         (".vec",),
@@ -168,6 +197,7 @@ FORMATS: dict[str, Format] = {
         compressed=True,
     ),
     "glove": Format(
+        "text without a header, as GloVe has it",
         lambda source: True,
         partial(text_reader.read, header=False),
         (".txt",),
@@ -177,6 +207,17 @@ FORMATS: dict[str, Format] = {
         compressed=True,
     ),
 }
+
+
+def table_of_formats() -> list[tuple[str, str, str]]:
+    """The name of each format, the endings under which it is written (empty if it is only read), and what it is.
+
+    Example:
+        >>> [row for row in table_of_formats() if row[0] in ("word2vec", "spacy")]
+        [('spacy', '', 'vocabulary folder of a spaCy pipeline'),
+         ('word2vec', '.vec', 'text with a header, as word2vec and fastText write it')]
+    """
+    return [(name, ", ".join(format.endings), format.what) for name, format in FORMATS.items()]
 
 
 def load_vectors(
@@ -198,21 +239,24 @@ def load_vectors(
 ) -> KeyedVectors:
     """Read word vectors from a file in any known format, which is recognised by the contents.
 
-    The formats: GloVe text, word2vec text and fastText `.vec`, also compressed (`.gz`, `.bz2`, `.xz`, a member of a `.zip`);
-    word2vec binary; fastText `.bin`, with its n-grams as `subwords`; embkeras's own store (`.h5`), which opens at once and
-    stays on disk; `.npy` and `.npz` with a list of words; safetensors as model2vec writes them, or the folder with them.
+    The formats: text, `glove` or `word2vec` (fastText's `.vec`), also compressed (`.gz`, `.bz2`, `.xz`, a member of a `.zip`);
+    `word2vec-binary`; `fasttext-binary`, with its n-grams as `subwords`; embkeras's own `store` (`.h5`), which opens at once
+    and stays on disk; `npy` and `npz` with a list of words; `safetensors` as model2vec writes them; tables of words by
+    dimensions in `csv`, `tsv`, `parquet` and `feather`; `json`: {word: [numbers]}; the pair of files of TensorFlow's
+    `projector`; a `spacy` vocabulary. Of safetensors, projector and spaCy, the folder will do. `table_of_formats()` lists all.
 
     Nothing is normalised, lower-cased or reordered. If a word is repeated, its first row is kept; the others are counted in
     `provenance.duplicates`, with a warning. A words file that `save_vectors` wrote beside a `.npy` or `.safetensors` file has
     a checksum that ties the two, and is refused if it belongs to another matrix.
 
     Args:
-        path: the file.
+        path: the file, or a pipe, or "-" for standard input, which are copied to a temporary file (in the folder TMPDIR).
         format: its format, one of `FORMATS`; recognised by the contents by default.
         words: read only these words and the spellings that `fallbacks` makes of them; memory grows only with their number.
         fallbacks: names from `embkeras.vectors.fallbacks`, used with `words`; pass the same to `align`.
-        words_file: for `.npy`, `.npz` and safetensors, the words: `.txt` (one per line), `.json` (a list), or `.parquet`
-            (first column of strings); by default the file with the same stem, or the words that the file itself contains.
+        words_file: for `.npy`, `.npz`, safetensors and text of numbers alone, the words: `.txt` (one per line), `.json` (a list,
+            or Keras's word_index), or `.parquet` (first column of strings); by default the file with the same stem, or the
+            words that the file itself contains.
         limit: read only the first `limit` rows.
         encoding: encoding of the words in text and binary files.
         errors: what to do with words that are invalid in `encoding`: "strict" raises, "replace" puts U+FFFD, "skip" leaves
@@ -289,8 +333,10 @@ def save_vectors(
 
     The formats: GloVe text (`.txt`), word2vec text (`.vec`) and binary (`.bin`), embkeras's own store (`.h5`), `.npz`, `.npy`
     with its words in a `.json` file beside it, `.safetensors` with its words in a `.tokenizer.json` beside it (`tokenizer.json`
-    beside `model.safetensors`, as model2vec has it). Text is written with 9 digits, so float32 values are read back bit for
-    bit, and compressed if the name ends in `.gz`, `.bz2`, `.xz` or `.zip` (`x.vec.gz`). A file appears complete or not at all.
+    beside `model.safetensors`, as model2vec has it), tables that pandas reads (`.csv`, `.tsv`, `.parquet`, `.feather` or
+    `.arrow`), and `.json`. Text, CSV, TSV and JSON are written with 9 digits, so float32 values are read back bit for bit,
+    and compressed if the name ends in `.gz`, `.bz2`, `.xz` or `.zip` (`x.vec.gz`). A file appears complete or not at all; a link
+    stays, and what it leads to is replaced. `save_projector` writes for TensorFlow's projector.
     No format that is written can hold n-grams: of vectors with `subwords`, only the words are written, with a warning.
 
     Args:

@@ -454,3 +454,38 @@ def test_compression_that_numpy_does_not_write_is_refused(tmp_path):
         archive.writestr("m.npy", bytes(100))
     with pytest.raises(VectorFileError, match="compressed in a way that NumPy doesn't write"):
         load_vectors(tmp_path / "v.npz")
+
+
+# ------------------------------------------------------------------------------------------- the word_index of old Keras code
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_word_index(tmp_path, first):
+    """{word: id} is a list of words by row; without an id 0, the first row is the padding's and has no word."""
+    index = {"dog": first + 1, "cat": first, "new york": first + 2}
+    matrix = np.arange(2 * (3 + first), dtype="float32").reshape(-1, 2)
+    np.save(tmp_path / "m.npy", matrix)
+    (tmp_path / "word_index.json").write_text(json.dumps(index))
+    loaded = load_vectors(tmp_path / "m.npy", words_file=tmp_path / "word_index.json")
+    assert loaded.words == ["cat", "dog", "new york"]
+    np.testing.assert_array_equal(loaded.matrix, matrix[first:])
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ('{"a": 1, "b": 2, "c": 3}', r"from 0 or 1 to 2. Received: 'c' with the id 3"),
+        ('{"a": 1, "b": 1}', r"Received: 'a' and 'b' with the id 1"),
+        ('{"a": 1}', r"Received: no word with the id 2"),
+        ('{"a": -1}', r"Received: 'a' with the id -1"),
+        ('{"a": 1, "a": 2}', r"'a' occurs twice"),
+        ('{"a": 1, "b": true}', r"must contain a list of strings, or a word_index"),
+        ('{"a": 1, "b": 2.0}', r"must contain a list of strings, or a word_index"),
+    ],
+)
+def test_word_index_that_does_not_fit(tmp_path, index, message):
+    """The message names the word and the id."""
+    np.save(tmp_path / "m.npy", np.ones((3, 2), "float32"))
+    (tmp_path / "word_index.json").write_text(index)
+    with pytest.raises(VectorFileError, match=rf"word_index\.json'.*{message}"):
+        load_vectors(tmp_path / "m.npy", words_file=tmp_path / "word_index.json")

@@ -535,3 +535,11 @@ def test_a_link_is_written_through(tmp_path):
     (tmp_path / "v.vec").symlink_to("disk/v.vec")
     convert(source, tmp_path / "v.vec", overwrite=True)
     assert (tmp_path / "v.vec").is_symlink() and load_vectors(tmp_path / "disk" / "v.vec").words == VECTORS.words
+
+
+def test_documentation_lists_every_format():
+    """As the registry has them: load_vectors names them all, save_vectors every ending."""
+    for name, endings, what in registry.table_of_formats():
+        assert re.search(rf"\b{name}\b", load_vectors.__doc__), name
+        assert all(f"`{ending}`" in save_vectors.__doc__ for ending in endings.split(", ") if ending), name
+        assert what and FORMATS[name].what == what
