@@ -331,8 +331,9 @@ class PretrainedEmbedding(Projection, keras.layers.Embedding):
         super().enable_lora(rank, alpha, a_initializer, b_initializer)
         read_by_rows(self.lora_embeddings_a, table=False)
         read_by_rows(self.lora_embeddings_b, table=False)
-        self._clear_padding(self.lora_embeddings_a)
         keep_zero(self.lora_embeddings_a, self.padding_id)
+        if a_initializer != "zeros":  # a model that builds its layers in `fit` has no values yet
+            self._clear_padding(self.lora_embeddings_a)
 
     @keras.layers.Embedding.trainable.setter
     def trainable(self, value: bool) -> None:

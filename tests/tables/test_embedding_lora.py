@@ -6,6 +6,7 @@ import pytest
 from keras import optimizers
 
 from embkeras.errors import ArgumentError
+from embkeras.keras_compat.variables import reads_rows
 from embkeras.serving.export import export_saved_model
 from embkeras.serving.local import ExportedModel
 from embkeras.tables.embedding import PretrainedEmbedding
@@ -267,3 +268,26 @@ def test_rank_and_alpha_are_checked(arguments, message):
     """Rank 0 would silently train nothing."""
     with pytest.raises(ArgumentError, match=message):
         tiny.embedding(trainable=True).enable_lora(**arguments)
+
+
+@pytest.mark.filterwarnings("ignore:The table of layer 'words' is all zeros")
+def test_a_layer_that_fit_builds():
+    """Keras builds it before variables have values: the table is frozen, and both have a row that stays zeros."""
+
+    class Net(keras.Model):
+        """Builds its layer when it is called."""
+
+        def __init__(self):
+            super().__init__()
+            self.words = PretrainedEmbedding(10, 4, lora_rank=2, name="words")
+
+        def call(self, ids):
+            """The mean vector."""
+            return keras.ops.mean(self.words(ids), axis=1)
+
+    net = Net()
+    net.compile("sgd", loss="mse")
+    net.fit(np.ones((2, 3), int), np.ones((2, 4)), verbose=0)
+    table, a, b = net.words.variables
+    assert not table.trainable and a.trainable and b.trainable and reads_rows(table)
+    assert a.constraint is not None and table.constraint is not None and np.array(a)[1].any()
