@@ -75,6 +75,7 @@ class Format:
 
 
 _TEXT_OPTIONS = frozenset({"separator", "width", "header"})
+_TABLES = ("projector", "csv", "tsv")
 # A file is read in the first format that recognises it.
 FORMATS: dict[str, Format] = {
     "store": Format(
@@ -446,7 +447,7 @@ def file_at(path: Path) -> Path:
 
 def _read(source: Source, format: str | None, request: Request, progress: bool | None) -> KeyedVectors:
     """The vectors of a source, in the format that it has or that is named, after a check that the arguments fit the format."""
-    chosen = _recognised(source) if format is None else FORMATS[format]
+    chosen = _recognised(source, request) if format is None else FORMATS[format]
     if format is None and request.words_file is not None and projector.is_matrix(source):
         chosen = FORMATS["projector"]  # numbers alone, of which the first would be taken for words
     if request.words_file is not None and "words_file" not in chosen.options:
@@ -468,12 +469,15 @@ def _read(source: Source, format: str | None, request: Request, progress: bool |
         return chosen.read(source, replace(request, progress=report))
 
 
-def _recognised(source: Source) -> Format:
-    """The format of a file, by its contents."""
+def _recognised(source: Source, request: Request) -> Format:
+    """The format of a file, by its contents; a table between commas or tabs is text, if it is said how its rows are divided."""
     reason = not_vectors(source)
     if reason is not None:
         raise VectorFileError(f"{source.name} contains no word vectors: it is {reason}.")
-    return next(format for format in FORMATS.values() if format.recognises(source))
+    as_text = any(getattr(request, name) is not None for name in _TEXT_OPTIONS)
+    return next(
+        format for name, format in FORMATS.items() if not (as_text and name in _TABLES) and format.recognises(source)
+    )
 
 
 def _target(

@@ -138,6 +138,13 @@ def test_text_is_not_taken_for_a_table(tmp_path, contents):
         assert load(tmp_path, contents).provenance.format not in ("csv", "tsv")
 
 
+def test_arguments_of_text_decide(tmp_path):
+    """Who says how the rows are divided gets text."""
+    contents = "word,0,1\na,1,2\n"
+    loaded = load(tmp_path, contents, separator=",", width=2, header=False)
+    assert (loaded.provenance.format, list(loaded.words)) == ("glove", ["word", "a"])
+
+
 PLAIN = st.one_of(st.sampled_from(["word", "0", "1", "a", "1.5", "-2e3", "", '"x"', "nan", "\r", "\n", " "]), TEXTS)
 
 
