@@ -11,6 +11,8 @@ from embkeras.errors import EmbkerasError
 from embkeras.text.labelled import LabelledTexts, labelled, read_labelled, read_texts, split
 from embkeras.vectors import postprocess
 from embkeras.vectors.inspection import inspect_vectors, text_coverage
+from embkeras.vectors.io.projector import save_projector
+from embkeras.vectors.io.registry import convert, load_vectors, save_vectors
 from embkeras.vectors.subwords import Subwords
 
 WRONG = [
@@ -58,6 +60,7 @@ CALLS = [
     (lambda *positional, **named: list(read_texts(*positional, **named)), ["d.csv", "text"], {"encoding": "utf-8"}),
     (KeyedVectors, [["a", "b"], MATRIX[:2]], {"subwords": SUBWORDS}),
     (KeyedVectors.from_gensim, [None], {}),
+    (KeyedVectors.from_dataframe, [VECTORS.to_dataframe().reset_index()], {"words": "word"}),
     (VECTORS.__getitem__, ["cat"], {}),
     (VECTORS.__contains__, ["cat"], {}),
     (VECTORS.rows_of, [["cat"]], {}),
@@ -76,6 +79,14 @@ CALLS = [
     (postprocess.weight_by_rank, [MATRIX], {}),
     (postprocess.unit_norm, [MATRIX], {}),
     (inspect_vectors, ["v.txt"], {"encoding": "utf-8"}),
+    (
+        load_vectors,
+        ["v.txt"],
+        {"format": "glove", "words_file": "w.txt", "member": "m", "limit": 1, "encoding": "utf-8"},
+    ),
+    (save_vectors, [VECTORS, "w.csv"], {"format": "csv", "overwrite": True}),
+    (convert, ["v.txt", "w.json"], {"to": "json", "overwrite": True}),
+    (save_projector, [VECTORS, "folder"], {"overwrite": True}),
     (text_coverage, ["v.txt", ["cat"]], {"tokenizer": Tokenizer(), "fallbacks": ()}),
     (drift_report, [MATRIX, MATRIX, VOCABULARY.tokens], {"counts": [1, 2, 3, 4]}),
     (REPORT.most_moved, [], {"topn": 1, "min_count": 1}),

@@ -253,7 +253,7 @@ def _words_and_numbers(frame: Any, words: Any) -> tuple[list[str], Any]:
     """The words of a frame, and the columns that are left for the numbers."""
     texts = [name for name in frame.columns if all(isinstance(value, str) for value in frame[name])]
     if words is not None:
-        if sum(words == name for name in frame.columns) != 1:
+        if not isinstance(words, str | int) or list(frame.columns).count(words) != 1:
             raise ArgumentError(f"words must be the name of one column. Received: {shown(words)}; {_columns(frame)}.")
         name = words
     elif len(frame) and all(isinstance(value, str) for value in frame.index):

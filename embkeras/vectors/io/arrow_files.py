@@ -160,6 +160,10 @@ def _columns(schema: Any, source: Source, arrow: Any) -> tuple[str, list[str], b
         raise VectorFileError(
             f"{source.name} has no column of strings; its columns are {', '.join(map(repr, names[:10]))}."
         )
+    if len(texts) == len(names):
+        raise VectorFileError(
+            f"{source.name} has words and no numbers: pass it as words_file= with the file of their vectors."
+        )
     indices = _pandas_index(schema)
     kept = [name for place, name in enumerate(names) if name not in indices or place in texts]
     columns = columns_of(kept, [kept.index(names[place]) for place in texts], source.name)

@@ -270,7 +270,7 @@ def _check_words(source: Source, reading: Reading, rows: Sequence[bytes]) -> Non
         return
     raise VectorFileError(
         f"{source.name}, line {reading.first_line}: every field is a number, found {rows[0][:60]!r}. If the first of each line "
-        f"is its word, pass width={reading.width}. If the words are elsewhere: KeyedVectors(words, numpy.loadtxt(path))."
+        f"is its word, pass width={reading.width}. If the words are in another file, pass words_file=."
     )
 
 

@@ -78,6 +78,7 @@ def test_other_arrow_files_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
+        (FRAME.reset_index(names="word")[["word"]], "words and no numbers: pass it as words_file="),
         (FRAME.reset_index(drop=True), "no column of strings; its columns are '0', '1'"),
         (FRAME.reset_index(names="word").assign(count=[3, 4]), "numbered from 0 or 1.* 'count'"),
         (FRAME.reset_index(names="word")[["word", "1", "0"]], "numbered from 0 or 1"),
