@@ -43,7 +43,13 @@ READ = [
 WARNED = [
     ("count_too_high.txt", {"header": "ignore"}, ["a", "b"], TWO, "says 3 rows of 2 numbers, but the file has 2 of 2"),
     ("width_too_high.txt", {"header": "ignore"}, ["a", "b"], TWO, "says 2 rows of 3 numbers, but the file has 2 of 2"),
-    ("cut_in_the_last_number.txt", {}, ["a", "b"], [[0.123, 0.234], [0.345, 0.4]], "doesn't end with a newline.* 0.4 "),
+    (
+        "cut_in_the_last_number.txt",
+        {},
+        ["a", "b"],
+        [[0.123, 0.234], [0.345, 0.4]],
+        "doesn't end with a newline.* b'0.4' ",
+    ),
 ]
 # file -> what the error says: the place, what was found, the way on
 REFUSED = [

@@ -26,6 +26,7 @@ float32 unless the number is that close to the middle between two of them, one n
 """
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,8 @@ class Digits:
         """
         if sys.byteorder != "little":  # the lanes would be reversed
             return np.zeros(len(starts)), np.arange(len(starts))
-        ways = [self._short, self._integers, lambda *places: self._long(*places, dtype)]
+        ways: list[Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]]
+        ways = [self._short, self._integers, lambda starts, stops: self._long(starts, stops, dtype)]
         ways.insert(0, ways.pop(self._usual))  # most blocks of a file are alike
         order = [self._usual, *(way for way in range(len(ways)) if way != self._usual)]
         values, odd = ways[0](starts, stops)

@@ -28,6 +28,7 @@ BOM = b"\xef\xbb\xbf"
 _HEADER = re.compile(rb"[ \t]*([0-9]{1,18})[ \t]+([0-9]{1,18})[ \t]*\r?(?:\n|\Z)")
 _DECIMAL_COMMA = re.compile(rb"[+-]?[0-9]+,[0-9]+(?:[eE][+-]?[0-9]+)?")
 _PAIR = re.compile(rb"[ \t]*[+-]?[0-9.]+[ \t]+[+-]?[0-9.]+")  # might be meant as a header
+_BLANKS = re.compile(rb"\A[ \t]|\t|  ")
 _INTEGER = re.compile(rb"[+-]?[0-9]+")
 _WIDE = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # their marks at the start of a file
 
@@ -162,7 +163,7 @@ def reading_of(source: Source, stream: Any, request: Request, header: bool | Non
     widths = {"width": request.width or (trusted.width if trusted else 0), "checked": request.width is None}
     ignored = found if trusted is None else None
     place = {"header": trusted, "ignored": ignored, "first_line": first_line, "start": start, "line_end": line_end}
-    separators = INFERRED if request.separator is None else [request.separator]
+    separators = _possible(rows) if request.separator is None else [request.separator]
     tried = [_tried(separator, rows, widths | place) for separator in separators]
     return _only(source, tried, rows)
 
@@ -220,14 +221,19 @@ def _check_rows(source: Source, header: Header | None, found: Header | None, row
     raise VectorFileError(f"{source.name} contains no vectors.")
 
 
+def _possible(rows: Sequence[bytes]) -> list[Separator]:
+    """The separators worth a try: runs of blanks divide as single spaces do where there are neither tabs nor longer runs."""
+    plain = not any(map(_BLANKS.search, rows))
+    return [separator for separator in INFERRED if not (plain and separator.runs)]
+
+
 def _tried(separator: Separator, rows: Sequence[bytes], how: dict[str, Any]) -> tuple[int, Reading]:
     """How many lines agree with a separator, and the reading that it gives."""
-    width = how["width"]
-    if not width:
-        counts = Counter(_numbers_after_word(separator.fields(row)) for row in rows)
-        width = counts.most_common(1)[0][0]
+    counts = [_numbers_after_word(separator.fields(row)) for row in rows]
+    width = how["width"] or Counter(counts).most_common(1)[0][0]
     reading = Reading(separator, **(how | {"width": width}))
-    return (sum(map(reading.agrees, rows)) if width else 0), reading
+    pairs = zip(counts, rows, strict=True)
+    return sum(count >= width > 0 and reading.divided(row) is not None for count, row in pairs), reading
 
 
 def _numbers_after_word(fields: Sequence[bytes]) -> int:

@@ -321,9 +321,9 @@ def load_vectors(
     return vectors
 
 
-def _checked_header(header: object) -> bool | str | None:
+def _checked_header(header: Any) -> bool | str | None:
     if header is None or header is True or header is False or header == "ignore":
-        return header  # type: ignore[return-value]
+        return header
     raise ArgumentError(f'header must be True, False, "ignore" or None. Received: {_checks.shown(header)}.')
 
 

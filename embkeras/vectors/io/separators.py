@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from embkeras import _checks
 from embkeras.errors import ArgumentError
@@ -126,7 +127,7 @@ def separator_of(argument: object) -> Separator | None:
         return None
     if argument == "whitespace":
         return WHITESPACE
-    pair = argument if isinstance(argument, tuple | list) and len(argument) == 2 else (argument, argument)
+    pair: Any = argument if isinstance(argument, tuple | list) and len(argument) == 2 else (argument, argument)
     if not all(isinstance(each, str) and len(each) == 1 and each.isascii() and each not in _NOT for each in pair):
         raise ArgumentError(f"{_RULE}. Received: {_checks.shown(argument)}.")
     return Separator(pair[0].encode(), pair[1].encode())

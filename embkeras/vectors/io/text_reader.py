@@ -99,7 +99,7 @@ class TextReader:
             )
         if cut is not None and _is_short(values := (self.reading.divided(cut) or [])[1:]):
             _warn(
-                f"{self.source.name} doesn't end with a newline, and its last value {values[-1].decode()} has fewer digits than "
+                f"{self.source.name} doesn't end with a newline, and its last value {values[-1][:40]!r} has fewer digits than "
                 f"the others of its row (row {rows:,}): the file may be cut off."
             )
 
@@ -214,7 +214,7 @@ class TextReader:
     def _hold_values(self, block: Block, words: Words, stops: np.ndarray, spaced: np.ndarray) -> bool:
         """Whether a word holds a number that looks like a value. Only separators come before such a number."""
         if any((words.text == byte).any() for byte in self.reading.separator.others):
-            raws = words.raws()
+            raws: list[Any] = words.raws()
         else:
             raws = [block.raw[block.starts[place] : stops[place]] for place in spaced.tolist()]
         return any(map(self.reading.separator.value_in_word.search, raws))
@@ -275,6 +275,8 @@ class TextReader:
 
 def _is_short(values: list[bytes]) -> bool:
     """Whether the last value has fewer digits than each of the others."""
+    if not all(map(NUMBER.fullmatch, values)):  # of a row that nobody wants
+        return False
     digits = [sum(map(value.count, _DIGITS)) for value in values]
     return len(digits) > 1 and digits[-1] < min(digits[:-1])
 

@@ -93,7 +93,8 @@ def _is_text(body: bytes, width: int) -> bool:
 
 def _values(body: bytes, count: int, width: int, layout: _Layout) -> np.ndarray:
     """The numbers of the first rows that are complete, as float64."""
-    rows, at = [], 0
+    rows: list[np.ndarray] = []
+    at = 0
     size = width * np.dtype(layout.dtype).itemsize
     while len(rows) < min(count, _SAMPLE):
         start = body.find(b" ", at, at + _LONGEST_WORD) + 1

@@ -184,3 +184,11 @@ def test_wide_encodings(tmp_path, encoding, mark, header):
 def test_whitespace_keeps_the_blanks_inside_words():
     """Only those around the word and the numbers divide."""
     assert WHITESPACE.divided(b"  new  york \t 1   2 ", 2) == [b"new  york", b"1", b"2"]
+
+
+def test_last_row_that_nobody_wants_is_not_judged(tmp_path):
+    """Its numbers are not looked at, so there is nothing to warn of."""
+    (tmp_path / "v").write_bytes(b"a 0.25 0.5\nb 0.25 \xff")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_vectors(tmp_path / "v", words=["a"]).words == ["a"]
