@@ -259,11 +259,16 @@ def test_a_schedule_freezes_one_source():
     assert (_kernels(layer)[0] != kernel).any()
 
 
-def test_thawing_the_whole_layer_does_not_thaw_frozen_sources():
-    """The schedule raises: its user must name the sources."""
+def test_thawing_the_whole_layer_thaws_sources_that_start_frozen():
+    """Those that their user froze by hand stay frozen: the schedule raises if nothing else could train."""
     net = _model(_layer("concat", second=False))
+    tiny.fit(net, callbacks=[unfreeze_at(1, "embedding")])
+    assert all(source.trainable for source in net.get_layer("embedding").sources)
+    by_hand = _layer("concat", second=False)
+    for source in by_hand.sources:
+        source.trainable = False
     with pytest.raises(ScheduleError, match=r"Layer 'embedding' can't train from epoch 1 on: it has no trainable"):
-        tiny.fit(net, callbacks=[unfreeze_at(1, "embedding")])
+        tiny.fit(_model(by_hand), callbacks=[unfreeze_at(1, "embedding")])
 
 
 @pytest.mark.parametrize("arguments", [{"run_eagerly": True}, {"jit_compile": True}], ids=str)
