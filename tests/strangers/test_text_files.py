@@ -55,6 +55,7 @@ WARNED = [
 REFUSED = [
     ("aligned_words.txt", r"line 1: b'cat   0.1 0.2'.*separator=' ' .*'cat  '.*separator='whitespace' .*'cat'"),
     ("numbers_only.txt", r"line 1: every field is a number, found b'0.1 0.2 0.3'.*width=2.*words_file="),
+    ("ids_repeated.txt", "line 1: every field is a number, found b'1 0.1 0.2'.*width=2"),
     ("comma_and_spaces.txt", r"line 1: b'a,1 0 0'.*separator=' ' and width=2.*separator=\(',', ' '\) and width=3"),
     ("mixed_line_ends.txt", r"line 1: expected a word and 2 numbers, found b'cat 0.1 0.2\\rdog 0.3 0.4'"),
     ("one_value_too_few.txt", "line 1: expected a word and 3 numbers, found b'a 1 2'.*width=3"),

@@ -211,15 +211,14 @@ class Digits:
         point = begin + 1
         there = np.take(self._bytes, point, mode="clip") == _POINT
         if there.all():
-            return point, point >= ends - 1
+            return point, point >= ends
         for _ in range(7):  # up to eight digits before it
             later = np.flatnonzero(~there & (point < ends))
             if not len(later):
                 break
             point[later] += 1
             there[later] = self._bytes[point[later]] == _POINT
-        odd = (point > ends) | (point == ends - 1) | (~there & (point < ends))
-        return point, odd | (point == begin)
+        return point, (point > ends) | (~there & (point < ends))
 
     def _eight_before(self, stops: np.ndarray) -> np.ndarray:
         """The eight bytes before each stop, (numbers, 8)."""

@@ -246,6 +246,10 @@ def load_vectors(
     dimensions in `csv`, `tsv`, `parquet` and `feather`; `json`: {word: [numbers]}; the pair of files of TensorFlow's
     `projector`; a `spacy` vocabulary. Of safetensors, projector and spaCy, the folder will do. `table_of_formats()` lists all.
 
+    Rows of text are divided by spaces, tabs, commas, a tab after the word, or aligned columns. A reading is taken only if the
+    first lines agree on it. Where two readings fit, or words end in numbers, the file is refused, and the error names the
+    argument that decides: `separator`, `width` or `header`.
+
     Nothing is normalised, lower-cased or reordered. If a word is repeated, its first row is kept; the others are counted in
     `provenance.duplicates`, with a warning. A words file that `save_vectors` wrote beside a `.npy` or `.safetensors` file has
     a checksum that ties the two, and is refused if it belongs to another matrix.

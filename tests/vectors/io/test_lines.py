@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from embkeras.vectors.io import lines
 from embkeras.vectors.io.lines import Block, Lines
-from embkeras.vectors.io.separators import SPACES
+from embkeras.vectors.io.separators import COMMA_THEN_SPACES, COMMAS, SPACES, TAB_THEN_SPACES, TABS, WHITESPACE
 from embkeras.vectors.io.source import Source
 from tests.properties import PROPERTY
 
@@ -85,6 +85,28 @@ def test_fields_are_those_of_rsplit(taken, written, width):
     assert words == [parts[0] for parts in expected]
     assert values == [value for parts in expected for value in parts[1:]]
     assert fields.spaced.tolist() == [i for i, parts in enumerate(expected) if b" " in parts[0]]
+
+
+@PROPERTY
+@given(
+    st.lists(st.text("a1 \t,", max_size=9).map(str.encode), min_size=1, max_size=5),
+    st.integers(1, 3),
+    st.sampled_from([TABS, COMMAS, TAB_THEN_SPACES, COMMA_THEN_SPACES, WHITESPACE]),
+)
+def test_fields_at_other_separators(taken, written, width, separator):
+    """Those into which each row is divided on its own; None if one row has too few, or other separators."""
+    written = [b"x" + line + b"y" for line in written]
+    block = Block(4096, separator)
+    assert taken(b"\n".join(written), separator).take(block)
+    found, fields = block.words(width), block.fields(width)
+    expected = [separator.divided(line, width) for line in written]
+    if None in expected:
+        assert fields is None and found is None
+        return
+    words = [bytes(block.raw[a:b]) for a, b in zip(block.starts, fields.words, strict=True)]
+    values = [bytes(block.raw[a:b]) for a, b in zip(fields.starts, fields.stops, strict=True)]
+    assert words == [parts[0] for parts in expected]
+    assert values == [value for parts in expected for value in parts[1:]]
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 1000])

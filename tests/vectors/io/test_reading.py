@@ -158,13 +158,27 @@ def test_wide_rows_are_read(tmp_path):
     assert load_vectors(path).matrix.shape == (2, 40_000)
 
 
-def test_row_after_the_first_lines_is_held_to_the_same_rule(tmp_path):
+@pytest.mark.parametrize("word", ["route 66", "x\t5", "a 0.5 0.5b", "a 0.5 0.5\rb"])
+def test_row_after_the_first_lines_is_held_to_the_same_rule(tmp_path, word):
     """The line is named wherever it is."""
     path = tmp_path / "v.txt"
-    path.write_text("".join(f"w{i} 0.25 0.5\n" for i in range(9000)) + "route 66 0.25 0.5\n")
-    with pytest.raises(VectorFileError, match=r"line 9001: expected .* found b'route 66 0.25 0.5'.*width=2"):
+    path.write_bytes(b"w 0.25 0.5\n" * 9000 + f"{word} 0.25 0.5\n".encode())
+    with pytest.raises(VectorFileError, match=r"line 9001: expected a word and 2 numbers, .*width=2") as raised:
         load_vectors(path)
-    assert load_vectors(path, width=2).words[-1] == "route 66"
+    assert repr(f"{word} 0.25 0.5".encode()) in str(raised.value)
+    with pytest.warns(EmbkerasWarning, match="repeated word"):
+        assert load_vectors(path, width=2).words == ["w", word]
+
+
+@pytest.mark.parametrize("row", ["x 5\t0.5", "x\t0.25\t0.5", "x 0.25 0.5"])
+def test_row_with_another_separator_is_refused(tmp_path, row):
+    """Where a tab ends the words, a row with as many blanks and tabs in other places is not read as another word."""
+    path = tmp_path / "v.txt"
+    path.write_text("w\t0.25 0.5\n" * 9000 + row + "\n")
+    for words in (None, ["w"]):
+        with pytest.raises(VectorFileError, match="line 9001: expected a word and 2 numbers, found") as raised:
+            load_vectors(path, words=words)
+        assert repr(row.encode()) in str(raised.value)
 
 
 @pytest.mark.parametrize(
