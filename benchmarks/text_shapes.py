@@ -118,8 +118,9 @@ def compare(shape: str, path: Path, rounds: int) -> Iterator[str]:
     size = path.stat().st_size / 1e6
     for loader in loaders:
         wall, cpu = best[loader]
-        others = best.get("pandas", [float("nan"), float("nan")])
-        ratios = [f"{mine / its:.2f}" for mine, its in zip(best[loader], others, strict=True)]
+        ratios = ["-", "-"]
+        if "pandas" in best:
+            ratios = [f"{mine / its:.2f}" for mine, its in zip(best[loader], best["pandas"], strict=True)]
         yield (
             f"| {shape}, {SHAPES[shape]:,} x {WIDTH} ({size:.0f} MB) | {loader} | {wall:.3f} | {ratios[0]} | {cpu:.3f} "
             f"| {ratios[1]} |"
