@@ -176,7 +176,7 @@ class _Reader:
         if size < least:
             raise VectorFileError(
                 f"{self.source.name}: the header says {self.count:,} rows of {self.width:,} numbers, which takes at least "
-                f"{least:,} bytes up to row {rows:,}, but the file has {size:,}."
+                f"{least:,} bytes up to row {rows:,}, but the file has {size:,}. limit= takes fewer rows."
             )
         return True
 
@@ -266,7 +266,7 @@ class _Reader:
         if found not in (b"", b"\n"):
             raise VectorFileError(
                 f"{self.source.name}, byte {self.position:,}: expected the end of the file after {self.count:,} rows, as the "
-                f"header says, found {found!r}."
+                f"header says, found {found!r}. limit={self.count} takes these rows and no more."
             )
 
 

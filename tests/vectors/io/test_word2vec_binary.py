@@ -214,7 +214,7 @@ def test_header_that_lies_allocates_nothing(written, header, compressed):
 def test_more_rows_than_said_are_refused(written):
     """The message names the place; with a limit the end is not looked at."""
     path = written(packed(count=len(WORDS) - 1))
-    with pytest.raises(VectorFileError, match="expected the end of the file after 8 rows, as the header says"):
+    with pytest.raises(VectorFileError, match=r"expected the end of the file after 8 rows, .*limit=8"):
         load_vectors(path)
     assert len(load_vectors(path, limit=3)) == 3
 
@@ -264,6 +264,31 @@ def test_word_without_an_end_is_refused(written):
 def test_text_is_not_taken_for_binary(written, contents):
     """The same header may precede text, also damaged text."""
     assert not word2vec_binary.recognises(word2vec_binary.Source(written(contents)))
+
+
+@pytest.mark.parametrize("newline", [b"\n", b""])
+@pytest.mark.parametrize("dtype", [">f4", ">f8"])
+@pytest.mark.parametrize("format", [None, "word2vec-binary"])
+def test_big_endian_numbers_are_refused(written, dtype, newline, format):
+    """By their sizes; the message shows the first number both ways."""
+    contents = packed(WORDS, MATRIX.astype(dtype), newline=newline)
+    with pytest.raises(VectorFileError, match=rf"big-endian.* the first is {MATRIX[0, 0]:.4g}, and "):
+        load_vectors(written(contents), format=format)
+
+
+def test_numbers_of_no_plausible_size_need_a_format(written):
+    """They may be other bytes; the message shows the sizes. The format says that they are numbers."""
+    path = written(packed(matrix=MATRIX * np.float32(1e-30)))
+    with pytest.raises(VectorFileError, match=r"between \d.*e-3\d and \d.*e-30 in size.*format=\"word2vec-binary\""):
+        load_vectors(path)
+    np.testing.assert_array_equal(load_vectors(path, format="word2vec-binary").matrix, MATRIX * np.float32(1e-30))
+
+
+@pytest.mark.parametrize("scale", [0, 1e-6, 1e4])
+def test_zeros_small_and_large_vectors_are_read(written, scale):
+    """What trainings start with, and what was never normalised."""
+    matrix = (MATRIX * scale).astype("float32")
+    np.testing.assert_array_equal(load_vectors(written(packed(matrix=matrix))).matrix, matrix)
 
 
 @pytest.mark.parametrize("header", [b"", b"2\n", b"-1 2\n", b"2 0\n", b"two 2\n"])
