@@ -30,7 +30,9 @@ class _Asks(keras.callbacks.Callback):
 def test_siblings_and_data_of_arrays():
     """Fails when Keras renames one of fit's variables."""
     asks, other = _Asks(), keras.callbacks.TerminateOnNaN()
-    history = tiny.fit(tiny.model("sgd"), epochs=3, initial_epoch=2, callbacks=[other, asks])
+    history = tiny.model("sgd").fit(
+        tiny.IDS, tiny.LABELS, batch_size=4, epochs=3, initial_epoch=2, verbose=0, callbacks=[other, asks]
+    )
     context = asks.context
     assert context.callbacks[:3] == [other, asks, history]
     assert (context.initial_epoch, context.epochs) == (2, 3) and context.data is tiny.IDS

@@ -38,6 +38,7 @@ class RateMultipliers(StepHooks):
                 name="multipliers",
             )
         self._address_of: dict[str, int | None] = {}  # place of the address, by variable of a known model
+        self._paths: list[str] = []  # of the variables, from build() on
         self._matched: set[int] = set()  # places of addresses that match something
         self._warned: set[str] = set()
 
@@ -118,6 +119,11 @@ class RateMultipliers(StepHooks):
             )
         values = self.learning_rate_multipliers | _checked({address: factor})
         self._multipliers.assign(list(values.values()))
+
+    def multiplier_of(self, variable: keras.Variable) -> float:
+        """The current factor of a variable: 1.0 if no address matches it."""
+        place = self._place_of(variable)
+        return 1.0 if place is None else list(self.learning_rate_multipliers.values())[place]
 
     def get_config(self) -> dict[str, Any]:
         """The settings, with the current factors."""

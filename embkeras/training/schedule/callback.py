@@ -270,7 +270,7 @@ class TrainabilitySchedule(keras.callbacks.Callback):
 
     def _warn_of_unmoved(self, epoch: int) -> None:
         """Warn, at the end of the epoch in which layers were thawed, of those that the train step left out."""
-        unmoved = self._thawed.unmoved() if self._thawed else ()
+        unmoved = self._thawed.unmoved(self.model.optimizer) if self._thawed else ()
         self._thawed = None
         for layer in unmoved:
             warnings.warn(

@@ -3,12 +3,16 @@
 import math
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
 from embkeras._arrays import row_slices
+from embkeras.keras_compat.optimizers import parts
 from embkeras.keras_compat.variables import replicas
 from embkeras.tables.row_io import BLOCK, read_rows
+from embkeras.training.optimizers.multipliers import RateMultipliers
+from embkeras.training.schedule.rates import rate_or_none
 
 
 class Thawed:
@@ -27,13 +31,23 @@ class Thawed:
             for layer in layers
         }
 
-    def unmoved(self) -> list[keras.layers.Layer]:
-        """The layers of which no variable that joined has another value now."""
+    def unmoved(self, optimizer: Any) -> list[keras.layers.Layer]:
+        """The layers of which no variable that joined has another value now, although `optimizer` would move it."""
         return [
             layer
             for layer, before in self._before.items()
-            if before and all(checksum(variable) == total for variable, total in before)
+            if any(would_move(optimizer, variable) for variable, _ in before)
+            and all(checksum(variable) == total for variable, total in before)
         ]
+
+
+def would_move(optimizer: Any, variable: keras.Variable) -> bool:
+    """Whether a step changes a variable: it isn't empty, and neither its learning rate nor its multiplier is 0."""
+    return (
+        math.prod(variable.shape) > 0
+        and any(rate_or_none(part) != 0 for part in parts(optimizer))
+        and all(part.multiplier_of(variable) != 0 for part in parts(optimizer) if isinstance(part, RateMultipliers))
+    )
 
 
 def checksum(variable: keras.Variable) -> int:
