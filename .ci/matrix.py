@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "matrix.json"
 # What a Colab image holds besides TensorFlow that an extra of ours asks for: releases as old as those of 2026 or older.
 AROUND = {"requests": "2.32.4", "matplotlib": "3.10.0", "scipy": "1.16.0", "scikit-learn": "1.6.1", "pyarrow": "18.1.0"}
-AROUND |= {"safetensors": "0.5.3", "grpcio": "1.71.0"}
+AROUND |= {"safetensors": "0.5.3", "grpcio": "1.71.0", "rich": "13.9.4"}
 ENTRIES = {
     "colab-2026-08": {
         "python": "3.13",
