@@ -13,6 +13,7 @@ from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
 from embkeras.serving.contract import answers_by_name, padding_in_front, scores_of
 from embkeras.serving.local import ExportedModel
+from embkeras.serving.reasons import reason
 from embkeras.serving.server_files import read_warm_up, warm_up_ids, warm_up_records
 from embkeras.serving.text_encoder import encoded_rows
 from embkeras.tables.addresses import walk
@@ -204,8 +205,8 @@ class _Check:
             outside = ((ids < 0) | (ids >= self.tokens)).any()
             if self.card["out_of_range"] == "error" and outside:
                 raise
-            reason = names.first_line(error.message)
-            raise self._wrong(f"it refuses token_ids of shape {ids.shape}: {reason}") from error
+            why = reason(error.message)
+            raise self._wrong(f"it refuses token_ids of shape {ids.shape}: {why}") from error
         for name in self.card["outputs"]:
             if name not in answers:
                 raise self._wrong(f"it has no output {name!r}, only {', '.join(sorted(answers))}")

@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from embkeras.errors import SavedModelError
 from embkeras.keras_compat.layers import restored_name_scopes
-from embkeras.serving.names import CARD, REQUEST, TEXT, TOKEN_IDS, TOKENS_FILE, first_line, root_cause
+from embkeras.serving.names import CARD, REQUEST, TEXT, TOKEN_IDS, TOKENS_FILE
+from embkeras.serving.reasons import reason, root_cause
 from embkeras.text.encoding import Encoding
 from embkeras.text.tokenizer import UNICODE, WHITE_SPACE
 from embkeras.text.vocabulary import Vocabulary
@@ -77,8 +78,7 @@ class Contract:
         ids = tf.ensure_shape(tf.cast(ids, tf.int64), (None, None))
         outside = self.outside(ids)
         if self.out_of_range == "error":
-            rule = f"token_ids must lie in [0, {len(self.encoding)}). Received, among others:"
-            ids = _asserted(ids, ~tf.reduce_any(outside), [rule, tf.boolean_mask(ids, outside)])
+            ids = _refused_where(outside, ids, ids, f"token_ids must lie in [0, {len(self.encoding)}).")
         return tf.where(outside, self.oov, ids)
 
     def packed(self, ids: tf.Tensor) -> tf.Tensor:
@@ -100,8 +100,9 @@ class Contract:
         ids = tf.reverse(tf.reverse(ids, [1])[:, :width], [1]) if in_front else ids[:, :width]
         if self.max_length is None:
             return ids
-        rule = f"The model takes texts of up to {self.max_length} tokens. Received:"
-        ids = _asserted(ids, longest <= self.max_length, [rule, longest])
+        lengths = tf.reduce_sum(tf.cast(~padding, tf.int32), axis=1)
+        rule = f"The model takes texts of up to {self.max_length} tokens."
+        ids = _refused_where(lengths > self.max_length, lengths, ids, rule)
         return tf.ensure_shape(ids[:, : self.max_length], (None, self.max_length))
 
     def named(self, answers: Any, ids: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -236,9 +237,16 @@ def card_signature(card: Mapping[str, Any]) -> Signature:
     return _traced(answer, tf.TensorSpec((None,), tf.int32, name=REQUEST))
 
 
-def _asserted(ids: tf.Tensor, condition: tf.Tensor, message: list[Any]) -> tf.Tensor:
-    """The ids, if the condition holds."""
-    with tf.control_dependencies([tf.debugging.Assert(condition, message, summarize=5)]):
+def _refused_where(bad: tf.Tensor, values: tf.Tensor, ids: tf.Tensor, rule: str) -> tf.Tensor:
+    """The ids; a request with a bad value is refused with the rule, the first such value, and its text."""
+
+    def refuse() -> tf.Tensor:
+        place = tf.where(bad)[0]
+        parts = [f"{rule} Received", tf.gather_nd(values, place), "in text", place[0]]  # XLA can't format a string
+        with tf.control_dependencies([tf.raw_ops.Assert(condition=False, data=parts, summarize=1)]):
+            return tf.constant(False)
+
+    with tf.control_dependencies([tf.cond(tf.reduce_any(bad), refuse, lambda: tf.constant(True))]):
         return tf.identity(ids)
 
 
@@ -258,5 +266,5 @@ def _traced(function: Callable[[tf.Tensor], dict[str, tf.Tensor]], spec: tf.Tens
         if isinstance(cause, SavedModelError):
             raise SavedModelError(str(cause)) from error
         raise SavedModelError(
-            f"The model can't be traced as a TensorFlow graph: {type(cause).__name__}: {first_line(str(cause))}"
+            f"The model can't be traced as a TensorFlow graph: {type(cause).__name__}: {reason(str(cause))}"
         ) from error

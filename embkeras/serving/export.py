@@ -25,6 +25,7 @@ from embkeras.serving.card import card_of, checked_metadata, readme, write_asset
 from embkeras.serving.check import check_saved_model
 from embkeras.serving.contract import OUT_OF_RANGE, Contract, text_graph
 from embkeras.serving.folding import embeddings_of, fold
+from embkeras.serving.reasons import reason
 from embkeras.serving.server_files import WARM_UP_LENGTHS, write_server_config, write_warm_up
 from embkeras.tables.addresses import walk
 from embkeras.tables.embedding import PretrainedEmbedding
@@ -186,7 +187,7 @@ def _write(
     try:
         tf.saved_model.save(module, str(beside), signatures=served)
     except tf.errors.OpError as error:  # what TensorFlow raises for a full disk
-        raise OutputError(f"Cannot write {str(target)!r}: {names.first_line(error.message)}") from error
+        raise OutputError(f"Cannot write {str(target)!r}: {reason(error.message)}") from error
     return card
 
 
@@ -286,7 +287,7 @@ def _failure(model: keras.Model, length: int) -> str | None:
     try:
         contracts.scores_of(model, tf.zeros((1, length), tf.int64))
     except Exception as error:  # anything a layer raises
-        return names.first_line(str(error))
+        return reason(str(error))
     return None
 
 

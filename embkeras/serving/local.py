@@ -16,6 +16,7 @@ import tensorflow as tf
 from embkeras._progress import progress
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
+from embkeras.serving.reasons import reason
 from embkeras.serving.text_encoder import (
     answer_table,
     card_class_names,
@@ -65,8 +66,8 @@ class ExportedModel:
             self._loaded = tf.saved_model.load(str(self.folder))  # a signature doesn't keep it alive
             return dict(self._loaded.signatures)
         except (OSError, ValueError, LookupError, tf.errors.OpError) as error:
-            reason = names.first_line(str(error)) or type(error).__name__
-            raise SavedModelError(f"Can't load {str(self.folder)!r}: {reason}") from error
+            why = reason(str(error)) or type(error).__name__
+            raise SavedModelError(f"Can't load {str(self.folder)!r}: {why}") from error
 
     def ask(self, signature: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """The answers of one signature, as NumPy arrays.
@@ -106,8 +107,8 @@ class ExportedModel:
         try:
             answers = self.ask(names.SERVING, token_ids=ids)
         except tf.errors.InvalidArgumentError as error:
-            reason = names.first_line(error.message)
-            raise SavedModelError(f"{str(self.folder)!r} refuses token_ids of shape {ids.shape}: {reason}") from error
+            why = reason(error.message)
+            raise SavedModelError(f"{str(self.folder)!r} refuses token_ids of shape {ids.shape}: {why}") from error
         if "scores" not in answers:
             raise SavedModelError(f"{str(self.folder)!r} has no output 'scores', only {', '.join(sorted(answers))}.")
         return answers["scores"]

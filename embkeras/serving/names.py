@@ -100,15 +100,3 @@ def read_card(assets: Path) -> dict[str, Any]:
     except OSError as error:
         raise SavedModelError(f"{str(assets)!r} has no card that can be read: {error.strerror}.") from error
     return parsed_card(text, repr(str(assets)), SavedModelError)
-
-
-def first_line(text: str) -> str:
-    """The first line of a long message."""
-    return (text.strip().splitlines() or [""])[0]
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """The error that others were raised from; Keras, TensorFlow and requests wrap what they catch."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return error

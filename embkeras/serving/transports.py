@@ -20,7 +20,7 @@ from urllib3.util import Retry
 
 from embkeras._checks import shown
 from embkeras.errors import ArgumentError, MissingDependencyError, ServingError, ServingTimeoutError
-from embkeras.serving.names import root_cause
+from embkeras.serving.reasons import refusal, root_cause
 
 _QUOTED = 500  # characters of a server's message
 _LARGEST_ANSWER = 1 << 28  # bytes: more than any batch of scores takes
@@ -68,8 +68,9 @@ def attempted(ask: Callable[[float], Answer], timeout: float, retries: int) -> A
 
 
 def quoted(message: Any) -> str:
-    """The beginning of a server's message, on one line."""
+    """The beginning of a server's message, on one line; of an assertion of the model, what it says."""
     text = message.decode("utf-8", "backslashreplace") if isinstance(message, bytes) else str(message)
+    text = refusal(text) or text
     text = " ".join(text[: 2 * _QUOTED].split())
     return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
 

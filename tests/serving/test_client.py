@@ -324,7 +324,7 @@ def test_model_of_one_length_is_asked_in_full(url, model, tmp_path):
             model.versions[1].run("serving_default", {"token_ids": np.array([[2, 3, 4]])})["scores"],
             atol=1e-6,
         )
-        with pytest.raises(ServingError, match=r"takes texts of up to 3 tokens"):
+        with pytest.raises(ServingError, match=r"takes texts of up to 3 tokens. Received 4 in text 0\.$"):
             client.scores([[2, 3, 4, 5]])
 
 

@@ -219,7 +219,7 @@ def test_fixed_length_is_kept(vocabulary, tmp_path):
     np.testing.assert_allclose(
         serve(token_ids=tf.constant(np.pad(ids, ((0, 0), (0, 9)))))["scores"], model(ids), atol=1e-6
     )
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"takes texts of up to 6 tokens\. Received:\] \[7\]"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"up to 6 tokens\. Received\] \[7\] \[in text\] \[0\]"):
         serve(token_ids=tf.ones((1, 7), tf.int64))
 
 

@@ -10,7 +10,7 @@ import pytest
 import embkeras as ek
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving.check import check_saved_model
-from embkeras.serving.names import LARGEST_VERSION, export_folder, root_cause, versions
+from embkeras.serving.names import LARGEST_VERSION, export_folder, versions
 
 VOCABULARY = ek.Vocabulary.from_texts(["good day"])
 
@@ -174,14 +174,3 @@ def test_model_that_can_not_be_traced(tmp_path):
     later = keras.layers.Dense(1, name="later")
     later.build((None, 1))
     assert later.kernel.path == "later/kernel"  # not inside the scope "__hidden", which Keras left open
-
-
-def test_root_cause():
-    """The first error of a chain."""
-    try:
-        try:
-            raise KeyError("first")
-        except KeyError as error:
-            raise ValueError("second") from error
-    except ValueError as error:
-        assert str(root_cause(error)) == "'first'"

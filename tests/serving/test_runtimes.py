@@ -125,7 +125,7 @@ def test_c_api_reads_ids_out_of_range_as_unknown(exported, vocabulary):
 @pytest.mark.parametrize("signature", ["serving_default", "serving_int32", "embed"])
 def test_c_api_refuses_ids_out_of_range_where_the_export_does(refusing, signature):
     """The message has the rule and the id."""
-    with pytest.raises(CApiError, match=r"token_ids must lie in \[0, 26\)\. Received, among others:\] \[-1"):
+    with pytest.raises(CApiError, match=r"token_ids must lie in \[0, 26\)\. Received\] \[-1\] \[in text\] \[0\]"):
         Session(refusing).ask(signature, token_ids=[[3, -1]])
 
 
