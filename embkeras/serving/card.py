@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from embkeras.serving.contract import Contract
 from embkeras.serving.folding import Folded, embeddings_of
 from embkeras.serving.names import CARD, CARD_FILE, CLASSES_FILE, METADATA_FILE, REQUEST, VOCABULARY_FILE
 from embkeras.serving.text_encoder import tokenizer_fingerprint
+from embkeras.serving.trust import weights_sha256
 from embkeras.tables.addresses import walk
 from embkeras.text.vocabulary import Vocabulary
 
@@ -32,8 +33,9 @@ def card_of(
     dtype: str,
     embed: str | None,
     no_text_reason: str | None,
+    weights: Iterable[tf.Variable],
 ) -> dict[str, Any]:
-    """The card: what the export is, as plain data."""
+    """The card: what the export is, as plain data. `weights` are the variables that the export stores."""
     encoding, tables = contract.encoding, {}
     for path, layer in embeddings_of(model).items():
         accuracy = folded.accuracy.get(path) or getattr(layer, "accuracy", None)
@@ -49,7 +51,7 @@ def card_of(
     computed = {layer.compute_dtype for _, layer in walk(model)}
     return {
         "format": "embkeras.saved_model",
-        "version": 4,
+        "version": 5,
         "name": name,
         "encoding": type(encoding).__name__,
         "vocabulary_fingerprint": encoding.fingerprint,
@@ -58,6 +60,7 @@ def card_of(
         "padding_id": encoding.padding_id,
         "oov_id": contract.oov_id,
         "tables": tables,
+        "weights_sha256": weights_sha256({id(each): each.numpy() for each in weights}.values()),
         "dtype": dtype,
         "precision": next((dtype for dtype in ("bfloat16", "float16") if dtype in computed), "float32"),
         "outputs": list(contract.outputs),

@@ -181,7 +181,7 @@ def _write(
         if graph is not None:
             served[names.TEXT] = contracts.text_signature(model, contract, graph)
     _check_variables(served, module.weights, dtype)
-    card = card_of(target.parent.name, model, contract, folded, dtype, embed, no_text_reason)
+    card = card_of(target.parent.name, model, contract, folded, dtype, embed, no_text_reason, module.weights)
     served[names.CARD] = contracts.card_signature(card)
     module.assets = [tf.saved_model.Asset(str(file)) for file in write_assets(contract, assets, card, metadata)]
     try:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from embkeras._checks import flag
 from embkeras._progress import progress
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
@@ -26,6 +27,7 @@ from embkeras.serving.text_encoder import (
     id_rows,
     labelled,
 )
+from embkeras.serving.trust import check_operations, stored_sha256
 from embkeras.text.encoding import Encoding
 from embkeras.text.vocabulary import Vocabulary
 
@@ -37,6 +39,9 @@ class ExportedModel:
         path: the model's folder (its highest version is taken) or the folder of one version.
         vocabulary: the Encoding that the model was exported with, if it isn't a `Vocabulary`: only those are in the assets.
             Without it, such an export still takes ids.
+        trusted: whether you trust whoever wrote the export. A SavedModel can hold any operation, some of which read and
+            write files. With False, one with operations that could touch files, the network or Python is refused before
+            TensorFlow loads it, and so is one whose graph, variables and card are not from one export.
 
     Attributes:
         folder: the folder of the version.
@@ -45,19 +50,45 @@ class ExportedModel:
         card: the description of the export: outputs, policy for ids out of range, tables with their SHA-256.
 
     Raises:
-        SavedModelError: there is no export, or it is damaged, or its vocabulary is not the one it was exported with.
-        ArgumentError: not a path, or not an Encoding.
+        SavedModelError: there is no export, or it is damaged, or its vocabulary is not the one it was exported with,
+            or it is not trusted and holds an operation that our exports don't.
+        ArgumentError: not a path, not an Encoding, or a `trusted` other than True and False.
     """
 
     vocabulary: Encoding | None = None
 
-    def __init__(self, path: str | os.PathLike[str], *, vocabulary: Encoding | None = None):
-        self.folder = names.saved_model_folder(path)
+    def __init__(self, path: str | os.PathLike[str], *, vocabulary: Encoding | None = None, trusted: bool = True):
+        self.folder, self.trusted = names.saved_model_folder(path), flag(trusted, "trusted")
+        if not self.trusted:
+            check_operations(self.folder)
         assets = self.folder / "assets"
         self.card = names.read_card(assets)
         self.class_names = card_class_names(self.card)
         if vocabulary is not None or self.card["encoding"] == Vocabulary.__name__:
             self.vocabulary = exported_encoding(assets, self.card, vocabulary)
+        if not self.trusted:
+            self.check_parts()
+
+    def check_parts(self) -> None:
+        """Refuse an export whose graph, variables and card are not from one export.
+
+        The graph returns its card, which must be the one in the assets, and the card has the SHA-256 of the variables.
+
+        Raises:
+            SavedModelError: they differ.
+        """
+        if stored_sha256(self.folder) != self.card["weights_sha256"]:
+            raise SavedModelError(
+                f"The variables of {str(self.folder)!r} are not those that its card names (weights_sha256): they were "
+                f"damaged, or come from another export."
+            )
+        served = json.loads(self.ask(names.CARD, request=np.zeros(1, np.int32))[names.CARD][0])
+        wrong = sorted(key for key in {*served, *self.card} if served.get(key) != self.card.get(key))
+        if wrong:
+            raise SavedModelError(
+                f"The graph and the card of {str(self.folder)!r} are not from one export: {names.CARD_FILE} and the "
+                f"signature {names.CARD!r} differ in {', '.join(wrong)}."
+            )
 
     @cached_property
     def signatures(self) -> dict[str, Any]:

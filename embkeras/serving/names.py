@@ -18,7 +18,7 @@ _CARD = {  # key -> type
     "encoding": str, "vocabulary_fingerprint": str, "tokenizer_fingerprint": str | None, "vocabulary_size": int,
     "padding_id": int | None, "oov_id": int, "class_names": list | None, "outputs": list, "out_of_range": str,
     "min_length": int, "max_length": int | None, "warm_up": list, "embed": str | None, "no_text_reason": str | None,
-    "dtype": str, "precision": str, "tables": dict,
+    "dtype": str, "precision": str, "tables": dict, "weights_sha256": str,
 }  # fmt: skip
 _LISTED = {"class_names": str, "outputs": str, "warm_up": int}
 
