@@ -2,15 +2,16 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embkeras._checks import flag, number, whole_number
+from embkeras._checks import flag, number, one_of, whole_number
 from embkeras.errors import ArgumentError, SavedModelError, ServingError
 from embkeras.serving import names
+from embkeras.serving.batches import in_batches, padded
 from embkeras.serving.text_encoder import TextEncoder, answer_table, checked_texts, encoded_rows, id_rows, labelled
 from embkeras.serving.transports import TRANSPORTS, Gone, attempted, checked_headers, parsed_url
 
@@ -58,6 +59,8 @@ class ServingClient:
         batch_size: texts per request; texts of similar length go together.
         leading_padding: send a padding id in front of each text. A server that batches requests of different lengths pads
             them with their first number, and the export ignores padding.
+        long_texts: what `predict` does with a text of more tokens than the model takes: "cut" drops its end (or its
+            beginning, with padding in front), "error" refuses it.
         refresh: seconds after which the client looks for a newer version.
         headers: sent with each request, such as {"Authorization": ...}.
 
@@ -84,6 +87,7 @@ class ServingClient:
         retries: int = 2,
         batch_size: int = 64,
         leading_padding: bool = True,
+        long_texts: str = "cut",
         refresh: float = 60.0,
         headers: Mapping[str, str] | None = None,
     ):
@@ -104,6 +108,7 @@ class ServingClient:
             version = whole_number(version, "version", least=0, most=names.LARGEST_VERSION)
         self.version = version
         self.leading_padding = flag(leading_padding, "leading_padding")
+        self.long_texts = one_of(long_texts, "long_texts", names.LONG_TEXTS)
         parts = parsed_url(url)
         self._transport = TRANSPORTS[parts.scheme](parts, checked_headers(headers))
         self._source = f"Model {name!r} at {self._transport.where}"  # for messages
@@ -137,7 +142,8 @@ class ServingClient:
         The class names are those of the version that answered.
 
         Raises:
-            ArgumentError: not a sequence of strings, or a client without an encoder.
+            ArgumentError: not a sequence of strings, a text that is too long for long_texts="error", or a client without an
+                encoder.
             VocabularyError: the vocabulary was saved without a tokenizer, or a text is not valid Unicode.
             SavedModelError: the model doesn't return one score per class, or the server's vocabulary is not the encoder's.
             ServingError: as for `scores`.
@@ -147,7 +153,8 @@ class ServingClient:
         texts = checked_texts(texts)
         if not texts:
             return answer_table()
-        scores, served = self._scores(encoded_rows(self.encoder.vocabulary, texts), "scores")
+        rows = encoded_rows(self.encoder.vocabulary, texts, self.encoder.card["max_length"], self.long_texts)
+        scores, served = self._scores(rows, "scores")
         return labelled(texts, scores, None if served.card is None else served.card["class_names"], self._source)
 
     def metadata(self) -> dict[str, Any]:
@@ -299,33 +306,6 @@ class ServingClient:
             return self._transport.ask(self.model, version, signature, inputs, output, seconds)
 
         return attempted(ask, self.timeout, self.retries)
-
-
-def in_batches(rows: Sequence[np.ndarray], size: int, *, mixed: bool) -> Iterator[np.ndarray]:
-    """Positions of up to `size` rows that are sent together, shortest first, so that little padding is sent.
-
-    Rows of different lengths go together only if `mixed`: without a padding id they can't.
-    """
-    lengths = np.array([len(row) for row in rows], np.int64)
-    order = np.argsort(lengths, kind="stable")
-    cuts = np.array([], np.int64) if mixed else np.flatnonzero(np.diff(lengths[order])) + 1
-    for group in np.split(order, cuts):
-        for start in range(0, len(group), size):
-            yield group[start : start + size]
-
-
-def padded(rows: Sequence[np.ndarray], padding_id: int | None, *, leading: bool) -> np.ndarray:
-    """One array of rows, with padding behind the short ones and, if `leading`, one padding id in front of each.
-
-    With a padding id there is at least one column: JSON has no array of shape (n, 0).
-    """
-    if padding_id is None:
-        return np.stack(rows)
-    width = max([1, *(len(row) + leading for row in rows)])
-    ids = np.full((len(rows), width), padding_id, np.int64)
-    for out, row in zip(ids, rows, strict=True):
-        out[leading : leading + len(row)] = row
-    return ids
 
 
 def _parsed_metadata(metadata: Any, source: str) -> tuple[int, dict[str, dict[str, dict[str, Tensor]]]]:

@@ -92,8 +92,9 @@ class Contract:
         order = tf.argsort(tf.cast(padding ^ in_front, tf.int32), axis=1, stable=True)
         ids = tf.gather(ids, order, axis=1, batch_dims=1)
         empty = tf.reduce_all(padding, axis=1, keepdims=True)
-        first = tf.range(tf.shape(ids)[1])[None] == 0
-        ids = tf.where(empty & first, self.oov, ids)
+        last = tf.shape(ids)[1] - 1
+        places = tf.range(last + 1)[None]
+        ids = tf.where(empty & (places == (last if in_front else 0)), self.oov, ids)
         # Counted in the mask, not in the rows moved above: XLA compiles no slice of that length.
         longest = tf.reduce_max(tf.reduce_sum(tf.cast(~padding, tf.int32), axis=1))
         width = tf.maximum(longest, max(1, self.min_length))

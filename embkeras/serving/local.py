@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from embkeras._checks import flag
+from embkeras._checks import flag, one_of, whole_number
 from embkeras._progress import progress
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
+from embkeras.serving.batches import in_batches, padded
 from embkeras.serving.reasons import reason
 from embkeras.serving.text_encoder import (
     answer_table,
@@ -30,6 +31,8 @@ from embkeras.serving.text_encoder import (
 from embkeras.serving.trust import check_operations, stored_sha256
 from embkeras.text.encoding import Encoding
 from embkeras.text.vocabulary import Vocabulary
+
+_SAME = 1e-5
 
 
 class ExportedModel:
@@ -144,15 +147,25 @@ class ExportedModel:
             raise SavedModelError(f"{str(self.folder)!r} has no output 'scores', only {', '.join(sorted(answers))}.")
         return answers["scores"]
 
-    def predict(self, texts: Sequence[str]) -> pd.DataFrame:
+    def predict(self, texts: Sequence[str], *, batch_size: int = 256, long_texts: str = "cut") -> pd.DataFrame:
         """One row per text: `text`, `label`, `probability` of the best class.
 
+        Texts of similar length are asked together; their scores are those of each text alone.
+
+        Args:
+            texts: the texts.
+            batch_size: texts that are asked together, at most.
+            long_texts: what happens to a text of more tokens than the model takes: "cut" drops its end (or its beginning,
+                with padding in front), "error" refuses it.
+
         Raises:
-            ArgumentError: not a sequence of strings.
+            ArgumentError: not a sequence of strings, or a text that is too long, or another argument outside its range.
             SavedModelError: the model doesn't return one score per class, or the export doesn't contain its vocabulary.
             VocabularyError: the vocabulary was saved without a tokenizer, or a text is not valid Unicode.
         """
         texts = checked_texts(texts)
+        whole_number(batch_size, "batch_size", least=1)
+        one_of(long_texts, "long_texts", names.LONG_TEXTS)
         if self.vocabulary is None:
             raise SavedModelError(
                 f"{str(self.folder)!r} doesn't contain its encoding, {self.card['encoding']}. "
@@ -160,12 +173,35 @@ class ExportedModel:
             )
         if not texts:
             return answer_table()
-        scores = []
+        rows = encoded_rows(self.vocabulary, texts, self.card["max_length"], long_texts)
+        return labelled(texts, self._scores_of(rows, batch_size), self.class_names, repr(str(self.folder)))
+
+    def _scores_of(self, rows: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
+        """The scores of texts of any lengths, in their order."""
+        batches = list(in_batches(rows, batch_size, mixed=batch_size > 1 and self._may_mix(rows)))
+        answers, done = [], 0
         with progress("predicting") as report:
-            for row in encoded_rows(self.vocabulary, texts):
-                scores.append(self.scores(row[None]))
-                report(len(scores), len(texts))
-        return labelled(texts, np.concatenate(scores), self.class_names, repr(str(self.folder)))
+            for places in batches:
+                ids = padded([rows[place] for place in places], self.card["padding_id"], leading=False)
+                answers.append(self.scores(ids))
+                done += len(places)
+                report(done, len(rows))
+                if answers[-1].ndim != 2:
+                    return answers[-1]
+        return np.concatenate(answers)[np.argsort(np.concatenate(batches))]
+
+    def _may_mix(self, rows: Sequence[np.ndarray]) -> bool:
+        """Whether texts of different lengths have their own scores in one batch.
+
+        They don't without a padding id, nor in an export that skipped the check and reads padding as words.
+        """
+        ends = [min(rows, key=len), max(rows, key=len)]
+        if self.card["padding_id"] is None:
+            return False
+        if len(ends[0]) == len(ends[1]):
+            return True
+        alone, beside = self.scores(ends[0][None]), self.scores(padded(ends, self.card["padding_id"], leading=False))
+        return alone.ndim != 2 or np.allclose(alone[0], beside[0], rtol=_SAME, atol=_SAME)
 
 
 def ask_in_new_process(folder: Path, requests: Sequence[Sequence[int]]) -> tuple[np.ndarray, dict[str, bool]]:

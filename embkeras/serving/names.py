@@ -13,6 +13,7 @@ CARD_FILE, VOCABULARY_FILE, TOKENS_FILE, CLASSES_FILE = "embkeras.json", "vocabu
 METADATA_FILE = "metadata.json"
 SERVING, SERVING_INT32, TEXT, EMBED, CARD = "serving_default", "serving_int32", "text", "embed", "card"
 TOKEN_IDS, REQUEST = "token_ids", "request"  # inputs
+LONG_TEXTS = ("cut", "error")  # what to do with texts of more tokens than a model takes
 LARGEST_VERSION = 2**63 - 1  # servers parse an int64
 _CARD = {  # key -> type
     "encoding": str, "vocabulary_fingerprint": str, "tokenizer_fingerprint": str | None, "vocabulary_size": int,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embkeras._checks import sequence, shown
+from embkeras._checks import one_of, sequence, shown
 from embkeras.errors import ArgumentError, SavedModelError
-from embkeras.serving.names import CARD_FILE, VOCABULARY_FILE, export_folder, read_card
+from embkeras.serving.names import CARD_FILE, LONG_TEXTS, VOCABULARY_FILE, export_folder, read_card
 from embkeras.text.encoding import Encoding
 from embkeras.text.vocabulary import Vocabulary
 
@@ -69,18 +69,28 @@ class TextEncoder:
         """V: ids lie in [0, V)."""
         return len(self.vocabulary)
 
-    def encode(self, texts: Sequence[str], length: int | None = None) -> np.ndarray:
+    def encode(self, texts: Sequence[str], length: int | None = None, *, long_texts: str = "cut") -> np.ndarray:
         """Ids of texts, int64 of shape (batch, time), shorter texts padded with the padding id.
 
         Args:
             texts: the texts.
-            length: tokens per text; longer texts lose their end. By default that of the longest text.
+            length: tokens per text; longer texts are cut. By default that of the longest text, or of the model if it takes
+                no longer ones.
+            long_texts: what happens to a text of more tokens than the model takes: "cut" drops its end (or its beginning,
+                with padding in front), "error" refuses it.
 
         Raises:
-            ArgumentError: not a sequence of strings, or a `length` below 1.
+            ArgumentError: not a sequence of strings, a `length` below 1, or a text that is too long.
             VocabularyError: a vocabulary without a padding id or without a tokenizer.
         """
-        return self.vocabulary.encode_batch(checked_texts(texts), length)
+        texts, most = checked_texts(texts), self.card["max_length"]
+        one_of(long_texts, "long_texts", LONG_TEXTS)
+        batch = self.vocabulary.encode_batch(texts, length)
+        if length is not None or most is None or batch.shape[1] <= most:
+            return batch
+        if long_texts == "error":
+            encoded_rows(self.vocabulary, texts, most, long_texts)
+        return self.vocabulary.encode_batch(texts, most)
 
     def __repr__(self) -> str:
         return f"TextEncoder({self.size:,} tokens, fingerprint {self.fingerprint[:12]}...)"
@@ -164,16 +174,35 @@ def id_rows(token_ids: Any) -> list[np.ndarray]:
     return [row.astype(np.int64) for row in rows]
 
 
-def encoded_rows(encoding: Encoding, texts: Sequence[str]) -> list[np.ndarray]:
-    """The ids of each text alone, without padding behind them."""
-    if isinstance(encoding, Vocabulary):  # also one without a padding id, which makes no batches
-        return [encoding.encode(text) for text in texts]
+def encoded_rows(
+    encoding: Encoding, texts: Sequence[str], most: int | None = None, long_texts: str = "cut"
+) -> list[np.ndarray]:
+    """The ids of each text alone, without padding behind them.
+
+    A text of more than `most` tokens is cut as `encode_batch` cuts it, or refused.
+    """
     rows = []
-    for text in texts:
-        (row,) = encoding.encode_batch([text])
-        tokens = np.flatnonzero(row != encoding.padding_id) if encoding.padding_id is not None else np.arange(len(row))
-        rows.append(row[: tokens[-1] + 1] if len(tokens) else row[:0])
+    for place, text in enumerate(texts):
+        row = _encoded(encoding, text, None)
+        if most is not None and len(row) > most:
+            if long_texts == "error":
+                raise ArgumentError(
+                    f"The model takes texts of up to {most} tokens. Received {len(row)} in text {place}. "
+                    f'long_texts="cut" would cut it.'
+                )
+            row = _encoded(encoding, text, most)
+        rows.append(row)
     return rows
+
+
+def _encoded(encoding: Encoding, text: str, length: int | None) -> np.ndarray:
+    if isinstance(encoding, Vocabulary) and length is None:  # also one without a padding id, which makes no batches
+        return encoding.encode(text)
+    if isinstance(encoding, Vocabulary) and encoding.padding_id is None:
+        return encoding.encode(text)[:length]
+    (row,) = encoding.encode_batch([text], length)
+    tokens = np.flatnonzero(row != encoding.padding_id) if encoding.padding_id is not None else np.arange(len(row))
+    return row[: tokens[-1] + 1] if len(tokens) else row[:0]
 
 
 def labelled(

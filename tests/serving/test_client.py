@@ -20,7 +20,7 @@ from embkeras.errors import (
     ServingTimeoutError,
     VocabularyError,
 )
-from embkeras.serving.client import ServingClient, in_batches, padded
+from embkeras.serving.client import ServingClient
 from embkeras.serving.text_encoder import TextEncoder
 from tests.processes import run_python, started
 from tests.serving.servers import (
@@ -197,45 +197,6 @@ def test_another_output_can_be_asked(runner, rest):
 # What it sends
 
 
-def _rows(*lengths):
-    return [np.arange(1, length + 1) for length in lengths]
-
-
-def test_batches_hold_each_text_once():
-    """Shortest first, at most the batch size."""
-    rows = _rows(5, 1, 3, 1, 9, 0, 3)
-    batches = list(in_batches(rows, 3, mixed=True))
-    assert [[len(rows[place]) for place in batch] for batch in batches] == [[0, 1, 1], [3, 3, 5], [9]]
-    assert sorted(np.concatenate(batches).tolist()) == list(range(7))
-
-
-def test_batches_of_one_length_each():
-    """Without padding, a batch has one length."""
-    rows = _rows(2, 1, 2, 1, 2)
-    batches = list(in_batches(rows, 2, mixed=False))
-    assert [batch.tolist() for batch in batches] == [[1, 3], [0, 2], [4]]
-
-
-def test_no_texts_are_no_batches():
-    """Nothing to send."""
-    assert list(in_batches([], 3, mixed=True)) == list(in_batches([], 3, mixed=False)) == []
-
-
-@pytest.mark.parametrize(
-    ("padding", "leading", "wanted"),
-    [
-        (0, True, [[0, 1, 0, 0], [0, 1, 2, 3]]),
-        (0, False, [[1, 0, 0], [1, 2, 3]]),
-        (7, True, [[7, 1, 7, 7], [7, 1, 2, 3]]),
-    ],
-)
-def test_padding_goes_in_front_and_behind(padding, leading, wanted):
-    """The vocabulary's own padding id, in one array."""
-    ids = padded(_rows(1, 3), padding, leading=leading)
-    assert ids.tolist() == wanted
-    assert ids.dtype == np.int64
-
-
 def test_batches_are_of_like_lengths(url, model, encoder, runner):
     """Two per request, shortest first, each with a zero in front; the answers are in the order of the texts."""
     with ServingClient(url, encoder=encoder, batch_size=2) as client:
@@ -326,6 +287,14 @@ def test_model_of_one_length_is_asked_in_full(url, model, tmp_path):
         )
         with pytest.raises(ServingError, match=r"takes texts of up to 3 tokens. Received 4 in text 0\.$"):
             client.scores([[2, 3, 4, 5]])
+        texts = ["good day so bad", "good"]
+        cut = model.versions[1].run("serving_default", {"token_ids": VOCABULARY.encode_batch(texts, 3)})["scores"]
+        np.testing.assert_allclose(client.predict(texts)["probability"], cut.max(axis=1), atol=1e-6)
+    with (
+        ServingClient(url, encoder=folder, long_texts="error") as client,
+        pytest.raises(ArgumentError, match=r"texts of up to 3 tokens\. Received 4 in text 1\."),
+    ):
+        client.predict(["good", "good day so bad"])
 
 
 # What is compared

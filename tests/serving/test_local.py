@@ -7,6 +7,7 @@ import pytest
 import embkeras as ek
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving.local import ask_in_new_process, request_bytes
+from embkeras.serving.text_encoder import encoded_rows
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +130,92 @@ def test_one_score_names_no_class(vocabulary, tmp_path):
         match=r"returns scores of shape \(1,\) for a text, not one score per class\. Use scores\(\)",
     ):
         ek.ExportedModel(tmp_path).predict(["good"])
+
+
+# Many texts at once
+
+_WORDS = ["good", "bad", "day", "so", "unknown"]
+
+
+@pytest.fixture(scope="module")
+def texts():
+    """Texts of 0 to 12 words, in no order."""
+    rng = np.random.default_rng(0)
+    return [" ".join(rng.choice(_WORDS, rng.integers(0, 13))) for _ in range(60)]
+
+
+def _one_by_one(export, texts):
+    """Label and probability of each text, asked alone."""
+    scores = np.concatenate([export.scores(ids[None]) for ids in encoded_rows(export.vocabulary, texts)])
+    return [str(label) for label in scores.argmax(axis=1)], scores.max(axis=1)
+
+
+def _mean(vocabulary, *, mask, length=None):
+    keras.utils.set_random_seed(0)
+    ids = keras.Input((length,), dtype="int64")
+    vectors = keras.layers.Embedding(len(vocabulary), 5, mask_zero=mask)(ids)
+    flat = keras.layers.Flatten() if length else keras.layers.GlobalAveragePooling1D()
+    return keras.Model(ids, keras.layers.Dense(3, activation="softmax")(flat(vectors)))
+
+
+_TOKENIZER = ek.Vocabulary.from_texts(["good bad day so"]).tokenizer
+_PADDED = ek.Vocabulary(["", "[UNK]", *_WORDS[:4]], tokenizer=_TOKENIZER)
+_FRONT = ek.Vocabulary(["", "[UNK]", *_WORDS[:4]], tokenizer=_TOKENIZER, padding_side="start")
+_UNPADDED = ek.Vocabulary(["[UNK]", *_WORDS[:4]], padding_id=None, oov_ids=(0,), tokenizer=_TOKENIZER)
+_MODELS = {
+    "masks": (_PADDED, {"mask": True}),
+    "padding in front": (_FRONT, {"mask": True}),
+    "no padding id": (_UNPADDED, {"mask": False}),
+    "fixed length": (_PADDED, {"mask": False, "length": 12}),
+    "fixed length, padding in front": (_FRONT, {"mask": False, "length": 12}),
+    "fixed length, no padding id": (_UNPADDED, {"mask": False, "length": 12}),
+    "reads padding as words, unchecked": (_PADDED, {"mask": False}),
+}
+
+
+@pytest.mark.parametrize("kind", _MODELS)
+def test_batched_scores_are_those_of_each_text_alone(kind, texts, tmp_path):
+    """In the order of the texts, with few requests; an export that fails the check isn't asked with padding."""
+    vocabulary, arguments = _MODELS[kind]
+    model = _mean(vocabulary, **arguments)
+    ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, check="unchecked" not in kind)
+    export = ek.ExportedModel(tmp_path)
+    labels, probabilities = _one_by_one(export, texts)
+    asked = []
+    ask, export.ask = export.ask, lambda *args, **inputs: asked.append(inputs) or ask(*args, **inputs)
+    for batch_size in (1, 7, 256):
+        asked.clear()
+        table = export.predict(texts, batch_size=batch_size)
+        np.testing.assert_allclose(table["probability"], probabilities, atol=1e-5)
+        assert table["label"].tolist() == labels and table["text"].tolist() == texts
+        assert max(len(inputs["token_ids"]) for inputs in asked) <= max(batch_size, 2)
+    assert len(asked) <= 15  # 13 lengths, and two to find out whether they may share a batch
+
+
+@pytest.mark.parametrize("vocabulary, kept", [(_PADDED, "good bad day"), (_FRONT, "bad day so")])
+def test_long_texts_are_cut_as_in_training(vocabulary, kept, tmp_path):
+    """At the end, or in front where padding is; the other texts of the batch are not affected."""
+    ek.export_saved_model(_mean(vocabulary, mask=False, length=3), tmp_path, vocabulary=vocabulary)
+    export = ek.ExportedModel(tmp_path)
+    table = export.predict(["so so", "good bad day so", kept])
+    assert table["probability"][1] == pytest.approx(table["probability"][2], abs=1e-6)
+    assert table["probability"][0] == pytest.approx(export.predict(["so so"])["probability"][0], abs=1e-6)
+
+
+def test_long_texts_are_refused_on_request(tmp_path):
+    """The message has the limit, what was received, and where."""
+    ek.export_saved_model(_mean(_PADDED, mask=False, length=3), tmp_path, vocabulary=_PADDED)
+    with pytest.raises(ArgumentError, match=r"texts of up to 3 tokens\. Received 4 in text 1\."):
+        ek.ExportedModel(tmp_path).predict(["so so", "good bad day so"], long_texts="error")
+    encoder = ek.TextEncoder(tmp_path)
+    assert encoder.encode(["so so", "good bad day so"]).tolist() == [[5, 5, 0], [2, 3, 4]]
+    assert encoder.encode(["good bad day so"], 4).shape == (1, 4)
+    with pytest.raises(ArgumentError, match=r"texts of up to 3 tokens\. Received 4 in text 0\."):
+        encoder.encode(["good bad day so"], long_texts="error")
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"batch_size": 2.5}, {"long_texts": "keep"}])
+def test_predict_refuses_other_arguments(path, wrong):
+    """The message has the name of the argument."""
+    with pytest.raises(ArgumentError, match=next(iter(wrong))):
+        ek.ExportedModel(path).predict(["good"], **wrong)
