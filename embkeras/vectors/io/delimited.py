@@ -17,15 +17,16 @@ from typing import Any, NamedTuple
 from embkeras.errors import VectorFileError
 from embkeras.vectors.io.compressed import written
 from embkeras.vectors.io.pairs import floats_of, is_number, lines_of, read_pairs, text_of
+from embkeras.vectors.io.plain_table import Shape, read_plain
+from embkeras.vectors.io.reading import INDEX_NAMES, WORD_NAMES, name_columns
 from embkeras.vectors.io.rows import Request
 from embkeras.vectors.io.source import HEAD, Source
 from embkeras.vectors.store import KeyedVectors
 from embkeras.vectors.words import encoded
 
 WORD = "word"  # the name that is written
-_WORDS = {WORD, "words", "token", "tokens", "term", "terms", "key", "keys", "text", "string", "name", "label"}
-_INDEX = {"", "index", "unnamed: 0"}  # names of pandas' index
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,9})", re.DOTALL)
+_HALF_NUMBER = re.compile(r".*[\s;][+-]?[0-9]+", re.DOTALL)
 _SAMPLE = 100  # rows by which a column is judged
 
 
@@ -48,9 +49,9 @@ def word_column(names: Sequence[str], texts: Iterable[int], where: str) -> int:
     Raises:
         VectorFileError: there is none, or several.
     """
-    words = [place for place, name in enumerate(names) if name.lower() in _WORDS]
+    words = [place for place, name in enumerate(names) if name.lower() in WORD_NAMES]
     if len(words) != 1:
-        words = list(texts) or [place for place, name in enumerate(names[:1]) if name.lower() in _INDEX]
+        words = list(texts) or [place for place, name in enumerate(names[:1]) if name.lower() in INDEX_NAMES]
     if len(words) != 1:
         raise VectorFileError(
             f"{where} must have one column of words, such as {WORD!r}. Received: {len(words)} of its columns {_shown(names)}."
@@ -70,7 +71,7 @@ def columns_of(names: Sequence[str], texts: Iterable[int], where: str) -> Column
         VectorFileError: no column of words, several, or numbers that are not numbered.
     """
     words = word_column(names, texts, where)
-    counter = 0 if names[0].lower() in _INDEX and words != 0 else None
+    counter = 0 if names[0].lower() in INDEX_NAMES and words != 0 else None
     numbers = [place for place in range(len(names)) if place not in (words, counter)]
     found = [_NUMBERED.fullmatch(names[place]) for place in numbers]
     prefixes, counts = {each and each[1] for each in found}, [int(each[2]) if each else -1 for each in found]
@@ -88,23 +89,39 @@ def _shown(names: Sequence[str]) -> str:
     return f"{shown}. Choose the columns in pandas, and pass the frame to KeyedVectors.from_dataframe"
 
 
-def recognises(source: Source, separator: str) -> bool:
+def recognises(source: Source, separators: str) -> bool:
     """Whether the first lines are names and rows of as many fields, of which some are numbers."""
-    names, *rows = _first_rows(source.head, separator, "utf-8") or [[]]
-    if len(names) < 2 or not rows or any(len(row) != len(names) for row in rows):
+    return _separator(source, separators) is not None
+
+
+def _separator(source: Source, separators: str) -> str | None:
+    """The one of these separators that divides the head of a file into names and numbers; None if none does."""
+    return next((each for each in separators if _is_table(_first_rows(source.head, each, "utf-8"))), None)
+
+
+def _is_table(first: list[list[str]]) -> bool:
+    names, *rows = first or [[]]
+    if len(names) < 2:
         return False
-    if all(map(_is_number, names[1:])):  # a row of numbers, unless pandas counted the columns
-        counted = [[str(place + first) for place in range(len(names) - 1)] for first in (0, 1)]
-        return names[1:] in counted and names[0].lower() in _INDEX | _WORDS
+    if name_columns(names, rows):
+        return True  # whatever is wrong with the rows
+    if all(map(_is_number, names[1:])):
+        # A row of numbers, unless the names say that it is none; then the error is about their order.
+        return names[0].lower() in WORD_NAMES and all(map(str.isdecimal, names[1:]))
+    if not rows or any(len(row) != len(names) for row in rows):
+        return False
+    if any(map(_HALF_NUMBER.fullmatch, names)):  # a row of numbers with decimal commas
+        return False
     return any(all(_is_number(row[place]) for row in rows) for place in range(len(names)))
 
 
-def read(source: Source, request: Request, separator: str) -> KeyedVectors:
-    """Read the wanted rows, one line after the other.
+def read(source: Source, request: Request, separators: str) -> KeyedVectors:
+    """Read the wanted rows: in large blocks if the file is as most are, and else one line after the other.
 
     Raises:
         VectorFileError: a fault in the file, with its line.
     """
+    separator = _separator(source, separators) or separators[0]
     first = _first_rows(source.head, separator, request.encoding)
     if not first or len(first[0]) < 2:
         raise VectorFileError(f"{source.name}, line 1: expected the names of columns, separated by {separator!r}.")
@@ -113,6 +130,13 @@ def read(source: Source, request: Request, separator: str) -> KeyedVectors:
         place for place in range(len(names)) if not all(_is_number(row[place]) for row in rows if len(row) > place)
     ]
     columns = columns_of(names, texts, source.name)
+    format = "tsv" if separator == "\t" else "csv"
+    before = (columns.words,) if columns.counter is None else (columns.counter, columns.words)
+    if [*before, *columns.numbers] == list(range(len(names))):
+        shape = Shape(separator, len(columns.numbers), columns.counter is not None)
+        found = read_plain(source, request, shape, format)
+        if found is not None:
+            return found
     with source.open(request.progress) as stream:
         lines = csv.reader(lines_of(text_of(stream, request), source), delimiter=separator, strict=True)
 
@@ -130,7 +154,6 @@ def read(source: Source, request: Request, separator: str) -> KeyedVectors:
                 [fields[place] for place in columns.numbers], lambda: f"{source.name}, line {lines.line_num}"
             )
 
-        format = "csv" if separator == "," else "tsv"
         return read_pairs(pairs(), numbers, len(columns.numbers), source, format, request)
 
 
@@ -161,10 +184,13 @@ def _first_rows(head: bytes, separator: str, encoding: str) -> list[list[str]]:
     rows: list[list[str]] = []
     with contextlib.suppress(csv.Error):
         rows.extend(row for row in csv.reader(lines, delimiter=separator, strict=True) if row)
+    if rows:
+        rows[0] = [name.strip(" ") for name in rows[0]]
     return rows
 
 
 def _is_number(field: str) -> bool:
+    field = field.strip(" ")
     return is_number(field) or field.lstrip("+-").lower() in ("nan", "inf", "infinity")
 
 

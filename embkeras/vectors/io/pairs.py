@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -16,6 +17,7 @@ from embkeras.vectors.store import KeyedVectors
 from embkeras.vectors.words import encoded
 
 _NUMERALS = b"0123456789+-.eE"  # float() accepts more: underscores, white space around a number, other digits
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+(?:[eE][+-]?[0-9]+)?")
 _UNDECODED = "surrogateescape"  # how bytes that are invalid in the encoding come through, until their word is looked at
 
 
@@ -54,13 +56,15 @@ def floats_of(fields: Sequence[str], place: Callable[[], str]) -> list[float]:
     Raises:
         VectorFileError: a field that is not a plain number.
     """
+    fields = [field.strip(" ") for field in fields]
     try:
         if not "".join(fields).encode("utf-8", "surrogatepass").translate(None, _NUMERALS):
             return list(map(float, fields))
     except ValueError:
         pass
     wrong = next(field for field in fields if not is_number(field))
-    raise VectorFileError(f"{place()}: expected a number, found {wrong[:60]!r}.")
+    advice = " Replace the decimal commas by points." if _DECIMAL_COMMA.fullmatch(wrong) else ""
+    raise VectorFileError(f"{place()}: expected a number, found {wrong[:60]!r}.{advice}")
 
 
 def is_number(field: str) -> bool:

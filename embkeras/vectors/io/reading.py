@@ -21,16 +21,26 @@ from typing import Any, NamedTuple
 from embkeras.errors import VectorFileError
 from embkeras.vectors.io.lines import LONGEST_LINE
 from embkeras.vectors.io.rows import Request
-from embkeras.vectors.io.separators import INFERRED, NUMBER, WHITESPACE, Separator, trailing_numbers
+from embkeras.vectors.io.separators import INFERRED, NUMBER, Separator, trailing_numbers
 from embkeras.vectors.io.source import HEAD, Source
 
 BOM = b"\xef\xbb\xbf"
-_HEADER = re.compile(rb"[ \t]*([0-9]{1,18})[ \t]+([0-9]{1,18})[ \t]*\r?(?:\n|\Z)")
+_HEADER = re.compile(rb"[ \t]*([0-9]{1,18})[ \t]+([0-9]{1,18})[ \t]*(?:\r?(?:\n|\Z)|\r(?![^\n]*\n))")
 _DECIMAL_COMMA = re.compile(rb"[+-]?[0-9]+,[0-9]+(?:[eE][+-]?[0-9]+)?")
 _PAIR = re.compile(rb"[ \t]*[+-]?[0-9.]+[ \t]+[+-]?[0-9.]+")  # might be meant as a header
 _BLANKS = re.compile(rb"\A[ \t]|\t|  ")
 _INTEGER = re.compile(rb"[+-]?[0-9]+")
-_WIDE = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # their marks at the start of a file
+_WIDE = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32"}  # their marks at the start of a file
+_WIDE |= {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+WORD_NAMES = {"word", "words", "token", "tokens", "term", "terms", "key", "keys", "text", "string", "name", "label"}
+INDEX_NAMES = {"", "index", "unnamed: 0"}  # of pandas' index
+_FIELD = re.compile(rb"[ \t]*[ \t,;|][ \t]*")
+_QUOTED = re.compile(rb"([\"']).+\1", re.DOTALL)
+_CSV = re.compile(rb'"(?:[^"]|"")*"[,;][+-]?[0-9.]')
+_LISTS = re.compile(rb"[,;] +[+-]?[0-9.]|[\[(][ \t]*[+-]?[0-9.]")
+_LESS_USUAL = [Separator(*pair) for pair in ((b";", b";"), (b"|", b"|"), (b":", b":"), (b" ", b","), (b"\t", b","))]
+_LESS_USUAL += [Separator(*pair) for pair in ((b":", b","), (b"=", b","), (b"\t", b";"), (b" ", b";"))]
+TABLE = "read the file with pandas, and pass the frame to KeyedVectors.from_dataframe"
 
 
 class Header(NamedTuple):
@@ -51,6 +61,28 @@ def header_of(head: bytes | bytearray) -> Header | None:
     mark = len(BOM) if head.startswith(BOM) else 0
     found = _HEADER.match(head, mark)
     return Header(int(found[1]), int(found[2]), found.end()) if found else None
+
+
+def name_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first fields of a file name columns, and are no row: a name, and numbers that count from 0 or 1.
+
+    Args:
+        names: the fields of the first line.
+        rows: those of the next lines.
+
+    Example:
+        >>> name_columns(["token", "0", "1"], []), name_columns(["cat", "0", "1"], [])
+        (True, False)
+        >>> name_columns(["entity", "0", "1", "2"], [["Paris", "0.5", "1", "2"]])
+        True
+    """
+    first, *numbers = names
+    counted = ([str(place + start) for place in range(len(numbers))] for start in (0, 1))
+    if not numbers or numbers not in counted:
+        return False
+    if first.lower() in WORD_NAMES | INDEX_NAMES:
+        return True
+    return len(numbers) > 2 and any("." in field for row in rows for field in row[1:])
 
 
 @dataclass(frozen=True)
@@ -87,7 +119,7 @@ class Reading:
     def agrees(self, line: bytes) -> bool:
         """Whether a word and `width` numbers are in a line, and no other value."""
         fields = self.divided(line)
-        return fields is not None and all(map(NUMBER.fullmatch, fields[1:]))
+        return fields is not None and len(fields) > 1 and all(map(NUMBER.fullmatch, fields[1:]))
 
     @property
     def expected(self) -> str:
@@ -153,19 +185,54 @@ def reading_of(source: Source, stream: Any, request: Request, header: bool | Non
     if not lines or not lines[0].strip():
         raise VectorFileError(f"{source.name} contains no vectors: its first line is empty.")
     found = _header(source, lines[0], header if request.header is None else request.header)
-    skipped = 0 if found is None else head.index(line_end) + 1 if line_end in head else len(head)
-    rows = lines if found is None else lines[1:]
+    named = found is None and request.header is not False and _are_names(lines)
+    if named and request.header != "ignore":
+        advice = (
+            ' header="ignore" skips this line; header=False takes it for a row; format="csv" reads words in quotes too.'
+        )
+        raise unexpected(source, 1, "a row, not the names of columns", lines[0], advice)
+    begins = found is None and not named
+    skipped = 0 if begins else head.index(line_end) + 1 if line_end in head else len(head)
+    rows = lines if begins else lines[1:]
     while rows and not rows[-1]:
         rows.pop()  # blank lines are allowed only at the end; the reader refuses others
     trusted = found if request.header != "ignore" else None
     _check_rows(source, trusted, found, rows)
-    first_line, start = 1 + (found is not None), mark + skipped
+    first_line, start = 2 - begins, mark + skipped
     widths = {"width": request.width or (trusted.width if trusted else 0), "checked": request.width is None}
     ignored = found if trusted is None else None
     place = {"header": trusted, "ignored": ignored, "first_line": first_line, "start": start, "line_end": line_end}
     separators = _possible(rows) if request.separator is None else [request.separator]
     tried = [_tried(separator, rows, widths | place) for separator in separators]
-    return _only(source, tried, rows)
+    if request.separator is None and request.width is None:
+        _check_quotes(source, tried, rows)
+    others = [] if request.separator is not None else [_tried(each, rows, widths | place) for each in _LESS_USUAL]
+    return _only(source, tried, others, rows)
+
+
+def _are_names(lines: Sequence[bytes]) -> bool:
+    """Whether the first line names columns, whatever divides it."""
+    first, *rows = ([field.decode("latin-1").strip('"') for field in _FIELD.split(line)] for line in lines[:100])
+    return name_columns(first, rows)
+
+
+def _check_quotes(source: Source, tried: Sequence[tuple[int, Reading]], rows: Sequence[bytes]) -> None:
+    """Refuse words in quotation marks, as CSV has them: whether these belong to the words, the file doesn't say."""
+    best = max(tried, key=lambda each: (each[0], each[1].width))[1]
+    words = [(best.separator.divided(row, best.width) or [b""])[0] for row in rows]
+    place = (
+        0 if all(map(_QUOTED.fullmatch, words)) else next((i for i, row in enumerate(rows) if _CSV.match(row)), None)
+    )
+    if place is not None:
+        raise unexpected(
+            source,
+            best.first_line + place,
+            "words without quotation marks",
+            rows[place],
+            f" If the marks belong to the words, pass width={best.width}. If not, read the file with pandas.read_csv(path, "
+            f"sep={best.separator.between.decode()!r}, header=None, index_col=0, na_filter=False), and pass the frame to "
+            f"KeyedVectors.from_dataframe.",
+        )
 
 
 def _head(source: Source, stream: Any) -> tuple[bytes, bool]:
@@ -176,15 +243,25 @@ def _head(source: Source, stream: Any) -> tuple[bytes, bool]:
         head += more
         if not more:
             break
+        _check_encoding(source, head)
         ends = max(head.count(b"\n"), head.count(b"\r"))
         if len(head) >= HEAD and ends > 1:
             return head, False
         if len(head) >= LONGEST_LINE:
             raise unexpected(source, ends + 1, f"lines of at most {LONGEST_LINE:,} bytes", head[head.find(b"\n") + 1 :])
-    wide = _WIDE.get(head[:2])
-    if wide is not None:
-        raise VectorFileError(f'{source.name} is in UTF-16, by its first bytes {head[:2]!r}: pass encoding="{wide}".')
     return head, True
+
+
+def _check_encoding(source: Source, head: bytes) -> None:
+    """Refuse UTF-16 and UTF-32 that the user did not name; what the user named has been decoded."""
+    name = next((name for mark, name in _WIDE.items() if head.startswith(mark)), None)
+    if name is None and len(head) > 8 and b"\0" in head[:2]:
+        every_other = {head[start:8:2]: place for start, place in ((0, "be"), (1, "le"))}
+        name = f"utf-16-{every_other[bytes(4)]}" if bytes(4) in every_other else None
+    if name is not None:
+        raise VectorFileError(
+            f'{source.name} is in {name.upper()}, by its first bytes {head[:2]!r}: pass encoding="{name}".'
+        )
 
 
 def _lines(head: bytes, line_end: bytes, ended: bool) -> list[bytes]:
@@ -200,9 +277,9 @@ def _header(source: Source, line: bytes, wanted: bool | str | None) -> Header | 
     found = header_of(line)
     if wanted is False:
         return None
-    if found is None:
+    if found is None or found.length < len(line):
         if wanted is True:
-            raise unexpected(source, 1, 'a header "rows width"', line)
+            raise unexpected(source, 1, 'a header "rows width"', line, " Without a header, leave out header=True.")
         return None
     if found.width < 1:
         raise unexpected(source, 1, "a width of at least 1", line, _NOT_A_HEADER)
@@ -241,8 +318,13 @@ def _numbers_after_word(fields: Sequence[bytes]) -> int:
     return min(trailing_numbers(fields), len(fields) - 1)
 
 
-def _only(source: Source, tried: Sequence[tuple[int, Reading]], rows: Sequence[bytes]) -> Reading:
-    """The reading on which all rows agree; the best one if there is none."""
+def _only(
+    source: Source,
+    tried: Sequence[tuple[int, Reading]],
+    others: Sequence[tuple[int, Reading]],
+    rows: Sequence[bytes],
+) -> Reading:
+    """The reading on which all rows agree; the best one if there is none. `others` are only named in an error."""
     agreed = [reading for count, reading in tried if count == len(rows)]
     for other in agreed[1:]:
         differing = next((row for row in rows if other.divided(row) != agreed[0].divided(row)), None)
@@ -259,7 +341,7 @@ def _only(source: Source, tried: Sequence[tuple[int, Reading]], rows: Sequence[b
         raise unexpected(source, 1, 'a header "rows width", or a row as in line 2', rows[0])
     _check_decimal_commas(source, best, rows)
     if not count:
-        raise _unreadable(source, best, rows)
+        raise _unreadable(source, best, [other for agreeing, other in others if agreeing == len(rows)], rows)
     return best
 
 
@@ -283,14 +365,27 @@ def _check_words(source: Source, reading: Reading, rows: Sequence[bytes]) -> Non
 def _check_decimal_commas(source: Source, reading: Reading, rows: Sequence[bytes]) -> None:
     """Refuse numbers with a decimal comma, saying that they are."""
     for number, row in enumerate(rows, reading.first_line):
-        last = WHITESPACE.fields(row)[-1]
-        if _DECIMAL_COMMA.fullmatch(last) and not reading.agrees(row):
+        *others, last = re.split(rb"[ \t;|]+", row)
+        several = reading.header is not None or any(
+            map(_DECIMAL_COMMA.fullmatch, others)
+        )  # of "a 1,2" the comma divides
+        if several and _DECIMAL_COMMA.fullmatch(last) and not reading.agrees(row):
             advice = " Replace the decimal commas by points."
             raise unexpected(source, number, "numbers with a decimal point", last, advice)
 
 
-def _unreadable(source: Source, best: Reading, rows: Sequence[bytes]) -> VectorFileError:
+def _unreadable(source: Source, best: Reading, others: Sequence[Reading], rows: Sequence[bytes]) -> VectorFileError:
     """The error for a file of which no line agrees with any reading."""
+    if others:
+        advice = f" {others[0].shown(rows[0])}: if that is right, pass this separator=."
+        return unexpected(
+            source, best.first_line, "a word and its numbers, between spaces, tabs or commas", rows[0], advice
+        )
+    advice = ""
+    if _LISTS.search(rows[0]):
+        advice = f" If the line is of a table with blanks or brackets around its numbers, {TABLE}."
+    elif best.first_line == 1 and not any(map(NUMBER.fullmatch, _FIELD.split(rows[0]))):
+        advice = f" If the line names columns, {TABLE}."
     if best.width:
-        return unexpected(source, best.first_line, best.expected, rows[0], best.advice)
-    return unexpected(source, best.first_line, "a word and its numbers", rows[0])
+        return unexpected(source, best.first_line, best.expected, rows[0], advice or best.advice)
+    return unexpected(source, best.first_line, "a word and its numbers", rows[0], advice)

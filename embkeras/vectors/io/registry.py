@@ -159,8 +159,8 @@ FORMATS: dict[str, Format] = {
     ),
     "csv": Format(
         "table of words by dimensions with a line of names, as pandas writes it",
-        partial(delimited.recognises, separator=","),
-        partial(delimited.read, separator=","),
+        partial(delimited.recognises, separators=",;"),
+        partial(delimited.read, separators=",;"),
         (".csv",),
         frozenset(),
         partial(delimited.write, separator=","),
@@ -169,8 +169,8 @@ FORMATS: dict[str, Format] = {
     ),
     "tsv": Format(
         "the same between tabs",
-        partial(delimited.recognises, separator="\t"),
-        partial(delimited.read, separator="\t"),
+        partial(delimited.recognises, separators="\t"),
+        partial(delimited.read, separators="\t"),
         (".tsv",),
         frozenset(),
         partial(delimited.write, separator="\t"),

@@ -48,23 +48,31 @@ class Separator:
         """Finds a number in a word that is probably a value: the row has more numbers than others, or two rows are joined.
 
         A decimal number counts anywhere in the word, an integer at its end. After a tab a word may end in ` 66`, since
-        nothing else divides it from its numbers.
+        nothing else divides it from its numbers. A word in quotation marks between commas is CSV's, with marks that are not
+        part of it.
         """
         either = b"[" + re.escape(self._ends) + b"]"
+        quoted = rb'|\A"(?:[^"]|"")*"\Z' if self._quotes else b""
         return re.compile(
             either + rb"[+-]?(?:[0-9]*\.[0-9]+|[0-9]+\.)" + _EXPONENT + rb"(?:" + either + rb"|\r|\Z)"
-            rb"|" + either + rb"[+-]?[0-9]+" + _EXPONENT + rb"(?:\r|[ \t]*\Z)"
+            rb"|" + either + rb"[+-]?[0-9]+" + _EXPONENT + rb"(?:\r|[,;|]?[ \t]*\Z)" + quoted
         )
 
     @property
     def _ends(self) -> bytes:
-        return self.after_word if self.after_word == b"\t" else bytes({*b" \t", *self.after_word})
+        if self.after_word == b"\t":
+            return self.after_word
+        return bytes({*b" \t", *self.after_word, *(b";" if self.after_word == b"," else b"")})
+
+    @property
+    def _quotes(self) -> bool:
+        return self.after_word in (b",", b";")
 
     @property
     def others(self) -> bytes:
         """The bytes that `value_in_word` looks for before a number and that don't divide a row."""
         divide = b" \t" if self.runs else self.after_word + self.between
-        return bytes(set(self._ends) - set(divide))
+        return bytes(set(self._ends) - set(divide)) + b'"' * self._quotes
 
     def fields(self, line: bytes) -> list[bytes]:
         """All fields of a row, at every separator; of a pair, what is before the last `after_word` is one field."""

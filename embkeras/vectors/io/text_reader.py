@@ -12,7 +12,7 @@ import numpy as np
 
 from embkeras.errors import EmbkerasWarning, VectorFileError
 from embkeras.vectors.io.lines import Block, Fields, Lines
-from embkeras.vectors.io.reading import Reading, reading_of, unexpected, wrong_count
+from embkeras.vectors.io.reading import TABLE, Reading, reading_of, unexpected, wrong_count
 from embkeras.vectors.io.recoded import Recoded, is_recoded
 from embkeras.vectors.io.rows import Request, RowSelector, Table, without_rows
 from embkeras.vectors.io.separators import NUMBER
@@ -79,7 +79,7 @@ class TextReader:
         self.selector.undecodable = len(self.undecodable)
         skipped = sorted(self.undecodable) if self.request.wanted is None and self.request.errors == "skip" else []
         matrix = without_rows(table.matrix(), skipped)
-        format = "word2vec" if self.reading.first_line > 1 else "glove"
+        format = "glove" if self.reading.header is None and self.reading.ignored is None else "word2vec"
         return self.selector.keyed(matrix, self.source, format, rows)
 
     def _opened(self, progress: Progress | None = None) -> Any:
@@ -258,7 +258,8 @@ class TextReader:
                 values = np.array(list(map(float, fields)), self.request.dtype)
         except ValueError:
             wrong = next(field for field in fields if not NUMBER.fullmatch(field))
-            raise unexpected(self.source, number, f"{len(fields)} numbers after the word", wrong) from None
+            advice = f" If the line names columns, {TABLE}." if number == 1 else ""
+            raise unexpected(self.source, number, f"{len(fields)} numbers after the word", wrong, advice) from None
         good = np.isfinite(values)
         if not good.all():
             raise unexpected(self.source, number, f"finite {self.request.dtype} numbers", fields[int(good.argmin())])

@@ -100,7 +100,8 @@ def _values(body: bytes, count: int, width: int, layout: _Layout) -> np.ndarray:
         start = body.find(b" ", at, at + _LONGEST_WORD) + 1
         if not start or start + size > len(body):
             break
-        rows.append(np.frombuffer(body, layout.dtype, width, start).astype(np.float64))
+        with np.errstate(invalid="ignore"):  # a NaN that signals
+            rows.append(np.frombuffer(body, layout.dtype, width, start).astype(np.float64))
         at = start + size + layout.newline
     return np.concatenate(rows) if rows else np.empty(0)
 
@@ -115,7 +116,7 @@ def _refuse_big_endian(source: Source, body: bytes, count: int, width: int, layo
     """Refuse numbers whose sizes are plausible only if their bytes are swapped."""
     swapped = _Layout(layout.dtype.replace("<", ">"), layout.newline)
     found, other = (_values(body, count, width, each) for each in (layout, swapped))
-    if len(found) and other.any() and _plausible(found) < _MOST and _plausible(other) > 1 - _MOST / 4:
+    if len(found) and np.count_nonzero(other) and _plausible(found) < _MOST and _plausible(other) > 1 - _MOST / 4:
         raise VectorFileError(
             f"{source.name}: its numbers are big-endian, by their sizes: the first is {other[0]:.4g}, and {found[0]:.4g} in "
             f"little-endian, which word2vec binary has. Swap the bytes of each number with numpy's byteswap()."

@@ -173,3 +173,33 @@ def _is(field):
         return bool(np.isfinite(np.float32(field)))
     except ValueError:
         return False
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        ("word,0,1\na,1\nb,2,3\n", "line 2: expected 3 fields, found 2"),
+        ('word,0,1\n"a,1,2\n', "line 2: unexpected end of data"),
+        ("word,0,1\n", "contains no vectors"),
+        ("word,1,0\na,1,2\n", "numbered from 0 or 1"),
+        ("word;0;1\na;0,5;0,2\n", "line 2: expected a number, found '0,5'. Replace the decimal commas"),
+    ],
+)
+def test_names_are_never_a_row(tmp_path, contents, message):
+    """Whatever is wrong with the rows below them."""
+    with pytest.raises(VectorFileError, match=message):
+        load(tmp_path, contents)
+
+
+@pytest.mark.parametrize("contents", ["word;0;1\na;1;2\n", "word, 0, 1\na, 1, 2\n", "node,0,1,2\na,1,2.0,3\n"])
+def test_other_tables(tmp_path, contents):
+    """Between semicolons, with blanks before names and numbers, and with any name over the words."""
+    loaded = load(tmp_path, contents)
+    assert (loaded.words, loaded.matrix[0, :2].tolist(), loaded.provenance.format) == (["a"], [1, 2], "csv")
+
+
+@pytest.mark.parametrize("contents", ["a 0,1 0,2\nb 0,3 0,4\n", "a;0,1;0,2\nb;0,3;0,4\n"])
+def test_decimal_commas_are_named(tmp_path, contents):
+    """They divide no columns."""
+    with pytest.raises(VectorFileError, match="decimal"):
+        load(tmp_path, contents)

@@ -206,3 +206,64 @@ def test_last_row_that_nobody_wants_is_not_judged(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert load_vectors(tmp_path / "v", words=["a"]).words == ["a"]
+
+
+def loaded(tmp_path, contents, **how):
+    """What is read from a file of text."""
+    path = tmp_path / "t.txt"
+    path.write_bytes(contents.encode())
+    return load_vectors(path, **how)
+
+
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        ("a, 1, 2\nb, 3, 4\n", "line 1: .*b'a, 1, 2'.*pandas"),
+        ("a;0,1;0,2\nb;0,3;0,4\n", "line 1: .* decimal point, found b'0,2'"),
+        ('"a",1,2\n"b",3,4\n', r"line 1: .* quotation marks.*width=2.*sep=','.*from_dataframe"),
+        ('"a" 1 2\n"b" 3 4\n', r"line 1: .* quotation marks.*width=2.*sep=' '"),
+        ('a,1,2\n"b,c",3,4\n', "line 2: .* quotation marks"),
+        ("a;1;2\nb;3;4\n", "line 1: .*separator=';' and width=2 read the word b'a' and 1, 2"),
+        ("a 1,2\nb 3,4\n", r"line 1: .*separator=\(' ', ','\) and width=2"),
+        ("a [1, 2]\nb [3, 4]\n", "line 1: .*brackets.*pandas"),
+        ("word 0 1\na 0.5 1\n", "line 1: .*names of columns, found b'word 0 1'.*header=\"ignore\".*header=False"),
+        ("node 1 2 3\na 0.5 1 2\n", "line 1: .*names of columns"),
+        ("word x y\na 1 2\n", "line 1: .*found b'word x y'.*names columns"),
+        ("2 2\ra 1 2\nb 3 4\n", r"line 1: expected .*found b'2 2\\ra 1 2'"),
+    ],
+)
+def test_tables_of_other_programs_are_not_misread(tmp_path, contents, said):
+    """Numbers are never left in a word, nor the names of columns taken for one; the error gives the way on."""
+    with pytest.raises(VectorFileError, match=said):
+        loaded(tmp_path, contents)
+
+
+def test_names_are_skipped_or_taken(tmp_path):
+    """As header= says."""
+    contents = "word 0 1\na 0.5 1\n"
+    assert loaded(tmp_path, contents, header="ignore").matrix.tolist() == [[0.5, 1]]
+    assert loaded(tmp_path, contents, header=False).words == ["word", "a"]
+    assert loaded(tmp_path, "a 1 2 3\nb 4 5 6\n").words == ["a", "b"]  # a small file of whole numbers
+
+
+def test_a_quoted_word_far_into_a_file(tmp_path):
+    """Between commas its marks are not part of it, which the first lines don't show; width= takes them as they are."""
+    contents = "".join(f"w{row},0.25,-0.5\n" for row in range(9000)) + '"x, y",1,2\n'
+    with pytest.raises(VectorFileError, match=r"line 9,?001: .*x, y"):
+        loaded(tmp_path, contents)
+    assert loaded(tmp_path, contents, width=2).words[-1] == '"x, y"'
+
+
+def test_a_header_that_ends_with_a_return(tmp_path):
+    """As the rows of such files do."""
+    assert loaded(tmp_path, "2 2\ra 1 2\rb 3 4\r").provenance.format == "word2vec"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("rows", [2, 40_000])
+def test_wide_encodings_are_named(tmp_path, encoding, rows):
+    """By their marks, or by their zeros; also of a large file."""
+    contents = ("word 0.5 1\n" * rows).encode(encoding)
+    (tmp_path / "wide.txt").write_bytes(contents)
+    with pytest.raises(VectorFileError, match=f'encoding="{encoding}"'):
+        load_vectors(tmp_path / "wide.txt")

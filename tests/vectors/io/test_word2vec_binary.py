@@ -20,6 +20,8 @@ from tests.properties import PROPERTY, comes_back, finite_bits, read_or_refused
 WORDS = ["the", "naïve", "日本", '"', "#", "nan", "</s>", "\u00a0", "7"]
 MATRIX = np.random.default_rng(1).normal(size=(len(WORDS), 5)).astype("float32")
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # of NumPy, about NaN: an error for some users
+
 
 def packed(words=WORDS, matrix=MATRIX, *, newline=b"\n", count=None, last=True):
     """The file as bytes; words may be bytes already. `last` says whether the last row has its newline, too."""
