@@ -21,7 +21,7 @@ from embkeras.errors import ArgumentError, EmbkerasError
 _SHOWN = 200  # characters of a wrong value that a message quotes
 # An address, also one that went through pathlib, which makes "https:/" of "https://".
 _ADDRESS = re.compile(
-    r"(?=[a-z0-9+.-]*://|(?:https?|ftps?|s3|gs|hf|file):/)([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL | re.I
+    r"(?=[a-z0-9+.-]*://|(?:https?|ftps?|s3|gs|az|hf|file):/)([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL | re.I
 )
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-][\w.-]*", re.ASCII)  # "organisation/model" of the Hugging Face Hub
 _FETCHING = {"s3": "aws s3 cp {} ./", "gs": "gcloud storage cp {} ./"} | dict.fromkeys(
@@ -155,8 +155,8 @@ def path(value: Any, name: str, *, error: type[EmbkerasError] = ArgumentError) -
     text = os.fspath(value)
     if not text or "\0" in text:
         raise error(f"{name} must be a path. Received: {shown(text)}.")
-    if address := _ADDRESS.match(text):
-        raise error(f"{name} must be a path on this machine. Received: the address {_fetched(*address.groups())}.")
+    if found := address(text):
+        raise error(f"{name} must be a path on this machine. Received: the address {_fetched(*found)}.")
     text = os.path.expanduser(text)  # "~nobody" stays as it is, as in a shell
     try:
         too_long = len(os.fsencode(text)) > 4095 or any(len(os.fsencode(part)) > 255 for part in Path(text).parts)
@@ -168,6 +168,17 @@ def path(value: Any, name: str, *, error: type[EmbkerasError] = ArgumentError) -
             f"Received: {len(text):,} characters, {shown(text)}."
         )
     return Path(text)
+
+
+def address(value: Any) -> tuple[str, str] | None:
+    """Scheme and rest of an address such as "s3://bucket/name"; None for anything else.
+
+    Example:
+        >>> address("s3://bucket/name")
+        ('s3', 'bucket/name')
+    """
+    found = _ADDRESS.match(os.fspath(value)) if isinstance(value, str | os.PathLike) else None
+    return None if found is None else (found[1], found[2])
 
 
 def _fetched(scheme: str, rest: str) -> str:

@@ -14,8 +14,6 @@ import keras
 import tensorflow as tf
 
 from embkeras._checks import flag, one_of, sequence, shown, whole_number
-from embkeras._checks import path as checked_path
-from embkeras._files import written_beside
 from embkeras._progress import progress
 from embkeras.errors import ArgumentError, OutputError, SavedModelError
 from embkeras.keras_compat.versions import check_versions
@@ -26,6 +24,7 @@ from embkeras.serving.check import check_saved_model
 from embkeras.serving.contract import OUT_OF_RANGE, Contract, text_graph
 from embkeras.serving.folding import embeddings_of, fold
 from embkeras.serving.reasons import reason
+from embkeras.serving.remote import StoreFolder, destination, written
 from embkeras.serving.server_files import WARM_UP_LENGTHS, write_server_config, write_warm_up
 from embkeras.tables.addresses import walk
 from embkeras.tables.embedding import PretrainedEmbedding
@@ -49,7 +48,7 @@ def export_saved_model(
     check: bool = True,
     with_config: bool = False,
     metadata: Mapping[str, Any] | None = None,
-) -> Path:
+) -> Path | Any:
     """Write `path/<version>/`, ready for TensorFlow Serving or `tf.saved_model.load`.
 
     The signatures: `serving_default` takes `token_ids`, int64 of shape (batch, time), and `serving_int32` the same in half
@@ -66,7 +65,8 @@ def export_saved_model(
 
     Args:
         model: a built Keras model with one input of ids.
-        path: the model's folder; TensorFlow Serving calls this `base_path`.
+        path: the model's folder; TensorFlow Serving calls this `base_path`. Also the address of a folder in an object store,
+            such as "s3://bucket/models/tweets": the export is made on this machine and then sent, `saved_model.pb` last.
         vocabulary: what the ids mean: a `Vocabulary` or another `Encoding`, as large as every embedding table of the model.
         version: a new number; by default the next free one, from 1.
         dtype: how embkeras tables are stored: "float32", "float16", or "int8" with one scale a row. Rows are unpacked as
@@ -81,7 +81,7 @@ def export_saved_model(
             are stored in `assets/metadata.json` too.
 
     Returns:
-        The folder of this version.
+        The folder of this version; for an address, the address of this version, a str.
 
     Raises:
         SavedModelError: the vocabulary doesn't fit the model, the version exists, the model has several inputs or can't be
@@ -90,11 +90,12 @@ def export_saved_model(
             an embkeras embedding, class names that are not one for each score, metadata that JSON can't hold, a name that
             needs quotes in a config.
         OutputError: the folder can't be written.
+        MissingDependencyError: the package of an object store is not installed.
         KerasVersionError: this version of Keras lacks a private name that embkeras uses.
     """
     check_versions()
-    path = checked_path(path, "path")
-    path = path.resolve() if path.name in ("", "..") else path
+    folder = destination(path)
+    folder = folder.resolve() if isinstance(folder, Path) and folder.name in ("", "..") else folder
     if version is not None:
         whole_number(version, "version", least=1, most=names.LARGEST_VERSION)
     one_of(dtype, "dtype", STORAGE)
@@ -102,32 +103,36 @@ def export_saved_model(
     for name, value in (("overwrite", overwrite), ("check", check), ("with_config", with_config)):
         flag(value, name)
     if with_config:
-        names.check_model_name(path.name)
+        names.check_model_name(folder.name)
+        if not isinstance(folder, Path):
+            raise ArgumentError(
+                f"with_config=True writes files for a folder on this machine. Received: {str(folder)!r}."
+            )
     class_names, metadata = _checked_class_names(class_names), checked_metadata(metadata)
     _check_model(model, vocabulary, dtype)
-    target = _target(path, version, overwrite)
+    target = _target(folder, version, overwrite)
     with progress("exporting") as report:
         contract = _contract(model, vocabulary, out_of_range, class_names)
         while True:
             report(1, 3)
             try:
-                with tempfile.TemporaryDirectory() as assets, written_beside(target, overwrite=overwrite) as beside:
+                with tempfile.TemporaryDirectory() as assets, written(target, overwrite=overwrite) as beside:
                     card = _write(model, contract, dtype, metadata, Path(assets), beside, target)
                     (beside / "README.md").write_text(readme(card, metadata), encoding="utf-8")
                     write_warm_up(beside, card)
                     report(2, 3)
                     if check:
                         _check(beside, model, vocabulary, target)
-                    if with_config:
-                        write_server_config(path, path.name, pads=vocabulary.padding_id is not None)
-                return target
+                    if with_config and isinstance(folder, Path):
+                        write_server_config(folder, folder.name, pads=vocabulary.padding_id is not None)
+                return target if isinstance(target, Path) else str(target)
             except OutputError:
                 if version is not None or overwrite or not target.exists():
                     raise
-                target = _target(path, None, overwrite)  # another process took the number in the meantime
+                target = _target(folder, None, overwrite)  # another process took the number in the meantime
 
 
-def _target(path: Path, version: int | None, overwrite: bool) -> Path:
+def _target(path: Path | StoreFolder, version: int | None, overwrite: bool) -> Any:
     """The folder to write."""
     existing = names.versions(path)
     if version is None:
@@ -145,7 +150,7 @@ def _target(path: Path, version: int | None, overwrite: bool) -> Path:
     return existing.get(version, path / str(version))
 
 
-def _check(beside: Path, model: keras.Model, vocabulary: Encoding, target: Path) -> None:
+def _check(beside: Path, model: keras.Model, vocabulary: Encoding, target: Path | StoreFolder) -> None:
     """Check the export under the name that it will have."""
     try:
         check_saved_model(beside, model=model, vocabulary=vocabulary)
@@ -160,7 +165,7 @@ def _write(
     metadata: Mapping[str, Any],
     assets: Path,
     beside: Path,
-    target: Path,
+    target: Path | StoreFolder,
 ) -> dict[str, Any]:
     """Write the SavedModel with its assets; returns the card."""
     module = tf.Module()

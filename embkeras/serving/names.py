@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from embkeras._checks import address, shown
 from embkeras._checks import path as checked_path
-from embkeras._checks import shown
 from embkeras.errors import ArgumentError, EmbkerasError, SavedModelError
 
 CARD_FILE, VOCABULARY_FILE, TOKENS_FILE, CLASSES_FILE = "embkeras.json", "vocabulary.json", "tokens.txt", "classes.txt"
@@ -14,6 +14,11 @@ METADATA_FILE = "metadata.json"
 SERVING, SERVING_INT32, TEXT, EMBED, CARD = "serving_default", "serving_int32", "text", "embed", "card"
 TOKEN_IDS, REQUEST = "token_ids", "request"  # inputs
 LONG_TEXTS = ("cut", "error")  # what to do with texts of more tokens than a model takes
+_FETCHING = {  # scheme -> the command that fetches a folder
+    "s3": "aws s3 cp --recursive {} model/",
+    "gs": "gcloud storage cp --recursive {} ./",
+    "az": "python -c \"import fsspec; fsspec.filesystem('az').get({}, 'model/', recursive=True)\"",
+}
 LARGEST_VERSION = 2**63 - 1  # servers parse an int64
 _CARD = {  # key -> type
     "encoding": str, "vocabulary_fingerprint": str, "tokenizer_fingerprint": str | None, "vocabulary_size": int,
@@ -24,19 +29,22 @@ _CARD = {  # key -> type
 _LISTED = {"class_names": str, "outputs": str, "warm_up": int}
 
 
-def versions(path: Path) -> dict[int, Path]:
+def versions(path: Any) -> dict[int, Any]:
     """Everything in a model's folder that TensorFlow Serving takes for a version, by number: "0001" is version 1.
 
     Files are included. Numbers of 2**63 and more are not: no server reads them.
 
+    Args:
+        path: a `pathlib.Path`, or a folder of an object store.
+
     Raises:
         SavedModelError: two entries have the same number, or the folder can't be read.
     """
-    found: dict[int, Path] = {}
+    found: dict[int, Any] = {}
     try:
         entries = sorted(path.iterdir()) if path.is_dir() else []
     except OSError as error:
-        raise SavedModelError(f"Can't read the folder {str(path)!r}: {error.strerror}.") from error
+        raise SavedModelError(f"Can't read the folder {str(path)!r}: {error.strerror or error}.") from error
     for entry in entries:
         if not re.fullmatch("[0-9]+", entry.name) or int(entry.name) > LARGEST_VERSION:
             continue
@@ -50,6 +58,12 @@ def versions(path: Path) -> dict[int, Path]:
 
 def export_folder(path: Any) -> Path:
     """The folder of the highest version in a model's folder, or the path itself if it contains no versions."""
+    if (found := address(path)) and found[0].lower() in _FETCHING:
+        place = f"{found[0]}://{found[1]}"
+        raise ArgumentError(
+            f"path must be a folder on this machine. Received: the address {place!r}. Fetch the folder first: "
+            f"{_FETCHING[found[0].lower()].format(repr(place))}"
+        )
     path = checked_path(path, "path")
     folders = {number: entry for number, entry in versions(path).items() if entry.is_dir()}
     return folders[max(folders)] if folders else path
