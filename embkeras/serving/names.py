@@ -15,8 +15,8 @@ SERVING, SERVING_INT32, TEXT, EMBED, CARD = "serving_default", "serving_int32", 
 TOKEN_IDS, REQUEST = "token_ids", "request"  # inputs
 LONG_TEXTS = ("cut", "error")  # what to do with texts of more tokens than a model takes
 _FETCHING = {  # scheme -> the command that fetches a folder
-    "s3": "aws s3 cp --recursive {} model/",
-    "gs": "gcloud storage cp --recursive {} ./",
+    "s3": "aws s3 sync {} model/",
+    "gs": "gcloud storage cp -r {} ./",
     "az": "python -c \"import fsspec; fsspec.filesystem('az').get({}, 'model/', recursive=True)\"",
 }
 LARGEST_VERSION = 2**63 - 1  # servers parse an int64

@@ -229,7 +229,7 @@ def test_settings_of_a_server_are_for_this_machine(model):
 
 @pytest.mark.parametrize(
     ("address", "command"),
-    [("s3://b/m", "aws s3 cp --recursive 's3://b/m'"), ("gs://b/m/1", "gcloud"), ("az://b/m", "az")],
+    [("s3://b/m", "aws s3 sync 's3://b/m'"), ("gs://b/m/1", "gcloud"), ("az://b/m", "az")],
 )
 @pytest.mark.parametrize("read", [ek.ExportedModel, ek.TextEncoder, ek.check_saved_model])
 def test_reading_from_a_store_is_refused_with_the_command_that_fetches(read, address, command):
