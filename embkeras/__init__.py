@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _WITHOUT_KERAS = {
     "drift.plots": "plot_comparison plot_coverage plot_drift plot_training",
     "drift.report": "DriftReport drift_report",
+    "serving.bulk": "BatchScorer",
     "serving.client": "ServingClient",
     "serving.text_encoder": "TextEncoder",
     "text.tokenizer": "Tokenizer",
@@ -47,6 +48,7 @@ _MODULE_OF = {name: module for module, names in (_WITHOUT_KERAS | _WITH_KERAS).i
 # Spelled out for type checkers: they read no other form.
 __all__ = [
     "AlignedMatrix",
+    "BatchScorer",
     "DriftMonitor",
     "DriftReport",
     "ExportedModel",
@@ -95,6 +97,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.drift.report import drift_report as drift_report
     from embkeras.experiments.runs import compare_strategies as compare_strategies
     from embkeras.experiments.strategies import Strategy as Strategy
+    from embkeras.serving.bulk import BatchScorer as BatchScorer
     from embkeras.serving.check import check_saved_model as check_saved_model
     from embkeras.serving.client import ServingClient as ServingClient
     from embkeras.serving.export import export_saved_model as export_saved_model

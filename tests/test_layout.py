@@ -39,6 +39,7 @@ DESIGN_NAMES = {
 LATER = {"propagate_drift"}  # in the design, not built yet
 BESIDES = {"DriftReport", "ExportedModel", "PretrainedEmbedding", "Tokenizer", "plot_training"}
 BESIDES |= {
+    "BatchScorer",
     "ServingClient",
     "Strategy",
     "TextEncoder",

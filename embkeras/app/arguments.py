@@ -121,7 +121,7 @@ def _add_train(subparsers: Any) -> None:
     )
     command = _add_command(subparsers, "train", commands.train, summary, example)
     add = command.add_argument
-    completes_files(add("file", type=Path, help="CSV, TSV, JSON Lines, or Sentiment140's CSV"))
+    completes_files(add("file", type=Path, help="CSV, TSV, JSON Lines, Parquet, or Sentiment140's CSV"))
     add("--text", metavar="COLUMN", help="column with the text (not needed for Sentiment140)")
     add("--label", metavar="COLUMN", help="column with the label (not needed for Sentiment140)")
     completes_files(
@@ -138,11 +138,24 @@ def _add_train(subparsers: Any) -> None:
 
 
 def _add_predict(subparsers: Any) -> None:
-    example = 'embkeras predict saved_models/tweets "what a lovely day" "this is awful"'
+    example = (
+        'embkeras predict saved_models/tweets "what a lovely day" "this is awful"\n'
+        "  embkeras predict saved_models/tweets --file reviews.csv --text review --out scores.parquet"
+    )
     summary = "Classify texts with an exported model."
     command = _add_command(subparsers, "predict", commands.predict, summary, example)
     completes_files(command.add_argument("path", type=Path, help="model folder"))
-    command.add_argument("texts", nargs="+", metavar="TEXT", help="a text")
+    add = command.add_argument
+    add("texts", nargs="*", metavar="TEXT", help="a text")
+    completes_files(
+        add(
+            "--file", type=Path, help="classify the texts of this file instead: CSV, TSV, JSON Lines, Parquet, or lines"
+        )
+    )
+    add("--text", metavar="COLUMN", help="column of FILE with the text (not needed for a file read line by line)")
+    add("--encoding", help="text encoding of FILE (utf-8)")
+    completes_files(add("--out", type=Path, help="the file to write for FILE: .csv, .tsv, .jsonl or .parquet"))
+    add("--overwrite", action="store_true", help="replace OUT if it exists")
 
 
 def _add_check(subparsers: Any) -> None:
@@ -218,7 +231,11 @@ def _add_coverage(subparsers: Any) -> None:
     add = command.add_argument
     completes_files(
         add(
-            "--text", type=Path, required=True, metavar="CORPUS", help="CSV, TSV, JSON Lines, or any file, line by line"
+            "--text",
+            type=Path,
+            required=True,
+            metavar="CORPUS",
+            help="CSV, TSV, JSON Lines, Parquet, or any file, line by line",
         )
     )
     add("--column", metavar="NAME", help="column with the text (not needed for a file read line by line)")

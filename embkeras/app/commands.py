@@ -82,6 +82,11 @@ def predict(options: argparse.Namespace, output: Output) -> None:
     """Classify texts with an exported model."""
     _check_backend_setting()
     _check_export(options.path)
+    if options.file is not None:
+        _predict_file(options, output)
+        return
+    if not options.texts or options.out is not None:
+        raise ArgumentError("predict takes texts, or --file FILE with --out OUT.")
     _start_tensorflow()
     from embkeras.app.printed import predictions_text
     from embkeras.serving.local import ExportedModel
@@ -90,6 +95,27 @@ def predict(options: argparse.Namespace, output: Output) -> None:
     table = model.predict(options.texts)
     output.result |= {"model": model.folder, "predictions": table.to_dict("records")}
     output.answer(predictions_text(table["text"], table["label"], table["probability"]))
+
+
+def _predict_file(options: argparse.Namespace, output: Output) -> None:
+    """Classify the texts of a file."""
+    if options.texts or options.out is None:
+        raise ArgumentError("predict takes texts, or --file FILE with --out OUT.")
+    from embkeras.serving.bulk import check_bulk, predict_file
+
+    reading: dict[str, Any] = {"column": options.text, "encoding": options.encoding, "overwrite": options.overwrite}
+    try:
+        total = check_bulk(options.file, options.out, **reading)
+    except DataError as error:  # the flag has another name than the argument
+        raise DataError(str(error).replace("column=", "text=")) from None
+    output.say(f"Text: {total:,} texts")
+    _start_tensorflow(output)
+    from embkeras.serving.local import ExportedModel
+
+    model = ExportedModel(options.path)
+    predict_file(model.predict, options.file, options.out, total=total, **reading)
+    output.result |= {"model": model.folder, "path": options.out, "texts": total}
+    output.say(f"{options.out}: {total:,} rows")
 
 
 def check(options: argparse.Namespace, output: Output) -> None:

@@ -1,4 +1,4 @@
-"""Reading labelled text (CSV, TSV, JSON Lines), and splitting it into training, validation and test."""
+"""Reading labelled text (CSV, TSV, JSON Lines, Parquet), and splitting it into training, validation and test."""
 
 import contextlib
 import csv
@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ import numpy as np
 from embkeras._checks import flag, number, sequence, shown, whole_number
 from embkeras._checks import path as checked_path
 from embkeras._files import not_a_file
-from embkeras.errors import ArgumentError, DataError, VocabularyError
+from embkeras.errors import ArgumentError, DataError, MissingDependencyError, VocabularyError
 from embkeras.text.tokenizer import check_unicode
 
 SENTIMENT140_COLUMNS = ("label", "id", "date", "query", "user", "text")
 _SENTIMENT140_DEFAULTS = {"text": "text", "label": "label", "column": "text"}  # argument -> column
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _JSON_ENDINGS = (".jsonl", ".ndjson")
+_PARQUET = ".parquet"
+_BLOCK = 1024  # rows that are read at once
 _MOST_CLASSES = 1000
 _LONGEST_FIELD = 1 << 30  # characters; Python's own limit is 131,072
 _FIELD_LIMIT = threading.Lock()
@@ -120,7 +123,7 @@ def read_labelled(
     skip_empty: bool = False,
     quotes: bool = True,
 ) -> LabelledTexts:
-    """Read labelled texts from CSV or TSV with a header line, from JSON Lines, or from Sentiment140's CSV.
+    """Read labelled texts from CSV or TSV with a header line, JSON Lines, Parquet, or Sentiment140's CSV.
 
     Sentiment140 (Go, Bhayani & Huang 2009) is recognised by its shape: six columns, no header, Latin-1, the first column
     0, 2 or 4; it needs neither `text` nor `label`.
@@ -141,13 +144,12 @@ def read_labelled(
     path, skip_empty, quotes = checked_path(path, "path"), flag(skip_empty, "skip_empty"), flag(quotes, "quotes")
     rows = _rows(path, {"text": text, "label": label}, encoding, quotes)
     if rows is None:
-        endings = ", ".join([*_DELIMITERS, *_JSON_ENDINGS])
+        endings = ", ".join([*_DELIMITERS, *_JSON_ENDINGS, _PARQUET])
         raise DataError(f"{str(path)!r} must end in one of {endings}. Received: {path.suffix!r}.")
-    if skip_empty:
-        rows = [row for row in rows if all(value.strip() for value in row[0])]
-    if not rows:
+    kept = [row for row in rows if not skip_empty or all(value.strip() for value in row[0])]
+    if not kept:
         raise DataError(f"{str(path)!r} has no rows.")
-    values, places = zip(*rows, strict=True)
+    values, places = zip(*kept, strict=True)
     texts, labels = zip(*values, strict=True)
     return labelled(texts, labels, repr(str(path)), places=places)
 
@@ -155,7 +157,7 @@ def read_labelled(
 def read_texts(
     path: str | os.PathLike[str], column: str | None = None, *, encoding: str | None = None
 ) -> Iterator[str]:
-    """The texts of a corpus, one after the other: a column of a CSV, TSV or JSON Lines file, or the lines of any other.
+    """The texts of a corpus, one after the other: a column of a CSV, TSV, JSON Lines or Parquet file, or the lines of any other.
 
     Args:
         path: the file; its ending decides the format, as in `read_labelled`. Any other file is read line by line.
@@ -174,10 +176,11 @@ def read_texts(
         raise DataError(f"{str(path)!r} is read line by line and has no columns. Received: column={column!r}.")
     else:
         with _readable(path, encoding) as encoding, path.open(encoding=encoding, newline="\n") as file:
-            yield from file
+            for line in file:
+                yield line.rstrip("\r\n")
 
 
-def _rows(path: Path, columns: Columns, encoding: Any, quotes: bool = True) -> list[Row] | None:
+def _rows(path: Path, columns: Columns, encoding: Any, quotes: bool = True) -> Iterator[Row] | None:
     """The columns of a file whose ending names a format that has columns; None for any other file."""
     if reason := not_a_file(path):
         raise DataError(f"Cannot read {str(path)!r}: {reason}.")
@@ -189,6 +192,8 @@ def _rows(path: Path, columns: Columns, encoding: Any, quotes: bool = True) -> l
     ending = path.suffix.lower()
     if ending in _JSON_ENDINGS:
         return _json_rows(path, columns, encoding)
+    if ending == _PARQUET:
+        return _parquet_rows(path, columns)
     return _delimited_rows(path, columns, encoding, quotes) if ending in _DELIMITERS else None
 
 
@@ -225,35 +230,52 @@ def _long_fields() -> Iterator[None]:
             csv.field_size_limit(before)
 
 
-def _delimited_rows(path: Path, columns: Columns, encoding: str | None, quotes: bool) -> list[Row]:
+def _delimited_rows(path: Path, columns: Columns, encoding: str | None, quotes: bool) -> Iterator[Row]:
     delimiter, header, header_rows = _DELIMITERS[path.suffix.lower()], [], 1
     if delimiter == "," and _is_sentiment140(path):
         header, encoding, header_rows = list(SENTIMENT140_COLUMNS), encoding or "latin-1", 0
         columns = {argument: name or _SENTIMENT140_DEFAULTS[argument] for argument, name in columns.items()}
-    found: list[Row] = []
-    with _readable(path, encoding) as encoding, _long_fields(), path.open(encoding=encoding, newline="") as file:
+    with _readable(path, encoding) as encoding, path.open(encoding=encoding, newline="") as file:
         # Without strict=True, a quotation mark left open would swallow the rows below it.
         rows = csv.reader(
             file, delimiter=delimiter, strict=True, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
         )
         row_number = 0
         try:
-            header, row_number = header or next(rows, []), header_rows
+            lines = _lines(rows)
+            header, row_number = header or next(lines, ([], 0))[0], header_rows
             if not header:
                 raise DataError(f"{str(path)!r} is empty: it has no header line.")
             places = [_column(path, header, name, argument) for argument, name in columns.items()]
-            for row_number, row in enumerate(rows, start=1 + header_rows):
-                place = f"row {row_number} (line {rows.line_num})"
+            for row_number, (row, line) in enumerate(lines, start=1 + header_rows):
+                place = f"row {row_number} (line {line})"
                 if row and len(row) != len(header):
                     raise DataError(f"{str(path)!r}, {place}: expected {len(header)} fields, found {len(row)}.")
                 if row:
-                    found.append(([row[column] for column in places], place))
+                    yield [row[column] for column in places], place
         except csv.Error as error:
             raise DataError(
                 f"{str(path)!r}, row {row_number + 1} (up to line {rows.line_num}): {error}. "
                 f"If quotation marks do not enclose fields, pass quotes=False."
             ) from error
-    return found
+
+
+def _lines(rows: Any) -> Iterator[tuple[list[str], int]]:
+    """The rows of a csv.reader and their lines, block by block: the csv module's limit is not lifted in between."""
+    while True:
+        block: list[tuple[list[str], int]] = []
+        wrong = None
+        with _long_fields():
+            try:
+                for row in islice(rows, _BLOCK):
+                    block.append((row, rows.line_num))
+            except csv.Error as error:
+                wrong = error
+        yield from block
+        if wrong is not None:
+            raise wrong
+        if len(block) < _BLOCK:
+            return
 
 
 def _is_sentiment140(path: Path) -> bool:
@@ -273,32 +295,59 @@ def _column(path: Path | str, header: list[str], name: str | None, argument: str
     return header.index(name)
 
 
-def _json_rows(path: Path, columns: Columns, encoding: str | None) -> list[Row]:
-    with _readable(path, encoding) as encoding:
-        lines = path.read_text(encoding).split("\n")
-    found: list[Row] = []
-    for line_number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        place = f"line {line_number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            at = error.pos + 1
-            raise DataError(f"{str(path)!r}, {place}: not JSON: {error.msg} at character {at}.") from error
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{str(path)!r}, {place}: not JSON: {error}.") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{str(path)!r}, {place}: expected an object, found {line[:40]!r}.")
-        for argument, name in columns.items():
-            if name not in row:
-                _column(f"{path}, {place}", list(row), name, argument)
-        text, *more = (row[name] for name in columns.values())
-        if not isinstance(text, str):
-            column = next(iter(columns.values()))
-            raise DataError(f"{str(path)!r}, {place}: {column!r} must be a string, found {text!r}.")
-        found.append(([text, *("" if value is None else str(value) for value in more)], place))
-    return found
+def _json_rows(path: Path, columns: Columns, encoding: str | None) -> Iterator[Row]:
+    with _readable(path, encoding) as encoding, path.open(encoding=encoding, newline="\n") as file:
+        for line_number, line in enumerate(file, start=1):
+            if line.strip():
+                place = f"line {line_number}"
+                yield _values(path, place, _json_object(path, place, line), columns), place
+
+
+def _json_object(path: Path, place: str, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{str(path)!r}, {place}: not JSON: {error.msg} at character {error.pos + 1}.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{str(path)!r}, {place}: not JSON: {error}.") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{str(path)!r}, {place}: expected an object, found {line.rstrip()[:40]!r}.")
+    return row
+
+
+def _values(path: Path, place: str, row: dict[str, Any], columns: Columns) -> list[str]:
+    """The columns of a row; the first must be a string."""
+    for argument, name in columns.items():
+        if name not in row:
+            _column(f"{path}, {place}", list(row), name, argument)
+    text, *more = (row[str(name)] for name in columns.values())
+    if not isinstance(text, str):
+        column = next(iter(columns.values()))
+        raise DataError(f"{str(path)!r}, {place}: {column!r} must be a string, found {text!r}.")
+    return [text, *("" if value is None else str(value) for value in more)]
+
+
+def _parquet_rows(path: Path, columns: Columns) -> Iterator[Row]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingDependencyError(
+            f'Reading {str(path)!r} needs pyarrow: python -m pip install "embkeras[demo]".'
+        ) from None
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for argument, name in columns.items():
+                _column(path, file.schema_arrow.names, name, argument)
+            names = list(dict.fromkeys(str(name) for name in columns.values()))
+            row_number = 0
+            for batch in file.iter_batches(_BLOCK, columns=names):
+                for row in batch.to_pylist():
+                    row_number += 1
+                    place = f"row {row_number}"
+                    yield _values(path, place, row, columns), place
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"Cannot read {str(path)!r} as Parquet: {error}.") from error
 
 
 def split(data: LabelledTexts, *, validation: float = 0.15, test: float = 0.15, seed: int = 0) -> Split:

@@ -1,5 +1,6 @@
 """The commands: the whole pipeline on a small file, and one line for bad input."""
 
+import csv
 import io
 import json
 import os
@@ -152,6 +153,46 @@ def test_predict_labels_each_text(trained, capsys):
     assert lines[0].split()[0] in ("up", "down") and lines[0].endswith("great lovely")
 
 
+def test_predict_a_file(trained, files, tmp_path, capsys, bars):
+    """A row for each text in the order of the file, and one line about it; a second time needs --overwrite."""
+    out = tmp_path / "scores.csv"
+    line = ["predict", str(trained[2]), "--file", str(files / "reviews.csv"), "--text", "review", "--out", str(out)]
+    assert cli.main([*line, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["path"], found["texts"], bars["predicting"]) == (str(out), 80, (80, 80))
+    asked, answered = (list(csv.DictReader(path.open(newline=""))) for path in (files / "reviews.csv", out))
+    assert [row["text"] for row in answered] == [row["review"] for row in asked]
+    assert {row["label"] for row in answered} == {"up", "down"} and float(answered[0]["probability"]) >= 0.5
+    assert cli.main(line) == 2
+    assert "already exists. Pass --overwrite" in capsys.readouterr().err
+    assert cli.main([*line, "--overwrite", "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([], "predict takes texts, or --file FILE with --out OUT"),
+        (["text", "--out", "o.csv"], "predict takes texts, or --file FILE with --out OUT"),
+        (["--file", "reviews.csv"], "predict takes texts, or --file FILE with --out OUT"),
+        (["text", "--file", "reviews.csv", "--out", "o.csv"], "predict takes texts, or --file FILE"),
+        (["--file", "absent.csv", "--out", "o.csv"], "absent.csv': there is no such file"),
+        (["--file", "reviews.csv", "--out", "o.csv"], "to read: --text. Columns: 'stars', 'review'"),
+        (["--file", "reviews.csv", "--text", "body", "--out", "o.csv"], "no column 'body'"),
+        (["--file", "reviews.csv", "--text", "review", "--out", "o.xls"], "one of .csv, .tsv, "),
+        (["--file", "reviews.csv", "--text", "review", "--out", "vectors.txt/o.csv"], "Cannot write"),
+    ],
+)
+def test_what_predict_refuses_before_tensorflow_starts(trained, files, monkeypatch, capsys, more, said):
+    """One line each, and nothing is written."""
+    monkeypatch.chdir(files)
+    monkeypatch.setattr("embkeras.app.commands._start_tensorflow", lambda output=None: pytest.fail("it was started"))
+    assert cli.main(["predict", str(trained[2]), *more]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert sorted(path.name for path in files.iterdir()) == ["reviews.csv", "vectors.txt"]
+
+
 @pytest.mark.parametrize("command", ["demo", "train", "predict"])
 def test_help_shows_an_example(command, capsys):
     """`--help` ends with an example command."""
@@ -205,7 +246,7 @@ def test_bad_settings_are_one_line(files, tmp_path, capsys, option, value, said)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["predict"], "the following arguments are required: path, TEXT"),
+        (["predict"], "the following arguments are required: path"),
         (["train", "x.csv", "--out", "o"], "the following arguments are required: --vectors"),
         (["demo", "--architecture", "gru"], "invalid choice: 'gru'"),
         (["fly"], "invalid choice: 'fly'"),

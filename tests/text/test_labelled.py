@@ -159,7 +159,7 @@ def test_unknown_encoding_is_refused(write, name):
 
 def test_unknown_ending_is_refused(write):
     """The message lists the endings known and shows the one received."""
-    with pytest.raises(DataError, match=r"one of \.csv, .*\.ndjson. Received: '\.xls'"):
+    with pytest.raises(DataError, match=r"one of \.csv, .*\.parquet. Received: '\.xls'"):
         read_labelled(write("d.xls", ""), "text", "label")
 
 
@@ -441,3 +441,59 @@ def test_texts_of_no_file(tmp_path):
     for path, said in ((tmp_path / "c.txt", "there is no such file"), (tmp_path, "it is a folder")):
         with pytest.raises(DataError, match=said):
             list(read_texts(path))
+
+
+# Block by block
+
+
+def test_texts_are_read_as_they_are_asked_for(write):
+    """The texts above a wrong row come first, also within its block of rows; a second file may be read meanwhile."""
+    rows = [f"{number},text {number}" for number in range(1500)]
+    path = write("d.csv", "\n".join(["id,text", *rows, "1,2,3"]) + "\n")
+    texts = read_texts(path, "text")
+    assert next(texts) == "text 0" and next(read_texts(path, "text")) == "text 0"
+    found = []
+    with pytest.raises(DataError, match=r"row 1502 \(line 1502\): expected 2 fields, found 3"):
+        list(texts)
+    with pytest.raises(DataError, match=r"row 1502 \(line 1502\)"):
+        for text in read_texts(path, "text"):
+            found.append(text)
+    assert found == [f"text {number}" for number in range(1500)]
+
+
+def test_open_quotation_mark_is_placed(write):
+    """The row that the csv module can't read, in a later block."""
+    path = write("d.csv", "id,text\n" + "1,a\n" * 1300 + '2,"open\n')
+    with pytest.raises(DataError, match=r"row 1302 \(up to line 1302\)"):
+        list(read_texts(path, "text"))
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    """A Parquet file of texts and labels."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"y": [1, 0, 2], "text": ["a\nb", "", "é"]}), tmp_path / "d.parquet")
+    return tmp_path / "d.parquet"
+
+
+def test_parquet(parquet):
+    """Texts as they are; numbers are labels."""
+    assert list(read_texts(parquet, "text")) == ["a\nb", "", "é"]
+    assert read_labelled(parquet, text="text", label="y", skip_empty=True).texts == ("a\nb", "é")
+
+
+@pytest.mark.parametrize(
+    "column, wrong", [("label", r"no column 'label'. Columns: 'y', 'text'"), ("y", r"row 1: 'y' must be a string")]
+)
+def test_parquet_without_texts(parquet, column, wrong):
+    """A missing column, and one of numbers."""
+    with pytest.raises(DataError, match=wrong):
+        list(read_texts(parquet, column))
+
+
+def test_damaged_parquet(parquet):
+    """pyarrow's error becomes one with the path."""
+    parquet.write_bytes(parquet.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"d\.parquet' as Parquet: "):
+        list(read_texts(parquet, "text"))
