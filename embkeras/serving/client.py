@@ -53,7 +53,7 @@ class ServingClient:
         url: "http://host:8501" (REST; "https" too), or "grpc://host:8500" (gRPC; "grpcs" with TLS; extra `serving`).
         model: the model's name at the server; by default the name of the folder that the encoder was read from.
         encoder: a `TextEncoder`, or the path of one; `predict` needs it.
-        version: use only this version.
+        version: use only this version: a number, or a label of the server's settings such as "stable".
         timeout: seconds for one request to the server, retries included; a call makes one request per batch.
         retries: how often a request is sent again where that is safe.
         batch_size: texts per request; texts of similar length go together.
@@ -82,7 +82,7 @@ class ServingClient:
         *,
         model: str | None = None,
         encoder: TextEncoder | str | os.PathLike[str] | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
         timeout: float = 10.0,
         retries: int = 2,
         batch_size: int = 64,
@@ -104,7 +104,9 @@ class ServingClient:
         self.refresh = number(refresh, "refresh", least=0)
         self.retries = whole_number(retries, "retries", least=0)
         self.batch_size = whole_number(batch_size, "batch_size", least=1)
-        if version is not None:
+        if isinstance(version, str) and not version:
+            raise ArgumentError("version must be a number or a label. Received: ''.")
+        if version is not None and not isinstance(version, str):
             version = whole_number(version, "version", least=0, most=names.LARGEST_VERSION)
         self.version = version
         self.leading_padding = flag(leading_padding, "leading_padding")

@@ -25,7 +25,7 @@ from embkeras.serving.contract import OUT_OF_RANGE, Contract, text_graph
 from embkeras.serving.folding import embeddings_of, fold
 from embkeras.serving.reasons import reason
 from embkeras.serving.remote import StoreFolder, destination, written
-from embkeras.serving.server_files import WARM_UP_LENGTHS, write_server_config, write_warm_up
+from embkeras.serving.server_files import WARM_UP_LENGTHS, checked_labels, write_server_config, write_warm_up
 from embkeras.tables.addresses import walk
 from embkeras.tables.embedding import PretrainedEmbedding
 from embkeras.tables.storage import STORAGE
@@ -47,6 +47,7 @@ def export_saved_model(
     overwrite: bool = False,
     check: bool = True,
     with_config: bool = False,
+    labels: Mapping[str, int | None] | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> Path | Any:
     """Write `path/<version>/`, ready for TensorFlow Serving or `tf.saved_model.load`.
@@ -77,6 +78,8 @@ def export_saved_model(
         overwrite: replace the version if it exists.
         check: run `check_saved_model` before the folder gets its name.
         with_config: write settings for TensorFlow Serving beside the versions.
+        labels: names of versions for these settings, such as {"stable": 3, "canary": None}, where None is the version that is
+            written. Servers then load the labelled versions alone.
         metadata: sections of the README by title: a text, a DataFrame (such as `schedule.history`), numbers by name. They
             are stored in `assets/metadata.json` too.
 
@@ -111,6 +114,9 @@ def export_saved_model(
     class_names, metadata = _checked_class_names(class_names), checked_metadata(metadata)
     _check_model(model, vocabulary, dtype)
     target = _target(folder, version, overwrite)
+    if labels and not with_config:
+        raise ArgumentError(f"labels are settings of a server: pass with_config=True too. Received: {shown(labels)}.")
+    labels = checked_labels(labels, names.versions(folder))
     with progress("exporting") as report:
         contract = _contract(model, vocabulary, out_of_range, class_names)
         while True:
@@ -124,7 +130,8 @@ def export_saved_model(
                     if check:
                         _check(beside, model, vocabulary, target)
                     if with_config and isinstance(folder, Path):
-                        write_server_config(folder, folder.name, pads=vocabulary.padding_id is not None)
+                        numbers = {label: number or int(target.name) for label, number in labels.items()}
+                        write_server_config(folder, folder.name, pads=vocabulary.padding_id is not None, labels=numbers)
                 return target if isinstance(target, Path) else str(target)
             except OutputError:
                 if version is not None or overwrite or not target.exists():

@@ -5,14 +5,17 @@ encoded here because the package that defines them is an extra. The settings (ht
 batch requests of different lengths, each padded with its first number.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from embkeras._checks import shown, whole_number
 from embkeras._files import written_beside
+from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
 
 WARM_UP_FILE, WARM_UP_LENGTHS = "tf_serving_warmup_requests", (1, 8, 32, 128)
@@ -62,19 +65,51 @@ def _varint(number: int) -> bytes:
     return bytes([*(digit | 128 for digit in digits[:-1]), digits[-1]])
 
 
-def write_server_config(path: Path, name: str, *, pads: bool) -> None:
+def checked_labels(labels: Mapping[str, int | None] | None, existing: Collection[int]) -> dict[str, int | None]:
+    """Labels of versions: each an existing version, or None for the one that is about to be written.
+
+    Raises:
+        ArgumentError: not a mapping, a label that needs quotes, a version that servers can't read.
+        SavedModelError: there is no such version.
+    """
+    if labels is not None and not isinstance(labels, Mapping):
+        raise ArgumentError(f"labels must map names to versions. Received: {shown(labels)}.")
+    for label, version in (labels or {}).items():
+        if not isinstance(label, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", label):
+            raise ArgumentError(f"labels may contain letters, digits, '_', '.' and '-'. Received: {shown(label)}.")
+        if version is None:
+            continue
+        number = whole_number(version, f"labels[{label!r}]", least=1, most=names.LARGEST_VERSION)
+        if number not in existing:
+            there = ", ".join(map(str, sorted(existing))) or "none"
+            raise SavedModelError(
+                f"labels[{label!r}] must be a version that exists ({there}), or None for the one that is written. "
+                f"Received: {number}."
+            )
+    return {label: None if version is None else int(version) for label, version in (labels or {}).items()}
+
+
+def write_server_config(path: Path, name: str, *, pads: bool, labels: Mapping[str, int] | None = None) -> None:
     """Write three files of settings into the model's folder; files that exist are kept, since someone may have edited them.
 
-    With `pads`, requests of different lengths may share a batch.
+    With `pads`, requests of different lengths may share a batch. With `labels`, which name versions, models.config is
+    written anew: servers load these versions, and no others.
+
+    Raises:
+        SavedModelError: there are labels, and someone edited models.config.
     """
+    policy, labelled = "latest { num_versions: 2 }", ""
+    if labels:
+        policy = f"specific {{ {' '.join(f'versions: {number}' for number in sorted(set(labels.values())))} }}"
+        labelled = "".join(f'    version_labels {{ key: "{key}" value: {number} }}\n' for key, number in labels.items())
     contents = {
         MODELS: f"""model_config_list {{
   config {{
     name: "{name}"
     base_path: "/models/{name}"
     model_platform: "tensorflow"
-    model_version_policy {{ latest {{ num_versions: 2 }} }}
-  }}
+    model_version_policy {{ {policy} }}
+{labelled}  }}
 }}
 """,
         BATCHING: f"""max_batch_size {{ value: 64 }}
@@ -88,13 +123,28 @@ pad_variable_length_inputs: {str(pads).lower()}
     image: tensorflow/serving
     command:
       - --model_config_file=/models/{name}/{MODELS}
+      - --allow_version_labels_for_unavailable_models=true
       - --enable_batching=true
       - --batching_parameters_file=/models/{name}/{BATCHING}
     ports: ["8500:8500", "8501:8501"]
     volumes: [".:/models/{name}:ro"]
 """,
     }
+    if labels:
+        there = path / MODELS
+        if there.exists() and _unlabelled(there.read_text("utf-8", "replace")) != _unlabelled(contents[MODELS]):
+            raise SavedModelError(
+                f"{str(there)!r} was edited, so it is not written anew for labels. Put these lines into it, or remove it: "
+                f"model_version_policy {{ {policy} }} {' '.join(labelled.split())}"
+            )
+        with written_beside(there) as beside:
+            beside.write_text(contents.pop(MODELS), encoding="utf-8")
     for file, text in contents.items():
         if not (path / file).exists():
             with written_beside(path / file) as beside:
                 beside.write_text(text, encoding="utf-8")
+
+
+def _unlabelled(text: str) -> str:
+    """Settings without the lines that labels change."""
+    return re.sub(r"^ *(model_version_policy|version_labels) \{.*\}\n", "", text, flags=re.M)

@@ -117,7 +117,7 @@ class RestTransport:
         system = ssl.get_default_verify_paths()  # honours SSL_CERT_FILE
         self._certificates = system.cafile or system.capath or True
 
-    def metadata(self, model: str, version: int | None, seconds: float) -> Any:
+    def metadata(self, model: str, version: int | str | None, seconds: float) -> Any:
         """Version and signatures, as in the server's JSON."""
         return self._answer("GET", f"{_model_path(model, version)}/metadata", None, seconds)
 
@@ -190,8 +190,16 @@ class RestTransport:
         return Unavailable(f"{self.where} can't be reached: {reason}")
 
 
-def _model_path(model: str, version: int | None) -> str:
-    return f"/v1/models/{quote(model, safe='')}" + ("" if version is None else f"/versions/{version}")
+def _model_path(model: str, version: int | str | None) -> str:
+    """The path of a version, by its number or its label."""
+    which = (
+        ""
+        if version is None
+        else f"/labels/{quote(version, safe='')}"
+        if isinstance(version, str)
+        else f"/versions/{version}"
+    )
+    return f"/v1/models/{quote(model, safe='')}{which}"
 
 
 class _Adapter(HTTPAdapter):
@@ -256,7 +264,7 @@ class RpcTransport:
             self._channel = grpc.insecure_channel(target, _RPC_OPTIONS)
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
-    def metadata(self, model: str, version: int | None, seconds: float) -> Any:
+    def metadata(self, model: str, version: int | str | None, seconds: float) -> Any:
         """Version and signatures, in the form of the REST interface's JSON."""
         from google.protobuf import json_format
 
@@ -296,9 +304,11 @@ class RpcTransport:
         """Close the channel."""
         self._channel.close()
 
-    def _name(self, spec: Any, model: str, version: int | None) -> None:
+    def _name(self, spec: Any, model: str, version: int | str | None) -> None:
         spec.name = model
-        if version is not None:
+        if isinstance(version, str):
+            spec.version_label = version
+        elif version is not None:
             spec.version.value = version
 
     def _call(self, method: Any, request: Any, seconds: float) -> Any:

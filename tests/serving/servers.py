@@ -61,6 +61,7 @@ class Model:
 
     Attributes:
         versions: number -> Runner; tests may add and remove some while the server runs.
+        labels: label -> number, as in models.config.
         asked: (version, signature, inputs) of every request for a prediction, in order.
         filters: the outputs that each gRPC request for a prediction asked for.
         faults: functions that answer in the model's place, one a request for scores: the first is taken off the list.
@@ -69,10 +70,13 @@ class Model:
 
     def __init__(self, name: str, versions: dict[int, Runner]):
         self.name, self.versions = name, dict(versions)
-        self.asked, self.faults, self.filters = [], [], []
+        self.asked, self.faults, self.filters, self.labels = [], [], [], {}
 
-    def version(self, name: str, number: int | None) -> int:
+    def version(self, name: str, number: int | None, label: str | None = None) -> int:
         """The version that is meant. Raises LookupError as TensorFlow Serving words it."""
+        if label and label not in self.labels:
+            raise LookupError(f"Unrecognized servable version label: {label}")
+        number = self.labels[label] if label else number
         number = max(self.versions, default=None) if number is None else number
         if name != self.name or number not in self.versions:
             raise LookupError(f"Servable not found for request: Specific({name}, {number})")
@@ -111,7 +115,7 @@ class _Rest(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     served: Model
-    _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+))?(/metadata|:predict)")
+    _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(/metadata|:predict)")
 
     def do_GET(self):
         """Metadata."""
@@ -125,9 +129,9 @@ class _Rest(BaseHTTPRequestHandler):
     def _answer(self, verb, answer):
         match = self._PATH.fullmatch(self.path)
         try:
-            if not match or match[3] != verb:
+            if not match or match[4] != verb:
                 raise ValueError(f"Malformed request: {self.command} {self.path}")
-            answer(self.served.version(match[1], int(match[2]) if match[2] else None))
+            answer(self.served.version(match[1], int(match[2]) if match[2] else None, match[3]))
         except LookupError as error:
             self.send(404, {"error": error.args[0]})
         except (Refused, ValueError) as error:
@@ -234,7 +238,8 @@ def grpc_server(model: Model):
 
         def _version(self, spec, context):
             try:
-                return model.version(spec.name, spec.version.value if spec.HasField("version") else None)
+                number = spec.version.value if spec.HasField("version") else None
+                return model.version(spec.name, number, spec.version_label)
             except LookupError as error:
                 context.abort(grpc.StatusCode.NOT_FOUND, error.args[0])
 

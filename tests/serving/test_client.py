@@ -377,6 +377,19 @@ def test_version_of_ones_own_is_kept(url, model, encoder, newer):
     assert {number for number, _, _ in _asked(model)} == {1}
 
 
+def test_version_is_named_by_its_label(url, model, encoder, newer, runner):
+    """The server knows which number it is; when the label moves, the client follows."""
+    model.versions[2], model.labels = newer, {"stable": 1}
+    with ServingClient(url, encoder=encoder, version="stable", refresh=0.0) as client:
+        np.testing.assert_allclose(client.predict(TEXTS)["probability"], _wanted(runner).max(axis=1), atol=1e-6)
+        assert client.metadata()["version"] == 1
+        model.labels["stable"] = 2
+        np.testing.assert_allclose(client.predict(TEXTS)["probability"], _wanted(newer).max(axis=1), atol=1e-6)
+        del model.labels["stable"]
+        with pytest.raises(ServingError, match="Unrecognized servable version label: stable"):
+            client.predict(TEXTS)
+
+
 def test_export_that_does_not_say_its_vocabulary_is_refused(url, model, encoder, runner, monkeypatch):
     """An export without the signature `card`."""
     old = {name: each for name, each in runner.signatures().items() if name != "card"}
@@ -451,6 +464,7 @@ def test_predict_needs_an_encoder_and_texts(encoder):
         ({"batch_size": True}, r"batch_size must be an integer >= 1\. Received: True"),
         ({"refresh": None}, r"refresh must be a number >= 0\. Received: None"),
         ({"version": -1}, r"version must be an integer from 0 to \d+\. Received: -1"),
+        ({"version": ""}, r"version must be a number or a label\. Received: ''"),
         ({"model": None}, r"model must be the name of the model at the server\. Received: None"),
         ({"encoder": 3}, r"encoder must be a TextEncoder or the path of one\. Received: int"),
         ({"headers": {"X": "a\r\nY: b"}}, r"headers must be printable ASCII\. Received: 'X', whose value is not shown"),
