@@ -158,7 +158,8 @@ def _columns(schema: Any, source: Source, arrow: Any) -> tuple[str, list[str], b
         return named[word_column(named, range(len(named)), f"{source.name}, beside {lists[0]!r},")], lists, True
     if not texts:
         raise VectorFileError(
-            f"{source.name} has no column of strings; its columns are {', '.join(map(repr, names[:10]))}."
+            f"{source.name} has no column of strings; its columns are {', '.join(map(repr, names[:10]))}. "
+            f"Words that are numbers must be strings: in pandas, frame.astype({{'word': str}})."
         )
     if len(texts) == len(names):
         raise VectorFileError(

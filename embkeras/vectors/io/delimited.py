@@ -18,7 +18,7 @@ from embkeras.errors import VectorFileError
 from embkeras.vectors.io.compressed import written
 from embkeras.vectors.io.pairs import floats_of, is_number, lines_of, read_pairs, text_of
 from embkeras.vectors.io.plain_table import Shape, read_plain
-from embkeras.vectors.io.reading import INDEX_NAMES, WORD_NAMES, name_columns
+from embkeras.vectors.io.reading import INDEX_NAMES, WORD_NAMES, name_columns, warn_if_cut
 from embkeras.vectors.io.rows import Request
 from embkeras.vectors.io.source import HEAD, Source
 from embkeras.vectors.store import KeyedVectors
@@ -112,6 +112,8 @@ def _is_table(first: list[list[str]]) -> bool:
         return False
     if any(map(_HALF_NUMBER.fullmatch, names)):  # a row of numbers with decimal commas
         return False
+    if "" in names[1:] and all(map(_is_number, names[:-1])):  # a row of numbers with a separator behind the last
+        return False
     return any(all(_is_number(row[place]) for row in rows) for place in range(len(names)))
 
 
@@ -137,8 +139,10 @@ def read(source: Source, request: Request, separators: str) -> KeyedVectors:
         found = read_plain(source, request, shape, format)
         if found is not None:
             return found
+    cut: list[str] = []
     with source.open(request.progress) as stream:
-        lines = csv.reader(lines_of(text_of(stream, request), source), delimiter=separator, strict=True)
+        ended = lines_of(text_of(stream, request), source, cut=lambda line: cut.append(line))
+        lines = csv.reader(ended, delimiter=separator, strict=True)
 
         def pairs() -> Iterator[tuple[str, Any]]:
             for row, fields in enumerate(_rows(lines, len(names), source)):
@@ -154,7 +158,11 @@ def read(source: Source, request: Request, separators: str) -> KeyedVectors:
                 [fields[place] for place in columns.numbers], lambda: f"{source.name}, line {lines.line_num}"
             )
 
-        return read_pairs(pairs(), numbers, len(columns.numbers), source, format, request)
+        found = read_pairs(pairs(), numbers, len(columns.numbers), source, format, request)
+    if cut and columns.numbers[-1] == len(names) - 1:
+        values = cut[0].split(separator)[-len(columns.numbers) :]
+        warn_if_cut(source, [value.encode(errors="replace") for value in values], lines.line_num - 1)
+    return found
 
 
 def _rows(lines: Any, fields: int, source: Source) -> Iterator[list[str]]:

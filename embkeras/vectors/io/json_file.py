@@ -25,6 +25,10 @@ _KEY = re.compile(rf"[ \t\r\n]*({_STRING})[ \t\r\n]*:[ \t\r\n]*(?=[^ \t\r\n])", 
 _LIST = re.compile(r"(\[[^][{}\"]*\])[ \t\r\n]*([,}])")
 _OPEN = re.compile(r'[ \t\r\n]*\{[ \t\r\n]*(\}|(?="))')
 _END = re.compile(r"[ \t\r\n]*\Z")
+_OTHER_JSON = (
+    " A list of words, such as Keras's word_index, is passed as words_file= with the file of their vectors. Any other JSON is "
+    "loaded with the json module, and KeyedVectors(words, matrix) written with save_vectors."
+)
 _READ = 1 << 18  # characters at once
 
 
@@ -93,9 +97,10 @@ def _entries(text: _Text, source: Source) -> Iterator[tuple[str, str]]:
         word = _loaded(key[1], where)
         found = text.take(_LIST)
         if found is None:
+            begun = re.match(r"'\[[ \t]*[-0-9]", text.shown())
+            advice = " The file may be cut off." if begun else "" if row else _OTHER_JSON
             raise VectorFileError(
-                f"{where}: expected a list of numbers for {word[:60]!r}, found {text.shown()}. A list of words, such as Keras's "
-                f"word_index, is passed as words_file= with the file of their vectors."
+                f"{where}: expected a list of numbers for {word[:60]!r}, found {text.shown()}.{advice}"
             )
         after = found[2]
         yield word, found[1]
@@ -107,7 +112,7 @@ def _entries(text: _Text, source: Source) -> Iterator[tuple[str, str]]:
 def _numbers(raw: str, row: int, width: int | None, source: Source) -> list[float]:
     where = f"{source.name}, entry {row}"
     values = _loaded(raw, where)
-    if not values or any(type(value) not in (int, float) for value in values):
+    if not values or any(type(value) is not float for value in values):
         raise VectorFileError(f"{where}: expected a list of numbers, found {raw[:60]!r}.")
     if width not in (None, len(values)):
         raise VectorFileError(f"{where}: expected {width} numbers, as in entry 0, found {len(values)}.")
@@ -116,7 +121,7 @@ def _numbers(raw: str, row: int, width: int | None, source: Source) -> list[floa
 
 def _loaded(raw: str, where: str) -> Any:
     try:
-        return json.loads(raw)
+        return json.loads(raw, parse_int=float)  # an integer too large becomes infinity, which is refused
     except (ValueError, RecursionError) as error:
         raise VectorFileError(f"{where}: {error}, in {raw[:60]!r}.") from error
 

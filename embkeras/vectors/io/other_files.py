@@ -6,7 +6,7 @@ opened: the user decides, with the command that the message shows.
 
 import re
 
-from embkeras.vectors.io.source import Source
+from embkeras.vectors.io.source import Source, compression_of
 
 LOAD_TABLE = "embkeras.tables.saved.load_table(path, layer=None)"  # for models, which load_vectors does not read
 _KERAS = {"config.json", "model.weights.h5"}  # in every .keras file
@@ -92,6 +92,7 @@ _KINDS = [
         rb".{257}ustar",
         "a tar archive: unpack it first: tar xf FILE",
     ),
+    (rb"PK\x05\x06", "an empty .zip archive"),
     (rb"\Z", "an empty file"),
 ]
 _PATTERNS = [(re.compile(pattern, re.DOTALL), what) for pattern, what in _KINDS]
@@ -104,6 +105,8 @@ def not_vectors(source: Source) -> str | None:
         return f"a Keras model. Read a table of it with {LOAD_TABLE}"
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in source.names):
         what: str | None = _TORCH
+    elif source.compression and (inner := compression_of(source.head)):
+        what = f"a .{inner} file inside a .{source.compression} file: unpack it first"
     elif _ALLENNLP_ARCHIVE.match(source.head) and b"weights.th" in source.head:
         what = f"an archive of AllenNLP. Convert its table once, to table.npy: {_ALLENNLP}"
     else:

@@ -27,21 +27,29 @@ def text_of(stream: Stream, request: Request) -> io.TextIOWrapper:
     return io.TextIOWrapper(stream.buffered(), encoding, _UNDECODED, newline="")
 
 
-def lines_of(text: io.TextIOWrapper, source: Source) -> Iterator[str]:
+def lines_of(text: io.TextIOWrapper, source: Source, cut: Callable[[str], None] = lambda line: None) -> Iterator[str]:
     """The lines with their ends.
+
+    Args:
+        text: the contents.
+        source: the file.
+        cut: called with the last line, if nothing ends it.
 
     Raises:
         VectorFileError: a line too long to be one, or contents that the encoding can't decode.
     """
-    number = 1
+    number, line = 1, ""
     try:
-        while line := text.readline(LONGEST_LINE):
+        while added := text.readline(LONGEST_LINE):
+            line = added
             if len(line) == LONGEST_LINE:
                 raise VectorFileError(
                     f"{source.name}, line {number}: expected less than {LONGEST_LINE:,} characters in a line."
                 )
             yield line
             number += 1
+        if line and not line.endswith(("\n", "\r")):
+            cut(line)
     except UnicodeError as error:
         raise VectorFileError(f"{source.name}, line {number}: not valid {text.encoding}: {error}.") from error
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from embkeras.errors import VectorFileError
 from embkeras.vectors.io.lines import LONGEST_LINE, Block, Fields
+from embkeras.vectors.io.reading import warn_if_cut
 from embkeras.vectors.io.rows import Request, RowSelector, Table
 from embkeras.vectors.io.separators import Separator
 from embkeras.vectors.io.source import Source, Stream
@@ -76,13 +77,15 @@ class _Reader:
         between = shape.separator.encode()
         self.between, self.block = between, Block(_READ, Separator(between, between))
         self.selector, self.table = RowSelector(request), Table(shape.width, request.dtype)
-        self.rows = 0
+        self.rows, self.cut = 0, b""  # and the last line, if nothing ends it
 
     def read(self, format: str) -> KeyedVectors:
         for lines in self._lines():
             self._take(*self._without_marks(lines))
             if self.rows == self.request.limit:
                 break
+        else:
+            warn_if_cut(self.source, self.cut.split(self.between)[-self.shape.width :], self.rows)
         return self.selector.keyed(self.table.matrix(), self.source, format, self.rows)
 
     def _lines(self) -> Iterator[bytes]:
@@ -92,6 +95,7 @@ class _Reader:
             more = self.stream.read(_READ) or b""
             found = rest + more
             if not more and found and not found.endswith(b"\n"):
+                self.cut = found[found.rfind(b"\n") + 1 :]
                 found += b"\n"
             cut = found.rfind(b"\n") + 1
             marks = _marks(found)

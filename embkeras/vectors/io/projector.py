@@ -7,7 +7,7 @@ See https://projector.tensorflow.org.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from embkeras._files import written_beside
 from embkeras.errors import ArgumentError, OutputError, VectorFileError
 from embkeras.vectors.io.compressed import written
 from embkeras.vectors.io.pairs import floats_of, is_number, lines_of, read_pairs, text_of
+from embkeras.vectors.io.reading import warn_if_cut
 from embkeras.vectors.io.rows import Request
 from embkeras.vectors.io.source import HEAD, Source, Stream, contents_of
 from embkeras.vectors.io.words_file import check_count, read_words
@@ -67,15 +68,16 @@ def read(source: Source, request: Request) -> KeyedVectors:
         raise VectorFileError(f"{source.name} contains no vectors: it has no complete line.")
     separator = _separator(first[0])
     width = len(_fields(first[0], separator))
+    cut: list[str] = []
     with source.open() as stream:
-        rows = sum(1 for _ in _rows(stream, request, source, separator, width))
+        rows = sum(1 for _ in _rows(stream, request, source, separator, width, cut.append))
     if request.words_file is None or request.words_file == beside:
         words: Sequence[str | None] = _metadata(beside or source.shown, rows, source, request.encoding)
     else:
         words = read_words(request.words_file, rows, source)
     with source.open(request.progress) as stream:
         pairs = zip(words, _rows(stream, request, source, separator, width), strict=True)
-        return read_pairs(
+        found = read_pairs(
             pairs,
             lambda fields, row: floats_of(fields, lambda: f"{source.name}, line {row + 1}"),
             width,
@@ -83,12 +85,22 @@ def read(source: Source, request: Request) -> KeyedVectors:
             "projector",
             request,
         )
+    if cut:
+        warn_if_cut(source, [field.encode(errors="replace") for field in _fields(cut[0], separator)], rows)
+    return found
 
 
-def _rows(stream: Stream, request: Request, source: Source, separator: str, width: int) -> Iterator[list[str]]:
+def _rows(
+    stream: Stream,
+    request: Request,
+    source: Source,
+    separator: str,
+    width: int,
+    cut: Callable[[str], None] = lambda line: None,
+) -> Iterator[list[str]]:
     """The fields of each line. Blank lines are allowed only at the end."""
     blank = None
-    for number, line in enumerate(lines_of(text_of(stream, request), source), start=1):
+    for number, line in enumerate(lines_of(text_of(stream, request), source, cut), start=1):
         if not line.strip("\r\n"):
             blank = blank or number
             continue
@@ -112,7 +124,7 @@ def _separator(line: str) -> str:
 
 
 def _fields(line: str, separator: str) -> list[str]:
-    return line.split() if separator == " " else line.rstrip("\r\n").split(separator)
+    return line.split() if separator == " " else line.rstrip("\r\n\t").split(separator)
 
 
 def _metadata(path: Path, rows: int, source: Source, encoding: str) -> list[str]:

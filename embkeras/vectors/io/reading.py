@@ -12,13 +12,15 @@ on the head of the file, its first lines:
    the error at the first line that disagrees.
 """
 
+import inspect
 import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from embkeras.errors import VectorFileError
+from embkeras.errors import EmbkerasWarning, VectorFileError
 from embkeras.vectors.io.lines import LONGEST_LINE
 from embkeras.vectors.io.rows import Request
 from embkeras.vectors.io.separators import INFERRED, NUMBER, Separator, trailing_numbers
@@ -40,6 +42,7 @@ _CSV = re.compile(rb'"(?:[^"]|"")*"[,;][+-]?[0-9.]')
 _LISTS = re.compile(rb"[,;] +[+-]?[0-9.]|[\[(][ \t]*[+-]?[0-9.]")
 _LESS_USUAL = [Separator(*pair) for pair in ((b";", b";"), (b"|", b"|"), (b":", b":"), (b" ", b","), (b"\t", b","))]
 _LESS_USUAL += [Separator(*pair) for pair in ((b":", b","), (b"=", b","), (b"\t", b";"), (b" ", b";"))]
+_DIGITS = [b"%d" % digit for digit in range(10)]
 TABLE = "read the file with pandas, and pass the frame to KeyedVectors.from_dataframe"
 
 
@@ -165,6 +168,32 @@ def wrong_count(source: Source, count: int, rows: int) -> VectorFileError:
     )
 
 
+def warn_if_cut(source: Source, values: Sequence[bytes], rows: int) -> None:
+    """Warn if the last row, which nothing ends, seems cut within its last number, of which nothing else would tell.
+
+    Args:
+        source: the file.
+        values: the numbers of the row.
+        rows: the rows of the file.
+    """
+    if not all(map(NUMBER.fullmatch, values)):  # of a row that nobody wants
+        return
+    digits = [sum(map(value.count, _DIGITS)) for value in values]
+    if len(digits) > 1 and digits[-1] < min(digits[:-1]):
+        warn(
+            f"{source.name} doesn't end with a newline, and its last value {values[-1][:40]!r} has fewer digits than "
+            f"the others of its row (row {rows:,}): the file may be cut off."
+        )
+
+
+def warn(message: str) -> None:
+    """Warn at the first line of the call that is not in this package."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("embkeras."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, EmbkerasWarning, stacklevel=level + 1)
+
+
 def reading_of(source: Source, stream: Any, request: Request, header: bool | None) -> Reading:
     """The one reading on which the head of a file agrees, or the one that comes closest.
 
@@ -187,9 +216,9 @@ def reading_of(source: Source, stream: Any, request: Request, header: bool | Non
     found = _header(source, lines[0], header if request.header is None else request.header)
     named = found is None and request.header is not False and _are_names(lines)
     if named and request.header != "ignore":
-        advice = (
-            ' header="ignore" skips this line; header=False takes it for a row; format="csv" reads words in quotes too.'
-        )
+        advice = ' header="ignore" skips this line; header=False takes it for a row.'
+        table = next((name for mark, name in ((b",", "csv"), (b";", "csv"), (b"\t", "tsv")) if mark in lines[0]), None)
+        advice += f' format="{table}" reads the file as a table with names.' if table else ""
         raise unexpected(source, 1, "a row, not the names of columns", lines[0], advice)
     begins = found is None and not named
     skipped = 0 if begins else head.index(line_end) + 1 if line_end in head else len(head)
@@ -351,7 +380,7 @@ def _check_words(source: Source, reading: Reading, rows: Sequence[bytes]) -> Non
         return
     divided = [reading.separator.divided(row, reading.width) or [] for row in rows]
     words = [fields[0] for fields in divided]
-    if not all(map(NUMBER.fullmatch, words)):
+    if not all(NUMBER.fullmatch(word) or _DECIMAL_COMMA.fullmatch(word) for word in words):
         return
     values_are_whole = all(map(_INTEGER.fullmatch, (value for fields in divided for value in fields[1:])))
     if len(set(words)) == len(words) and all(map(_INTEGER.fullmatch, words)) and not values_are_whole:

@@ -500,7 +500,7 @@ def _target(
         fitting = [each for each in writable if ending in FORMATS[each].endings]
         if not fitting or (compressed and not FORMATS[fitting[0]].compressed):
             raise ArgumentError(
-                f"Can't infer the format from the name {path.name!r}: {name_of_format} must be one of {', '.join(writable)}."
+                f"Can't infer the format from the name {path.name!r}: pass {name_of_format}=, one of {', '.join(writable)}."
             )
         format = fitting[0]
     _checks.one_of(format, name_of_format, writable)

@@ -63,7 +63,7 @@ class Source:
         """ "gz", "bz2", "xz", "zip" or None, by the first bytes. An .npz is a zip archive, but not a compressed file."""
         with self.path.open("rb") as file:
             first = file.read(8)
-        kind = next((kind for magic, kind in _MAGIC.items() if first.startswith(magic)), None)
+        kind = compression_of(first)
         if kind == "zip":
             names = self.names
             if names and all(name.endswith(".npy") for name in names):
@@ -125,6 +125,16 @@ def source_at(path: Path, member: str | None = None) -> Iterator[Source]:
                 f"The environment variable TMPDIR can name a folder with more room."
             ) from error
         yield Source(copy, member, path)
+
+
+def compression_of(first: bytes) -> str | None:
+    """ "gz", "bz2", "xz", "zip" or None, by the first bytes of a file.
+
+    Example:
+        >>> compression_of(b"\\x1f\\x8b\\x08"), compression_of(b"the 0.1")
+        ('gz', None)
+    """
+    return next((kind for magic, kind in _MAGIC.items() if first.startswith(magic)), None)
 
 
 def contents_of(path: Path) -> bytes:

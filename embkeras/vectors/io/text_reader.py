@@ -1,18 +1,16 @@
 """Reading the rows of text vectors, and saying what is wrong with them."""
 
 import codecs
-import inspect
 import os
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from embkeras.errors import EmbkerasWarning, VectorFileError
+from embkeras.errors import VectorFileError
 from embkeras.vectors.io.lines import Block, Fields, Lines
-from embkeras.vectors.io.reading import TABLE, Reading, reading_of, unexpected, wrong_count
+from embkeras.vectors.io.reading import TABLE, Reading, reading_of, unexpected, warn, warn_if_cut, wrong_count
 from embkeras.vectors.io.recoded import Recoded, is_recoded
 from embkeras.vectors.io.rows import Request, RowSelector, Table, without_rows
 from embkeras.vectors.io.separators import NUMBER
@@ -20,7 +18,6 @@ from embkeras.vectors.io.source import Progress, Source
 from embkeras.vectors.store import KeyedVectors
 from embkeras.vectors.words import Words
 
-_DIGITS = [b"%d" % digit for digit in range(10)]
 _NUMERALS = b"0123456789+-.eE"  # float() accepts more: underscores, white space around a number
 BLOCK = (
     5 << 17
@@ -93,15 +90,12 @@ class TextReader:
         if count is not None and count != rows:
             raise wrong_count(self.source, count, rows)
         if ignored is not None and (ignored.rows, ignored.width) != (rows, self.reading.width):
-            _warn(
+            warn(
                 f"{self.source.name}: the header says {ignored.rows:,} rows of {ignored.width:,} numbers, but the file has "
                 f"{rows:,} of {self.reading.width:,}, which were taken."
             )
-        if cut is not None and _is_short(values := (self.reading.divided(cut) or [])[1:]):
-            _warn(
-                f"{self.source.name} doesn't end with a newline, and its last value {values[-1][:40]!r} has fewer digits than "
-                f"the others of its row (row {rows:,}): the file may be cut off."
-            )
+        if cut is not None:
+            warn_if_cut(self.source, (self.reading.divided(cut) or [])[1:], rows)
 
     def _expected_rows(self, count: int | None) -> int | None:
         """The number of rows to allocate a table for; None if it is unknown or can't be believed."""
@@ -272,22 +266,6 @@ class TextReader:
         return unexpected(
             self.source, row + self.reading.first_line, self.reading.expected, line, self.reading.advice if line else ""
         )
-
-
-def _is_short(values: list[bytes]) -> bool:
-    """Whether the last value has fewer digits than each of the others."""
-    if not all(map(NUMBER.fullmatch, values)):  # of a row that nobody wants
-        return False
-    digits = [sum(map(value.count, _DIGITS)) for value in values]
-    return len(digits) > 1 and digits[-1] < min(digits[:-1])
-
-
-def _warn(message: str) -> None:
-    """Warn at the first line of the call that is not in this package."""
-    frame, level = inspect.currentframe(), 0
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("embkeras."):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, EmbkerasWarning, stacklevel=level + 1)
 
 
 def _estimated_newlines(path: Path, size: int) -> float:

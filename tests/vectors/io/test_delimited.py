@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from embkeras import load_vectors
 from embkeras.errors import ArgumentError, EmbkerasWarning, VectorFileError
+from embkeras.vectors.io import delimited
 from tests.properties import PROPERTY, TEXTS, comes_back, finite_bits
 
 FRAME = pandas.DataFrame([[0.5, 1], [2, 0.25]], index=["the", 'a "b", c'])
@@ -203,3 +204,18 @@ def test_decimal_commas_are_named(tmp_path, contents):
     """They divide no columns."""
     with pytest.raises(VectorFileError, match="decimal"):
         load(tmp_path, contents)
+
+
+@pytest.mark.parametrize(
+    "contents", ["word,0,1\na,0.25,0.125\nb,0.125,0.1", "a,word,0,1\n0,a,0.25,0.125\n1,b,0.125,0.1"]
+)
+@pytest.mark.parametrize("lines", [True, False])
+def test_a_cut_last_value_is_warned_of(tmp_path, monkeypatch, contents, lines):
+    """If nothing ends the last line and its last value is short, in both ways of reading."""
+    if lines:
+        monkeypatch.setattr(delimited, "read_plain", lambda *arguments: None)
+    contents = contents.replace("a,word", ",word")
+    with pytest.warns(EmbkerasWarning, match=r"last value b'0.1' .*row 2"):
+        load(tmp_path, contents)
+    load(tmp_path, contents + "\n")
+    load(tmp_path, contents, limit=1)

@@ -111,3 +111,18 @@ def test_any_object_is_plain_json_or_refused(tmp_path, value):
     assert dict(zip(loaded.words, loaded.matrix.tolist(), strict=True)) == {
         word: np.array(row, "float32").tolist() for word, row in value.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        ('{"a": [1, 2', "entry 0: .*cut off"),
+        ('{"a": {"b": [1]}}', "entry 0: .*KeyedVectors"),
+        ('{"a": [1, ' + "9" * 5000 + "]}", r"too large for float32 in row 0 \(word 'a'\)"),
+    ],
+)
+def test_other_json(tmp_path, contents, said):
+    """The message fits what is there: a list that doesn't end, another structure, an integer of any length."""
+    (tmp_path / "t.json").write_text(contents)
+    with pytest.raises(VectorFileError, match=said):
+        load_vectors(tmp_path / "t.json")

@@ -156,3 +156,14 @@ def test_n_grams_of_gensim_are_kept(tmp_path):
     assert load_vectors(tmp_path / "x.model.vec").subwords is None
     kept = load_vectors(tmp_path / "x.model.bin")
     np.testing.assert_allclose(kept.subwords.compose("cats"), model.wv["cats"], atol=1e-6)
+
+
+def test_compressed_twice_and_empty(tmp_path):
+    """A file inside a compressed file is named; so is an archive without files."""
+    path = tmp_path / "v.txt.gz"
+    path.write_bytes(gzip.compress(gzip.compress(b"a 1 2\n")))
+    with pytest.raises(VectorFileError, match=r"a \.gz file inside a \.gz file"):
+        load_vectors(path)
+    path.write_bytes(b"PK\x05\x06" + bytes(18))
+    with pytest.raises(VectorFileError, match=r"empty \.zip"):
+        load_vectors(path)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embkeras import KeyedVectors, load_vectors
-from embkeras.errors import ArgumentError, OutputError, VectorFileError
+from embkeras.errors import ArgumentError, EmbkerasWarning, OutputError, VectorFileError
 from embkeras.vectors.io.projector import save_projector
 from tests.properties import PROPERTY, TEXTS, finite_bits
 
@@ -143,3 +143,27 @@ def test_no_words(tmp_path):
     (tmp_path / "vectors.tsv").write_text("1\t2\n")
     with pytest.raises(VectorFileError, match=r"no words, and there is no metadata\.tsv beside it"):
         load_vectors(tmp_path / "vectors.tsv", format="projector")
+
+
+def test_a_cut_last_value_is_warned_of(tmp_path):
+    """If nothing ends the last line and its last value is short."""
+    (tmp_path / "metadata.tsv").write_text("a\nb\n")
+    (tmp_path / "vectors.tsv").write_text("0.125\t0.125\n0.125\t0.1")
+    with pytest.warns(EmbkerasWarning, match=r"last value b'0.1' .*row 2"):
+        load_vectors(tmp_path)
+
+
+def test_a_tab_behind_the_last_number(tmp_path):
+    """Divides nothing."""
+    (tmp_path / "metadata.tsv").write_text("a\nb\n")
+    (tmp_path / "vectors.tsv").write_text("1\t2\t\n3\t4\t\n")
+    loaded = load_vectors(tmp_path)
+    assert (list(loaded.words), loaded.matrix.tolist()) == (["a", "b"], [[1, 2], [3, 4]])
+
+
+@pytest.mark.parametrize("contents", ["1.0\t2\t\n3\t4\t\n", "1,5\t2\n3\t4\n"])
+def test_numbers_alone_are_never_words(tmp_path, contents):
+    """Also with tabs behind them, or decimal commas."""
+    (tmp_path / "numbers.tsv").write_text(contents)
+    with pytest.raises(VectorFileError, match="line 1: every field is a number"):
+        load_vectors(tmp_path / "numbers.tsv")

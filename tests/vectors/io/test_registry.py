@@ -147,7 +147,7 @@ def test_folder_is_refused(tmp_path):
 
 def test_save_needs_a_known_ending(tmp_path):
     """The message names the formats and the file's name."""
-    with pytest.raises(ArgumentError, match=r"name 'v\.dat': format must be one of .*npy, .*word2vec, glove"):
+    with pytest.raises(ArgumentError, match=r"name 'v\.dat': pass format=, one of .*npy, .*word2vec, glove"):
         save_vectors(VECTORS, tmp_path / "v.dat")
 
 
