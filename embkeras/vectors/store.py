@@ -142,7 +142,8 @@ class KeyedVectors:
                 f"{numbers.columns[wrong[0]]!r} with {numbers.dtypes.iloc[wrong[0]]}" if wrong else "no other column"
             )
             raise ArgumentError(
-                f"from_dataframe takes numbers in every column but that of the words: drop the others. Received: {found}."
+                f"from_dataframe takes numbers in every column but that of the words: drop the others, or spread a column of "
+                f"lists, as in pandas.DataFrame(frame[column].tolist(), index=frame[words]). Received: {found}."
             )
         dtype = np.result_type(np.float32, *kinds)
         matrix = numbers.to_numpy(dtype, na_value=np.nan)

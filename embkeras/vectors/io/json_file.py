@@ -106,7 +106,7 @@ def _entries(text: _Text, source: Source) -> Iterator[tuple[str, str]]:
         yield word, found[1]
         row += 1
     if text.take(_END) is None:
-        raise VectorFileError(f"{source.name}, behind entry {row - 1}: expected the end, found {text.shown()}.")
+        raise VectorFileError(f"{source.name}, after entry {row - 1}: expected the end, found {text.shown()}.")
 
 
 def _numbers(raw: str, row: int, width: int | None, source: Source) -> list[float]:

@@ -4,6 +4,7 @@ Several threads may take blocks from one `Lines`, each into a block of its own: 
 and work on their blocks in parallel. The arrays of a block are reused for the next lines it is filled with.
 """
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -204,6 +205,7 @@ class Block:
         self.index = 0
         self.starts = self.stops = self.rows = self._newlines = np.empty(0, np.int64)
         self.out: Any = None
+        self._sparse = True  # whether numbers may be long, with few separators between them
 
     def resize(self, size: int) -> None:
         """Replace the buffer by an empty one of another size."""
@@ -322,10 +324,25 @@ class Block:
         """The first and the last byte of each separator. They are the same array unless runs of blanks divide."""
         mask = self._separators_mask()
         if not self.separator.runs:
-            places = np.flatnonzero(mask)
+            places = self._sparse_places(mask) if self._sparse else None
+            if places is None:
+                self._sparse = False  # nor in the next blocks: most are alike
+                places = np.flatnonzero(mask)
             return places, places
         edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
         return edges[::2], edges[1::2] - 1
+
+    def _sparse_places(self, mask: np.ndarray) -> np.ndarray | None:
+        """Where a mask is true, in less time than by flatnonzero(); None if two places share an aligned word of 8 bytes."""
+        words = mask.view(np.uint64)
+        places = np.flatnonzero(words != 0)
+        found = words[places]
+        below = found - np.uint64(1)
+        if sys.byteorder != "little" or (found & below).any():
+            return None
+        places <<= 3
+        places += np.bitwise_count(below) >> 3
+        return places
 
     def _are_a_pair(self, before: np.ndarray) -> bool:
         """Whether the right separator is before each value, where the one after the word differs from the others."""

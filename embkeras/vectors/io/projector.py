@@ -181,7 +181,7 @@ def save_projector(vectors: KeyedVectors, folder: str | os.PathLike[str], *, ove
     folder = _checks.path(folder, "folder")
     for row, word in enumerate(vectors.words):
         if encoded(word) is None or re.search("[\t\r\n]", word) or (not row and word.startswith("\ufeff")):
-            raise VectorFileError(f"{METADATA} can't hold the word {_checks.shown(word)} (row {row}).")
+            raise VectorFileError(f"{METADATA} can't hold the word {_checks.shown(word)} (row {row}): leave it out.")
     bad = first_nonfinite_row(vectors.matrix, np.float32)
     if bad is not None or not len(vectors):
         what = "no vectors" if bad is None else f"NaN or infinity in row {bad} (word {vectors.words[bad]!r})"

@@ -406,13 +406,13 @@ def _check_decimal_commas(source: Source, reading: Reading, rows: Sequence[bytes
 def _unreadable(source: Source, best: Reading, others: Sequence[Reading], rows: Sequence[bytes]) -> VectorFileError:
     """The error for a file of which no line agrees with any reading."""
     if others:
-        advice = f" {others[0].shown(rows[0])}: if that is right, pass this separator=."
+        advice = f" {others[0].shown(rows[0])}: if that is right, pass that separator=."
         return unexpected(
             source, best.first_line, "a word and its numbers, between spaces, tabs or commas", rows[0], advice
         )
     advice = ""
     if _LISTS.search(rows[0]):
-        advice = f" If the line is of a table with blanks or brackets around its numbers, {TABLE}."
+        advice = f" If this is a table with blanks or brackets around its numbers, {TABLE}."
     elif best.first_line == 1 and not any(map(NUMBER.fullmatch, _FIELD.split(rows[0]))):
         advice = f" If the line names columns, {TABLE}."
     if best.width:

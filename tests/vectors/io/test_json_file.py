@@ -76,7 +76,7 @@ def test_selection_and_limit(tmp_path):
         ('{"a": [' + "9" * 400 + "]}", r"in row 0 \(word 'a'\)"),
         ('{"a": [1], "b": [2]', r"""entry 1: expected a list of numbers for 'b', found '\[2\]'"""),
         ('{"a": [1],}', """entry 1: expected "word": .* found '}'"""),
-        ('{"a": [1]} x', "behind entry 0: expected the end, found ' x'"),
+        ('{"a": [1]} x', "after entry 0: expected the end, found ' x'"),
         ('{"a": [1_0]}', r"entry 0: .*\[1_0\]"),
         ('{"a": ["1"]}', "entry 0: expected a list of numbers"),
         ('{"the": 1, "of": 2}', "entry 0: .* found '1, .*words_file="),

@@ -238,3 +238,16 @@ def test_block_loads_lines_with_their_ends(taken):
     other.load(block.lines_and_ends(np.arange(3)), [7, 8, 9])
     assert [other.line(place) for place in range(3)] == [b"a 1", b"b 2", b"c"]
     np.testing.assert_array_equal(other.rows, [7, 8, 9])
+
+
+@pytest.mark.parametrize("gap", [3, 8, 9, 25])
+def test_separators_between_long_numbers(gap):
+    """Are found eight bytes at a time; where two share such a word, one by one, and so in all later blocks."""
+    block = Block(1 << 10)
+    block.load([b"w " + b" ".join([b"1" * gap] * 20) + b"\n"], [0])
+    fields = block.fields(20)
+    assert [block.raw[a:b] for a, b in zip(fields.starts, fields.stops, strict=True)] == [b"1" * gap] * 20
+    assert block._sparse == (gap > 6)
+    block.load([b"w " + b" ".join([b"2"] * 20) + b"\n"], [0])
+    fields = block.fields(20)
+    assert [block.raw[a:b] for a, b in zip(fields.starts, fields.stops, strict=True)] == [b"2"] * 20
