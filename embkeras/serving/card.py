@@ -99,37 +99,45 @@ def write_assets(contract: Contract, folder: Path, card: Mapping[str, Any], meta
 
 
 def checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Sections of the README: title -> text, table, or numbers by name.
+    """Sections of the README: title -> a text, a DataFrame, or any other data that JSON can hold.
 
     Raises:
-        ArgumentError: anything else, or what JSON can't hold.
+        ArgumentError: titles that are not strings, or what JSON can't hold: NaN and infinity are among it.
     """
     metadata = {} if metadata is None else metadata
-    rule = "metadata must map section titles to a text, a DataFrame or numbers by name."
+    rule = "metadata must map section titles to texts, DataFrames or other data for JSON."
     if not isinstance(metadata, Mapping):
         raise ArgumentError(f"{rule} Received: {shown(metadata)}.")
     for title, value in metadata.items():
-        if not isinstance(title, str) or not isinstance(value, str | pd.DataFrame | Mapping):
+        if not isinstance(title, str):
             raise ArgumentError(f"{rule} Received: {shown(title)}: {shown(value)}.")
-    try:
-        _as_json(metadata).encode("utf-8")
-        "".join(map(_section, metadata.values())).encode("utf-8")
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ArgumentError(
-            f"metadata must be data that JSON can hold. Received a section that fails: {error}."
-        ) from error
+        try:
+            _as_json(value).encode("utf-8")
+            f"{title}{_section(value)}".encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ArgumentError(
+                f"metadata must be data that JSON can hold. Received in section {shown(title)}: {error}."
+            ) from error
     return dict(metadata)
 
 
-def _as_json(metadata: Mapping[str, Any]) -> str:
-    """The sections as JSON: a table is a list of rows by column, NumPy's numbers are Python's, other objects are text."""
+def _as_json(metadata: Any) -> str:
+    """Sections as JSON: a table is a list of rows by column, NumPy's numbers and arrays are Python's, other objects are text.
+
+    What is missing in a table is null. Anywhere else NaN, and infinity everywhere, is a ValueError: JSON has neither.
+    """
 
     def plain(value: Any) -> Any:
         if isinstance(value, pd.DataFrame):
+            numbers = value.select_dtypes("number").to_numpy("float64", na_value=np.nan)
+            if np.isinf(numbers).any():
+                raise ValueError("infinity in a DataFrame, for which JSON has no number")
             return json.loads(value.to_json(orient="records"))
-        return value.item() if isinstance(value, np.generic) else str(value)
+        if isinstance(value, Mapping):  # json takes a dict only
+            return dict(value)
+        return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
 
-    return json.dumps(metadata, indent=1, default=plain)
+    return json.dumps(metadata, indent=1, default=plain, allow_nan=False)
 
 
 def readme(card: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
@@ -206,10 +214,19 @@ def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _section(value: Any) -> str:
+    """A section as Markdown: a text as it is, a table, or JSON."""
     if isinstance(value, str):
         return value
-    if isinstance(value, Mapping):
-        return "\n".join(["| | |", "|---|---|", *(f"| {key} | {number} |" for key, number in value.items())])
-    columns = " | ".join(map(str, value.columns))
-    rows = [" | ".join(map(str, row)) for row in value.itertuples(index=False)]
-    return "\n".join([f"| {columns} |", "|---" * len(value.columns) + "|", *(f"| {row} |" for row in rows)])
+    if isinstance(value, pd.DataFrame):
+        heads, rows = list(value.columns), [list(row) for row in value.itertuples(index=False)]
+    elif isinstance(value, Mapping) and not any(isinstance(each, Mapping | list | tuple) for each in value.values()):
+        heads, rows = [" ", " "], [[key, each] for key, each in value.items()]
+    else:
+        return f"```json\n{_as_json(value)}\n```"
+    lines = [" | ".join(map(_cell, row)) for row in (heads, *rows)]
+    return "\n".join([f"| {lines[0]} |", "|---" * len(heads) + "|", *(f"| {line} |" for line in lines[1:])])
+
+
+def _cell(value: Any) -> str:
+    """A value in a cell of a table."""
+    return " ".join(str(value).replace("|", "\\|").splitlines()) or " "

@@ -2,9 +2,9 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _INT32 = np.iinfo(np.int32)
-_TYPES = {"FLOAT": "float32", "DOUBLE": "float64", "HALF": "float16"}  # TensorFlow's names that differ from NumPy's
+_TYPES = {
+    "FLOAT": "float32",
+    "DOUBLE": "float64",
+    "HALF": "float16",
+    "STRING": "object",
+}  # TensorFlow's names that differ from NumPy's
+_VECTORS = "vectors"  # the output of the signature `embed`
+T = TypeVar("T")
 Tensor = tuple[str, tuple[int | None, ...]]  # type and shape
 
 
@@ -121,7 +128,7 @@ class ServingClient:
 
         Args:
             token_ids: integers of shape (batch, time), or one sequence of integers per text.
-            output: which output of a model with several.
+            output: which output of a model with several; "classes" is the class names, as an array of strings.
 
         Raises:
             ArgumentError: ids that are not integers or, with an encoder, outside [0, V).
@@ -129,6 +136,21 @@ class ServingClient:
             ServingError: the server can't be reached, refuses the request, or returns an invalid answer.
             ServingTimeoutError: it takes longer.
         """
+        return self._scores(self._rows(token_ids), output)[0]
+
+    def vectors(self, token_ids: Any) -> list[np.ndarray]:
+        """The rows of the embedding table for the ids of each text, float32 of shape (tokens, width), without padding.
+
+        They are those of the signature `embed`, which a model with exactly one embkeras embedding has.
+
+        Raises:
+            As for `scores`.
+        """
+        rows = self._rows(token_ids)
+        return self._from_one_version(lambda served: self._vectors_of(served, rows))[0]
+
+    def _rows(self, token_ids: Any) -> list[np.ndarray]:
+        """The ids of each text."""
         rows = id_rows(token_ids)
         if self.encoder is not None:
             size = self.encoder.size
@@ -136,12 +158,16 @@ class ServingClient:
                 outside = row[(row < 0) | (row >= size)]
                 if outside.size:
                     raise ArgumentError(f"token_ids must lie in [0, {size}). Received: {outside[0]} at text {place}.")
-        return self._scores(rows, output)[0]
+        return rows
 
-    def predict(self, texts: Sequence[str]) -> "pd.DataFrame":
+    def predict(self, texts: Sequence[str], *, output: str = "scores") -> "pd.DataFrame":
         """One row per text: `text`, `label`, `probability` of the best class.
 
         The class names are those of the version that answered.
+
+        Args:
+            texts: the texts.
+            output: which output of a model with several.
 
         Raises:
             ArgumentError: not a sequence of strings, a text that is too long for long_texts="error", or a client without an
@@ -156,7 +182,7 @@ class ServingClient:
         if not texts:
             return answer_table()
         rows = encoded_rows(self.encoder.vocabulary, texts, self.encoder.card["max_length"], self.long_texts)
-        scores, served = self._scores(rows, "scores")
+        scores, served = self._scores(rows, output)
         return labelled(texts, scores, None if served.card is None else served.card["class_names"], self._source)
 
     def metadata(self) -> dict[str, Any]:
@@ -183,12 +209,30 @@ class ServingClient:
 
     def _scores(self, rows: Sequence[np.ndarray], output: str) -> tuple[np.ndarray, Served]:
         """One output for texts, and the version that all of it comes from."""
+        return self._from_one_version(lambda served: self._scores_of(served, rows, output))
+
+    def _from_one_version(self, ask: Callable[[Served], T]) -> tuple[T, Served]:
+        """What a function gets from a version, and the version; once more if the server drops it in the middle."""
         served = self._served()
         try:
-            return self._scores_of(served, rows, output), served
+            return ask(served), served
         except Gone:  # the server dropped that version: start over with a newer one
             served = self._served(refetch=True)
-        return self._scores_of(served, rows, output), served
+        return ask(served), served
+
+    def _vectors_of(self, served: Served, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The vectors of one version, batch by batch."""
+        _, shape = self._described_output(served, _VECTORS, names.EMBED)
+        padding_id = None if served.card is None else served.card["padding_id"]
+        found: dict[int, np.ndarray] = {}
+        for places in in_batches(rows, self.batch_size, mixed=padding_id is not None):
+            ids = padded([rows[place] for place in places], padding_id, leading=self.leading_padding)
+            answer = self._ask(served.version, names.EMBED, {names.TOKEN_IDS: ids}, _VECTORS)
+            self._check_answer(answer, (*ids.shape, *shape[2:]), places)
+            start = int(self.leading_padding and padding_id is not None)
+            for place, vectors in zip(places, answer, strict=True):
+                found[int(place)] = vectors[start : start + len(rows[place])].astype(np.float32)
+        return [found[place] for place in range(len(rows))]
 
     def _scores_of(self, served: Served, rows: Sequence[np.ndarray], output: str) -> np.ndarray:
         """One output of one version, batch by batch."""
@@ -201,7 +245,9 @@ class ServingClient:
             answer = self._ask(served.version, signature, {names.TOKEN_IDS: ids}, output)
             if answer.dtype.name == "bfloat16":
                 answer = answer.astype(np.float32)
-            self._check_answer(answer, (len(places), *shape[1:]), places)
+            if dtype.kind == "O":
+                answer = _strings(answer)
+            self._check_answer(answer, (len(places), *shape[1:]), places, "U" if dtype.kind == "O" else "fiu")
             if scores is None:
                 scores = np.empty((len(rows), *answer.shape[1:]), dtype)
             elif answer.shape[1:] != scores.shape[1:]:
@@ -212,12 +258,14 @@ class ServingClient:
             scores[places] = answer
         return np.empty((0, *(size or 0 for size in shape[1:])), dtype) if scores is None else scores
 
-    def _described_output(self, served: Served, output: str) -> tuple[np.dtype, tuple[int | None, ...]]:
+    def _described_output(
+        self, served: Served, output: str, signature: str = names.SERVING
+    ) -> tuple[np.dtype, tuple[int | None, ...]]:
         """Type and shape of an output, as the metadata describe it; float32 for bfloat16, which NumPy doesn't have."""
-        described = served.signatures.get(names.SERVING, {"inputs": {}, "outputs": {}})
+        described = served.signatures.get(signature, {"inputs": {}, "outputs": {}})
         if set(described["inputs"]) != {names.TOKEN_IDS}:
             raise ServingError(
-                f"{self._source} has no signature {names.SERVING!r} that takes only {names.TOKEN_IDS!r}. "
+                f"{self._source} has no signature {signature!r} that takes only {names.TOKEN_IDS!r}. "
                 f"Its signatures: {', '.join(sorted(served.signatures)) or 'none'}."
             )
         outputs = described["outputs"]
@@ -228,24 +276,33 @@ class ServingClient:
             return np.dtype("float32" if dtype == "bfloat16" else dtype), shape
         except TypeError as error:
             raise ServingError(
-                f"{self._source} has an output {output!r} of type {dtype}, which isn't numeric."
+                f"{self._source} has an output {output!r} of type {dtype}, which is neither numbers nor strings."
             ) from error
 
-    def _check_answer(self, answer: np.ndarray, shape: tuple[int | None, ...], places: np.ndarray) -> None:
-        """Refuse an answer of another shape than described (if only (batch,), any), of another type, or with NaN."""
+    def _check_answer(
+        self, answer: np.ndarray, shape: tuple[int | None, ...], places: np.ndarray, kinds: str = "fiu"
+    ) -> None:
+        """Refuse an answer of another shape than described (if only (batch,), any), of another type, or with NaN or infinity."""
         rank_fits = answer.ndim == len(shape) or (len(shape) == 1 and answer.ndim > 1)
         fits = rank_fits and all(size in (None, got) for got, size in zip(answer.shape, shape, strict=False))
-        if answer.dtype.kind not in "fiu" or not fits:
+        if answer.dtype.kind not in kinds or not fits:
             promised = ", ".join("any" if size is None else str(size) for size in shape)
             raise ServingError(
-                f"{self._source} returned an answer of type {answer.dtype} and shape {answer.shape}, instead of numbers "
-                f"of shape ({promised})."
+                f"{self._source} returned an answer of type {answer.dtype} and shape {answer.shape}, instead of "
+                f"{'strings' if kinds == 'U' else 'numbers'} of shape ({promised})."
             )
-        bad = np.isnan(answer.reshape(len(places), -1)).any(axis=1)
-        if bad.any():
+        if kinds == "U":
+            return
+        finite = np.isfinite(answer.reshape(len(places), -1))
+        if not finite.all():
+            first = (~finite).any(axis=1).argmax()
+            why = (
+                " (Under XLA, this is how an export with out_of_range='error' marks an id outside its table.)"
+                if np.isnan(answer[first]).any()
+                else ""
+            )
             raise ServingError(
-                f"{self._source} returned NaN for text {places[bad.argmax()]}. (Under XLA, this is how an export with "
-                f"out_of_range='error' marks an id outside its table.)"
+                f"{self._source} returned {'NaN' if why else 'infinity'} for text {places[first]}, which is no score.{why}"
             )
 
     def _compacted(self, served: Served, ids: np.ndarray) -> tuple[str, np.ndarray]:
@@ -332,3 +389,12 @@ def _tensor(info: Mapping[str, Any]) -> Tensor:
     name = info["dtype"].removeprefix("DT_")
     sizes = [int(dim.get("size", 0)) for dim in info.get("tensor_shape", {}).get("dim", [])]
     return _TYPES.get(name, name.lower()), tuple(None if size < 0 else size for size in sizes) or (None,)
+
+
+def _strings(answer: np.ndarray) -> np.ndarray:
+    """Strings of an answer as NumPy's: gRPC sends bytes. Anything else stays what it is."""
+    values = answer.ravel().tolist()
+    if not all(isinstance(value, str | bytes) for value in values):
+        return answer
+    texts = [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values]
+    return np.array(texts, str).reshape(answer.shape)

@@ -80,8 +80,8 @@ def export_saved_model(
         with_config: write settings for TensorFlow Serving beside the versions.
         labels: names of versions for these settings, such as {"stable": 3, "canary": None}, where None is the version that is
             written. Servers then load the labelled versions alone.
-        metadata: sections of the README by title: a text, a DataFrame (such as `schedule.history`), numbers by name. They
-            are stored in `assets/metadata.json` too.
+        metadata: sections of the README by title: a text, a DataFrame (such as `schedule.history`), numbers by name, or any
+            other data that JSON can hold. They are stored in `assets/metadata.json` too.
 
     Returns:
         The folder of this version; for an address, the address of this version, a str.
@@ -113,6 +113,7 @@ def export_saved_model(
             )
     class_names, metadata = _checked_class_names(class_names), checked_metadata(metadata)
     _check_model(model, vocabulary, dtype)
+    _check_state(model)
     target = _target(folder, version, overwrite)
     if labels and not with_config:
         raise ArgumentError(f"labels are settings of a server: pass with_config=True too. Received: {shown(labels)}.")
@@ -201,6 +202,16 @@ def _write(
     except tf.errors.OpError as error:  # what TensorFlow raises for a full disk
         raise OutputError(f"Cannot write {str(target)!r}: {reason(error.message)}") from error
     return card
+
+
+def _check_state(model: keras.Model) -> None:
+    """Refuse layers that remember what they read: a server answers many clients, and each request stands alone."""
+    for path, layer in walk(model):
+        if getattr(layer, "stateful", False):
+            raise SavedModelError(
+                f"Layer {path!r} is stateful: what it keeps of one request would change the answers to the next. Build the "
+                f"model again with stateful=False, and copy the weights: new.set_weights(model.get_weights())."
+            )
 
 
 def _check_variables(served: Mapping[str, Any], stored: Sequence[tf.Variable], dtype: str) -> None:

@@ -124,12 +124,16 @@ class ExportedModel:
         types = reader.get_variable_to_dtype_map().items()
         return [(tuple(shapes[name]), dtype) for name, dtype in types if dtype != tf.string]
 
-    def scores(self, token_ids: Any) -> np.ndarray:
+    def scores(self, token_ids: Any, *, output: str = "scores") -> np.ndarray:
         """Scores of shape (batch, classes) for integer ids of shape (batch, time).
+
+        Args:
+            token_ids: the ids.
+            output: which output of a model with several.
 
         Raises:
             ArgumentError: ids that are not integers, or of another shape.
-            SavedModelError: the model has no output `scores`, or refuses the ids.
+            SavedModelError: the model has no such output, or refuses the ids.
         """
         rows = id_rows(token_ids)
         lengths = {len(row) for row in rows}
@@ -143,17 +147,22 @@ class ExportedModel:
         except tf.errors.InvalidArgumentError as error:
             why = reason(error.message)
             raise SavedModelError(f"{str(self.folder)!r} refuses token_ids of shape {ids.shape}: {why}") from error
-        if "scores" not in answers:
-            raise SavedModelError(f"{str(self.folder)!r} has no output 'scores', only {', '.join(sorted(answers))}.")
-        return answers["scores"]
+        if output not in answers:
+            raise SavedModelError(
+                f"{str(self.folder)!r} has no output {output!r}, only {', '.join(sorted(answers))}: output= chooses one."
+            )
+        return answers[output]
 
-    def predict(self, texts: Sequence[str], *, batch_size: int = 256, long_texts: str = "cut") -> pd.DataFrame:
+    def predict(
+        self, texts: Sequence[str], *, output: str = "scores", batch_size: int = 256, long_texts: str = "cut"
+    ) -> pd.DataFrame:
         """One row per text: `text`, `label`, `probability` of the best class.
 
         Texts of similar length are asked together; their scores are those of each text alone.
 
         Args:
             texts: the texts.
+            output: which output of a model with several.
             batch_size: texts that are asked together, at most.
             long_texts: what happens to a text of more tokens than the model takes: "cut" drops its end (or its beginning,
                 with padding in front), "error" refuses it.
@@ -174,23 +183,23 @@ class ExportedModel:
         if not texts:
             return answer_table()
         rows = encoded_rows(self.vocabulary, texts, self.card["max_length"], long_texts)
-        return labelled(texts, self._scores_of(rows, batch_size), self.class_names, repr(str(self.folder)))
+        return labelled(texts, self._scores_of(rows, batch_size, output), self.class_names, repr(str(self.folder)))
 
-    def _scores_of(self, rows: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
+    def _scores_of(self, rows: Sequence[np.ndarray], batch_size: int, output: str) -> np.ndarray:
         """The scores of texts of any lengths, in their order."""
-        batches = list(in_batches(rows, batch_size, mixed=batch_size > 1 and self._may_mix(rows)))
+        batches = list(in_batches(rows, batch_size, mixed=batch_size > 1 and self._may_mix(rows, output)))
         answers, done = [], 0
         with progress("predicting") as report:
             for places in batches:
                 ids = padded([rows[place] for place in places], self.card["padding_id"], leading=False)
-                answers.append(self.scores(ids))
+                answers.append(self.scores(ids, output=output))
                 done += len(places)
                 report(done, len(rows))
                 if answers[-1].ndim != 2:
                     return answers[-1]
         return np.concatenate(answers)[np.argsort(np.concatenate(batches))]
 
-    def _may_mix(self, rows: Sequence[np.ndarray]) -> bool:
+    def _may_mix(self, rows: Sequence[np.ndarray], output: str) -> bool:
         """Whether texts of different lengths have their own scores in one batch.
 
         They don't without a padding id, nor in an export that skipped the check and reads padding as words.
@@ -200,7 +209,8 @@ class ExportedModel:
             return False
         if len(ends[0]) == len(ends[1]):
             return True
-        alone, beside = self.scores(ends[0][None]), self.scores(padded(ends, self.card["padding_id"], leading=False))
+        alone = self.scores(ends[0][None], output=output)
+        beside = self.scores(padded(ends, self.card["padding_id"], leading=False), output=output)
         return alone.ndim != 2 or np.allclose(alone[0], beside[0], rtol=_SAME, atol=_SAME)
 
 

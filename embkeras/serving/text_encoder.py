@@ -218,6 +218,9 @@ def labelled(
         )
     if class_names and len(class_names) != scores.shape[-1]:
         raise SavedModelError(f"{source} has {len(class_names)} class names for {scores.shape[-1]} scores.")
+    finite = np.isfinite(scores).all(axis=1)
+    if not finite.all():
+        raise SavedModelError(f"{source} returns NaN or infinity as scores of text {finite.argmin()}.")
     best = scores.argmax(axis=1)
     labels = [class_names[index] if class_names else str(index) for index in best]
     return answer_table(texts, labels, scores.max(axis=1, initial=-np.inf))

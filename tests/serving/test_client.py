@@ -190,8 +190,52 @@ def test_another_output_can_be_asked(runner, rest):
     client = ServingClient(rest, model="mood")
     with pytest.raises(ServingError, match="has no output 'mood', only classes, scores"):
         client.scores([[2]], output="mood")
-    with pytest.raises(ServingError, match="an output 'classes' of type string, which isn't numeric"):
+
+
+def test_class_names_can_be_asked(url, encoder):
+    """As strings, one row a text."""
+    with ServingClient(url, encoder=encoder) as client:
+        assert client.scores([[2], [2, 3, 4]], output="classes").tolist() == [["no", "so", "yes"]] * 2
+        assert client.scores([], output="classes").shape == (0, 3)
+
+
+def test_class_names_that_are_none_are_refused(url, encoder, runner, monkeypatch):
+    """Numbers are no strings."""
+    real = runner.run
+
+    def run(signature, inputs):
+        return (
+            real(signature, inputs) if signature == "card" else {"scores": np.ones((1, 3)), "classes": np.ones((1, 3))}
+        )
+
+    monkeypatch.setattr(runner, "run", run)
+    refused = pytest.raises(ServingError, match=r"type float64 and shape \(1, 3\), instead of strings")
+    with ServingClient(url, encoder=encoder) as client, refused:
         client.scores([[2]], output="classes")
+
+
+@pytest.mark.parametrize("leading", [True, False])
+def test_vectors_are_rows_of_the_table(url, encoder, runner, model, leading):
+    """One array a text, without padding, in the order of the texts."""
+    ids = [[2, 3, 4], [5], [], [3, 2]]
+    wanted = runner.run("embed", {"token_ids": np.arange(len(VOCABULARY))[None]})["vectors"][0]
+    with ServingClient(url, encoder=encoder, batch_size=3, leading_padding=leading) as client:
+        vectors = client.vectors(ids)
+        assert client.vectors([]) == []
+        with pytest.raises(ArgumentError, match=r"token_ids must lie in .* at text 1"):
+            client.vectors([[1], [99]])
+    assert [each.dtype for each in vectors] == [np.float32] * 4
+    for row, each in zip(ids, vectors, strict=True):
+        np.testing.assert_allclose(each, wanted[np.array(row, int)], atol=1e-6)
+
+
+def test_model_without_vectors_says_so(url, encoder, runner, monkeypatch):
+    """The error lists its signatures."""
+    signatures = {name: each for name, each in runner.signatures().items() if name != "embed"}
+    monkeypatch.setattr(runner, "signatures", lambda: signatures)
+    refused = pytest.raises(ServingError, match=r"no signature 'embed' .* Its signatures: .*serving_default")
+    with ServingClient(url, encoder=encoder) as client, refused:
+        client.vectors([[2]])
 
 
 # What it sends
@@ -624,7 +668,9 @@ def test_bfloat16_scores_come_as_float32(url, encoder, runner, monkeypatch):
         (np.zeros(3), r"shape \(3,\), instead of numbers of shape \(1, 3\)"),
         (np.array([[b"a", b"b", b"c"]], object), "instead of numbers of shape"),
         (np.array([[True, False, True]]), "type bool and shape"),
-        (np.array([[0.1, float("nan"), 0.2]]), r"returned NaN for text 0\. \(Under XLA"),
+        (np.array([[0.1, float("nan"), 0.2]]), r"returned NaN for text 0, .* \(Under XLA"),
+        (np.array([[0.1, float("inf"), 0.2]]), r"returned infinity for text 0, which is no score\.$"),
+        (np.array([[0.1, -float("inf"), 0.2]]), "returned infinity for text 0"),
     ],
 )
 def test_scores_that_are_none_are_named(url, model, encoder, runner, monkeypatch, scores, message):

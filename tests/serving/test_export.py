@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
+from types import MappingProxyType
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
 import embkeras as ek
 from embkeras.errors import ArgumentError, OutputError, SavedModelError
-from embkeras.serving import export
+from embkeras.serving import card, export
+from embkeras.serving.card import checked_metadata
 
 V, D = 40, 6
 
@@ -149,7 +152,7 @@ def test_wrong_number_of_class_names_is_refused(model, vocabulary, tmp_path):
     [
         ({"dtype": "int4"}, r"dtype must be one of float32, float16, int8\. Received: 'int4'"),
         ({"out_of_range": "clip"}, r"out_of_range must be one of oov, error\. Received: 'clip'"),
-        ({"metadata": {"Data": 3}}, r"metadata must map .* Received: 'Data': 3"),
+        ({"metadata": {3: "Data"}}, r"metadata must map .* Received: 3: 'Data'"),
     ],
 )
 def test_arguments_are_checked(model, vocabulary, tmp_path, arguments, message):
@@ -189,6 +192,21 @@ def test_several_outputs_keep_their_names(vocabulary, tmp_path):
     folder = ek.export_saved_model(keras.Model(ids, outputs), tmp_path, vocabulary=vocabulary)
     signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
     assert {name: spec.shape[-1] for name, spec in signature.structured_outputs.items()} == {"mood": 2, "topic": 4}
+
+
+def test_several_outputs_are_asked_by_name(tmp_path):
+    """predict takes one of them; without a choice the error lists them."""
+    words = ek.Vocabulary.from_texts(["good day", "bad day"])
+    ids = keras.Input((None,), dtype="int32")
+    pooled = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(len(words), D, mask_zero=True)(ids))
+    model = keras.Model(ids, {"mood": keras.layers.Dense(2)(pooled), "topic": keras.layers.Dense(4)(pooled)})
+    export = ek.ExportedModel(ek.export_saved_model(model, tmp_path, vocabulary=words, check=False))
+    row = words.encode_batch(["good day"])
+    for name, scores in model.predict(row, verbose=0).items():
+        np.testing.assert_allclose(export.scores(row, output=name), scores, atol=1e-6)
+        assert export.predict(["good day", "bad"], output=name)["label"][0] == str(scores[0].argmax())
+    with pytest.raises(SavedModelError, match="no output 'scores', only mood, topic: output= chooses one"):
+        export.predict(["good day"])
 
 
 def test_sequential_with_float_input_is_served_in_ids(vocabulary, tmp_path):
@@ -357,7 +375,21 @@ def test_class_names_that_name_nothing(model, vocabulary, tmp_path, names):
         ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, class_names=names)
 
 
-@pytest.mark.parametrize("metadata", [{"m": {("a", "b"): 1}}, {"m": "\ud800"}, [1], {"m": {np.int64(1): 1}}])
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"m": {("a", "b"): 1}},
+        {"m": "\ud800"},
+        [1],
+        {"m": {np.int64(1): 1}},
+        {"m": {"loss": float("nan")}},
+        {"m": [1, {"loss": float("inf")}]},
+        {"m": np.array([-np.inf])},
+        {"m": np.float32("inf")},
+        {"m": pd.DataFrame({"loss": [1, np.inf]})},
+        {"m": {"m": pd.DataFrame({"loss": [1, -np.inf]})}},
+    ],
+)
 def test_metadata_that_no_file_can_hold(model, vocabulary, tmp_path, metadata):
     """The error comes before anything is written."""
     with pytest.raises(ArgumentError, match="metadata must"):
@@ -370,6 +402,50 @@ def test_numbers_of_numpy_stay_numbers(model, vocabulary, tmp_path):
     metadata = {"Result": {"accuracy": np.float32(0.5), "texts": np.int64(3)}}
     folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, metadata=metadata)
     assert json.loads((folder / "assets" / "metadata.json").read_text()) == {"Result": {"accuracy": 0.5, "texts": 3}}
+
+
+@pytest.mark.parametrize(
+    ("value", "stored", "written"),
+    [
+        (3, 3, "```json\n3\n```"),
+        (None, None, "```json\nnull\n```"),
+        ([1, {"a": [True, "b"]}], [1, {"a": [True, "b"]}], '"b"'),
+        ({"a": {"b": {"c": [1]}}}, {"a": {"b": {"c": [1]}}}, "```json"),
+        ({"rows": np.arange(3)}, {"rows": [0, 1, 2]}, "| rows | [0 1 2] |"),
+        (MappingProxyType({"a": 1}), {"a": 1}, "| a | 1 |"),
+        ({"a|b": "c\nd"}, {"a|b": "c\nd"}, "| a\\|b | c d |"),
+        (
+            pd.DataFrame({"a": [1.5, np.nan], "b": ["x", None]}),
+            [{"a": 1.5, "b": "x"}, {"a": None, "b": None}],
+            "| 1.5 | x |",
+        ),
+        (pd.DataFrame({"a": pd.array([1, None], dtype="Int64")}), [{"a": 1}, {"a": None}], "| <NA> |"),
+    ],
+    ids=str,
+)
+def test_metadata_is_any_json(value, stored, written):
+    """It is stored as it is, and the README shows a table or JSON."""
+    metadata = checked_metadata({"Section": value})
+    assert json.loads(card._as_json(metadata)) == {"Section": stored}
+    assert written in card._section(value)
+
+
+@pytest.mark.parametrize(
+    ("make", "path"),
+    [
+        (lambda: keras.layers.LSTM(3, stateful=True, name="memory"), "memory"),
+        (lambda: keras.layers.Bidirectional(keras.layers.GRU(3, stateful=True, name="inner"), name="both"), "both"),
+        (lambda: keras.layers.RNN(keras.layers.SimpleRNNCell(3), stateful=True, name="memory"), "memory"),
+    ],
+)
+def test_stateful_layers_are_refused_with_the_reason(vocabulary, tmp_path, make, path):
+    """What they keep of one request would change the answer to the next."""
+    ids = keras.Input(batch_shape=(1, None), dtype="int64")
+    table = ek.AlignedMatrix(np.random.default_rng(0).normal(size=(V, D)), vocabulary)
+    scores = keras.layers.Dense(2)(make()(ek.build_embedding(table)(ids)))
+    with pytest.raises(SavedModelError, match=rf"Layer '{path}\S*' is stateful: .*stateful=False"):
+        ek.export_saved_model(keras.Model(ids, scores), tmp_path / "m", vocabulary=vocabulary)
+    assert not (tmp_path / "m").exists()
 
 
 def test_path_that_is_none(model, vocabulary):
