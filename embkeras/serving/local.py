@@ -187,7 +187,8 @@ class ExportedModel:
 
     def _scores_of(self, rows: Sequence[np.ndarray], batch_size: int, output: str) -> np.ndarray:
         """The scores of texts of any lengths, in their order."""
-        batches = list(in_batches(rows, batch_size, mixed=batch_size > 1 and self._may_mix(rows, output)))
+        mixed = batch_size > 1 and self._may_mix(rows, output)
+        batches = list(in_batches(rows, batch_size, mixed=mixed, alike=True))
         answers, done = [], 0
         with progress("predicting") as report:
             for places in batches:

@@ -25,8 +25,20 @@ def test_batches_of_one_length_each():
     assert [batch.tolist() for batch in batches] == [[1, 3], [0, 2], [4]]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_batches_of_lengths_that_are_alike(seed):
+    """Each text once; little padding, and few batches more than without."""
+    rng = np.random.default_rng(seed)
+    rows = _rows(*np.clip(rng.lognormal(2.7, 0.9, 3000), 0, 500).astype(int))
+    batches = list(in_batches(rows, 256, mixed=True, alike=True))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(3000))
+    assert all(max(widths) <= 1.25 * min(widths) + 4 for batch in batches if (widths := [len(rows[k]) for k in batch]))
+    assert len(batches) <= 30
+
+
 def test_no_texts_are_no_batches():
     """Nothing to send."""
+    assert list(in_batches([], 3, mixed=True, alike=True)) == []
     assert list(in_batches([], 3, mixed=True)) == list(in_batches([], 3, mixed=False)) == []
 
 
