@@ -26,7 +26,8 @@ from embkeras.vectors.words import encoded
 
 WORD = "word"  # the name that is written
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,9})", re.DOTALL)
-_HALF_NUMBER = re.compile(r".*[\s;][+-]?[0-9]+", re.DOTALL)
+_NUMBER = r"[+-]?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?"
+_NUMBERS = re.compile(rf"\s*{_NUMBER}(?:[\s;]+{_NUMBER})+\s*")
 _SAMPLE = 100  # rows by which a column is judged
 
 
@@ -110,7 +111,9 @@ def _is_table(first: list[list[str]]) -> bool:
         return names[0].lower() in WORD_NAMES and all(map(str.isdecimal, names[1:]))
     if not rows or any(len(row) != len(names) for row in rows):
         return False
-    if any(map(_HALF_NUMBER.fullmatch, names)):  # a row of numbers with decimal commas
+    if any(
+        map(_NUMBERS.fullmatch, names)
+    ):  # a row, whose numbers are divided by other separators or have decimal commas
         return False
     if "" in names[1:] and all(map(_is_number, names[:-1])):  # a row of numbers with a separator behind the last
         return False

@@ -16,7 +16,7 @@ import inspect
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -37,7 +37,9 @@ _WIDE |= {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 WORD_NAMES = {"word", "words", "token", "tokens", "term", "terms", "key", "keys", "text", "string", "name", "label"}
 INDEX_NAMES = {"", "index", "unnamed: 0"}  # of pandas' index
 _FIELD = re.compile(rb"[ \t]*[ \t,;|][ \t]*")
-_QUOTED = re.compile(rb"([\"']).+\1", re.DOTALL)
+_COUNTED = re.compile(rb'[^ \t,;|]*[ \t,;|]+"?[01]"?(?:[ \t,;|]|\Z)')  # a name, and the first of the numbers that count
+_QUOTED = re.compile(rb"([\"']).*\1", re.DOTALL)
+_VALUE_LAST = re.compile(rb".* [+-]?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?", re.DOTALL)
 _CSV = re.compile(rb'"(?:[^"]|"")*"[,;][+-]?[0-9.]')
 _LISTS = re.compile(rb"[,;] +[+-]?[0-9.]|[\[(][ \t]*[+-]?[0-9.]")
 _LESS_USUAL = [Separator(*pair) for pair in ((b";", b";"), (b"|", b"|"), (b":", b":"), (b" ", b","), (b"\t", b","))]
@@ -234,23 +236,39 @@ def reading_of(source: Source, stream: Any, request: Request, header: bool | Non
     separators = _possible(rows) if request.separator is None else [request.separator]
     tried = [_tried(separator, rows, widths | place) for separator in separators]
     if request.separator is None and request.width is None:
-        _check_quotes(source, tried, rows)
-    others = [] if request.separator is not None else [_tried(each, rows, widths | place) for each in _LESS_USUAL]
-    return _only(source, tried, others, rows)
+        _check_ends_of_words(source, tried, rows)
+    others = [] if request.separator is not None else _LESS_USUAL
+    return _only(source, tried, (_tried(separator, rows, widths | place) for separator in others), rows)
 
 
 def _are_names(lines: Sequence[bytes]) -> bool:
     """Whether the first line names columns, whatever divides it."""
-    first, *rows = ([field.decode("latin-1").strip('"') for field in _FIELD.split(line)] for line in lines[:100])
-    return name_columns(first, rows)
+    first, *rows = lines[:100]
+    if not _COUNTED.match(first):  # nearly always
+        return False
+    names, *fields = ([field.decode("latin-1").strip('"') for field in _FIELD.split(line)] for line in (first, *rows))
+    return name_columns(names, fields)
 
 
-def _check_quotes(source: Source, tried: Sequence[tuple[int, Reading]], rows: Sequence[bytes]) -> None:
-    """Refuse words in quotation marks, as CSV has them: whether these belong to the words, the file doesn't say."""
-    best = max(tried, key=lambda each: (each[0], each[1].width))[1]
+def _check_ends_of_words(source: Source, tried: Sequence[tuple[int, Reading]], rows: Sequence[bytes]) -> None:
+    """Refuse words that all end alike, or are in quotation marks: whether that belongs to the words, the file doesn't say."""
+    agreeing, best = max(tried, key=lambda each: (each[0], each[1].width))
     words = [(best.separator.divided(row, best.width) or [b""])[0] for row in rows]
+    last = {word[-1:] for word in words if len(word) > 1 or word == b" "}
+    marks = len(last) == 1 and last <= {b":", b";", b",", b"|", b"=", b" "} and all(word[-1:] in last for word in words)
+    if 1 < len(words) == agreeing and (marks or all(map(_VALUE_LAST.fullmatch, words))):
+        found = last.pop() if marks else b"a number"
+        raise unexpected(
+            source,
+            best.first_line,
+            f"words that don't all end in {found.decode() if not marks else repr(found.decode())}",
+            rows[0],
+            f" If that belongs to the words, pass width={best.width}. If not, {TABLE}.",
+        )
     place = (
-        0 if all(map(_QUOTED.fullmatch, words)) else next((i for i, row in enumerate(rows) if _CSV.match(row)), None)
+        0
+        if len(words) > 1 and all(map(_QUOTED.fullmatch, words))
+        else next((i for i, row in enumerate(rows) if _CSV.match(row)), None)
     )
     if place is not None:
         raise unexpected(
@@ -350,7 +368,7 @@ def _numbers_after_word(fields: Sequence[bytes]) -> int:
 def _only(
     source: Source,
     tried: Sequence[tuple[int, Reading]],
-    others: Sequence[tuple[int, Reading]],
+    others: Iterable[tuple[int, Reading]],
     rows: Sequence[bytes],
 ) -> Reading:
     """The reading on which all rows agree; the best one if there is none. `others` are only named in an error."""

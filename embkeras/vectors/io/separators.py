@@ -54,7 +54,7 @@ class Separator:
         either = b"[" + re.escape(self._ends) + b"]"
         quoted = rb'|\A"(?:[^"]|"")*"\Z' if self._quotes else b""
         return re.compile(
-            either + rb"[+-]?(?:[0-9]*\.[0-9]+|[0-9]+\.)" + _EXPONENT + rb"(?:" + either + rb"|\r|\Z)"
+            either + rb"[+-]?(?:[0-9]*\.[0-9]+|[0-9]+\.)" + _EXPONENT + rb"[,;|]?(?:" + either + rb"|\r|\Z)"
             rb"|" + either + rb"[+-]?[0-9]+" + _EXPONENT + rb"(?:\r|[,;|]?[ \t]*\Z)" + quoted
         )
 

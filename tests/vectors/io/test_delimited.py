@@ -131,6 +131,7 @@ def test_undecodable_words(tmp_path):
         "2\t1\ncat\t0.5\n",
         "a,1 0 0\nb,0 1 0\n",
         ", 0.1 0.2\n1,000 0.3 0.4\n",
+        "v2.0\t-1.5 0.5\r3.14\t-1 0.25\r",
     ],
 )
 def test_text_is_not_taken_for_a_table(tmp_path, contents):

@@ -219,6 +219,13 @@ def loaded(tmp_path, contents, **how):
     ("contents", "said"),
     [
         ("a, 1, 2\nb, 3, 4\n", "line 1: .*b'a, 1, 2'.*pandas"),
+        ("a, 1.5, 2.5\nb, 3.5, 4.5\n", "line 1: .*b'a, 1.5, 2.5'.*pandas"),
+        ("a; 1.5; 2.5\nb; 3.5; 4.5\n", "line 1: .*b'a; 1.5; 2.5'"),
+        ("a 1.5, 2.5\nb 3.5, 4.5\n", "line 1: .*b'a 1.5, 2.5'"),
+        ("a: 1 2\nb: 3 4\n", "line 1: .*don't all end in ':'.*width=2"),
+        ("a; 1\nb; 3\n", "line 1: .*don't all end in ';'.*width=1"),
+        ("rt 66 36\t15\nx 62\t64\n", "line 1: .*don't all end in a number.*width=1"),
+        ('"a b" 1\n"" 3\n', "line 1: .*quotation marks"),
         ("a;0,1;0,2\nb;0,3;0,4\n", "line 1: .* decimal point, found b'0,2'"),
         ('"a",1,2\n"b",3,4\n', r"line 1: .* quotation marks.*width=2.*sep=','.*from_dataframe"),
         ('"a" 1 2\n"b" 3 4\n', r"line 1: .* quotation marks.*width=2.*sep=' '"),
