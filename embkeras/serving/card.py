@@ -18,11 +18,26 @@ from embkeras._checks import shown
 from embkeras.errors import ArgumentError
 from embkeras.serving.contract import Contract
 from embkeras.serving.folding import Folded, embeddings_of
-from embkeras.serving.names import CARD, CARD_FILE, CLASSES_FILE, METADATA_FILE, REQUEST, VOCABULARY_FILE
+from embkeras.serving.names import (
+    CARD,
+    CARD_FILE,
+    CLASSES_FILE,
+    IDS,
+    METADATA_FILE,
+    REQUEST,
+    VOCABULARY_FILE,
+    text_inputs,
+)
+from embkeras.serving.server_files import warm_up_inputs
 from embkeras.serving.text_encoder import tokenizer_fingerprint
 from embkeras.serving.trust import weights_sha256
 from embkeras.tables.addresses import walk
 from embkeras.text.vocabulary import Vocabulary
+
+_FIRST = (
+    "encoding", "vocabulary_fingerprint", "tokenizer_fingerprint", "vocabulary_size", "padding_id", "oov_id", "min_length",
+    "max_length",
+)  # fmt: skip
 
 
 def card_of(
@@ -33,10 +48,16 @@ def card_of(
     dtype: str,
     embed: str | None,
     no_text_reason: str | None,
+    activations: Mapping[str, str | None],
     weights: Iterable[tf.Variable],
 ) -> dict[str, Any]:
-    """The card: what the export is, as plain data. `weights` are the variables that the export stores."""
-    encoding, tables = contract.encoding, {}
+    """The card: what the export is, as plain data. `weights` are the variables that the export stores.
+
+    Keys about ids at its top are those of the first input of ids.
+    """
+    tables = {}
+    inputs = list(_inputs(contract))
+    first = next(each for each in inputs if each["kind"] == IDS)
     for path, layer in embeddings_of(model).items():
         accuracy = folded.accuracy.get(path) or getattr(layer, "accuracy", None)
         own = layer.quantization_mode or getattr(layer, "stored", "float32")
@@ -53,21 +74,25 @@ def card_of(
         "format": "embkeras.saved_model",
         "version": 5,
         "name": name,
-        "encoding": type(encoding).__name__,
-        "vocabulary_fingerprint": encoding.fingerprint,
-        "tokenizer_fingerprint": tokenizer_fingerprint(encoding),
-        "vocabulary_size": len(encoding),
-        "padding_id": encoding.padding_id,
-        "oov_id": contract.oov_id,
+        **{key: first[key] for key in _FIRST},
+        "inputs": inputs,
         "tables": tables,
         "weights_sha256": weights_sha256({id(each): each.numpy() for each in weights}.values()),
         "dtype": dtype,
         "precision": next((dtype for dtype in ("bfloat16", "float16") if dtype in computed), "float32"),
-        "outputs": list(contract.outputs),
+        "outputs": [each.name for each in contract.outputs],
+        "answers": [
+            {
+                "name": each.name,
+                "kind": each.kind,
+                "of": each.of,
+                "shape": list(each.shape),
+                "activation": activations[each.name],
+            }
+            for each in contract.outputs
+        ],
         "class_names": None if contract.class_names is None else list(contract.class_names),
-        "out_of_range": contract.out_of_range,
-        "min_length": contract.min_length,
-        "max_length": contract.max_length,
+        "out_of_range": contract.ids[0].out_of_range,
         "warm_up": list(contract.warm_up),
         "embed": embed,
         "no_text_reason": no_text_reason,
@@ -75,6 +100,47 @@ def card_of(
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
     }
+
+
+def _inputs(contract: Contract) -> Iterator[dict[str, Any]]:
+    """Each input as plain data; `vocabulary_file` is the asset with its tokens, if its encoding is a Vocabulary."""
+    files = _vocabulary_files(contract)
+    for each in contract.inputs:
+        described: dict[str, Any] = {
+            "name": each.name,
+            "kind": each.kind,
+            "dtype": each.dtype,
+            "shape": list(each.shape),
+        }
+        described["beside"] = None if each.group == each.name else each.group
+        fixed = None not in each.shape[1:]
+        described["pads"] = fixed or each.padding_id is not None
+        if each.encoding is not None:
+            described |= {
+                "encoding": type(each.encoding).__name__,
+                "vocabulary_fingerprint": each.encoding.fingerprint,
+                "tokenizer_fingerprint": tokenizer_fingerprint(each.encoding),
+                "vocabulary_size": len(each.encoding),
+                "vocabulary_file": files.get(each.name),
+                "padding_id": each.padding_id,
+                "padding_side": "start" if each.in_front else "end",
+                "oov_id": each.oov_id,
+                "min_length": each.min_length,
+                "max_length": each.max_length,
+            }
+        yield described
+
+
+def _vocabulary_files(contract: Contract) -> dict[str, str]:
+    """The asset with the vocabulary of each input; one for all inputs that share it."""
+    files: dict[str, str] = {}
+    named: dict[tuple[str, str | None], str] = {}
+    for each in contract.ids:
+        if isinstance(each.encoding, Vocabulary):
+            key = each.encoding.fingerprint, tokenizer_fingerprint(each.encoding)
+            name = VOCABULARY_FILE if not named else f"{Path(VOCABULARY_FILE).stem}_{each.name}.json"
+            files[each.name] = named.setdefault(key, name)
+    return files
 
 
 def _sha256(matrix: np.ndarray) -> str:
@@ -93,9 +159,9 @@ def write_assets(contract: Contract, folder: Path, card: Mapping[str, Any], meta
     for name, text in files.items():
         (folder / name).write_bytes(text.encode("utf-8"))
     written = [folder / name for name in files]
-    if isinstance(contract.encoding, Vocabulary):
-        written.append(contract.encoding.save(folder / VOCABULARY_FILE))
-    return written
+    vocabularies = _vocabulary_files(contract)
+    saved = {vocabularies[each.name]: each.encoding for each in contract.ids if each.name in vocabularies}
+    return written + [encoding.save(folder / name) for name, encoding in saved.items()]  # type: ignore[union-attr]
 
 
 def checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -144,12 +210,10 @@ def readme(card: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
     """The README of an export, as Markdown."""
     signatures = "\n".join(f"| `{name}` | {what} |" for name, what in _signatures(card))
     facts = "\n".join(f"| {name} | {value} |" for name, value in _facts(card))
-    ids = f"`assets/{VOCABULARY_FILE}` lists the tokens and their ids."
-    if card["encoding"] != Vocabulary.__name__:
-        ids = f"The ids are those of the {card['encoding']} with the fingerprint below."
+    ids = " ".join(dict.fromkeys(_ids(card, each) for each in card["inputs"] if each["kind"] == IDS))
     text = f"""# {card["name"]}
 
-A text classifier that takes token ids, exported by embkeras. {ids}
+{_what(card)}, exported by embkeras. {ids}
 
 | signature | input and output |
 |---|---|
@@ -164,10 +228,31 @@ A text classifier that takes token ids, exported by embkeras. {ids}
     return text + "".join(f"\n## {title}\n\n{_section(value)}\n" for title, value in metadata.items())
 
 
+def _what(card: Mapping[str, Any]) -> str:
+    if len(card["inputs"]) == 1 and all(each["kind"] == "row" for each in card["answers"]):
+        return "A text classifier that takes token ids"
+    return "A model that takes token ids"
+
+
+def _ids(card: Mapping[str, Any], each: Mapping[str, Any]) -> str:
+    """What the ids of an input mean."""
+    of = "" if len(card["inputs"]) == 1 else f" of `{each['name']}`"
+    if each["vocabulary_file"] is None:
+        return f"The ids{of} are those of the {each['encoding']} with the fingerprint below."
+    return f"`assets/{each['vocabulary_file']}` lists the tokens{of} and their ids."
+
+
 def _example(card: Mapping[str, Any]) -> str:
-    padding = card["padding_id"]
+    first = {name: values[0].tolist() for name, values in next(iter(warm_up_inputs(card)), {}).items()}
+    if len(card["inputs"]) > 1:
+        body = json.dumps({"instances": [first]})
+        return f"""A request over REST:
+
+    curl -d '{body}' http://HOST:8501/v1/models/{card["name"]}:predict"""
+    padding = card["padding_id"] if len(card["inputs"][0]["shape"]) == 2 else None
     ids = ([] if padding is None else [padding]) + [card["vocabulary_size"] - 1] * (card["max_length"] or 2)
-    body = json.dumps({"instances": [ids[: card["max_length"]]]})
+    ids = ids[: card["max_length"]] if len(card["inputs"][0]["shape"]) == 2 else first[card["inputs"][0]["name"]]
+    body = json.dumps({"instances": [ids]})
     text = f"""A request over REST:
 
     curl -d '{body}' http://HOST:8501/v1/models/{card["name"]}:predict"""
@@ -180,14 +265,23 @@ pads shorter requests with their first number."""
 
 
 def _signatures(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    inputs = card["inputs"]
     outputs = ", ".join(f"`{name}`" for name in card["outputs"])
-    unknown = "are dropped" if card["oov_id"] == card["padding_id"] else "are read as unknown tokens"
-    policy = unknown if card["out_of_range"] == "oov" else "are refused"
-    size = card["vocabulary_size"]
-    yield "serving_default", f"`token_ids` int64 (batch, time) -> {outputs}; ids outside [0, {size}) {policy}"
+    taken = ", ".join(f"`{each['name']}` {each['dtype']} ({_axes(each)})" for each in inputs)
+    outside = "; ".join(
+        f"ids outside [0, {each['vocabulary_size']})"
+        + ("" if len(inputs) == 1 else f" in `{each['name']}`")
+        + f" {_policy(card, each)}"
+        for each in inputs
+        if each["kind"] == IDS
+    )
+    yield "serving_default", f"{taken} -> {outputs}; {outside}" + "".join(map(_token_rows, card["answers"]))
     yield "serving_int32", "the same for int32 ids, half the bytes"
     if card["no_text_reason"] is None:
-        yield "text", f"`text` strings (batch,) -> {outputs}"
+        texts = text_inputs([each["name"] for each in inputs if each["kind"] == IDS])
+        features = ", ".join(f"`{each['name']}`" for each in inputs if each["kind"] != IDS)
+        beside = f", beside {features}" if features else ""
+        yield "text", ", ".join(f"`{name}` strings (batch,)" for name in texts.values()) + f"{beside} -> {outputs}"
     else:
         yield "~~text~~", f"not available: {card['no_text_reason']}"
     yield (
@@ -198,18 +292,44 @@ def _signatures(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "embed", f"`token_ids` int64 (batch, time) -> `vectors` (batch, time, width) of layer {card['embed']}"
 
 
+def _axes(each: Mapping[str, Any]) -> str:
+    """The axes of an input, as a tuple is written."""
+    shape = each["shape"]
+    if each["kind"] == IDS:
+        return ("batch,", "batch, time", "batch, sentences, time")[len(shape) - 1]
+    rest = ", ".join("any" if size is None else str(size) for size in shape[1:])
+    return f"batch, {rest}" if rest else "batch,"
+
+
+def _policy(card: Mapping[str, Any], each: Mapping[str, Any]) -> str:
+    unknown = "are dropped" if each["oov_id"] == each["padding_id"] else "are read as unknown tokens"
+    return unknown if card["out_of_range"] == "oov" else "are refused"
+
+
+def _token_rows(answer: Mapping[str, Any]) -> str:
+    """Where the rows of an output belong."""
+    if answer["of"] is None:
+        return ""
+    return f"; row k of `{answer['name']}` belongs to row k of `{answer['of']}` wherever its padding is, and is zeros on padding"
+
+
 def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    yield "tokens", f"{card['vocabulary_size']:,}"
-    yield "vocabulary fingerprint", f"`{card['vocabulary_fingerprint']}`"
+    ids = [each for each in card["inputs"] if each["kind"] == IDS]
+    for each in ids:
+        of = "" if len(card["inputs"]) == 1 else f" of {each['name']}"
+        yield f"tokens{of}", f"{each['vocabulary_size']:,}"
+        yield f"vocabulary fingerprint{of}", f"`{each['vocabulary_fingerprint']}`"
     for path, table in card["tables"].items():
         parts = [f"{table['rows']:,} x {table['width']}", table["stored"], table["accuracy"], f"`{table['sha256']}`"]
         yield f"table {path}", ", ".join(part for part in parts if part)
     if card["class_names"]:
         yield "classes", ", ".join(card["class_names"])
-    if card["max_length"]:
-        yield "length", f"{card['max_length']} tokens; shorter texts are padded, longer ones are refused"
-    else:
-        yield "minimum length", f"{card['min_length']} tokens; shorter texts are padded"
+    for each in ids:
+        of = "" if len(card["inputs"]) == 1 else f" of {each['name']}"
+        if each["max_length"]:
+            yield f"length{of}", f"{each['max_length']} tokens; shorter texts are padded, longer ones are refused"
+        elif len(each["shape"]) > 1:
+            yield f"minimum length{of}", f"{each['min_length']} tokens; shorter texts are padded"
     yield "made with", f"embkeras {card['embkeras']}, Keras {card['keras']}, TensorFlow {card['tensorflow']}"
 
 

@@ -1,7 +1,8 @@
 """check_saved_model: does an export give the right answer to every kind of request?"""
 
 import os
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -10,10 +11,10 @@ import tensorflow as tf
 from embkeras._checks import one_of
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
-from embkeras.serving.contract import answers_by_name, padding_in_front, scores_of
+from embkeras.serving.contract import answers_by_name, scores_of
 from embkeras.serving.local import ExportedModel
 from embkeras.serving.reasons import reason
-from embkeras.serving.server_files import read_warm_up, warm_up_ids, warm_up_records
+from embkeras.serving.server_files import read_warm_up, warm_up_inputs, warm_up_records
 from embkeras.serving.text_encoder import encoded_rows
 from embkeras.tables.addresses import walk
 from embkeras.tables.projection import EXCLUDED
@@ -25,11 +26,15 @@ _TOLERANCE = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
 _LENGTHS = (1, 2, 3, 7, 18, 40)
 _PADDINGS = ((0, 1), (0, 7), (0, 40), (1, 0), (3, 5))  # ids in front, behind
 _OUTSIDE = (-1, 2**31, 2**40, -(2**63))
+_FEATURE_STEPS = 3  # of a feature of any length
 _SLACK, _SLACK_BYTES = 1.01, 200_000  # of variables/ over the bytes of the variables: its index and names
 
 
 def check_saved_model(
-    path: str | os.PathLike[str], *, model: keras.Model | None = None, vocabulary: Encoding | None = None
+    path: str | os.PathLike[str],
+    *,
+    model: keras.Model | None = None,
+    vocabulary: Encoding | Mapping[str, Encoding] | None = None,
 ) -> None:
     """Send an export many kinds of requests, and raise the first thing that is wrong.
 
@@ -62,33 +67,91 @@ def check_saved_model(
         check.scores_of(model)
 
 
+Request: TypeAlias = dict[str, np.ndarray]  # one row by input, without the batch
+
+
 class _Check:
-    """An export, and texts of several lengths to send it."""
+    """An export, and requests of several lengths to send it."""
 
     def __init__(self, export: ExportedModel, mask_advice: str):
         self.export, self.card, self.folder, self.mask_advice = export, export.card, export.folder, mask_advice
         for key, choices in (("dtype", STORAGE), ("precision", _TOLERANCE)):
             one_of(self.card[key], f"{key} in the card of {str(self.folder)!r}", choices, error=SavedModelError)
-        self.tokens = len(export.vocabulary) if export.vocabulary is not None else self.card["vocabulary_size"]
-        self.padding_id, self.oov = self.card["padding_id"], np.array([self.card["oov_id"]])
-        special = {self.padding_id, self.card["oov_id"]}
-        words = [id_ for id_ in range(self.tokens) if id_ not in special] or self.oov
+        self.inputs = {each["name"]: each for each in self.card["inputs"]}
+        self.ids = {name: each for name, each in self.inputs.items() if each["kind"] == names.IDS}
+        self.of = {each["name"]: each["of"] for each in self.card["answers"]}
         rng = np.random.default_rng(0)
-        longest = self.card["max_length"] or max(_LENGTHS)
-        self.texts = [rng.choice(words, length) for length in _LENGTHS if length <= longest]
+        variable = any(None in each["shape"][1:] for each in self.inputs.values())
+        longest = max(_LENGTHS) if variable else max(each["max_length"] or 1 for each in self.ids.values())
+        lengths = [length for length in _LENGTHS if length <= longest]
+        self.requests = [self._request(rng, lengths, place) for place in range(len(lengths))]
+
+    def _request(self, rng: np.random.Generator, lengths: list[int], place: int) -> Request:
+        """A row of words and random features; each input has another length, but those that share their time steps."""
+        request: Request = {}
+        for number, each in enumerate(self.ids.values()):
+            steps = lengths[(place + number) % len(lengths)]
+            steps = min(steps, each["max_length"] or steps)
+            if each["beside"] in request:
+                steps = len(request[each["beside"]])
+            sentences = min(1 + place, 3, each["shape"][1] or 3) if len(each["shape"]) == 3 else 0
+            size = ((), (steps,), (sentences, steps))[len(each["shape"]) - 1]
+            special = {each["padding_id"], each["oov_id"]}
+            words = [id_ for id_ in range(each["vocabulary_size"]) if id_ not in special] or [each["oov_id"]]
+            request[each["name"]] = np.asarray(rng.choice(words, size), np.int64)
+        for name, each in self.inputs.items():
+            if name not in request:
+                beside = request.get(each["beside"])
+                steps = _FEATURE_STEPS if beside is None else len(beside)
+                shape = [steps if size is None else size for size in each["shape"][1:]]
+                request[name] = rng.random(shape).astype(tf.as_dtype(each["dtype"]).as_numpy_dtype)
+        return {name: request[name] for name in self.inputs}
+
+    def _group(self, leader: str) -> list[str]:
+        """The inputs that share the time steps of one."""
+        return [name for name, each in self.inputs.items() if leader in (name, each["beside"])]
+
+    def _leaders(self) -> list[str]:
+        """The inputs of ids whose padding may be anywhere."""
+        return [
+            name
+            for name, each in self.ids.items()
+            if len(each["shape"]) > 1 and each["beside"] is None and each["padding_id"] is not None
+        ]
+
+    def _padded(self, request: Request, leader: str, front: int, behind: int) -> Request:
+        """A request with padding in one input, and in those that share its time steps; documents get empty sentences too."""
+        padded = dict(request)
+        for name in self._group(leader):
+            each, row = self.inputs[name], request[name]
+            axes = 2 if len(each["shape"]) == 3 and each["kind"] == names.IDS else 1
+            widths = [(front, behind)] * axes + [(0, 0)] * (row.ndim - axes)
+            padded[name] = np.pad(row, widths, constant_values=each.get("padding_id") or 0)
+        return padded
 
     def signatures(self) -> None:
         """All are there, with the types that the card promises."""
-        wanted = {names.SERVING: tf.int64, names.SERVING_INT32: tf.int32, names.CARD: tf.int32}
-        wanted |= {names.TEXT: tf.string} if self.card["no_text_reason"] is None else {}
-        wanted |= {names.EMBED: tf.int64} if self.card["embed"] else {}
+        features = {name: tf.as_dtype(each["dtype"]) for name, each in self.inputs.items() if name not in self.ids}
+        wanted: dict[str, dict[str, tf.DType]] = {
+            names.SERVING: dict.fromkeys(self.ids, tf.int64) | features,
+            names.SERVING_INT32: dict.fromkeys(self.ids, tf.int32) | features,
+            names.CARD: {names.REQUEST: tf.int32},
+        }
+        if self.card["no_text_reason"] is None:
+            wanted[names.TEXT] = dict.fromkeys(names.text_inputs(list(self.ids)).values(), tf.string) | features
+        if self.card["embed"]:
+            wanted[names.EMBED] = {names.TOKEN_IDS: tf.int64}
         found = self.export.signatures
-        for name, dtype in wanted.items():
+        for name, inputs in wanted.items():
             if name not in found:
                 raise self._wrong(f"it has no signature {name!r}, only {', '.join(sorted(found))}")
-            (spec,) = found[name].structured_input_signature[1].values()
-            if spec.dtype != dtype:
-                raise self._wrong(f"the signature {name!r} takes {spec.dtype.name} instead of {dtype.name}")
+            specs = found[name].structured_input_signature[1]
+            if set(specs) != set(inputs):
+                raise self._wrong(f"the signature {name!r} takes {', '.join(specs)} instead of {', '.join(inputs)}")
+            for key, dtype in inputs.items():
+                if specs[key].dtype != dtype:
+                    what = f"the signature {name!r} takes {specs[key].dtype.name} instead of {dtype.name}"
+                    raise self._wrong(what if len(inputs) == 1 else f"{what} as {key!r}")
 
     def card_signature(self) -> None:
         """The card, the graph and the variables are from one export."""
@@ -102,7 +165,7 @@ class _Check:
         file = self.folder / "assets" / names.CLASSES_FILE
         if not file.is_file() or file.read_bytes() != "".join(f"{name}\n" for name in wanted).encode(errors="replace"):
             raise self._wrong(f"{names.CLASSES_FILE} doesn't contain the class names {', '.join(wanted)}")
-        answers = self.export.ask(names.SERVING, token_ids=self.texts[0][None].astype(np.int64))
+        answers = self.export.ask(names.SERVING, **_rows(self.requests[0]))
         served = [name.decode("utf-8", "replace") for name in answers.get("classes", np.empty((1, 0)))[0].tolist()]
         if served != wanted:
             raise self._wrong(f"its output 'classes' is {served} instead of {wanted}")
@@ -115,74 +178,149 @@ class _Check:
             right = False
         if not right:
             raise self._wrong("its warm-up requests are missing, damaged or not those it was exported with")
-        for ids in warm_up_ids(self.card):
-            self._ask(ids)
+        for inputs in warm_up_inputs(self.card):
+            self._ask(inputs)
 
     def padding(self) -> None:
-        """The same scores with any padding."""
-        for ids in self.texts:
-            alone = self._scores(ids)
+        """The same scores with any padding, and zeros for padding where each token has an answer."""
+        for request in self.requests:
+            alone = self._scores(request)
             if not all(np.isfinite(scores).all() for scores in alone.values()):
-                raise self._wrong(f"its scores are not finite for token_ids {ids.tolist()}")
-            for front, behind in _PADDINGS if self.padding_id is not None else ():
-                padded = np.pad(ids, (front, behind), constant_values=self.padding_id)
-                what = f"scores depend on padding ({front} in front, {behind} behind)"
-                self._compare(alone, self._scores(padded), ids, what, self.mask_advice)
-        if self.padding_id is None:
+                raise self._wrong(f"its scores are not finite for {self._shown(request)}")
+            for leader in self._leaders():
+                for front, behind in _PADDINGS:
+                    padded = self._padded(request, leader, front, behind)
+                    what = f"scores depend on padding ({front} in front, {behind} behind)"
+                    if len(self.inputs) > 1:
+                        what = f"scores depend on the padding of {leader!r} ({front} in front, {behind} behind)"
+                    got = self._scores(padded, {leader: (front, len(request[leader]))})
+                    self._compare(alone, got, request, what, self.mask_advice)
+        leaders = self._leaders()
+        if any(len(each["shape"]) > 1 and each["padding_id"] is None for each in self.ids.values()):
             return
-        longest = max(map(len, self.texts))
-        batch = np.array([np.pad(ids, (0, longest - len(ids)), constant_values=self.padding_id) for ids in self.texts])
-        together = self._ask(batch)
-        what = "scores depend on padding (beside longer texts of a batch)"
-        for place, ids in enumerate(self.texts):
+        self._batch()
+        for leader in leaders:
+            if len(self._group(leader)) == 1:
+                self._empty(leader)
+
+    def _batch(self) -> None:
+        """The same scores beside longer texts."""
+        batch = []
+        for request in self.requests:
+            for leader in self._leaders():
+                longest = [max(sizes) for sizes in zip(*(other[leader].shape for other in self.requests), strict=True)]
+                for name in self._group(leader):
+                    row = request[name]
+                    ends = [*longest, *row.shape][: len(longest)] + list(row.shape[len(longest) :])
+                    ends = ends if name in self.ids else [longest[0], *row.shape[1:]]
+                    widths = [(0, end - size) for end, size in zip(ends, row.shape, strict=True)]
+                    request = request | {
+                        name: np.pad(row, widths, constant_values=self.inputs[name].get("padding_id") or 0)
+                    }
+            batch.append(request)
+        together = self._ask({name: np.array([request[name] for request in batch]) for name in self.inputs})
+        for place, request in enumerate(self.requests):
             own = {name: scores[place : place + 1] for name, scores in together.items()}
-            self._compare(self._scores(ids), own, ids, what, self.mask_advice)
-        unknown = self._scores(self.oov)
-        for ids in (np.full(3, self.padding_id), np.empty(0, np.int64)):
-            self._compare(unknown, self._scores(ids), ids, "an empty text is not scored as one unknown token")
+            own = self._of_tokens(own, request, {})
+            what = "scores depend on padding (beside longer texts of a batch)"
+            self._compare(self._scores(request), own, request, what, self.mask_advice)
+
+    def _empty(self, leader: str) -> None:
+        """A text without tokens has the scores of one unknown token."""
+        rank = len(self.inputs[leader]["shape"]) - 1
+        fill = self.inputs[leader]["padding_id"]
+        base = self.requests[0]
+        unknown = self._scores(base | {leader: np.full((1,) * rank, self.inputs[leader]["oov_id"], np.int64)})
+        unknown = {name: scores for name, scores in unknown.items() if self.of[name] != leader}
+        for ids in (np.full((3,) * rank, fill), np.empty((0,) * rank, np.int64)):
+            request = base | {leader: ids}
+            what = "an empty text is not scored as one unknown token"
+            self._compare(unknown, self._scores(request, {leader: (0, 0)}), request, what)
 
     def other_signatures(self) -> None:
         """int32 ids and texts have the scores of the same int64 ids."""
-        for ids in self.texts:
-            answers = self.export.ask(names.SERVING_INT32, token_ids=ids[None].astype(np.int32))
-            self._compare(self._scores(ids), answers, ids, "int32 ids have other scores than int64 ids")
-        encoding = self.export.vocabulary
-        if self.card["no_text_reason"] is not None or encoding is None:
+        for request in self.requests:
+            narrow = {name: row.astype(np.int32) if name in self.ids else row for name, row in request.items()}
+            answers = self._of_tokens(self.export.ask(names.SERVING_INT32, **_rows(narrow)), request, {})
+            self._compare(self._scores(request), answers, request, "int32 ids have other scores than int64 ids")
+        encodings = self.export.vocabularies
+        if self.card["no_text_reason"] is not None or any(encodings.get(name) is None for name in self.ids):
             return
-        tokens = getattr(encoding, "tokens", ())
-        texts = [" ".join(tokens[id_] for id_ in ids) for ids in self.texts if tokens]
-        for text in (*texts, "zzqqxx", "", " \t "):
-            (ids,) = encoded_rows(encoding, [text])
-            if self.card["max_length"] is None or len(ids) <= self.card["max_length"]:
-                answers = self.export.ask(names.TEXT, text=np.array([text.encode("utf-8")]))
-                self._compare(self._scores(ids), answers, ids, f"the text {text!r} has other scores than its ids")
+        asked = names.text_inputs(list(self.ids))
+        requests = []
+        if all(getattr(encodings[name], "tokens", ()) for name in self.ids):
+            requests = [
+                {name: " ".join(encodings[name].tokens[id_] for id_ in request[name]) for name in self.ids}  # type: ignore[union-attr]
+                for request in self.requests
+            ]
+        first = requests[0] if requests else dict.fromkeys(self.ids, "zzqqxx")
+        requests += [first | {name: text} for name in self.ids for text in ("zzqqxx", "", " \t ")]
+        for number, texts in enumerate(requests):
+            features = self.requests[number if number < len(self.requests) else 0]
+            request = dict(features)
+            for name, text in texts.items():
+                (request[name],) = encoded_rows(encodings[name], [text])  # type: ignore[arg-type]
+            if any(len(request[name]) > (each["max_length"] or len(request[name])) for name, each in self.ids.items()):
+                continue
+            if (
+                len({len(request[name]) for group in map(self._group, self.ids) if len(group) > 1 for name in group})
+                > 1
+            ):
+                continue
+            sent = {asked[name]: np.array([text.encode("utf-8")]) for name, text in texts.items()}
+            sent |= {name: row for name, row in _rows(features).items() if name not in self.ids}
+            answers = self._of_tokens(self.export.ask(names.TEXT, **sent), request, {})
+            shown = ", ".join(map(repr, texts.values()))
+            self._compare(self._scores(request), answers, request, f"the text {shown} has other scores than its ids")
 
     def ids_outside(self) -> None:
         """Ids outside the table, at the edges and far away."""
-        for outside in (*_OUTSIDE, self.tokens):
-            ids = np.array([outside])
-            if self.card["out_of_range"] == "oov":
-                what = f"the id {outside} is not read as the OOV id"
-                self._compare(self._scores(self.oov), self._scores(ids), ids, what)
-                continue
-            try:
-                self._scores(ids)
-            except tf.errors.InvalidArgumentError:
-                continue
-            raise self._wrong(f"the id {outside} is not refused")
+        for name, each in self.ids.items():
+            base = self.requests[0]
+            unknown = self._scores(base | {name: np.full_like(base[name], each["oov_id"])})
+            for outside in (*_OUTSIDE, each["vocabulary_size"]):
+                request = base | {name: np.full_like(base[name], outside)}
+                of = "" if len(self.inputs) == 1 else f" in {name!r}"
+                if self.card["out_of_range"] == "oov":
+                    what = f"the id {outside}{of} is not read as the OOV id"
+                    self._compare(unknown, self._scores(request), request, what)
+                    continue
+                try:
+                    self._scores(request)
+                except tf.errors.InvalidArgumentError:
+                    continue
+                raise self._wrong(f"the id {outside}{of} is not refused")
 
     def scores_of(self, model: keras.Model) -> None:
         """The model in memory has the same scores, or nearly the same if the table is stored in fewer bytes."""
-        length = self.card["max_length"] or self.card["min_length"]
-        fill = self.oov[0] if self.padding_id is None else self.padding_id
-        in_front = padding_in_front(self.export.vocabulary)
-        for ids in self.texts:
-            missing = max(0, length - len(ids))
-            row = np.pad(ids, (missing, 0) if in_front else (0, missing), constant_values=fill)
-            answers = answers_by_name(scores_of(model, tf.constant(row[None], tf.int64)), self.card["outputs"])
-            wanted = {name: np.array(scores) for name, scores in answers.items()}
+        for request in self.requests:
+            values, fronts = {}, {}
+            for name, row in request.items():
+                each = self.inputs[name]
+                leader = self.inputs[each["beside"] or name]
+                if leader["kind"] == names.IDS and row.ndim:
+                    wanted = [leader["max_length"] or leader["min_length"]]
+                    if len(leader["shape"]) == 3:
+                        wanted = [leader["shape"][1] or 1, *wanted]
+                    missing = [max(0, most - size) for most, size in zip(wanted, row.shape, strict=False)]
+                    missing = missing if each["kind"] == names.IDS else missing[:1]
+                    in_front = leader["padding_side"] == "start"
+                    widths = [(0, more) for more in missing] + [(0, 0)] * (row.ndim - len(missing))
+                    if in_front:
+                        widths[len(missing) - 1] = widths[len(missing) - 1][::-1]
+                    fill = each.get("padding_id")
+                    row = np.pad(row, widths, constant_values=each.get("oov_id", 0) if fill is None else fill)
+                    fronts[name] = widths[0][0], len(request[name])
+                values[name] = tf.constant(row[None])
+            answers = answers_by_name(scores_of(model, values), self.card["outputs"])
+            wanted_scores = {name: np.array(scores) for name, scores in answers.items()}
+            for name, leader_name in self.of.items():
+                if leader_name is not None:
+                    front, size = fronts[leader_name]
+                    wanted_scores[name] = wanted_scores[name][:, front : front + size]
             what = f"its scores are not those of model {model.name!r}"
-            self._compare(wanted, self._scores(ids), ids, what, stored=STORAGE[self.card["dtype"]].tolerance)
+            stored = STORAGE[self.card["dtype"]].tolerance
+            self._compare(wanted_scores, self._scores(request), request, what, stored=stored)
 
     def size(self) -> None:
         """Each variable is stored once."""
@@ -191,18 +329,39 @@ class _Check:
         if stored > _SLACK * held + _SLACK_BYTES:
             raise self._wrong(f"variables/ takes {stored:,} bytes for variables of {int(held):,} bytes")
 
-    def _scores(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        return self._ask(ids[None])
+    def _scores(self, request: Request, tokens: Mapping[str, tuple[int, int]] | None = None) -> dict[str, np.ndarray]:
+        """The answers to one row; of those for each token, only the tokens: where they begin and how many, by input."""
+        return self._of_tokens(self._ask(_rows(request)), request, tokens or {})
 
-    def _ask(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+    def _of_tokens(
+        self, answers: Mapping[str, np.ndarray], request: Request, tokens: Mapping[str, tuple[int, int]]
+    ) -> dict[str, np.ndarray]:
+        """Answers without those on padding, which must be zeros."""
+        found = dict(answers)
+        for name, leader in self.of.items():
+            if leader is None or name not in found:
+                continue
+            front, size = tokens.get(leader, (0, len(request[leader])))
+            own = slice(front, front + size)
+            rest = np.delete(found[name], own, axis=1)
+            if rest.size and np.abs(rest.astype(np.float64)).max() > 0:
+                raise self._wrong(f"its output {name!r} is not zeros on padding for {self._shown(request)}")
+            found[name] = found[name][:, own]
+        return found
+
+    def _ask(self, inputs: Request) -> dict[str, np.ndarray]:
+        """The model's outputs for inputs with a batch."""
         try:
-            answers = self.export.ask(names.SERVING, token_ids=ids.astype(np.int64))
+            answers = self.export.ask(names.SERVING, **inputs)
         except tf.errors.InvalidArgumentError as error:
-            outside = ((ids < 0) | (ids >= self.tokens)).any()
+            outside = any(
+                ((inputs[name] < 0) | (inputs[name] >= each["vocabulary_size"])).any()
+                for name, each in self.ids.items()
+            )
             if self.card["out_of_range"] == "error" and outside:
                 raise
-            why = reason(error.message)
-            raise self._wrong(f"it refuses token_ids of shape {ids.shape}: {why}") from error
+            shapes = ", ".join(f"{name} of shape {value.shape}" for name, value in inputs.items())
+            raise self._wrong(f"it refuses {shapes}: {reason(error.message)}") from error
         for name in self.card["outputs"]:
             if name not in answers:
                 raise self._wrong(f"it has no output {name!r}, only {', '.join(sorted(answers))}")
@@ -212,7 +371,7 @@ class _Check:
         self,
         wanted: dict[str, np.ndarray],
         got: dict[str, Any],
-        ids: np.ndarray,
+        request: Request,
         what: str,
         advice: str = "",
         *,
@@ -220,25 +379,32 @@ class _Check:
     ) -> None:
         tolerance = max(stored, _TOLERANCE[self.card["precision"]])
         for name, scores in wanted.items():
-            difference = float(np.abs(scores.astype(np.float64) - got[name]).max())
+            if scores.shape != got[name].shape:
+                shapes = f"{name!r} has shape {got[name].shape[1:]} instead of {scores.shape[1:]}"
+                raise self._wrong(f"{what}: {shapes} for {self._shown(request)}", advice)
+            difference = float(np.abs(scores.astype(np.float64) - got[name]).max(initial=0.0))
             largest = float(
                 np.abs(scores[scores != EXCLUDED]).max(initial=1.0)
             )  # of tied weights, not that of the padding
             if not difference <= tolerance * largest:
-                raise self._wrong(
-                    f"{what}: {name!r} differs by {difference:.2g} for token_ids {ids.tolist()[:20]}", advice
-                )
+                raise self._wrong(f"{what}: {name!r} differs by {difference:.2g} for {self._shown(request)}", advice)
+
+    def _shown(self, request: Request) -> str:
+        """The ids of a request."""
+        return ", ".join(f"{name} {np.ravel(request[name]).tolist()[:20]}" for name in self.ids)
 
     def _wrong(self, what: str, advice: str = "") -> SavedModelError:
         return SavedModelError(f"The export {str(self.folder)!r} is wrong: {what}.{advice}")
 
 
+def _rows(request: Request) -> Request:
+    """A request as a batch of one."""
+    return {name: row[None] for name, row in request.items()}
+
+
 def _mask_advice(model: keras.Model | None) -> str:
     """What to do if padding is read as words; with the model, which layers do it."""
-    layers = walk(model) if model is not None else ()
-    paths = [
-        path for path, layer in layers if not (layer.supports_masking or isinstance(layer, keras.layers.InputLayer))
-    ]
+    paths = [] if model is None else list(_without_masks(model))
     which = (
         f"These layers ignore the mask: {', '.join(paths)}."
         if paths
@@ -249,3 +415,16 @@ def _mask_advice(model: keras.Model | None) -> str:
         f"(build_classifier does; keras.layers.Add keeps a mask that x + y loses), or fix the length of the input. Or "
         f"export with check=False, if all requests have the same length."
     )
+
+
+def _without_masks(model: keras.Model) -> Iterator[str]:
+    """Paths of the layers that drop a mask: the outermost ones, not a cell inside a layer that passes the mask on."""
+    inside: list[str] = []
+    for path, layer in walk(model):
+        if any(path.startswith(f"{outer}/") for outer in inside) or isinstance(layer, keras.layers.InputLayer):
+            continue
+        if isinstance(layer, keras.Model):
+            continue
+        inside.append(path)
+        if not layer.supports_masking:
+            yield path

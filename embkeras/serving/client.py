@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +12,16 @@ from embkeras._checks import flag, number, one_of, whole_number
 from embkeras.errors import ArgumentError, SavedModelError, ServingError
 from embkeras.serving import names
 from embkeras.serving.batches import in_batches, padded
-from embkeras.serving.text_encoder import TextEncoder, answer_table, checked_texts, encoded_rows, id_rows, labelled
+from embkeras.serving.columns import check_range, only_token_ids, request_arrays, with_leading_padding
+from embkeras.serving.text_encoder import (
+    TextEncoder,
+    activation_of,
+    answer_table,
+    checked_texts,
+    encoded_rows,
+    id_rows,
+    labelled,
+)
 from embkeras.serving.transports import TRANSPORTS, Gone, attempted, checked_headers, parsed_url
 
 if TYPE_CHECKING:
@@ -124,19 +133,21 @@ class ServingClient:
         self._known: tuple[float, Served] | None = None
 
     def scores(self, token_ids: Any, *, output: str = "scores") -> np.ndarray:
-        """Scores of shape (batch, classes), in the order of the ids.
+        """Scores of shape (batch, classes), in the order of the ids; of a tagger, (batch, time, classes), zeros on padding.
 
         Args:
-            token_ids: integers of shape (batch, time), or one sequence of integers per text.
+            token_ids: integers of shape (batch, time), or one sequence of integers per text; for a model with several
+                inputs, or one of another shape, a dictionary of arrays by input, each with the batch first.
             output: which output of a model with several; "classes" is the class names, as an array of strings.
 
         Raises:
-            ArgumentError: ids that are not integers or, with an encoder, outside [0, V).
+            ArgumentError: ids that are not integers or, with an encoder, outside [0, V); an input that is missing, unknown
+                or of another shape.
             SavedModelError: the server's vocabulary is not the encoder's.
             ServingError: the server can't be reached, refuses the request, or returns an invalid answer.
             ServingTimeoutError: it takes longer.
         """
-        return self._scores(self._rows(token_ids), output)[0]
+        return self._scores(token_ids if isinstance(token_ids, Mapping) else self._rows(token_ids), output)[0]
 
     def vectors(self, token_ids: Any) -> list[np.ndarray]:
         """The rows of the embedding table for the ids of each text, float32 of shape (tokens, width), without padding.
@@ -183,7 +194,8 @@ class ServingClient:
             return answer_table()
         rows = encoded_rows(self.encoder.vocabulary, texts, self.encoder.card["max_length"], self.long_texts)
         scores, served = self._scores(rows, output)
-        return labelled(texts, scores, None if served.card is None else served.card["class_names"], self._source)
+        class_names = None if served.card is None else served.card["class_names"]
+        return labelled(texts, scores, class_names, self._source, activation_of(served.card, output))
 
     def metadata(self) -> dict[str, Any]:
         """What the server offers now: `model`, `version`, `signatures`, and the export's `card`.
@@ -207,7 +219,7 @@ class ServingClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _scores(self, rows: Sequence[np.ndarray], output: str) -> tuple[np.ndarray, Served]:
+    def _scores(self, rows: Sequence[np.ndarray] | Mapping[str, Any], output: str) -> tuple[np.ndarray, Served]:
         """One output for texts, and the version that all of it comes from."""
         return self._from_one_version(lambda served: self._scores_of(served, rows, output))
 
@@ -234,36 +246,79 @@ class ServingClient:
                 found[int(place)] = vectors[start : start + len(rows[place])].astype(np.float32)
         return [found[place] for place in range(len(rows))]
 
-    def _scores_of(self, served: Served, rows: Sequence[np.ndarray], output: str) -> np.ndarray:
+    def _scores_of(self, served: Served, rows: Sequence[np.ndarray] | Mapping[str, Any], output: str) -> np.ndarray:
         """One output of one version, batch by batch."""
-        dtype, shape = self._described_output(served, output)
-        padding_id = None if served.card is None else served.card["padding_id"]
-        scores = None
-        for places in in_batches(rows, self.batch_size, mixed=padding_id is not None):
-            ids = padded([rows[place] for place in places], padding_id, leading=self.leading_padding)
-            signature, ids = self._compacted(served, ids)
-            answer = self._ask(served.version, signature, {names.TOKEN_IDS: ids}, output)
+        dtype, shape = self._described_output(served, output, by_input=isinstance(rows, Mapping))
+        batches = self._batches_of_inputs(served, rows) if isinstance(rows, Mapping) else self._batches(served, rows)
+        leader = _token_input(served, output)
+        answers: list[tuple[np.ndarray, np.ndarray]] = []
+        for places, inputs in batches:
+            signature, inputs = self._compacted(served, inputs)
+            answer = self._ask(served.version, signature, inputs, output)
             if answer.dtype.name == "bfloat16":
                 answer = answer.astype(np.float32)
             if dtype.kind == "O":
                 answer = _strings(answer)
             self._check_answer(answer, (len(places), *shape[1:]), places, "U" if dtype.kind == "O" else "fiu")
-            if scores is None:
-                scores = np.empty((len(rows), *answer.shape[1:]), dtype)
-            elif answer.shape[1:] != scores.shape[1:]:
+            if leader is not None:
+                answer = answer[:, self._leads(served, leader) :]
+            elif answers and answer.shape[1:] != answers[0][1].shape[1:]:
                 raise ServingError(
-                    f"{self._source} returned answers of different shapes per text: {scores.shape[1:]}, then "
+                    f"{self._source} returned answers of different shapes per text: {answers[0][1].shape[1:]}, then "
                     f"{answer.shape[1:]}."
                 )
-            scores[places] = answer
-        return np.empty((0, *(size or 0 for size in shape[1:])), dtype) if scores is None else scores
+            answers.append((places, answer))
+        if not answers:
+            return np.empty((0, *(size or 0 for size in shape[1:])), dtype)
+        ends = [max(sizes) for sizes in zip(*(answer.shape[1:] for _, answer in answers), strict=True)]
+        scores = np.zeros((sum(len(places) for places, _ in answers), *ends), dtype)
+        for places, answer in answers:  # those for each token of shorter texts end in zeros
+            if answer.ndim > 1:
+                scores[places, : answer.shape[1]] = answer
+            else:
+                scores[places] = answer
+        return scores
+
+    def _batches(
+        self, served: Served, rows: Sequence[np.ndarray]
+    ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """Texts of similar length, with their places."""
+        padding_id = None if served.card is None else served.card["padding_id"]
+        for places in in_batches(rows, self.batch_size, mixed=padding_id is not None):
+            ids = padded([rows[place] for place in places], padding_id, leading=self.leading_padding)
+            yield places, {names.TOKEN_IDS: ids}
+
+    def _batches_of_inputs(
+        self, served: Served, inputs: Mapping[str, Any]
+    ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """Rows of several inputs in their order, with their places."""
+        if served.card is None:
+            raise ServingError(f"{self._source} has no card that describes its inputs: export the model again.")
+        arrays = request_arrays(inputs, served.card)
+        if self.encoder is not None:
+            check_range(arrays, served.card)
+        if self.leading_padding:
+            arrays = with_leading_padding(arrays, served.card)
+        count = len(next(iter(arrays.values())))
+        for start in range(0, count, self.batch_size):
+            places = np.arange(start, min(start + self.batch_size, count))
+            yield places, {name: array[places] for name, array in arrays.items()}
+
+    def _leads(self, served: Served, leader: str) -> int:
+        """How many entries of padding this client puts in front of each text of an input."""
+        card = served.card or {"inputs": []}
+        has_padding = any(each["name"] == leader and each["padding_id"] is not None for each in card["inputs"])
+        return int(self.leading_padding and has_padding)
 
     def _described_output(
-        self, served: Served, output: str, signature: str = names.SERVING
+        self, served: Served, output: str, signature: str = names.SERVING, *, by_input: bool = False
     ) -> tuple[np.dtype, tuple[int | None, ...]]:
         """Type and shape of an output, as the metadata describe it; float32 for bfloat16, which NumPy doesn't have."""
         described = served.signatures.get(signature, {"inputs": {}, "outputs": {}})
-        if set(described["inputs"]) != {names.TOKEN_IDS}:
+        if signature == names.SERVING and not by_input and not only_token_ids(served.card):
+            listed = ", ".join(described["inputs"])
+            raise ArgumentError(f"{self._source} takes {listed}: pass scores() a dictionary of arrays by input.")
+        if not by_input and set(described["inputs"]) != {names.TOKEN_IDS}:
             raise ServingError(
                 f"{self._source} has no signature {signature!r} that takes only {names.TOKEN_IDS!r}. "
                 f"Its signatures: {', '.join(sorted(served.signatures)) or 'none'}."
@@ -305,12 +360,13 @@ class ServingClient:
                 f"{self._source} returned {'NaN' if why else 'infinity'} for text {places[first]}, which is no score.{why}"
             )
 
-    def _compacted(self, served: Served, ids: np.ndarray) -> tuple[str, np.ndarray]:
+    def _compacted(self, served: Served, inputs: dict[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray]]:
         """The signature to call, and its ids: int32 where that takes fewer bytes and every id fits."""
-        fit = not ids.size or (_INT32.min <= ids.min() and ids.max() <= _INT32.max)
+        ids = {name: array for name, array in inputs.items() if name not in _features(served)}
+        fit = all(not each.size or (_INT32.min <= each.min() and each.max() <= _INT32.max) for each in ids.values())
         if fit and self._transport.compact and names.SERVING_INT32 in served.signatures:
-            return names.SERVING_INT32, ids.astype(np.int32)
-        return names.SERVING, ids
+            return names.SERVING_INT32, inputs | {name: array.astype(np.int32) for name, array in ids.items()}
+        return names.SERVING, inputs
 
     def _served(self, *, refetch: bool = False) -> Served:
         """The version to query, compared with the encoder."""
@@ -353,6 +409,12 @@ class ServingClient:
                 f"{served.card['vocabulary_size']} tokens, fingerprint {fingerprint}; the encoder has {self.encoder.size} "
                 f"and {self.encoder.fingerprint}."
             )
+        ours = {each["name"]: each.get("vocabulary_fingerprint") for each in self.encoder.card["inputs"]}
+        for each in served.card["inputs"]:
+            if each.get("vocabulary_fingerprint") != ours.get(each["name"]):
+                raise SavedModelError(
+                    f"{source} has another vocabulary for input {each['name']!r} than the encoder: ids would mean other words."
+                )
         fingerprint = served.card["tokenizer_fingerprint"]
         if fingerprint != self.encoder.tokenizer_fingerprint:
             raise SavedModelError(
@@ -365,6 +427,21 @@ class ServingClient:
             return self._transport.ask(self.model, version, signature, inputs, output, seconds)
 
         return attempted(ask, self.timeout, self.retries)
+
+
+def _features(served: Served) -> set[str]:
+    """The inputs that are not ids."""
+    return (
+        set()
+        if served.card is None
+        else {each["name"] for each in served.card["inputs"] if each["kind"] == names.FEATURE}
+    )
+
+
+def _token_input(served: Served, output: str) -> str | None:
+    """The input for each of whose time steps an output has an answer, or None."""
+    answers = [] if served.card is None else served.card["answers"]
+    return next((each["of"] for each in answers if each["name"] == output), None)
 
 
 def _parsed_metadata(metadata: Any, source: str) -> tuple[int, dict[str, dict[str, dict[str, Tensor]]]]:

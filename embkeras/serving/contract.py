@@ -7,7 +7,7 @@ front. (TensorFlow Serving pads a batch with the first number of each request, s
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,7 +17,16 @@ import tensorflow as tf
 
 from embkeras.errors import SavedModelError
 from embkeras.keras_compat.layers import restored_name_scopes
-from embkeras.serving.names import CARD, REQUEST, TEXT, TOKEN_IDS, TOKENS_FILE
+from embkeras.serving.names import (
+    CARD,
+    FEATURE,
+    IDS,
+    REQUEST,
+    TOKEN_IDS,
+    TOKENS_FILE,
+    text_inputs,
+)
+from embkeras.serving.packing import Packing, empty_texts, lengthened, packing, refused_where
 from embkeras.serving.reasons import reason, root_cause
 from embkeras.text.encoding import Encoding
 from embkeras.text.tokenizer import UNICODE, WHITE_SPACE
@@ -28,32 +37,57 @@ Signature: TypeAlias = tf.types.experimental.ConcreteFunction
 
 
 @dataclass(frozen=True)
-class Contract:
-    """How requests are read, whatever the model.
+class Input:
+    """One input of requests. Signatures, card, warm-up requests and the check follow from these.
 
     Attributes:
-        encoding: what the ids mean.
-        outputs: names of the model's outputs, in its order.
+        name: in requests.
+        kind: "ids", or "feature": numbers that the model takes as they are.
+        dtype: of a feature; ids are int64.
+        shape: with the batch; None is any size. Of ids: (batch,), (batch, time) or (batch, sentences, time).
+        encoding: what the ids mean; None for a feature.
         out_of_range: "oov": ids outside the table are read as the OOV id; "error": they are refused.
         min_length: tokens to which a shorter text is padded.
         max_length: tokens that a model of fixed length takes, or None.
-        class_names: for the output `classes`, or None.
-        warm_up: lengths of the requests that a server runs when it loads the model.
+        group: the name of the input whose padding this one shares: its own; that of the ids beside which it has one
+            entry for each token, such as parts of speech; None without time steps.
     """
 
-    encoding: Encoding
-    outputs: Sequence[str]
+    name: str
+    kind: str
+    dtype: str
+    shape: tuple[int | None, ...]
+    encoding: Encoding | None = None
     out_of_range: str = "oov"
     min_length: int = 1
     max_length: int | None = None
-    class_names: Sequence[str] | None = None
-    warm_up: Sequence[int] = ()
+    group: str | None = None
+
+    @property
+    def rank(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """V: ids lie in [0, V)."""
+        return 0 if self.encoding is None else len(self.encoding)
+
+    @property
+    def padding_id(self) -> int | None:
+        """The id that fills short texts; a single id for each row has no padding."""
+        return None if self.encoding is None or self.rank == 1 else self.encoding.padding_id
+
+    @property
+    def in_front(self) -> bool:
+        """Whether the model was trained with padding in front."""
+        return padding_in_front(self.encoding)
 
     @property
     def oov_id(self) -> int:
         """What unknown tokens are read as: the OOV id or, where they are dropped, the padding id."""
-        oov_id = self.encoding.oov_id
-        found = self.encoding.padding_id if oov_id is None else oov_id
+        oov_id = None if self.encoding is None else self.encoding.oov_id
+        found = self.encoding.padding_id if oov_id is None and self.encoding is not None else oov_id
         if found is None:
             raise SavedModelError("An encoding needs an OOV id or a padding id. Received: neither.")
         return found
@@ -65,64 +99,182 @@ class Contract:
 
     @property
     def fill(self) -> tf.Tensor:
-        """What lengthens short texts: the padding id, or the OOV id if there is none."""
-        return self.oov if self.encoding.padding_id is None else tf.constant(self.encoding.padding_id, tf.int64)
+        """What lengthens short texts: the padding id, or the OOV id if there is none; zero for a feature."""
+        if self.kind == FEATURE:
+            return tf.zeros([], self.dtype)
+        return self.oov if self.padding_id is None else tf.constant(self.padding_id, tf.int64)
+
+    def spec(self, dtype: tf.DType) -> tf.TensorSpec:
+        """The input of a signature, for ids of this type."""
+        if self.kind == FEATURE:
+            return tf.TensorSpec(self.shape, self.dtype, name=self.name)
+        return tf.TensorSpec((None,) * self.rank, dtype, name=self.name)
 
     def outside(self, ids: tf.Tensor) -> tf.Tensor:
         """Which ids are not rows of the table."""
-        return (ids < 0) | (ids >= len(self.encoding))
+        return (ids < 0) | (ids >= self.size)
 
-    def checked(self, ids: tf.Tensor) -> tf.Tensor:
-        """int64 ids inside the table: others are refused, or read as the OOV id."""
+    def checked(self, values: tf.Tensor) -> tf.Tensor:
+        """A feature as it is; int64 ids inside the table: others are refused, or read as the OOV id."""
         # A session of the C API, and so TensorFlow Serving, feeds any shape, whatever the signature says.
-        ids = tf.ensure_shape(tf.cast(ids, tf.int64), (None, None))
+        if self.kind == FEATURE:
+            return tf.ensure_shape(values, self.shape)
+        ids = tf.ensure_shape(tf.cast(values, tf.int64), (None,) * self.rank)
         outside = self.outside(ids)
         if self.out_of_range == "error":
-            ids = _refused_where(outside, ids, ids, f"token_ids must lie in [0, {len(self.encoding)}).")
+            ids = refused_where(outside, ids, ids, f"{self.name} must lie in [0, {self.size}).")
         return tf.where(outside, self.oov, ids)
 
     def packed(self, ids: tf.Tensor) -> tf.Tensor:
         """Checked ids with all padding of a row on one side, as wide as the longest text; an empty text is one OOV id."""
-        missing = tf.maximum(self.min_length - tf.shape(ids)[1], 0)
-        ids = tf.pad(ids, [[0, 0], [0, missing]], constant_values=self.fill)
-        if self.encoding.padding_id is None:
-            return ids if self.max_length is None else tf.ensure_shape(ids, (None, self.max_length))
-        padding = ids == self.fill
-        in_front = padding_in_front(self.encoding)
-        order = tf.argsort(tf.cast(padding ^ in_front, tf.int32), axis=1, stable=True)
-        ids = tf.gather(ids, order, axis=1, batch_dims=1)
-        empty = tf.reduce_all(padding, axis=1, keepdims=True)
-        last = tf.shape(ids)[1] - 1
-        places = tf.range(last + 1)[None]
-        ids = tf.where(empty & (places == (last if in_front else 0)), self.oov, ids)
-        # Counted in the mask, not in the rows moved above: XLA compiles no slice of that length.
-        longest = tf.reduce_max(tf.reduce_sum(tf.cast(~padding, tf.int32), axis=1))
-        width = tf.maximum(longest, max(1, self.min_length))
-        ids = tf.reverse(tf.reverse(ids, [1])[:, :width], [1]) if in_front else ids[:, :width]
-        if self.max_length is None:
-            return ids
-        lengths = tf.reduce_sum(tf.cast(~padding, tf.int32), axis=1)
-        rule = f"The model takes texts of up to {self.max_length} tokens."
-        ids = _refused_where(lengths > self.max_length, lengths, ids, rule)
-        return tf.ensure_shape(ids[:, : self.max_length], (None, self.max_length))
+        return packed([self], {self.name: ids})[0][self.name]
 
-    def named(self, answers: Any, ids: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The model's answers by name, class names beside scores."""
-        named = answers_by_name(answers, self.outputs)
-        if self.out_of_range == "error":  # XLA drops assertions: there, NaN marks a text that must be refused
-            bad = tf.reduce_any(self.outside(tf.cast(ids, tf.int64)), axis=1)
-            named = {name: _nan_where(bad, scores) for name, scores in named.items()}
+
+@dataclass(frozen=True)
+class Output:
+    """One output of the model.
+
+    Attributes:
+        name: in answers.
+        kind: "row", one answer for each row of a request; or "token", one for each time step of an input (each sentence of
+            a document), in the request's order, zeros on padding.
+        of: the name of that input, or None.
+        shape: with the batch; None is any size.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int | None, ...]
+    of: str | None = None
+
+
+@dataclass(frozen=True)
+class Contract:
+    """How requests are read and answered, whatever the model.
+
+    Attributes:
+        inputs: in the order in which the model takes them.
+        outputs: in the order in which it returns them.
+        class_names: for the output `classes`, or None.
+        warm_up: lengths of the requests that a server runs when it loads the model.
+    """
+
+    inputs: Sequence[Input]
+    outputs: Sequence[Output]
+    class_names: Sequence[str] | None = None
+    warm_up: Sequence[int] = ()
+
+    @property
+    def ids(self) -> list[Input]:
+        """The inputs of ids."""
+        return [each for each in self.inputs if each.kind == IDS]
+
+    def answers(self, model: keras.Model, values: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The model's answers to a request by name, class names beside scores."""
+        seen, packings = packed(self.inputs, {each.name: each.checked(values[each.name]) for each in self.inputs})
+        named = answers_by_name(scores_of(model, seen), [each.name for each in self.outputs])
+        for output in self.outputs:
+            if output.of is not None:
+                named[output.name] = packings[output.of].back(named[output.name])
+        for each in self.ids:
+            if each.out_of_range == "error":  # XLA drops assertions: there, NaN marks a text that must be refused
+                outside = each.outside(tf.cast(values[each.name], tf.int64))
+                bad = tf.reduce_any(outside, axis=list(range(1, each.rank)))
+                named = {name: _nan_where(bad, scores) for name, scores in named.items()}
         if self.class_names is not None:
-            named["classes"] = tf.tile(tf.constant([list(self.class_names)]), [tf.shape(ids)[0], 1])
+            named["classes"] = tf.tile(
+                tf.constant([list(self.class_names)]), [tf.shape(values[self.inputs[0].name])[0], 1]
+            )
         return named
 
 
-def scores_of(model: keras.Model, ids: Any) -> Any:
-    """What a model returns for ids, (batch, time), passed in the structure in which it takes its only input."""
+def packed(inputs: Sequence[Input], values: Mapping[str, tf.Tensor]) -> tuple[dict[str, tf.Tensor], dict[str, Packing]]:
+    """Checked values as the model sees them, all padding on one side, and how each group of inputs was packed."""
+    seen: dict[str, tf.Tensor] = {}
+    packings: dict[str, Packing] = {}
+    for leader in dict.fromkeys(each.group for each in inputs):
+        group = sorted((each for each in inputs if each.group == leader), key=lambda each: each.name != leader)
+        if leader is None:
+            seen |= {each.name: values[each.name] for each in group}
+        elif group[0].rank == 3 and group[0].kind == IDS:
+            moved, packings[leader] = _packed_document(group, values)
+            seen |= moved
+        else:
+            moved, packings[leader] = _packed_texts(group, values)
+            seen |= moved
+    return {each.name: seen[each.name] for each in inputs}, packings
+
+
+def _packed_texts(group: Sequence[Input], values: Mapping[str, tf.Tensor]) -> tuple[dict[str, tf.Tensor], Packing]:
+    """Inputs with the same time steps: what is padding in all ids is padding."""
+    ids = [each for each in group if each.kind == IDS]
+    asked = tf.shape(values[ids[0].name])[1]
+    least, most, in_front = ids[0].min_length, ids[0].max_length, ids[0].in_front
+    moved, padding = {}, None
+    for each in group:
+        value = values[each.name] if each is ids[0] else _beside(each, ids[0], values, asked)
+        moved[each.name] = lengthened(value, least, each.fill)
+        if each.padding_id is not None:
+            here = moved[each.name] == each.fill
+            padding = here if padding is None else padding & here
+    found = packing(padding, asked, in_front=in_front, least=least, most=most, what="texts of up to {} tokens")
+    if padding is not None:
+        empty = empty_texts(padding, in_front)
+        moved |= {each.name: tf.where(empty, each.oov, moved[each.name]) for each in ids}
+    return {name: found.move(value) for name, value in moved.items()}, found
+
+
+def _packed_document(group: Sequence[Input], values: Mapping[str, tf.Tensor]) -> tuple[dict[str, tf.Tensor], Packing]:
+    """Ids (batch, sentences, time): padding behind the tokens of each sentence, and sentences without tokens at the end.
+
+    A document without tokens is one OOV id. Features with an entry for each sentence move with them.
+    """
+    first, *others = group
+    ids, most = values[first.name], first.shape[1]
+    asked = tf.shape(ids)[1]
+    ids = lengthened(lengthened(ids, most or 1, first.fill), first.min_length, first.fill, axis=2)
+    batch, sentences, time = tf.unstack(tf.shape(ids))
+    rows = tf.reshape(ids, [batch * sentences, time])
+    what = "sentences of up to {} tokens"
+    least, longest, in_front = first.min_length, first.max_length, first.in_front
+    tokens = packing(rows == first.fill, time, in_front=in_front, least=least, most=longest, what=what, rows=sentences)
+    rows = tokens.move(rows)
+    time = tf.shape(rows)[1] if first.max_length is None else first.max_length
+    ids = tf.reshape(rows, [batch, sentences, time])
+    padding = tf.reduce_all(ids == first.fill, axis=2)
+    place = time - 1 if first.in_front else 0
+    empty = empty_texts(padding, False)[:, :, None] & (tf.range(time) == place)
+    found = packing(padding, asked, in_front=False, least=most or 1, most=most, what="up to {} sentences")
+    moved = {first.name: found.move(tf.where(empty, first.oov, ids))}
+    for each in others:
+        moved[each.name] = found.move(lengthened(_beside(each, first, values, asked), most or 1, each.fill))
+    return moved, found
+
+
+def _beside(each: Input, first: Input, values: Mapping[str, tf.Tensor], asked: tf.Tensor) -> tf.Tensor:
+    """The values of an input that must have the time steps of another."""
+    value = values[each.name]
+    steps = tf.fill(tf.shape(value)[:1], tf.shape(value)[1])
+    return refused_where(steps != asked, steps, value, f"{each.name} must have the time steps of {first.name}.")
+
+
+def structure_of(model: keras.Model) -> Any:
+    """The structure of symbolic tensors in which a model takes its inputs, or None for a subclassed model."""
+    inputs = getattr(model, "inputs", None) or None
+    if inputs is None:
+        return None
+    structure = getattr(model, "input", None)  # a Sequential has none
+    return structure if structure is not None else inputs[0] if len(inputs) == 1 else inputs
+
+
+def scores_of(model: keras.Model, values: Mapping[str, Any] | Any) -> Any:
+    """What a model returns for its inputs by name, in its own order, in the structure in which it takes them."""
+    values = values if isinstance(values, Mapping) else {TOKEN_IDS: values}
     structure = getattr(model, "input", None)  # only functional models have one, and layers called symbolically
-    if structure is not None and len(keras.tree.flatten(structure)) == 1:
-        ids = keras.tree.pack_sequence_as(structure, [ids])
-    return model(ids, training=False)
+    flat = list(values.values())
+    if structure is not None and len(keras.tree.flatten(structure)) == len(flat):
+        return model(keras.tree.pack_sequence_as(structure, flat), training=False)
+    return model(flat[0] if len(flat) == 1 else dict(values), training=False)
 
 
 def padding_in_front(encoding: Any) -> bool:
@@ -198,32 +350,40 @@ def _(encoding: Vocabulary, assets: Path) -> tuple[TextGraph | None, str | None]
 
 
 def ids_signature(model: keras.Model, contract: Contract, dtype: tf.DType) -> Signature:
-    """`token_ids` (batch, time) of this type -> the model's outputs."""
+    """Ids of this type, and features -> the model's outputs."""
 
-    def serve(token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
-        ids = contract.packed(contract.checked(token_ids))
-        return contract.named(scores_of(model, ids), token_ids)
+    def serve(**values: tf.Tensor) -> dict[str, tf.Tensor]:
+        return contract.answers(model, values)
 
-    return _traced(serve, tf.TensorSpec((None, None), dtype, name=TOKEN_IDS))
+    return _traced(serve, [each.spec(dtype) for each in contract.inputs])
 
 
-def embed_signature(layer: keras.layers.Layer, contract: Contract) -> Signature:
+def embed_signature(layer: keras.layers.Layer, each: Input) -> Signature:
     """`token_ids` (batch, time) -> `vectors` (batch, time, width), padding as zeros."""
+    each = replace(each, name=TOKEN_IDS, shape=(None, None))
 
-    def embed(token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"vectors": tf.cast(layer(contract.checked(token_ids)), tf.float32)}
+    def embed(**values: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"vectors": tf.cast(layer(each.checked(values[TOKEN_IDS])), tf.float32)}
 
-    return _traced(embed, tf.TensorSpec((None, None), tf.int64, name=TOKEN_IDS))
+    return _traced(embed, [each.spec(tf.int64)])
 
 
-def text_signature(model: keras.Model, contract: Contract, graph: TextGraph) -> Signature:
-    """`text` (batch,) -> the model's outputs."""
+def text_signature(model: keras.Model, contract: Contract, graphs: Mapping[str, TextGraph]) -> Signature:
+    """Texts (batch,) in place of ids, and features -> the model's outputs. The only ids of a model are asked as `text`."""
+    names = text_inputs([each.name for each in contract.ids])
 
-    def serve(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        ids = contract.packed(graph.encode(text).to_tensor(contract.fill))
-        return contract.named(scores_of(model, ids), ids)
+    def serve(**values: tf.Tensor) -> dict[str, tf.Tensor]:
+        encoded = {
+            name: graphs[name].encode(values[asked]).to_tensor(each.fill)
+            for (name, asked), each in zip(names.items(), contract.ids, strict=True)
+        }
+        return contract.answers(model, {**values, **encoded})
 
-    return _traced(serve, tf.TensorSpec((None,), tf.string, name=TEXT))
+    specs = [
+        tf.TensorSpec((None,), tf.string, name=names[each.name]) if each.kind == IDS else each.spec(tf.int64)
+        for each in contract.inputs
+    ]
+    return _traced(serve, specs)
 
 
 def card_signature(card: Mapping[str, Any]) -> Signature:
@@ -232,23 +392,10 @@ def card_signature(card: Mapping[str, Any]) -> Signature:
     TensorFlow Serving's REST interface refuses a signature without an input, and batching one without a row for each.
     """
 
-    def answer(request: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {CARD: tf.fill(tf.shape(request), json.dumps(card))}
+    def answer(**values: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {CARD: tf.fill(tf.shape(values[REQUEST]), json.dumps(card))}
 
-    return _traced(answer, tf.TensorSpec((None,), tf.int32, name=REQUEST))
-
-
-def _refused_where(bad: tf.Tensor, values: tf.Tensor, ids: tf.Tensor, rule: str) -> tf.Tensor:
-    """The ids; a request with a bad value is refused with the rule, the first such value, and its text."""
-
-    def refuse() -> tf.Tensor:
-        place = tf.where(bad)[0]
-        parts = [f"{rule} Received", tf.gather_nd(values, place), "in text", place[0]]  # XLA can't format a string
-        with tf.control_dependencies([tf.raw_ops.Assert(condition=False, data=parts, summarize=1)]):
-            return tf.constant(False)
-
-    with tf.control_dependencies([tf.cond(tf.reduce_any(bad), refuse, lambda: tf.constant(True))]):
-        return tf.identity(ids)
+    return _traced(answer, [tf.TensorSpec((None,), tf.int32, name=REQUEST)])
 
 
 def _nan_where(bad: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
@@ -258,10 +405,10 @@ def _nan_where(bad: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
     return tf.where(bad, tf.constant(float("nan"), scores.dtype), scores)
 
 
-def _traced(function: Callable[[tf.Tensor], dict[str, tf.Tensor]], spec: tf.TensorSpec) -> Signature:
+def _traced(function: Callable[..., dict[str, tf.Tensor]], specs: Sequence[tf.TensorSpec]) -> Signature:
     try:
         with restored_name_scopes():
-            return tf.function(function, input_signature=[spec]).get_concrete_function()
+            return tf.function(function).get_concrete_function(**{spec.name: spec for spec in specs})
     except Exception as error:  # anything a layer raises
         cause = root_cause(error)
         if isinstance(cause, SavedModelError):

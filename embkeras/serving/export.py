@@ -21,25 +21,22 @@ from embkeras.serving import contract as contracts
 from embkeras.serving import names
 from embkeras.serving.card import card_of, checked_metadata, readme, write_assets
 from embkeras.serving.check import check_saved_model
-from embkeras.serving.contract import OUT_OF_RANGE, Contract, text_graph
+from embkeras.serving.contract import OUT_OF_RANGE, Contract, Input, TextGraph, text_graph
+from embkeras.serving.describe import Trial, activation_of, inputs_of
 from embkeras.serving.folding import embeddings_of, fold
 from embkeras.serving.reasons import reason
 from embkeras.serving.remote import StoreFolder, destination, written
-from embkeras.serving.server_files import WARM_UP_LENGTHS, checked_labels, write_server_config, write_warm_up
+from embkeras.serving.server_files import checked_labels, write_server_config, write_warm_up
 from embkeras.tables.addresses import walk
-from embkeras.tables.embedding import PretrainedEmbedding
 from embkeras.tables.storage import STORAGE
 from embkeras.text.encoding import Encoding
-
-_LARGEST_EXACT_FLOAT_ID = 1 << 24
-_LONGEST_TRIED = 64  # tokens: a model that can't read any text up to this length is refused
 
 
 def export_saved_model(
     model: keras.Model,
     path: str | os.PathLike[str],
     *,
-    vocabulary: Encoding,
+    vocabulary: Encoding | Mapping[str, Encoding],
     version: int | None = None,
     dtype: str = "float32",
     class_names: Sequence[str] | None = None,
@@ -58,6 +55,10 @@ def export_saved_model(
     are dictionaries: `scores` for a model with one output, the model's own names for several, and `classes`, the class
     names, if given.
 
+    A model with several inputs keeps their names: ids of shape (batch,), (batch, time) or (batch, sentences, time), and
+    numbers as they are; `text` takes a string in place of each text's ids. Where a model answers for each token, row k of
+    the answer belongs to token k of the request, wherever the padding is, and is zeros on padding.
+
     A text has the same scores alone, padded, in any batch, and with padding in front; a text without tokens is read as one
     unknown token. The table is stored once. A layer made of several variables (LoRA, rows that train beside a base,
     combinations, a projection) becomes one table where that is smaller. `assets/` contains the vocabulary, class names
@@ -65,14 +66,16 @@ def export_saved_model(
     complete or not at all. The model doesn't change, and other threads may use it during the export.
 
     Args:
-        model: a built Keras model with one input of ids.
+        model: a built Keras model.
         path: the model's folder; TensorFlow Serving calls this `base_path`. Also the address of a folder in an object store,
             such as "s3://bucket/models/tweets": the export is made on this machine and then sent, `saved_model.pb` last.
-        vocabulary: what the ids mean: a `Vocabulary` or another `Encoding`, as large as every embedding table of the model.
+        vocabulary: what the ids mean: a `Vocabulary` or another `Encoding`, as large as every embedding table of the model;
+            or a dictionary of them by the names of the inputs. With one for all, every integer input takes ids; with a
+            dictionary, those that it names.
         version: a new number; by default the next free one, from 1.
         dtype: how embkeras tables are stored: "float32", "float16", or "int8" with one scale a row. Rows are unpacked as
             they are read; the card says how close they stay.
-        class_names: one name for each class.
+        class_names: one name for each class; two for a single score of a sigmoid, the probability of the second.
         out_of_range: "oov" reads ids outside [0, V) as the vocabulary's OOV id ("[UNK]"), "error" refuses the request.
             (XLA drops the refusal: there the scores of such a text are NaN.)
         overwrite: replace the version if it exists.
@@ -87,7 +90,7 @@ def export_saved_model(
         The folder of this version; for an address, the address of this version, a str.
 
     Raises:
-        SavedModelError: the vocabulary doesn't fit the model, the version exists, the model has several inputs or can't be
+        SavedModelError: a vocabulary doesn't fit its input, the version exists, the model takes strings or can't be
             traced, or the export fails the check: for example because its scores depend on padding.
         ArgumentError: an argument of another type or outside its choices, a dtype other than "float32" for a model without
             an embkeras embedding, class names that are not one for each score, metadata that JSON can't hold, a name that
@@ -132,7 +135,8 @@ def export_saved_model(
                         _check(beside, model, vocabulary, target)
                     if with_config and isinstance(folder, Path):
                         numbers = {label: number or int(target.name) for label, number in labels.items()}
-                        write_server_config(folder, folder.name, pads=vocabulary.padding_id is not None, labels=numbers)
+                        pads = all(each["pads"] for each in card["inputs"])
+                        write_server_config(folder, folder.name, pads=pads, labels=numbers)
                 return target if isinstance(target, Path) else str(target)
             except OutputError:
                 if version is not None or overwrite or not target.exists():
@@ -158,7 +162,7 @@ def _target(path: Path | StoreFolder, version: int | None, overwrite: bool) -> A
     return existing.get(version, path / str(version))
 
 
-def _check(beside: Path, model: keras.Model, vocabulary: Encoding, target: Path | StoreFolder) -> None:
+def _check(beside: Path, model: keras.Model, vocabulary: Any, target: Path | StoreFolder) -> None:
     """Check the export under the name that it will have."""
     try:
         check_saved_model(beside, model=model, vocabulary=vocabulary)
@@ -180,21 +184,28 @@ def _write(
     # The module keeps what the functions need until it is saved; one list of the variables, so that each is stored once.
     folded = fold(model, dtype)
     module.weights = folded.variables(model)
-    graph, no_text_reason = text_graph(contract.encoding, assets)
-    module.text_graph = None if graph is None else graph.resources
+    graphs, no_text_reason = _text_graphs(contract, assets)
+    module.text_graphs = [graph.resources for graph in graphs.values()]
     embeddings = embeddings_of(model)
-    embed = next(iter(embeddings)) if len(embeddings) == 1 else None
+    embed = _embedded(embeddings, contract)
     with folded.reading():
         served = {
             names.SERVING: contracts.ids_signature(model, contract, tf.int64),
             names.SERVING_INT32: contracts.ids_signature(model, contract, tf.int32),
         }
         if embed is not None:
-            served[names.EMBED] = contracts.embed_signature(embeddings[embed], contract)
-        if graph is not None:
-            served[names.TEXT] = contracts.text_signature(model, contract, graph)
+            served[names.EMBED] = contracts.embed_signature(embeddings[embed[0]], embed[1])
+        if no_text_reason is None:
+            served[names.TEXT] = contracts.text_signature(model, contract, graphs)
     _check_variables(served, module.weights, dtype)
-    card = card_of(target.parent.name, model, contract, folded, dtype, embed, no_text_reason, module.weights)
+    activations = {
+        each.name: activation_of(_inside(served[names.SERVING], each.name), model) for each in contract.outputs
+    }
+    _check_binary(contract, activations)
+    layer = None if embed is None else embed[0]
+    card = card_of(
+        target.parent.name, model, contract, folded, dtype, layer, no_text_reason, activations, module.weights
+    )
     served[names.CARD] = contracts.card_signature(card)
     module.assets = [tf.saved_model.Asset(str(file)) for file in write_assets(contract, assets, card, metadata)]
     try:
@@ -211,6 +222,49 @@ def _check_state(model: keras.Model) -> None:
             raise SavedModelError(
                 f"Layer {path!r} is stateful: what it keeps of one request would change the answers to the next. Build the "
                 f"model again with stateful=False, and copy the weights: new.set_weights(model.get_weights())."
+            )
+
+
+def _text_graphs(contract: Contract, assets: Path) -> tuple[dict[str, TextGraph], str | None]:
+    """The encodings of all ids as TensorFlow graphs by input, and None, or the reason why there is no signature `text`."""
+    graphs: dict[str, TextGraph] = {}
+    made: dict[int, TextGraph] = {}
+    for place, each in enumerate(contract.ids):
+        if each.rank != 2:
+            what = "takes single ids" if each.rank == 1 else "takes documents of sentences"
+            return {}, f"the input {each.name} {what}"
+        if id(each.encoding) not in made:
+            folder = assets / f"text_{place}" if place else assets
+            folder.mkdir(exist_ok=True)
+            graph, why = text_graph(each.encoding, folder)
+            if graph is None:
+                return {}, why if len(contract.ids) == 1 else f"{why} (input {each.name})"
+            made[id(each.encoding)] = graph
+        graphs[each.name] = made[id(each.encoding)]
+    return graphs, None
+
+
+def _embedded(embeddings: Mapping[str, Any], contract: Contract) -> tuple[str, Input] | None:
+    """The path of the only embkeras embedding and the first input with its ids, for the signature `embed`."""
+    if len(embeddings) != 1:
+        return None
+    ((path, layer),) = embeddings.items()
+    fitting = [each for each in contract.ids if each.size == layer.input_dim]
+    return (path, fitting[0]) if len({id(each.encoding) for each in fitting}) == 1 else None
+
+
+def _inside(function: Any, output: str) -> Any:
+    """An output as a tensor of a signature's graph."""
+    return function.graph.structured_outputs[output]
+
+
+def _check_binary(contract: Contract, activations: Mapping[str, str | None]) -> None:
+    """Two class names for one score need a sigmoid: its score is the probability of the second."""
+    for each in contract.outputs if contract.class_names is not None else ():
+        if each.shape[-1] == 1 and len(contract.class_names or ()) == 2 and activations[each.name] != "sigmoid":
+            raise ArgumentError(
+                "class_names must have one name for each of 1 scores, or two if the score is a sigmoid's: the probability of "
+                "the second. Received: 2 names, and a score without keras.layers.Dense(1, activation='sigmoid')."
             )
 
 
@@ -243,94 +297,29 @@ def _checked_class_names(class_names: Any) -> list[str] | None:
     return listed
 
 
-def _check_model(model: Any, encoding: Any, dtype: str) -> None:
-    """Refuse a model that can't take the ids of this encoding, or has no table that `dtype` could apply to."""
-    if not isinstance(model, keras.Model) or not isinstance(encoding, Encoding):
+def _check_model(model: Any, vocabulary: Any, dtype: str) -> None:
+    """Refuse what isn't a built model with vocabularies, or has no table that `dtype` could apply to."""
+    given = list(vocabulary.values()) if isinstance(vocabulary, Mapping) else [vocabulary]
+    wrong = [each for each in given if not isinstance(each, Encoding)]
+    if not isinstance(model, keras.Model) or wrong or not given:
         raise ArgumentError(
-            f"export_saved_model takes a keras.Model and a Vocabulary or another Encoding. "
-            f"Received: {type(model).__name__} and {type(encoding).__name__}."
+            f"export_saved_model takes a keras.Model and a Vocabulary or another Encoding, or a dictionary of them by input. "
+            f"Received: {type(model).__name__} and {type((wrong or [vocabulary])[0]).__name__}."
         )
     if not model.built:
         raise SavedModelError(f"Model {model.name!r} is not built: call it once before exporting it.")
-    inputs = getattr(model, "inputs", None) or []  # a subclassed model has none
-    if len(inputs) > 1:
-        raise SavedModelError(f"Model {model.name!r} must have one input of token ids. Received: {len(inputs)} inputs.")
-    if len(inputs) == 1 and len(inputs[0].shape) != 2:
-        raise SavedModelError(
-            f"Model {model.name!r} must take token ids of shape (batch, time). Received: an input of shape "
-            f"{inputs[0].shape}. One id for each row is a text of length 1: keras.Input((1,), dtype='int64')."
-        )
-    if encoding.oov_id is None and not (getattr(encoding, "drop_unknown", False) and encoding.padding_id is not None):
-        raise SavedModelError(
-            "The vocabulary has no OOV id, which ids outside the table and empty texts are read as. "
-            'Add an "[UNK]" token to it.'
-        )
-    _check_tables(model, len(encoding))
     if dtype != "float32" and not embeddings_of(model):
         raise ArgumentError(
             f"dtype={dtype!r} applies to embkeras embeddings (build_embedding), and model {model.name!r} has none."
         )
-    floats = inputs and not keras.backend.is_int_dtype(inputs[0].dtype)
-    if floats and len(encoding) > _LARGEST_EXACT_FLOAT_ID:
-        raise SavedModelError(
-            f"Model {model.name!r} takes {inputs[0].dtype} input, which can't distinguish ids above "
-            f"{_LARGEST_EXACT_FLOAT_ID:,}; give it keras.Input(..., dtype='int64')."
-        )
 
 
-def _check_tables(model: keras.Model, size: int) -> None:
-    """Refuse a vocabulary of another size than the table that its ids are looked up in."""
-    tables = {path: layer for path, layer in walk(model) if isinstance(layer, keras.layers.Embedding)}
-    own = {path: layer for path, layer in tables.items() if isinstance(layer, PretrainedEmbedding)}
-    # Other embeddings may be for positions; without an embkeras one, any one of the vocabulary's size will do.
-    wrong = [(path, layer.input_dim) for path, layer in (own or tables).items() if layer.input_dim != size]
-    if wrong and (own or len(wrong) == len(tables)):
-        path, rows = wrong[0]
-        raise SavedModelError(f"Layer {path!r} has {rows} rows, but the vocabulary has {size} tokens.")
-
-
-def _contract(model: keras.Model, encoding: Encoding, out_of_range: str, class_names: Sequence[str] | None) -> Contract:
-    """How the model is served: its outputs and the lengths that it reads."""
-    inputs = getattr(model, "inputs", None)
-    max_length = inputs[0].shape[1] if inputs and len(inputs[0].shape) > 1 else None
-    tried = [max_length] if max_length else range(1, _LONGEST_TRIED + 1)
-    min_length = next((length for length in tried if _failure(model, length) is None), None)
-    if min_length is None:  # a convolution without padding fails on the shortest texts only
-        raise SavedModelError(
-            f"Model {model.name!r} can't read a text of {tried[0]} to {tried[-1]} tokens: {_failure(model, tried[-1])}"
-        )
-    outputs = _output_names(model, min_length, class_names)
-    lengths = {min(max(min_length, length), max_length or length) for length in WARM_UP_LENGTHS}
-    readable = [length for length in sorted(lengths) if _failure(model, max(length, max_length or 0)) is None]
-    return Contract(encoding, outputs, out_of_range, min_length, max_length, class_names, readable)
-
-
-def _failure(model: keras.Model, length: int) -> str | None:
-    """Why the model can't read a text of this many tokens, or None if it can."""
-    try:
-        contracts.scores_of(model, tf.zeros((1, length), tf.int64))
-    except Exception as error:  # anything a layer raises
-        return reason(str(error))
-    return None
-
-
-def _output_names(model: keras.Model, min_length: int, class_names: Sequence[str] | None) -> list[str]:
-    """Names of the outputs, in the order in which the model returns them."""
-    answers = contracts.scores_of(model, tf.zeros((1, min_length), tf.int64))
-    if isinstance(answers, dict):
-        named = sorted(answers)
-    elif isinstance(answers, list | tuple):
-        named = list(getattr(model, "output_names", None) or [f"output_{place}" for place in range(len(answers))])
-    else:
-        if class_names is not None and len(class_names) != answers.shape[-1]:
-            raise ArgumentError(
-                f"class_names must have one name for each of {answers.shape[-1]} scores. Received: {len(class_names)}."
-            )
-        return ["scores"]
-    if len(set(named)) < len(named):
-        raise SavedModelError(
-            f"Outputs of model {model.name!r} share a name: {', '.join(named)}. Return them as a dictionary."
-        )
-    if class_names is not None:
-        raise ArgumentError(f"class_names need a model with one output. Model {model.name!r} has {', '.join(named)}.")
-    return named
+def _contract(
+    model: keras.Model,
+    vocabulary: Encoding | Mapping[str, Encoding],
+    out_of_range: str,
+    class_names: Sequence[str] | None,
+) -> Contract:
+    """How the model is served: its inputs, its outputs, and the lengths that it reads."""
+    trial = Trial(model, inputs_of(model, vocabulary, out_of_range))
+    return Contract(trial.inputs, trial.outputs(class_names), class_names, trial.warm_up())

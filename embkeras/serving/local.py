@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,20 @@ from embkeras._progress import progress
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
 from embkeras.serving.batches import in_batches, padded
+from embkeras.serving.columns import only_token_ids, request_arrays
 from embkeras.serving.reasons import reason
 from embkeras.serving.text_encoder import (
+    activation_of,
     answer_table,
     card_class_names,
     checked_texts,
     encoded_rows,
-    exported_encoding,
+    exported_encodings,
     id_rows,
     labelled,
 )
 from embkeras.serving.trust import check_operations, stored_sha256
 from embkeras.text.encoding import Encoding
-from embkeras.text.vocabulary import Vocabulary
 
 _SAME = 1e-5
 
@@ -48,7 +49,8 @@ class ExportedModel:
 
     Attributes:
         folder: the folder of the version.
-        vocabulary: what the ids mean, or None if the export doesn't contain it.
+        vocabulary: what the ids of the first input mean, or None if the export doesn't contain it.
+        vocabularies: the same for each input of ids, by its name.
         class_names: tuple of str, or None.
         card: the description of the export: outputs, policy for ids out of range, tables with their SHA-256.
 
@@ -58,17 +60,21 @@ class ExportedModel:
         ArgumentError: not a path, not an Encoding, or a `trusted` other than True and False.
     """
 
-    vocabulary: Encoding | None = None
-
-    def __init__(self, path: str | os.PathLike[str], *, vocabulary: Encoding | None = None, trusted: bool = True):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        vocabulary: Encoding | Mapping[str, Encoding] | None = None,
+        trusted: bool = True,
+    ):
         self.folder, self.trusted = names.saved_model_folder(path), flag(trusted, "trusted")
         if not self.trusted:
             check_operations(self.folder)
         assets = self.folder / "assets"
         self.card = names.read_card(assets)
         self.class_names = card_class_names(self.card)
-        if vocabulary is not None or self.card["encoding"] == Vocabulary.__name__:
-            self.vocabulary = exported_encoding(assets, self.card, vocabulary)
+        self.vocabularies = exported_encodings(assets, self.card, vocabulary)
+        self.vocabulary = next(iter(self.vocabularies.values()))
         if not self.trusted:
             self.check_parts()
 
@@ -128,13 +134,15 @@ class ExportedModel:
         """Scores of shape (batch, classes) for integer ids of shape (batch, time).
 
         Args:
-            token_ids: the ids.
+            token_ids: the ids; for a model with several inputs, or one of another shape, a dictionary of arrays by input.
             output: which output of a model with several.
 
         Raises:
             ArgumentError: ids that are not integers, or of another shape.
             SavedModelError: the model has no such output, or refuses the ids.
         """
+        if isinstance(token_ids, Mapping) or not only_token_ids(self.card):
+            return self._scores_of_inputs(token_ids, output)
         rows = id_rows(token_ids)
         lengths = {len(row) for row in rows}
         if len(lengths) > 1:
@@ -142,11 +150,22 @@ class ExportedModel:
                 f"token_ids must be integers (batch, time). Received: rows of {min(lengths)} to {max(lengths)} ids."
             )
         ids = np.stack(rows) if rows else np.zeros((0, 1), np.int64)
+        return self._asked({names.TOKEN_IDS: ids}, output)
+
+    def _scores_of_inputs(self, inputs: Any, output: str) -> np.ndarray:
+        """Scores for a dictionary of inputs."""
+        if not isinstance(inputs, Mapping):
+            listed = ", ".join(each["name"] for each in self.card["inputs"])
+            raise ArgumentError(f"{str(self.folder)!r} takes {listed}: pass scores() a dictionary of arrays by input.")
+        return self._asked(request_arrays(inputs, self.card), output)
+
+    def _asked(self, inputs: Mapping[str, np.ndarray], output: str) -> np.ndarray:
+        """One output for inputs with a batch."""
         try:
-            answers = self.ask(names.SERVING, token_ids=ids)
+            answers = self.ask(names.SERVING, **inputs)
         except tf.errors.InvalidArgumentError as error:
-            why = reason(error.message)
-            raise SavedModelError(f"{str(self.folder)!r} refuses token_ids of shape {ids.shape}: {why}") from error
+            shapes = ", ".join(f"{name} of shape {value.shape}" for name, value in inputs.items())
+            raise SavedModelError(f"{str(self.folder)!r} refuses {shapes}: {reason(error.message)}") from error
         if output not in answers:
             raise SavedModelError(
                 f"{str(self.folder)!r} has no output {output!r}, only {', '.join(sorted(answers))}: output= chooses one."
@@ -183,7 +202,8 @@ class ExportedModel:
         if not texts:
             return answer_table()
         rows = encoded_rows(self.vocabulary, texts, self.card["max_length"], long_texts)
-        return labelled(texts, self._scores_of(rows, batch_size, output), self.class_names, repr(str(self.folder)))
+        scores = self._scores_of(rows, batch_size, output)
+        return labelled(texts, scores, self.class_names, repr(str(self.folder)), activation_of(self.card, output))
 
     def _scores_of(self, rows: Sequence[np.ndarray], batch_size: int, output: str) -> np.ndarray:
         """The scores of texts of any lengths, in their order."""

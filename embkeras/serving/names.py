@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ CARD_FILE, VOCABULARY_FILE, TOKENS_FILE, CLASSES_FILE = "embkeras.json", "vocabu
 METADATA_FILE = "metadata.json"
 SERVING, SERVING_INT32, TEXT, EMBED, CARD = "serving_default", "serving_int32", "text", "embed", "card"
 TOKEN_IDS, REQUEST = "token_ids", "request"  # inputs
+IDS, FEATURE = "ids", "feature"  # kinds of inputs
 LONG_TEXTS = ("cut", "error")  # what to do with texts of more tokens than a model takes
 _FETCHING = {  # scheme -> the command that fetches a folder
     "s3": "aws s3 sync {} model/",
@@ -24,9 +26,18 @@ _CARD = {  # key -> type
     "encoding": str, "vocabulary_fingerprint": str, "tokenizer_fingerprint": str | None, "vocabulary_size": int,
     "padding_id": int | None, "oov_id": int, "class_names": list | None, "outputs": list, "out_of_range": str,
     "min_length": int, "max_length": int | None, "warm_up": list, "embed": str | None, "no_text_reason": str | None,
-    "dtype": str, "precision": str, "tables": dict, "weights_sha256": str,
+    "dtype": str, "precision": str, "tables": dict, "weights_sha256": str, "inputs": list, "answers": list,
 }  # fmt: skip
-_LISTED = {"class_names": str, "outputs": str, "warm_up": int}
+_LISTED = {"class_names": str, "outputs": str, "warm_up": int, "inputs": dict, "answers": dict}
+
+
+_INPUT = {"name": str, "kind": str, "dtype": str, "shape": list, "beside": str | None, "pads": bool}
+_IDS_INPUT = {
+    "encoding": str, "vocabulary_fingerprint": str, "tokenizer_fingerprint": str | None, "vocabulary_size": int,
+    "vocabulary_file": str | None, "padding_id": int | None, "padding_side": str, "oov_id": int, "min_length": int,
+    "max_length": int | None,
+}  # fmt: skip
+_ANSWER = {"name": str, "kind": str, "of": str | None, "shape": list, "activation": str | None}
 
 
 def versions(path: Any) -> dict[int, Any]:
@@ -100,12 +111,25 @@ def parsed_card(text: bytes | str, source: str, error: type[EmbkerasError]) -> d
                 wrong.append(key)
         if wrong:
             raise ValueError(f"{wrong[0]} is {shown(card[wrong[0]])}")
+        for each in card["inputs"]:
+            _check_entry(each, _INPUT | (_IDS_INPUT if each.get("kind") != FEATURE else {}))
+        for each in card["answers"]:
+            _check_entry(each, _ANSWER)
+        if not any(each["kind"] == IDS for each in card["inputs"]):
+            raise ValueError("no input takes ids")
         return card
     except (ValueError, LookupError, TypeError, RecursionError) as reason:
         raise error(
             f"{source} has a card that is damaged, or was written by another version of embkeras: {reason!r}. "
             f"Export the model again."
         ) from reason
+
+
+def _check_entry(entry: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Refuse an input or an answer of a card without a key, or with a value of another type."""
+    for key, kind in kinds.items():
+        if not isinstance(entry[key], kind):
+            raise ValueError(f"{key} of {shown(entry.get('name'))} is {shown(entry[key])}")
 
 
 def read_card(assets: Path) -> dict[str, Any]:
@@ -115,3 +139,8 @@ def read_card(assets: Path) -> dict[str, Any]:
     except OSError as error:
         raise SavedModelError(f"{str(assets)!r} has no card that can be read: {error.strerror}.") from error
     return parsed_card(text, repr(str(assets)), SavedModelError)
+
+
+def text_inputs(ids: Sequence[str]) -> dict[str, str]:
+    """The inputs of the signature `text` by those of ids: the same names, or `text` for the only one of a model."""
+    return {name: TEXT if len(ids) == 1 and name == TOKEN_IDS else name for name in ids}

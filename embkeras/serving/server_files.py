@@ -37,16 +37,27 @@ def warm_up_records(card: Mapping[str, Any]) -> Iterable[bytes]:
     PredictionLog{6: PredictLog{1: PredictRequest{1: ModelSpec{1: name, 3: signature}, 2: name -> TensorProto}}}.
     """
     spec = _field(1, card["name"].encode()) + _field(3, names.SERVING.encode())
-    for ids in warm_up_ids(card):
-        tensor = tf.make_tensor_proto(ids).SerializeToString()
-        request = _field(1, spec) + _field(2, _field(1, names.TOKEN_IDS.encode()) + _field(2, tensor))
+    for inputs in warm_up_inputs(card):
+        request = _field(1, spec)
+        for name, values in inputs.items():
+            tensor = tf.make_tensor_proto(values).SerializeToString()
+            request += _field(2, _field(1, name.encode()) + _field(2, tensor))
         yield _field(6, _field(1, request))
 
 
-def warm_up_ids(card: Mapping[str, Any]) -> Iterable[np.ndarray]:
-    """The ids of each request, int64 of shape (1, length)."""
+def warm_up_inputs(card: Mapping[str, Any]) -> Iterable[dict[str, np.ndarray]]:
+    """The inputs of each request by name, with one row: ids int64, and zeros for features."""
     for length in card["warm_up"]:
-        yield np.arange(length, dtype=np.int64)[None] % card["vocabulary_size"]
+        inputs = {}
+        for each in card["inputs"]:
+            shape = [1, *(length if size is None else size for size in each["shape"][1:])]
+            if each["kind"] == names.IDS:
+                inputs[each["name"]] = (
+                    np.arange(np.prod(shape), dtype=np.int64).reshape(shape) % each["vocabulary_size"]
+                )
+            else:
+                inputs[each["name"]] = np.zeros(shape, tf.as_dtype(each["dtype"]).as_numpy_dtype)
+        yield inputs
 
 
 def read_warm_up(folder: Path) -> list[bytes]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,14 @@ import numpy as np
 
 from embkeras._checks import one_of, sequence, shown
 from embkeras.errors import ArgumentError, SavedModelError
-from embkeras.serving.names import CARD_FILE, LONG_TEXTS, VOCABULARY_FILE, export_folder, read_card
+from embkeras.serving.names import CARD_FILE, IDS, LONG_TEXTS, export_folder, read_card
 from embkeras.text.encoding import Encoding
 from embkeras.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import pandas as pd
 
+SIGMOID, _THRESHOLD = "sigmoid", 0.5
 _LARGEST_ID = np.iinfo(np.int64).max
 
 
@@ -31,7 +32,8 @@ class TextEncoder:
         vocabulary: the Encoding that the model was exported with, if it isn't a `Vocabulary`: only those are in the assets.
 
     Attributes:
-        vocabulary: what the ids mean.
+        vocabulary: what the ids of the first input mean.
+        vocabularies: the same for each input of ids, by its name.
         card: the description of the export.
         class_names: tuple of str, or None.
         model_name: the name of the model's folder, and of the model in TensorFlow Serving; None for a folder of assets.
@@ -48,11 +50,12 @@ class TextEncoder:
                [530,   0]])
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, vocabulary: Encoding | None = None):
+    def __init__(self, path: str | os.PathLike[str], *, vocabulary: Encoding | Mapping[str, Encoding] | None = None):
         assets, self.model_name = _assets_of(path)
         self.card: dict[str, Any] = read_card(assets)
         self.class_names = card_class_names(self.card)
         self.vocabulary = exported_encoding(assets, self.card, vocabulary)
+        self.vocabularies = exported_encodings(assets, self.card, vocabulary)
 
     @property
     def fingerprint(self) -> str:
@@ -69,31 +72,52 @@ class TextEncoder:
         """V: ids lie in [0, V)."""
         return len(self.vocabulary)
 
-    def encode(self, texts: Sequence[str], length: int | None = None, *, long_texts: str = "cut") -> np.ndarray:
+    def encode(
+        self,
+        texts: Sequence[str] | Mapping[str, Sequence[str]],
+        length: int | None = None,
+        *,
+        long_texts: str = "cut",
+    ) -> Any:
         """Ids of texts, int64 of shape (batch, time), shorter texts padded with the padding id.
 
         Args:
-            texts: the texts.
+            texts: the texts; for a model with several inputs of ids, texts by input, which return ids by input.
             length: tokens per text; longer texts are cut. By default that of the longest text, or of the model if it takes
                 no longer ones.
             long_texts: what happens to a text of more tokens than the model takes: "cut" drops its end (or its beginning,
                 with padding in front), "error" refuses it.
 
         Raises:
-            ArgumentError: not a sequence of strings, a `length` below 1, or a text that is too long.
+            ArgumentError: not a sequence of strings, a `length` below 1, a text that is too long, or an unknown input.
             VocabularyError: a vocabulary without a padding id or without a tokenizer.
         """
-        texts, most = checked_texts(texts), self.card["max_length"]
         one_of(long_texts, "long_texts", LONG_TEXTS)
-        batch = self.vocabulary.encode_batch(texts, length)
-        if length is not None or most is None or batch.shape[1] <= most:
-            return batch
-        if long_texts == "error":
-            encoded_rows(self.vocabulary, texts, most, long_texts)
-        return self.vocabulary.encode_batch(texts, most)
+        limits = {each["name"]: each["max_length"] for each in self.card["inputs"] if each["kind"] == IDS}
+        if not isinstance(texts, Mapping):
+            return _encode_batch(self.vocabulary, texts, length, next(iter(limits.values())), long_texts)
+        ids = {}
+        for name, each in texts.items():
+            if (encoding := self.vocabularies.get(name)) is None:
+                raise ArgumentError(f"The model has texts for {', '.join(limits)}. Received: {shown(name)}.")
+            ids[name] = _encode_batch(encoding, each, length, limits[name], long_texts)
+        return ids
 
     def __repr__(self) -> str:
         return f"TextEncoder({self.size:,} tokens, fingerprint {self.fingerprint[:12]}...)"
+
+
+def _encode_batch(
+    encoding: Encoding, texts: Sequence[str], length: int | None, most: int | None, long_texts: str
+) -> np.ndarray:
+    """Ids of the texts of one input."""
+    texts = checked_texts(texts)
+    batch = encoding.encode_batch(texts, length)
+    if length is not None or most is None or batch.shape[1] <= most:
+        return batch
+    if long_texts == "error":
+        encoded_rows(encoding, texts, most, long_texts)
+    return encoding.encode_batch(texts, most)
 
 
 def _assets_of(path: Any) -> tuple[Path, str | None]:
@@ -112,20 +136,62 @@ def card_class_names(card: dict[str, Any]) -> tuple[str, ...] | None:
     return None if card["class_names"] is None else tuple(card["class_names"])
 
 
-def exported_encoding(assets: Path, card: dict[str, Any], given: Any) -> Encoding:
-    """The encoding that an export was made with: the one given, or the one in its assets."""
-    if given is not None and not isinstance(given, Encoding):
-        raise ArgumentError(f"vocabulary must be a Vocabulary or another Encoding. Received: {type(given).__name__}.")
-    if given is None and card["encoding"] != Vocabulary.__name__:
+def activation_of(card: Mapping[str, Any] | None, output: str) -> str | None:
+    """ "sigmoid" or "softmax", if an output comes from one."""
+    answers = [] if card is None else card["answers"]
+    return next((each["activation"] for each in answers if each["name"] == output), None)
+
+
+def exported_encodings(assets: Path, card: Mapping[str, Any], given: Any) -> dict[str, Encoding | None]:
+    """The encoding of each input of ids: the one given, or the one in the assets; None if it is nowhere.
+
+    Args:
+        assets: the folder of assets.
+        card: the card in it.
+        given: an Encoding for every input, encodings by input, or None.
+    """
+    described = [each for each in card["inputs"] if each["kind"] == IDS]
+    by_input = dict(given) if isinstance(given, Mapping) else {each["name"]: given for each in described}
+    if isinstance(given, Mapping) and len(described) == len(by_input) == 1:
+        by_input = {described[0]["name"]: next(iter(by_input.values()))}
+    found: dict[str, Encoding | None] = {}
+    read: dict[str, Encoding] = {}
+    for each in described:
+        encoding, file = by_input.get(each["name"]), each["vocabulary_file"]
+        if encoding is not None and not isinstance(encoding, Encoding):
+            raise ArgumentError(
+                f"vocabulary must be a Vocabulary or another Encoding, or a dictionary of them by input. "
+                f"Received: {type(encoding).__name__}."
+            )
+        if encoding is None and file is not None:
+            encoding = read[file] = read.get(file) or Vocabulary.load(assets / file)
+        if encoding is not None:
+            of = "" if len(described) == 1 else f" of input {each['name']!r}"
+            fingerprints = {each["vocabulary_fingerprint"]} | ({card["vocabulary_fingerprint"]} if not found else set())
+            if fingerprints != {encoding.fingerprint}:
+                raise SavedModelError(
+                    f"The vocabulary{of} for {str(assets)!r} is not the one the model was exported with."
+                )
+            if tokenizer_fingerprint(encoding) != each["tokenizer_fingerprint"]:
+                raise SavedModelError(
+                    f"The tokenizer{of} for {str(assets)!r} is not the one the model was exported with."
+                )
+        found[each["name"]] = encoding
+    return found
+
+
+def exported_encoding(assets: Path, card: Mapping[str, Any], given: Any) -> Encoding:
+    """The encoding of the first input of ids.
+
+    Raises:
+        SavedModelError: neither given nor in the assets.
+    """
+    encoding = next(iter(exported_encodings(assets, card, given).values()))
+    if encoding is None:
         raise SavedModelError(
             f"The assets in {str(assets)!r} don't contain the encoding of the export, {card['encoding']}. Pass vocabulary=."
         )
-    vocabulary = Vocabulary.load(assets / VOCABULARY_FILE) if given is None else given
-    if vocabulary.fingerprint != card["vocabulary_fingerprint"]:
-        raise SavedModelError(f"The vocabulary for {str(assets)!r} is not the one the model was exported with.")
-    if tokenizer_fingerprint(vocabulary) != card["tokenizer_fingerprint"]:
-        raise SavedModelError(f"The tokenizer for {str(assets)!r} is not the one the model was exported with.")
-    return vocabulary
+    return encoding
 
 
 def tokenizer_fingerprint(encoding: Encoding) -> str | None:
@@ -206,12 +272,21 @@ def _encoded(encoding: Encoding, text: str, length: int | None) -> np.ndarray:
 
 
 def labelled(
-    texts: Sequence[str], scores: np.ndarray, class_names: Sequence[str] | None, source: str
+    texts: Sequence[str],
+    scores: np.ndarray,
+    class_names: Sequence[str] | None,
+    source: str,
+    activation: str | None = None,
 ) -> "pd.DataFrame":
     """One row per text: `text`, `label`, `probability` of the best class.
 
-    Without class names, a label is the number of the class. Messages name the `source` of the scores.
+    Without class names, a label is the number of the class. Messages name the `source` of the scores. Scores of a sigmoid:
+    one is the probability of the second of two classes; of several, each label is for itself, and a row has a list of those
+    of 0.5 and more, with a list of their probabilities.
     """
+    binary = activation == SIGMOID and scores.ndim == 2 and scores.shape[-1] == 1
+    if binary:
+        scores = np.concatenate([1 - scores, scores], axis=1)
     if scores.ndim != 2 or scores.shape[-1] < 2:
         raise SavedModelError(
             f"{source} returns scores of shape {scores.shape[1:]} for a text, not one score per class. Use scores()."
@@ -221,13 +296,17 @@ def labelled(
     finite = np.isfinite(scores).all(axis=1)
     if not finite.all():
         raise SavedModelError(f"{source} returns NaN or infinity as scores of text {finite.argmin()}.")
+    if activation == SIGMOID and not binary:
+        over = [np.flatnonzero(row >= _THRESHOLD) for row in scores]
+        every = [[class_names[int(index)] if class_names else str(index) for index in places] for places in over]
+        return answer_table(texts, every, [row[places].tolist() for row, places in zip(scores, over, strict=True)])
     best = scores.argmax(axis=1)
     labels = [class_names[index] if class_names else str(index) for index in best]
     return answer_table(texts, labels, scores.max(axis=1, initial=-np.inf))
 
 
 def answer_table(
-    texts: Sequence[str] = (), labels: Sequence[str] = (), probabilities: Sequence[float] | np.ndarray = ()
+    texts: Sequence[str] = (), labels: Sequence[Any] = (), probabilities: Sequence[Any] | np.ndarray = ()
 ) -> "pd.DataFrame":
     """One row per text: `text`, `label`, `probability`."""
     import pandas as pd  # only here: it takes more memory than the rest of a client together

@@ -220,7 +220,7 @@ def test_a_signature_that_is_missing(tmp_path):
 
 def test_ids_that_are_not_policed(tmp_path, monkeypatch):
     """An export that lets ids outside the table through, as a gather on a GPU would."""
-    monkeypatch.setattr(contracts.Contract, "checked", lambda self, ids: tf.cast(ids, tf.int64) % len(VOCABULARY))
+    monkeypatch.setattr(contracts.Input, "checked", lambda self, ids: tf.cast(ids, tf.int64) % len(VOCABULARY))
     with pytest.raises(SavedModelError, match=r"the id -1 is not read as the OOV id"):
         ek.export_saved_model(_model(), tmp_path, vocabulary=VOCABULARY)
 

@@ -741,3 +741,75 @@ def test_runtime_without_python_gives_the_same_scores(folder, encoder, runner):
         with ServingClient(url, encoder=encoder, batch_size=2) as client:
             table = client.predict(TEXTS)
     np.testing.assert_allclose(table["probability"], _wanted(runner).max(axis=1), atol=1e-5)
+
+
+# Several inputs
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """A model of a text, a single id and numbers; it has scores, and tags for each token. And its export."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    text, user = keras.Input((None,), dtype="int64", name="text_ids"), keras.Input((), dtype="int64", name="user")
+    size = keras.Input((2,), name="size")
+    words = layers.LSTM(3, return_sequences=True)(layers.Embedding(len(VOCABULARY), 4, mask_zero=True)(text))
+    beside = layers.concatenate([layers.Embedding(4, 2)(user), size, layers.GlobalAveragePooling1D()(words)])
+    model = keras.Model([text, user, size], {"scores": layers.Dense(3)(beside), "tags": layers.Dense(2)(words)})
+    vocabularies = {"text_ids": VOCABULARY, "user": ek.Vocabulary(["", "[UNK]", "ann", "bob"])}
+    path = tmp_path_factory.mktemp("several") / "mood"
+    return model, ek.export_saved_model(model, path, vocabulary=vocabularies, check=False)
+
+
+@pytest.fixture
+def inputs():
+    """Three rows."""
+    texts = [VOCABULARY.encode(text) for text in ("good day", "a bad day that goes on", "so so")]
+    return {"text_ids": texts, "user": [2, 3, 1], "size": np.random.default_rng(0).normal(size=(3, 2))}
+
+
+@pytest.mark.parametrize("leading", [True, False])
+def test_several_inputs(several, inputs, leading):
+    """A dictionary of inputs, batch by batch; what is for each token belongs to the tokens that were sent."""
+    model, folder = several
+    served = Model("mood", {1: InTensorFlow(folder)})
+    with (
+        rest_server(served) as url,
+        ServingClient(url, encoder=folder, timeout=5.0, batch_size=2, leading_padding=leading) as client,
+    ):
+        scores, tags = client.scores(inputs), client.scores(inputs, output="tags")
+        with pytest.raises(ArgumentError, match=r"takes .*text_ids.*: pass scores\(\) a dictionary"):
+            client.scores([[2, 3]])
+        with pytest.raises(ArgumentError, match=r"user must lie in \[0, 4\)\. Received: 9 at text 1"):
+            client.scores(inputs | {"user": [2, 9, 1]})
+    assert tags.shape == (3, 6, 2)
+    for row, ids in enumerate(inputs["text_ids"]):
+        one = [ids[None], np.array(inputs["user"][row : row + 1]), inputs["size"][row : row + 1].astype("float32")]
+        wanted = model(one)
+        np.testing.assert_allclose(scores[row], wanted["scores"][0], atol=1e-5)
+        np.testing.assert_allclose(tags[row, : len(ids)], wanted["tags"][0], atol=1e-5)
+        assert not tags[row, len(ids) :].any()
+    export = ek.ExportedModel(folder)
+    np.testing.assert_allclose(export.scores(inputs), scores, atol=1e-5)
+    encoded = TextEncoder(folder).encode({"text_ids": ["good day", "so"]})
+    assert encoded["text_ids"].tolist() == VOCABULARY.encode_batch(["good day", "so"]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": None}, r"'size' must be float32 of shape \(any, 2\)"),
+        (
+            {"size": np.zeros((3, 1))},
+            r"'size' must be float32 of shape \(any, 2\)\. Received: float64 of shape \(3, 1\)",
+        ),
+        ({"user": [1, 2]}, "the same number of rows.* 2 of user"),
+        ({"user": [1.5, 2, 3]}, r"'user' must be int64 of shape \(any\)\. Received: float64"),
+        ({"text_ids": [[1.5]] * 3}, "Input 'text_ids': token_ids must be integers"),
+        ({"more": [1]}, "takes the inputs .*'more'"),
+    ],
+)
+def test_inputs_that_do_not_fit(several, inputs, change, message):
+    """The error names the input."""
+    with pytest.raises(ArgumentError, match=message):
+        ek.ExportedModel(several[1]).scores(inputs | change)

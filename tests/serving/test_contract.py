@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import embkeras as ek
-from embkeras.serving.contract import Contract
+from embkeras.serving.contract import Input
 from embkeras.serving.local import ExportedModel
 from embkeras.text.tokenizer import TWEETS, WORDS, Tokenizer
 
@@ -224,7 +224,7 @@ OLD = ek.Vocabulary.from_word_index({"a": 1, "b": 2, "c": 3, "\u00e9": 4})
 @pytest.mark.parametrize("xla", [False, True])
 def test_padding_in_front_stays_there(xla):
     """For an encoding whose padding is at the start; ids outside are dropped where unknown words are."""
-    contract = Contract(OLD, ["scores"], min_length=2)
+    contract = Input("token_ids", "ids", "int64", (None, None), OLD, min_length=2, group="token_ids")
     packed = tf.function(lambda ids: contract.packed(contract.checked(ids)), jit_compile=xla)
     ids = [[1, 0, 2, 0, 3, 0], [0, 0, 0, 9, 1, -1], [0, 0, 0, 0, 0, 0], [0, 0, 0, 2, 3, 0]]
     assert packed(tf.constant(ids, tf.int64)).numpy().tolist() == [[1, 2, 3], [0, 0, 1], [0, 0, 0], [0, 2, 3]]

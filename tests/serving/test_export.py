@@ -490,9 +490,10 @@ def test_one_input_in_a_structure(vocabulary, tmp_path, structure):
     np.testing.assert_allclose(scores, model.predict(structure(some), verbose=0), atol=1e-6)
 
 
-def test_ids_without_a_time_axis_are_refused(vocabulary, tmp_path):
-    """The message says how to export such a model."""
+def test_one_id_for_each_row(vocabulary, tmp_path):
+    """A model of single ids, such as users, takes them as (batch,)."""
     layers = [ek.build_embedding(ek.AlignedMatrix(np.ones((V, D)), vocabulary), mask_zero=False), keras.layers.Dense(2)]
     model = keras.Sequential([keras.Input((), dtype="int64"), *layers])
-    with pytest.raises(SavedModelError, match=r"an input of shape \(None,\)\. .*keras\.Input\(\(1,\)"):
-        ek.export_saved_model(model, tmp_path / "m", vocabulary=vocabulary)
+    export = ek.ExportedModel(ek.export_saved_model(model, tmp_path / "m", vocabulary=vocabulary))
+    answers = export.ask("serving_default", token_ids=np.array([3, 5, -7]))["scores"]
+    np.testing.assert_allclose(answers, model(np.array([3, 5, 1])), atol=1e-6)
