@@ -54,10 +54,10 @@ class BatchScorer:
 
     _model: "ExportedModel | None" = None
 
-    def __init__(self, path: str | os.PathLike[str], *, batch_size: int = 256, long_texts: str = "cut"):
+    def __init__(self, path: str | os.PathLike[str], *, batch_size: int = 256, long_texts: str | None = None):
         self.folder = saved_model_folder(path).absolute()
         self.batch_size = whole_number(batch_size, "batch_size", least=1)
-        self.long_texts = one_of(long_texts, "long_texts", LONG_TEXTS)
+        self.long_texts = None if long_texts is None else one_of(long_texts, "long_texts", LONG_TEXTS)
 
     def __call__(self, texts: Sequence[str]) -> "pd.DataFrame":
         """One row per text, as `ExportedModel.predict` returns it."""

@@ -72,7 +72,7 @@ def card_of(
     computed = {layer.compute_dtype for _, layer in walk(model)}
     return {
         "format": "embkeras.saved_model",
-        "version": 5,
+        "version": 6,
         "name": name,
         **{key: first[key] for key in _FIRST},
         "inputs": inputs,
@@ -93,6 +93,7 @@ def card_of(
         ],
         "class_names": None if contract.class_names is None else list(contract.class_names),
         "out_of_range": contract.ids[0].out_of_range,
+        "long_texts": contract.ids[0].long_texts,
         "warm_up": list(contract.warm_up),
         "embed": embed,
         "no_text_reason": no_text_reason,
@@ -327,7 +328,8 @@ def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for each in ids:
         of = "" if len(card["inputs"]) == 1 else f" of {each['name']}"
         if each["max_length"]:
-            yield f"length{of}", f"{each['max_length']} tokens; shorter texts are padded, longer ones are refused"
+            longer = "cut" if card["long_texts"] == "cut" else "refused"
+            yield f"length{of}", f"{each['max_length']} tokens; shorter texts are padded, longer ones are {longer}"
         elif len(each["shape"]) > 1:
             yield f"minimum length{of}", f"{each['min_length']} tokens; shorter texts are padded"
     yield "made with", f"embkeras {card['embkeras']}, Keras {card['keras']}, TensorFlow {card['tensorflow']}"

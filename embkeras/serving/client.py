@@ -76,7 +76,7 @@ class ServingClient:
         leading_padding: send a padding id in front of each text. A server that batches requests of different lengths pads
             them with their first number, and the export ignores padding.
         long_texts: what `predict` does with a text of more tokens than the model takes: "cut" drops its end (or its
-            beginning, with padding in front), "error" refuses it.
+            beginning, with padding in front), "error" refuses it. By default as the model was exported.
         refresh: seconds after which the client looks for a newer version.
         headers: sent with each request, such as {"Authorization": ...}.
 
@@ -103,7 +103,7 @@ class ServingClient:
         retries: int = 2,
         batch_size: int = 64,
         leading_padding: bool = True,
-        long_texts: str = "cut",
+        long_texts: str | None = None,
         refresh: float = 60.0,
         headers: Mapping[str, str] | None = None,
     ):
@@ -126,7 +126,7 @@ class ServingClient:
             version = whole_number(version, "version", least=0, most=names.LARGEST_VERSION)
         self.version = version
         self.leading_padding = flag(leading_padding, "leading_padding")
-        self.long_texts = one_of(long_texts, "long_texts", names.LONG_TEXTS)
+        self.long_texts = None if long_texts is None else one_of(long_texts, "long_texts", names.LONG_TEXTS)
         parts = parsed_url(url)
         self._transport = TRANSPORTS[parts.scheme](parts, checked_headers(headers))
         self._source = f"Model {name!r} at {self._transport.where}"  # for messages
@@ -192,7 +192,9 @@ class ServingClient:
         texts = checked_texts(texts)
         if not texts:
             return answer_table()
-        rows = encoded_rows(self.encoder.vocabulary, texts, self.encoder.card["max_length"], self.long_texts)
+        card = self.encoder.card
+        long_texts = names.long_texts_of(card, self.long_texts)
+        rows = encoded_rows(self.encoder.vocabulary, texts, card["max_length"], long_texts)
         scores, served = self._scores(rows, output)
         class_names = None if served.card is None else served.card["class_names"]
         return labelled(texts, scores, class_names, self._source, activation_of(served.card, output))

@@ -51,6 +51,7 @@ class Input:
         max_length: tokens that a model of fixed length takes, or None.
         group: the name of the input whose padding this one shares: its own; that of the ids beside which it has one
             entry for each token, such as parts of speech; None without time steps.
+        long_texts: "cut": texts of more tokens than `max_length` are cut where the padding is; "error": they are refused.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Input:
     min_length: int = 1
     max_length: int | None = None
     group: str | None = None
+    long_texts: str = "cut"
 
     @property
     def rank(self) -> int:
@@ -217,7 +219,8 @@ def _packed_texts(group: Sequence[Input], values: Mapping[str, tf.Tensor]) -> tu
         if each.padding_id is not None:
             here = moved[each.name] == each.fill
             padding = here if padding is None else padding & here
-    found = packing(padding, asked, in_front=in_front, least=least, most=most, what="texts of up to {} tokens")
+    what, cut = "texts of up to {} tokens", ids[0].long_texts == "cut"
+    found = packing(padding, asked, in_front=in_front, least=least, most=most, what=what, cut=cut)
     if padding is not None:
         empty = empty_texts(padding, in_front)
         moved |= {each.name: tf.where(empty, each.oov, moved[each.name]) for each in ids}
@@ -236,15 +239,17 @@ def _packed_document(group: Sequence[Input], values: Mapping[str, tf.Tensor]) ->
     batch, sentences, time = tf.unstack(tf.shape(ids))
     rows = tf.reshape(ids, [batch * sentences, time])
     what = "sentences of up to {} tokens"
-    least, longest, in_front = first.min_length, first.max_length, first.in_front
-    tokens = packing(rows == first.fill, time, in_front=in_front, least=least, most=longest, what=what, rows=sentences)
+    least, longest, in_front, cut = first.min_length, first.max_length, first.in_front, first.long_texts == "cut"
+    tokens = packing(
+        rows == first.fill, time, in_front=in_front, least=least, most=longest, what=what, rows=sentences, cut=cut
+    )
     rows = tokens.move(rows)
     time = tf.shape(rows)[1] if first.max_length is None else first.max_length
     ids = tf.reshape(rows, [batch, sentences, time])
     padding = tf.reduce_all(ids == first.fill, axis=2)
     place = time - 1 if first.in_front else 0
     empty = empty_texts(padding, False)[:, :, None] & (tf.range(time) == place)
-    found = packing(padding, asked, in_front=False, least=most or 1, most=most, what="up to {} sentences")
+    found = packing(padding, asked, in_front=False, least=most or 1, most=most, what="up to {} sentences", cut=cut)
     moved = {first.name: found.move(tf.where(empty, first.oov, ids))}
     for each in others:
         moved[each.name] = found.move(lengthened(_beside(each, first, values, asked), most or 1, each.fill))

@@ -48,7 +48,10 @@ def slots_of(model: keras.Model, vocabulary: Encoding | Mapping[str, Encoding]) 
 
 
 def inputs_of(
-    model: keras.Model, vocabulary: Encoding | Mapping[str, Encoding], out_of_range: str = "oov"
+    model: keras.Model,
+    vocabulary: Encoding | Mapping[str, Encoding],
+    out_of_range: str = "oov",
+    long_texts: str = "cut",
 ) -> list[Input]:
     """Every input of the export, without the lengths that the model reads.
 
@@ -73,7 +76,8 @@ def inputs_of(
         name = names.TOKEN_IDS if len(slots) == 1 else slot.name
         most = slot.shape[-1] if len(slot.shape) > 1 else None
         group = name if len(slot.shape) > 1 else None
-        inputs.append(Input(name, names.IDS, "int64", (None, *slot.shape[1:]), encoding, out_of_range, 1, most, group))
+        shape = (None, *slot.shape[1:])
+        inputs.append(Input(name, names.IDS, "int64", shape, encoding, out_of_range, 1, most, group, long_texts))
     if len(inputs) > 1:
         wrong = [each.name for each in inputs if not each.name.isidentifier()]
         if wrong or len({each.name for each in inputs}) < len(inputs):

@@ -41,6 +41,7 @@ def export_saved_model(
     dtype: str = "float32",
     class_names: Sequence[str] | None = None,
     out_of_range: str = "oov",
+    long_texts: str = "cut",
     overwrite: bool = False,
     check: bool = True,
     with_config: bool = False,
@@ -78,6 +79,8 @@ def export_saved_model(
         class_names: one name for each class; two for a single score of a sigmoid, the probability of the second.
         out_of_range: "oov" reads ids outside [0, V) as the vocabulary's OOV id ("[UNK]"), "error" refuses the request.
             (XLA drops the refusal: there the scores of such a text are NaN.)
+        long_texts: for a model of fixed length: "cut" drops the end of a text of more tokens, or its beginning if the
+            encoding's `padding_side` is "start", as `encode_batch` and `pad_sequences` do; "error" refuses the request.
         overwrite: replace the version if it exists.
         check: run `check_saved_model` before the folder gets its name.
         with_config: write settings for TensorFlow Serving beside the versions.
@@ -106,6 +109,7 @@ def export_saved_model(
         whole_number(version, "version", least=1, most=names.LARGEST_VERSION)
     one_of(dtype, "dtype", STORAGE)
     one_of(out_of_range, "out_of_range", OUT_OF_RANGE)
+    one_of(long_texts, "long_texts", names.LONG_TEXTS)
     for name, value in (("overwrite", overwrite), ("check", check), ("with_config", with_config)):
         flag(value, name)
     if with_config:
@@ -122,7 +126,7 @@ def export_saved_model(
         raise ArgumentError(f"labels are settings of a server: pass with_config=True too. Received: {shown(labels)}.")
     labels = checked_labels(labels, names.versions(folder))
     with progress("exporting") as report:
-        contract = _contract(model, vocabulary, out_of_range, class_names)
+        contract = _contract(model, vocabulary, out_of_range, long_texts, class_names)
         while True:
             report(1, 3)
             try:
@@ -318,8 +322,9 @@ def _contract(
     model: keras.Model,
     vocabulary: Encoding | Mapping[str, Encoding],
     out_of_range: str,
+    long_texts: str,
     class_names: Sequence[str] | None,
 ) -> Contract:
     """How the model is served: its inputs, its outputs, and the lengths that it reads."""
-    trial = Trial(model, inputs_of(model, vocabulary, out_of_range))
+    trial = Trial(model, inputs_of(model, vocabulary, out_of_range, long_texts))
     return Contract(trial.inputs, trial.outputs(class_names), class_names, trial.warm_up())

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from embkeras._checks import flag, one_of, whole_number
+from embkeras._checks import flag, whole_number
 from embkeras._progress import progress
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
@@ -173,7 +173,7 @@ class ExportedModel:
         return answers[output]
 
     def predict(
-        self, texts: Sequence[str], *, output: str = "scores", batch_size: int = 256, long_texts: str = "cut"
+        self, texts: Sequence[str], *, output: str = "scores", batch_size: int = 256, long_texts: str | None = None
     ) -> pd.DataFrame:
         """One row per text: `text`, `label`, `probability` of the best class.
 
@@ -184,7 +184,7 @@ class ExportedModel:
             output: which output of a model with several.
             batch_size: texts that are asked together, at most.
             long_texts: what happens to a text of more tokens than the model takes: "cut" drops its end (or its beginning,
-                with padding in front), "error" refuses it.
+                with padding in front), "error" refuses it. By default as the model was exported.
 
         Raises:
             ArgumentError: not a sequence of strings, or a text that is too long, or another argument outside its range.
@@ -193,7 +193,7 @@ class ExportedModel:
         """
         texts = checked_texts(texts)
         whole_number(batch_size, "batch_size", least=1)
-        one_of(long_texts, "long_texts", names.LONG_TEXTS)
+        long_texts = names.long_texts_of(self.card, long_texts)
         if self.vocabulary is None:
             raise SavedModelError(
                 f"{str(self.folder)!r} doesn't contain its encoding, {self.card['encoding']}. "

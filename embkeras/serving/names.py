@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from embkeras._checks import address, shown
+from embkeras._checks import address, one_of, shown
 from embkeras._checks import path as checked_path
 from embkeras.errors import ArgumentError, EmbkerasError, SavedModelError
 
@@ -25,6 +25,7 @@ LARGEST_VERSION = 2**63 - 1  # servers parse an int64
 _CARD = {  # key -> type
     "encoding": str, "vocabulary_fingerprint": str, "tokenizer_fingerprint": str | None, "vocabulary_size": int,
     "padding_id": int | None, "oov_id": int, "class_names": list | None, "outputs": list, "out_of_range": str,
+    "long_texts": str,
     "min_length": int, "max_length": int | None, "warm_up": list, "embed": str | None, "no_text_reason": str | None,
     "dtype": str, "precision": str, "tables": dict, "weights_sha256": str, "inputs": list, "answers": list,
 }  # fmt: skip
@@ -99,6 +100,11 @@ def check_model_name(name: str) -> None:
             f"with_config=True names the model like its folder, which may contain letters, digits, '_', '.' and '-'. "
             f"Received: {shown(name)}."
         )
+
+
+def long_texts_of(card: Mapping[str, Any], given: str | None) -> str:
+    """What to do with a text of more tokens than the model takes: what was given, or else what the export does."""
+    return str(card["long_texts"] if given is None else one_of(given, "long_texts", LONG_TEXTS))
 
 
 def parsed_card(text: bytes | str, source: str, error: type[EmbkerasError]) -> dict[str, Any]:

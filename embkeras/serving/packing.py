@@ -22,6 +22,7 @@ class Packing:
         asked: the time steps of the request.
         in_front: whether the model sees padding in front.
         most: the fixed length that the model takes, or None.
+        cut: whether longer texts are cut to it, where the padding is.
     """
 
     padding: tf.Tensor | None
@@ -30,6 +31,7 @@ class Packing:
     asked: tf.Tensor
     in_front: bool
     most: int | None
+    cut: bool = False
 
     def move(self, values: tf.Tensor) -> tf.Tensor:
         """Values of each time step, (batch, time, ...), in the order in which the model sees them."""
@@ -39,20 +41,26 @@ class Packing:
             values = values[:, : self.width]
             values = tf.reverse(values, [1]) if self.in_front else values
             values = values if self.most is None else values[:, : self.most]
+        elif self.cut and self.most is not None:
+            values = values[:, : self.most]
         return values if self.most is None else tf.ensure_shape(values, (None, self.most, *values.shape[2:]))
 
     def back(self, answers: tf.Tensor) -> tf.Tensor:
-        """Answers (batch, width, ...) as rows of the request, (batch, asked, ...), zeros on padding."""
+        """Answers (batch, width, ...) as rows of the request, (batch, asked, ...), zeros on padding and on what was cut."""
         if self.order is None or self.padding is None:
-            return answers[:, : self.asked]
+            missing = tf.maximum(self.asked - tf.shape(answers)[1], 0)
+            return tf.pad(answers[:, : self.asked], [[0, 0], [0, missing], *[[0, 0]] * (answers.shape.rank - 2)])
         steps = tf.fill(tf.shape(answers)[:1], tf.shape(answers)[1])
         answers = refused_where(steps != self.width, steps, answers, _OTHER_ROWS)
         place = tf.argsort(self.order, axis=1)
         if self.in_front:
             place -= tf.shape(self.order)[1] - self.width
+        inside = (place >= 0) & (place < self.width)
         place = tf.clip_by_value(place, 0, tf.shape(answers)[1] - 1)
         found = tf.gather(answers, place, axis=1, batch_dims=1)
-        words = tf.reshape(~self.padding, [*tf.unstack(tf.shape(self.padding)), *[1] * (answers.shape.rank - 2)])
+        words = tf.reshape(
+            inside & ~self.padding, [*tf.unstack(tf.shape(self.padding)), *[1] * (answers.shape.rank - 2)]
+        )
         return tf.where(words, found, tf.zeros([], answers.dtype))[:, : self.asked]
 
 
@@ -65,6 +73,7 @@ def packing(
     most: int | None,
     what: str,
     rows: Any = 1,
+    cut: bool = False,
 ) -> Packing:
     """How to bring all padding of a row to one side, as wide as the longest text.
 
@@ -76,16 +85,20 @@ def packing(
         most: the only number that it reads, or None.
         what: "texts of up to {} tokens", for the refusal of longer ones.
         rows: how many rows are one text, for the same.
+        cut: cut longer texts, where the padding is, instead of refusing them.
     """
     if padding is None:
-        return Packing(None, None, asked, asked, in_front, most)
+        return Packing(None, None, asked, asked, in_front, most, cut)
     empty = empty_texts(padding, in_front)
     order = tf.argsort(tf.cast((padding & ~empty) ^ in_front, tf.int32), axis=1, stable=True)
     # Counted in the mask, not in the rows moved above: XLA compiles no slice of that length.
     lengths = tf.reduce_sum(tf.cast(~padding, tf.int32), axis=1)
-    if most is not None:
+    width = tf.maximum(tf.reduce_max(lengths), max(1, least))
+    if most is not None and cut:
+        width = tf.minimum(width, most)
+    elif most is not None:
         order = refused_where(lengths > most, lengths, order, f"The model takes {what.format(most)}.", rows)
-    return Packing(padding, order, tf.maximum(tf.reduce_max(lengths), max(1, least)), asked, in_front, most)
+    return Packing(padding, order, width, asked, in_front, most, cut)
 
 
 def empty_texts(padding: tf.Tensor, in_front: bool) -> tf.Tensor:

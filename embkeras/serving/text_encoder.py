@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embkeras._checks import one_of, sequence, shown
+from embkeras._checks import sequence, shown
 from embkeras.errors import ArgumentError, SavedModelError
-from embkeras.serving.names import CARD_FILE, IDS, LONG_TEXTS, export_folder, read_card
+from embkeras.serving.names import CARD_FILE, IDS, export_folder, long_texts_of, read_card
 from embkeras.text.encoding import Encoding
 from embkeras.text.vocabulary import Vocabulary
 
@@ -77,7 +77,7 @@ class TextEncoder:
         texts: Sequence[str] | Mapping[str, Sequence[str]],
         length: int | None = None,
         *,
-        long_texts: str = "cut",
+        long_texts: str | None = None,
     ) -> Any:
         """Ids of texts, int64 of shape (batch, time), shorter texts padded with the padding id.
 
@@ -86,13 +86,13 @@ class TextEncoder:
             length: tokens per text; longer texts are cut. By default that of the longest text, or of the model if it takes
                 no longer ones.
             long_texts: what happens to a text of more tokens than the model takes: "cut" drops its end (or its beginning,
-                with padding in front), "error" refuses it.
+                with padding in front), "error" refuses it. By default as the model was exported.
 
         Raises:
             ArgumentError: not a sequence of strings, a `length` below 1, a text that is too long, or an unknown input.
             VocabularyError: a vocabulary without a padding id or without a tokenizer.
         """
-        one_of(long_texts, "long_texts", LONG_TEXTS)
+        long_texts = long_texts_of(self.card, long_texts)
         limits = {each["name"]: each["max_length"] for each in self.card["inputs"] if each["kind"] == IDS}
         if not isinstance(texts, Mapping):
             return _encode_batch(self.vocabulary, texts, length, next(iter(limits.values())), long_texts)

@@ -320,10 +320,14 @@ def test_model_of_one_length_is_asked_in_full(url, model, tmp_path):
     ids = keras.Input((3,), dtype="int64")
     flat = keras.layers.Flatten()(keras.layers.Embedding(len(VOCABULARY), 2)(ids))
     folder = ek.export_saved_model(
-        keras.Model(ids, keras.layers.Dense(2)(flat)), tmp_path / "mood", vocabulary=VOCABULARY, check=False
+        keras.Model(ids, keras.layers.Dense(2)(flat)),
+        tmp_path / "mood",
+        vocabulary=VOCABULARY,
+        check=False,
+        long_texts="error",
     )
     model.versions = {1: InTensorFlow(folder)}
-    with ServingClient(url, encoder=folder) as client:
+    with ServingClient(url, encoder=folder, long_texts="cut") as client:
         np.testing.assert_allclose(
             client.scores([[2, 3, 4]]),
             model.versions[1].run("serving_default", {"token_ids": np.array([[2, 3, 4]])})["scores"],
@@ -335,7 +339,7 @@ def test_model_of_one_length_is_asked_in_full(url, model, tmp_path):
         cut = model.versions[1].run("serving_default", {"token_ids": VOCABULARY.encode_batch(texts, 3)})["scores"]
         np.testing.assert_allclose(client.predict(texts)["probability"], cut.max(axis=1), atol=1e-6)
     with (
-        ServingClient(url, encoder=folder, long_texts="error") as client,
+        ServingClient(url, encoder=folder) as client,
         pytest.raises(ArgumentError, match=r"texts of up to 3 tokens\. Received 4 in text 1\."),
     ):
         client.predict(["good", "good day so bad"])

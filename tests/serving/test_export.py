@@ -222,14 +222,14 @@ def test_sequential_with_float_input_is_served_in_ids(vocabulary, tmp_path):
 
 
 def test_fixed_length_is_kept(vocabulary, tmp_path):
-    """Shorter texts are padded to a fixed length, and longer ones refused."""
+    """Shorter texts are padded to a fixed length, and longer ones refused on request."""
     layers = [
         keras.Input((6,), dtype="int64"),
         keras.layers.Embedding(V, D),
         keras.layers.Flatten(),
         keras.layers.Dense(2),
     ]
-    folder = ek.export_saved_model(keras.Sequential(layers), tmp_path, vocabulary=vocabulary)
+    folder = ek.export_saved_model(keras.Sequential(layers), tmp_path, vocabulary=vocabulary, long_texts="error")
     model, loaded = keras.Sequential(layers), tf.saved_model.load(str(folder))
     serve = loaded.signatures["serving_default"]
     ids = np.array([[3, 4, 0, 0, 0, 0]])

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import embkeras as ek
 from embkeras.errors import ArgumentError, SavedModelError
@@ -212,6 +213,57 @@ def test_long_texts_are_refused_on_request(tmp_path):
     assert encoder.encode(["good bad day so"], 4).shape == (1, 4)
     with pytest.raises(ArgumentError, match=r"texts of up to 3 tokens\. Received 4 in text 0\."):
         encoder.encode(["good bad day so"], long_texts="error")
+
+
+@pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.parametrize("vocabulary", [_PADDED, _FRONT, _UNPADDED], ids=["end", "start", "no padding"])
+def test_export_cuts_long_texts_itself(vocabulary, xla, tmp_path):
+    """Ids and texts, as encode_batch cuts them; padding doesn't count, and shorter texts beside it keep their scores."""
+    ek.export_saved_model(_mean(vocabulary, mask=False, length=3), tmp_path, vocabulary=vocabulary)
+    export = ek.ExportedModel(tmp_path)
+    serve = tf.function(export.signatures["serving_default"], jit_compile=xla)
+    long = [int(vocabulary.token_to_id[word]) for word in ("good", "bad", "day", "so", "bad")]
+    kept = long[-3:] if vocabulary is _FRONT else long[:3]
+    (wanted,) = export.scores([kept])
+    (cut,) = serve(token_ids=tf.constant([long], tf.int64))["scores"].numpy()
+    np.testing.assert_allclose(cut, wanted, atol=1e-6)
+    if vocabulary.padding_id is None:
+        return
+    beside = [[0, *long], [0, 0, 0, 0, 0, 2]]
+    found = serve(token_ids=tf.constant(beside, tf.int64))["scores"].numpy()
+    np.testing.assert_allclose(found, [wanted, export.scores([[2]])[0]], atol=1e-6)
+    answers = export.ask("text", text=np.array([b"good bad day so bad", b"good"]))["scores"]
+    np.testing.assert_allclose(answers, found, atol=1e-6)
+
+
+@pytest.mark.parametrize("vocabulary", [_PADDED, _FRONT], ids=["end", "start"])
+def test_what_was_cut_has_no_answer_for_each_token(vocabulary, tmp_path):
+    """A tagger of fixed length: zeros there, and the others at their tokens."""
+    keras.utils.set_random_seed(0)
+    ids = keras.Input((3,), dtype="int64")
+    tagger = keras.Model(ids, keras.layers.Dense(2)(keras.layers.Embedding(len(vocabulary), 4)(ids)))
+    ek.export_saved_model(tagger, tmp_path, vocabulary=vocabulary)
+    found = ek.ExportedModel(tmp_path).scores([[0, 2, 3, 4, 5, 2], [0, 0, 3, 0, 0, 0]])
+    kept = slice(3, 6) if vocabulary is _FRONT else slice(1, 4)
+    wanted = np.zeros((2, 6, 2), "float32")
+    wanted[0, kept] = tagger(np.array([[0, 2, 3, 4, 5, 2]])[:, kept])[0]
+    wanted[1, 2] = tagger(np.array([[3, 3, 3]]))[0, 0]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_export_refuses_long_texts_on_request(tmp_path):
+    """The policy of the export is that of predict and of the encoder, too."""
+    folder = ek.export_saved_model(
+        _mean(_PADDED, mask=False, length=3), tmp_path, vocabulary=_PADDED, long_texts="error"
+    )
+    export, wanted = ek.ExportedModel(tmp_path), r"texts of up to 3 tokens\. Received 4 in text 1\."
+    with pytest.raises(SavedModelError, match=wanted):
+        export.scores([[2, 3, 0, 0], [2, 3, 4, 5]])
+    for ask in (export.predict, ek.TextEncoder(folder).encode):
+        with pytest.raises(ArgumentError, match=wanted):
+            ask(["so so", "good bad day so"])
+    assert len(export.predict(["good bad day so"], long_texts="cut")) == 1
+    assert "longer ones are refused" in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"batch_size": 2.5}, {"long_texts": "keep"}])
