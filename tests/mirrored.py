@@ -52,14 +52,17 @@ def combined():
     return combine_embeddings([rows("rows"), lora("low")], combine="attention")
 
 
-def toward_ones(table):
+class TowardOnes(keras.regularizers.Regularizer):
     """A regularizer with a gradient for every row, that of the padding too."""
-    return keras.ops.sum(keras.ops.square(table - 1.0))
+
+    def __call__(self, table):
+        """The sum of squares."""
+        return keras.ops.sum(keras.ops.square(table - 1.0))
 
 
 def regularized():
     """A whole table whose gradient is dense."""
-    layer = PretrainedEmbedding(10, 4, embeddings_regularizer=toward_ones, name="embedding")
+    layer = PretrainedEmbedding(10, 4, embeddings_regularizer=TowardOnes(), name="embedding")
     layer.build()
     layer.assign_table(tiny.TABLE)
     return layer

@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras import ops
 
 from embkeras._arrays import row_slices
+from embkeras.errors import ArgumentError
 from embkeras.keras_compat.variables import hdf5_group, replicas
 
 BLOCK = 1 << 20  # numbers per block; more is no faster, and TensorFlow keeps the memory of several
@@ -103,24 +104,36 @@ def load_variable(store: Any, key: str, variable: keras.Variable) -> None:
     """Do `variable.assign(store[key])`, but with a float table in blocks if the store allows it.
 
     `store` is what Keras passes to `load_own_variables`. Keras itself reads, or refuses with its own message, what is not
-    in an HDF5 file, has another shape, is bfloat16, or is stored outside the file.
+    in an HDF5 file, has another shape or is bfloat16.
+
+    Raises:
+        ArgumentError: the values are in another file. (Keras refuses such a file from 3.13 on.)
     """
     group = hdf5_group(store)
+    if group is not None and not is_inside(group, key):
+        raise ArgumentError(
+            f"The weights file says that the values of {variable.path!r} are in another file (an external link, external "
+            f"storage or a virtual data set). Such a file could read any file of yours: save the model's weights again."
+        )
     if group is not None and is_plain_table(group, key) and group[key].shape == tuple(variable.shape):
         fill_table(variable, group[key])
     else:
         variable.assign(store[key])
 
 
-def is_plain_table(group: h5py.Group, key: str) -> bool:
-    """Whether an HDF5 group has a float table of this name inside its own file. (Keras refuses links, for safety.)"""
+def is_inside(group: h5py.Group, key: str) -> bool:
+    """Whether the values of this name, if there are any, are in the group's own file."""
+    if key not in group and group.get(key, getlink=True) is None:
+        return True
     if not isinstance(group.get(key, getlink=True), h5py.HardLink):
         return False
     dataset = group[key]
-    return (
-        isinstance(dataset, h5py.Dataset)
-        and dataset.ndim == 2
-        and not dataset.external
-        and not dataset.is_virtual
-        and dataset.dtype.name in _PLAIN_DTYPES
-    )
+    return not (isinstance(dataset, h5py.Dataset) and (dataset.external or dataset.is_virtual))
+
+
+def is_plain_table(group: h5py.Group, key: str) -> bool:
+    """Whether an HDF5 group has a float table of this name inside its own file."""
+    if not is_inside(group, key) or key not in group:
+        return False
+    dataset = group[key]
+    return isinstance(dataset, h5py.Dataset) and dataset.ndim == 2 and dataset.dtype.name in _PLAIN_DTYPES

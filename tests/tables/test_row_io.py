@@ -230,8 +230,8 @@ def test_another_number_of_variables_is_refused_by_keras(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["link", "external", "virtual"])
-def test_table_outside_the_file_is_refused_by_keras(tmp_path, kind):
-    """A weights file can't make the layer read another file: Keras refuses such a dataset."""
+def test_table_outside_the_file_is_refused(tmp_path, kind):
+    """A weights file can't make the layer read another file, under any Keras."""
     path = tmp_path / "model.weights.h5"
     _model().save_weights(path)
     with h5py.File(path, "a") as file, h5py.File(tmp_path / "other.h5", "w") as other:
@@ -246,7 +246,7 @@ def test_table_outside_the_file_is_refused_by_keras(tmp_path, kind):
             layout = h5py.VirtualLayout(VALUES.shape, "float32")
             layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "table", VALUES.shape)
             file[PLACE].create_virtual_dataset("0", layout)
-    with pytest.raises(ValueError, match="Not allowed: H5 file with"):
+    with pytest.raises(ValueError, match=r"embedding/embeddings' are in another file|Not allowed: H5 file with"):
         _model(filled=False).load_weights(path)
 
 

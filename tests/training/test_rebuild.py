@@ -428,9 +428,11 @@ def test_stock_setting_the_flag_does_nothing():
     ("action", "eager"), [(_thaw, True), (_thaw_and_retrace, False)], ids=["eager flag", "flag and new step"]
 )
 def test_stock_optimizer_does_not_know_the_table(action, eager):
-    """With a step that sees the flag, the optimizer refuses the variable."""
+    """With a step that sees the flag, the optimizer refuses the variable; Keras 3.10 fails while it words the refusal."""
     net = tiny.model(optimizers.Adam(0.01), run_eagerly=eager)
-    with pytest.raises(ValueError, match=r"Unknown variable: <Variable path=embedding/embeddings"):
+    with pytest.raises(
+        (ValueError, NotImplementedError), match=r"Unknown variable: <Variable path=embedding/emb|numpy\(\)"
+    ):
         tiny.fit(net, callbacks=[_AtEpoch(1, action)])
 
 

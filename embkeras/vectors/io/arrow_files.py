@@ -118,6 +118,8 @@ def _read(
     found: list[str | None] = []
     for batch in batches([words], 1 << 16):
         found += batch.column(0).cast(arrow.string()).to_pylist()
+    if not found:
+        raise VectorFileError(f"{source.name} contains no vectors.")
     if None in found:
         raise VectorFileError(f"{source.name} has no word in row {found.index(None)} of the column {words!r}.")
     kept = keep_listed(found, request)
@@ -147,6 +149,9 @@ def _columns(schema: Any, source: Source, arrow: Any) -> tuple[str, list[str], b
         raise VectorFileError(f"{source.name} has two columns of the same name: {', '.join(map(repr, names[:10]))}.")
     values = [each.value_type if types.is_dictionary(each) else each for each in schema.types]
     texts = [place for place, each in enumerate(values) if types.is_string(each) or types.is_large_string(each)]
+    texts = texts or [
+        place for place, each in enumerate(values) if types.is_null(each)
+    ]  # strings of a table without rows
     lists = [
         name
         for name, each in zip(names, schema.types, strict=True)
