@@ -151,6 +151,14 @@ def exported_encodings(assets: Path, card: Mapping[str, Any], given: Any) -> dic
         given: an Encoding for every input, encodings by input, or None.
     """
     described = [each for each in card["inputs"] if each["kind"] == IDS]
+    known = [each["name"] for each in described]
+    if isinstance(given, Mapping) and not given:
+        raise ArgumentError("vocabulary must be a Vocabulary or another Encoding. Received: dict without any.")
+    unknown = [name for name in given if name not in known] if isinstance(given, Mapping) else []
+    if unknown and not (len(known) == len(given) == 1):
+        raise ArgumentError(
+            f"vocabulary= must be by the inputs of ids: {', '.join(known)}. Received: {shown(unknown[0])}."
+        )
     by_input = dict(given) if isinstance(given, Mapping) else {each["name"]: given for each in described}
     if isinstance(given, Mapping) and len(described) == len(by_input) == 1:
         by_input = {described[0]["name"]: next(iter(by_input.values()))}
