@@ -141,6 +141,11 @@ def test_documents_of_sentences(tmp_path):
     asked[0, 1, 3:7], asked[0, 3, [0, 2]], asked[1, 0, :5] = seen[0, 0, :4], seen[0, 1, :2], seen[1, 0]
     wanted = model.predict(seen, verbose=0)
     np.testing.assert_allclose(export.ask("serving_default", token_ids=asked)["scores"], wanted, atol=1e-5)
+    longer = np.full((1, 4, 6), 3)  # both axes are cut
+    wanted = model.predict(longer[:, :3, :5], verbose=0)
+    np.testing.assert_allclose(export.ask("serving_default", token_ids=longer)["scores"], wanted, atol=1e-5)
+    folder = ek.export_saved_model(model, tmp_path / "strict", vocabulary=WORDS, long_texts="error", check=False)
+    export = ek.ExportedModel(folder)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"takes sentences of up to 5 tokens.*\[6\].*\[1\]"):
         export.ask("serving_default", token_ids=np.stack([np.zeros((2, 6), np.int64), np.full((2, 6), 3)]))
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"takes up to 3 sentences.*\[4\]"):
