@@ -11,7 +11,7 @@ _OTHER_ROWS = (  # Keras 3.15 takes the size of the batch for the number of time
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Packing:
     """Where the tokens of a request are, and where the model sees them.
 
