@@ -136,7 +136,7 @@ def test_documents_of_sentences(tmp_path):
     document = keras.Input((3, 5), dtype="int64")
     hidden = layers.GRU(3)(layers.TimeDistributed(sentence)(document))
     model = keras.Model(document, layers.Dense(2, activation="softmax")(hidden))
-    export = _exported(model, tmp_path, long_texts="error")
+    export = _exported(model, tmp_path)
     asked, seen = np.zeros((2, 4, 8), np.int64), np.zeros((2, 3, 5), np.int64)
     seen[0, 0, :4], seen[0, 1, :2], seen[1, 0, :5] = _ids(4), _ids(2, seed=1), _ids(5, seed=2)
     asked[0, 1, 3:7], asked[0, 3, [0, 2]], asked[1, 0, :5] = seen[0, 0, :4], seen[0, 1, :2], seen[1, 0]
