@@ -8,7 +8,7 @@ folder as crash-...; put it into tests/strangers when it is mended.
 atheris has wheels for Linux and Python 3.11 to 3.13, and is in no extra of this package.
 
     python -m pip install atheris
-    python benchmarks/fuzz_readers.py --corpus /tmp/corpus -max_total_time=300
+    python benchmarks/fuzz_readers.py --corpus corpus -max_total_time=300
 """
 
 import argparse

@@ -107,7 +107,7 @@ def _is_table(first: list[list[str]]) -> bool:
     if name_columns(names, rows):
         return True  # whatever is wrong with the rows
     if all(map(_is_number, names[1:])):
-        # A row of numbers, unless the names say that it is none; then the error is about their order.
+        # A row of numbers, unless the names say otherwise; then the error is about their order.
         return names[0].lower() in WORD_NAMES and all(map(str.isdecimal, names[1:]))
     if not rows or any(len(row) != len(names) for row in rows):
         return False

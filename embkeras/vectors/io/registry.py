@@ -468,13 +468,13 @@ def _read(source: Source, format: str | None, request: Request, progress: bool |
         value = getattr(request, name)
         if value is not None:
             value = value.argument if isinstance(value, Separator) else value
-            raise ArgumentError(f"{name}= is for files of text, and {source.name} is none. Received: {value!r}.")
+            raise ArgumentError(f"{name}= is for text files, and {source.name} isn't one. Received: {value!r}.")
     with _progress.progress(f"reading {source.shown.name}", progress, unasked=True) as report:
         return chosen.read(source, replace(request, progress=report))
 
 
 def _recognised(source: Source, request: Request) -> Format:
-    """The format of a file, by its contents; a table between commas or tabs is text, if it is said how its rows are divided."""
+    """The format of a file, by its contents; with separator=, width= or header= a table between commas or tabs is text."""
     reason = not_vectors(source)
     if reason is not None:
         raise VectorFileError(f"{source.name} contains no word vectors: it is {reason}.")

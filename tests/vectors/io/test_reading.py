@@ -122,7 +122,7 @@ def test_arguments_are_for_text(tmp_path, name):
     np.save(tmp_path / "v.npy", np.ones((1, 2), np.float32))
     (tmp_path / "v.txt").write_text("a\n")
     value = {"separator": " ", "width": 2, "header": True}[name]
-    with pytest.raises(ArgumentError, match=rf"{name}= is for files of text, and .*v\.npy.*{value!r}"):
+    with pytest.raises(ArgumentError, match=rf"{name}= is for text files, and .*v\.npy.*{value!r}"):
         load_vectors(tmp_path / "v.npy", **{name: value})
 
 
