@@ -17,13 +17,16 @@ UNSEEN = 9
 _SINCE = {"MultiOptimizer": (3, 15), "OptimizerMap": (3, 15), "ScheduleFreeAdamW": (3, 14), "Muon": (3, 13)}
 
 
+KERAS = tuple(map(int, keras.__version__.split(".")[:2]))
+
+
 def since(name):
     """A class of `keras.optimizers` that older versions lack; under those the test is skipped.
 
     Muon exists from 3.10 on, but doesn't train under TensorFlow before 3.13.
     """
     first = _SINCE[name]
-    if tuple(map(int, keras.__version__.split(".")[:2])) < first:
+    if first > KERAS:
         pytest.skip(f"{name} works from Keras {first[0]}.{first[1]}; this is Keras {keras.__version__}")
     return getattr(keras.optimizers, name)
 

@@ -246,7 +246,7 @@ def test_table_outside_the_file_is_refused(tmp_path, kind):
             layout = h5py.VirtualLayout(VALUES.shape, "float32")
             layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "table", VALUES.shape)
             file[PLACE].create_virtual_dataset("0", layout)
-    with pytest.raises(ValueError, match=r"embedding/embeddings' are in another file|Not allowed: H5 file with"):
+    with pytest.raises(ValueError, match=r"embedding/embeddings' are in another file"):
         _model(filled=False).load_weights(path)
 
 

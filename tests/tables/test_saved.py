@@ -94,7 +94,7 @@ def test_words_of_a_lookup(tmp_path, settings):
 
 
 def test_words_of_a_text_vectorization(tmp_path):
-    """Adapted. Keras from 3.12 on splits a word with a line separator when it loads the model: then the words don't match."""
+    """Adapted. Newer Keras splits a word with a line separator when it loads the model: then the words don't match."""
     for first, name in (("york", "whole.keras"), ("new\u2028york", "split.keras")):
         layer = keras.layers.TextVectorization(standardize=None, split=None, output_mode="int")
         layer.adapt(np.array([[word] for word in [first, *WORDS[:7]]]))
@@ -105,7 +105,7 @@ def test_words_of_a_text_vectorization(tmp_path):
         "[UNK]",
         *sorted([*WORDS[:7], "york"], reverse=True),
     ]
-    if len(keras.saving.load_model(tmp_path / "split.keras").layers[1].get_vocabulary()) == 10:
+    if tiny.KERAS < (3, 14):
         assert "new\u2028york" in load_table(tmp_path / "split.keras").words
         return
     with pytest.raises(ArgumentError, match="has 10 rows"):

@@ -161,7 +161,11 @@ def test_quantize_takes_int8_alone():
     before = layer.matrix()
     layer.quantize("int8")
     np.testing.assert_array_equal(layer.matrix(), before)
-    with pytest.raises(ValueError, match=r"mode of quantize .* one of int8\. Received: 'int4'|Received: mode=int4"):
+    if tiny.KERAS < (3, 13):  # Keras 3.10 looks at the mode before the layer does
+        with pytest.raises(ValueError, match="Received: mode=int4"):
+            layer.quantize("int4")
+        return
+    with pytest.raises(ArgumentError, match=r"mode of quantize .* one of int8\. Received: 'int4'"):
         layer.quantize("int4")
 
 

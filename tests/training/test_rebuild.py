@@ -430,9 +430,11 @@ def test_stock_setting_the_flag_does_nothing():
 def test_stock_optimizer_does_not_know_the_table(action, eager):
     """With a step that sees the flag, the optimizer refuses the variable; Keras 3.10 fails while it words the refusal."""
     net = tiny.model(optimizers.Adam(0.01), run_eagerly=eager)
-    with pytest.raises(
-        (ValueError, NotImplementedError), match=r"Unknown variable: <Variable path=embedding/emb|numpy\(\)"
-    ):
+    failing = tiny.KERAS < (3, 13) and not eager
+    error, message = (
+        (NotImplementedError, r"numpy\(\)") if failing else (ValueError, "Unknown variable: <Variable path=emb")
+    )
+    with pytest.raises(error, match=message):
         tiny.fit(net, callbacks=[_AtEpoch(1, action)])
 
 
