@@ -21,11 +21,13 @@ from embkeras.serving.folding import Folded, embeddings_of
 from embkeras.serving.names import (
     CARD,
     CARD_FILE,
+    CARD_SHA256,
     CLASSES_FILE,
     IDS,
     METADATA_FILE,
     REQUEST,
     VOCABULARY_FILE,
+    card_sha256,
     text_inputs,
 )
 from embkeras.serving.server_files import warm_up_inputs
@@ -70,9 +72,9 @@ def card_of(
             **({} if accuracy is None else asdict(accuracy)),
         }
     computed = {layer.compute_dtype for _, layer in walk(model)}
-    return {
+    card = {
         "format": "embkeras.saved_model",
-        "version": 6,
+        "version": 7,
         "name": name,
         **{key: first[key] for key in _FIRST},
         "inputs": inputs,
@@ -101,6 +103,7 @@ def card_of(
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
     }
+    return card | {CARD_SHA256: card_sha256(card)}
 
 
 def _inputs(contract: Contract) -> Iterator[dict[str, Any]]:

@@ -57,6 +57,7 @@ def check_saved_model(
     check = _Check(ExportedModel(path, vocabulary=vocabulary), _mask_advice(model))
     check.signatures()
     check.padding()
+    check.no_rows()
     check.other_signatures()
     check.ids_outside()
     check.class_names()
@@ -236,6 +237,12 @@ class _Check:
             request = base | {leader: ids}
             what = "an empty text is not scored as one unknown token"
             self._compare(unknown, self._scores(request, {leader: (0, 0)}), request, what)
+
+    def no_rows(self) -> None:
+        """A batch without rows is answered by as many."""
+        for name, scores in self._ask({name: rows[:0] for name, rows in _rows(self.requests[0]).items()}).items():
+            if len(scores):
+                raise self._wrong(f"its output {name!r} has {len(scores)} rows for none")
 
     def other_signatures(self) -> None:
         """int32 ids and texts have the scores of the same int64 ids."""

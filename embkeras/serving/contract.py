@@ -159,12 +159,14 @@ class Contract:
         outputs: in the order in which it returns them.
         class_names: for the output `classes`, or None.
         warm_up: lengths of the requests that a server runs when it loads the model.
+        needs_row: the model can't take a batch without rows.
     """
 
     inputs: Sequence[Input]
     outputs: Sequence[Output]
     class_names: Sequence[str] | None = None
     warm_up: Sequence[int] = ()
+    needs_row: bool = False
 
     @property
     def ids(self) -> list[Input]:
@@ -174,7 +176,8 @@ class Contract:
     def answers(self, model: keras.Model, values: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The model's answers to a request by name, class names beside scores."""
         seen, packings = packed(self.inputs, {each.name: each.checked(values[each.name]) for each in self.inputs})
-        named = answers_by_name(scores_of(model, seen), [each.name for each in self.outputs])
+        read = scores_of_any_rows if self.needs_row else scores_of
+        named = answers_by_name(read(model, seen), [each.name for each in self.outputs])
         for output in self.outputs:
             if output.of is not None:
                 named[output.name] = packings[output.of].back(named[output.name])
@@ -280,6 +283,17 @@ def scores_of(model: keras.Model, values: Mapping[str, Any] | Any) -> Any:
     if structure is not None and len(keras.tree.flatten(structure)) == len(flat):
         return model(keras.tree.pack_sequence_as(structure, flat), training=False)
     return model(flat[0] if len(flat) == 1 else dict(values), training=False)
+
+
+def scores_of_any_rows(model: keras.Model, values: Mapping[str, Any]) -> Any:
+    """`scores_of`, also for no rows: the model then reads one of zeros, and its answer is dropped."""
+    rows = tf.shape(next(iter(values.values())))[0]
+    added = tf.cast(tf.equal(rows, 0), tf.int32)
+    filled = {}
+    for name, value in values.items():
+        filled[name] = tf.pad(value, [[0, added]] + [[0, 0]] * (value.shape.rank - 1))
+        filled[name].set_shape([None, *value.shape[1:]])
+    return keras.tree.map_structure(lambda answer: answer[:rows], scores_of(model, filled))
 
 
 def padding_in_front(encoding: Any) -> bool:

@@ -1,5 +1,6 @@
 """What a model takes and returns, found by its own description and by trying it: the spine of an export."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -251,12 +252,12 @@ class Trial:
         """Whether an axis besides the batch is of any length."""
         return None in each.shape[1:]
 
-    def answers(self, length: int, **other: int) -> Any:
-        """What the model returns for a row of zeros, `length` time steps, or other lengths by input."""
+    def answers(self, length: int, rows: int = 1, /, **other: int) -> Any:
+        """What the model returns for rows of zeros, `length` time steps, or other lengths by input."""
         values = {}
         for each in self.inputs:
             steps = other.get(each.name, length)
-            shape = [1] + [steps if size is None else size for size in each.shape[1:]]
+            shape = [rows] + [steps if size is None else size for size in each.shape[1:]]
             values[each.name] = tf.zeros(shape, each.dtype)
         return scores_of(self.model, values)
 
@@ -265,7 +266,14 @@ class Trial:
         lengths = {max(self.least, length) for length in WARM_UP_LENGTHS} if self._variable else {self.least}
         return [length for length in sorted(lengths) if self.failure(length) is None]
 
-    def failure(self, length: int, **other: int) -> str | None:
+    def needs_row(self) -> bool:
+        """Whether a batch without rows fails, or is answered in another shape: TensorFlow's convolutions do both."""
+        one, nothing = keras.tree.flatten(self.answers(self.least)), None
+        with contextlib.suppress(Exception):  # anything a layer raises
+            nothing = keras.tree.flatten(self.answers(self.least, 0))
+        return nothing is None or [each.shape[1:] for each in one] != [each.shape[1:] for each in nothing]
+
+    def failure(self, length: int, /, **other: int) -> str | None:
         """Why the model can't read such a row, or None if it can."""
         try:
             self.answers(length, **other)

@@ -327,4 +327,4 @@ def _contract(
 ) -> Contract:
     """How the model is served: its inputs, its outputs, and the lengths that it reads."""
     trial = Trial(model, inputs_of(model, vocabulary, out_of_range, long_texts))
-    return Contract(trial.inputs, trial.outputs(class_names), class_names, trial.warm_up())
+    return Contract(trial.inputs, trial.outputs(class_names), class_names, trial.warm_up(), trial.needs_row())

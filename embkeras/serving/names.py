@@ -1,5 +1,6 @@
 """What an export's files, signatures and version folders are called, and how its card is read. Without TensorFlow."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -21,13 +22,14 @@ _FETCHING = {  # scheme -> the command that fetches a folder
     "gs": "gcloud storage cp -r {} ./",
     "az": "python -c \"import fsspec; fsspec.filesystem('az').get({}, 'model/', recursive=True)\"",
 }
+CARD_SHA256 = "card_sha256"
 LARGEST_VERSION = 2**63 - 1  # servers parse an int64
 _CARD = {  # key -> type
     "encoding": str, "vocabulary_fingerprint": str, "tokenizer_fingerprint": str | None, "vocabulary_size": int,
     "padding_id": int | None, "oov_id": int, "class_names": list | None, "outputs": list, "out_of_range": str,
     "long_texts": str,
     "min_length": int, "max_length": int | None, "warm_up": list, "embed": str | None, "no_text_reason": str | None,
-    "dtype": str, "precision": str, "tables": dict, "weights_sha256": str, "inputs": list, "answers": list,
+    "dtype": str, "precision": str, "tables": dict, "weights_sha256": str, "card_sha256": str, "inputs": list, "answers": list,
 }  # fmt: skip
 _LISTED = {"class_names": str, "outputs": str, "warm_up": int, "inputs": dict, "answers": dict}
 
@@ -110,13 +112,15 @@ def long_texts_of(card: Mapping[str, Any], given: str | None) -> str:
 def parsed_card(text: bytes | str, source: str, error: type[EmbkerasError]) -> dict[str, Any]:
     """The card as data; raises the given class of error if the card is damaged."""
     try:
-        card = json.loads(text)
+        card = json.loads(text, parse_int=_int64, parse_constant=_no_number)
         wrong = [key for key, kind in _CARD.items() if not isinstance(card[key], kind)]
         for key, kind in _LISTED.items():
             if isinstance(card[key], list) and not all(isinstance(each, kind) for each in card[key]):
                 wrong.append(key)
         if wrong:
             raise ValueError(f"{wrong[0]} is {shown(card[wrong[0]])}")
+        if card[CARD_SHA256] != card_sha256(card):
+            raise ValueError(f"{CARD_SHA256} is not that of its contents")
         for each in card["inputs"]:
             _check_entry(each, _INPUT | (_IDS_INPUT if each.get("kind") != FEATURE else {}))
         for each in card["answers"]:
@@ -136,6 +140,24 @@ def _check_entry(entry: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
     for key, kind in kinds.items():
         if not isinstance(entry[key], kind):
             raise ValueError(f"{key} of {shown(entry.get('name'))} is {shown(entry[key])}")
+
+
+def card_sha256(card: Mapping[str, Any]) -> str:
+    """SHA-256 over a card but for its own entry, as 64 hexadecimal digits: a card that was damaged or edited has another."""
+    contents = {key: value for key, value in card.items() if key != CARD_SHA256}
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode("ascii")).hexdigest()
+
+
+def _int64(digits: str) -> int:
+    """An integer of a card; one beyond int64 fits no tensor."""
+    if not -LARGEST_VERSION <= (number := int(digits)) <= LARGEST_VERSION:
+        raise ValueError(f"{shown(number)} is beyond int64")
+    return number
+
+
+def _no_number(name: str) -> None:
+    """Python's JSON has names for NaN and infinity."""
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def read_card(assets: Path) -> dict[str, Any]:

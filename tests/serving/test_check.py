@@ -13,6 +13,7 @@ from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import check
 from embkeras.serving import contract as contracts
 from embkeras.serving.check import check_saved_model
+from embkeras.serving.names import card_sha256
 
 VOCABULARY = ek.Vocabulary.from_texts(["a b c d", "e f g h"])
 ALIGNED = ek.AlignedMatrix(np.random.default_rng(0).normal(size=(len(VOCABULARY), 5)), VOCABULARY)
@@ -37,9 +38,14 @@ def copy(path, tmp_path):
     return shutil.copytree(path, tmp_path / "model")
 
 
+def signed(card):
+    """A card with the SHA-256 of its contents, as someone writes it who means it."""
+    return card | {"card_sha256": card_sha256(card)}
+
+
 def _change_card(copy, **changes):
     card = copy / "1" / "assets" / "embkeras.json"
-    card.write_text(json.dumps(json.loads(card.read_text()) | changes))
+    card.write_text(json.dumps(signed(json.loads(card.read_text()) | changes)))
 
 
 def test_a_good_export_passes(path):
@@ -211,7 +217,7 @@ def test_a_signature_that_is_missing(tmp_path):
     model = ek.build_classifier(aligned, 2, architecture="mean", units=3)
     ek.export_saved_model(model, tmp_path, vocabulary=vocabulary)
     card = tmp_path / "1" / "assets" / "embkeras.json"
-    card.write_text(json.dumps(json.loads(card.read_text()) | {"no_text_reason": None}))
+    card.write_text(json.dumps(signed(json.loads(card.read_text()) | {"no_text_reason": None})))
     with pytest.raises(
         SavedModelError, match="it has no signature 'text', only card, embed, serving_default, serving_int32"
     ):

@@ -69,6 +69,13 @@ def test_no_text_is_one_oov(export, ids):
     np.testing.assert_allclose(answers, np.repeat(unknown, len(ids), axis=0), atol=1e-6)
 
 
+def test_a_batch_without_rows_is_answered(export):
+    """TensorFlow's convolutions fail on it; the export reads one row and drops its answer."""
+    for name, ids in (("serving_default", np.zeros((0, 3), np.int64)), ("serving_int32", np.zeros((0, 0), np.int32))):
+        assert export.ask(name, token_ids=ids)["scores"].shape == (0, 2)
+    assert export.scores([]).shape == (0, 2)
+
+
 @pytest.mark.parametrize("far", _FAR)
 def test_ids_outside_are_oov(export, far):
     """Near and far ids, in a graph and under XLA."""

@@ -1,7 +1,11 @@
 """Version folders, paths and cards."""
 
+import copy
 import io
+import itertools
+import json
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,7 +14,7 @@ import pytest
 import embkeras as ek
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving.check import check_saved_model
-from embkeras.serving.names import LARGEST_VERSION, export_folder, versions
+from embkeras.serving.names import LARGEST_VERSION, card_sha256, export_folder, parsed_card, versions
 
 VOCABULARY = ek.Vocabulary.from_texts(["good day"])
 
@@ -174,3 +178,45 @@ def test_model_that_can_not_be_traced(tmp_path):
     later = keras.layers.Dense(1, name="later")
     later.build((None, 1))
     assert later.kernel.path == "later/kernel"  # not inside the scope "__hidden", which Keras left open
+
+
+CARD = json.loads(
+    (Path(__file__).parents[2] / "saved_models" / "golden" / "1" / "assets" / "embkeras.json").read_text()
+)
+
+
+def places(value, path=()):
+    """Where each value of a card is."""
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield (*path, key)
+        yield from places(value[key], (*path, key))
+
+
+def changed(path, value):
+    """The card with another value in one place."""
+    card = copy.deepcopy(CARD)
+    inner = card
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return card
+
+
+def test_a_change_anywhere_in_a_card_is_found():
+    """The card has the SHA-256 of its contents."""
+    assert parsed_card(json.dumps(CARD), "it", SavedModelError) == CARD
+    values = (None, True, -1, 7, 2**70, 0.5, float("nan"), float("inf"), "x", [], {}, [[]], {"a": 1})
+    for path, value in itertools.product(places(CARD), values):
+        card = changed(path, value)
+        if json.dumps(card) != json.dumps(CARD):
+            with pytest.raises(SavedModelError, match="it has a card that is damaged"):
+                parsed_card(json.dumps(card), "it", SavedModelError)
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**70), float("nan"), float("-inf")])
+def test_numbers_that_no_tensor_holds_are_refused(value):
+    """Also in a card that a server signed."""
+    card = changed(("padding_id",), value)
+    card["card_sha256"] = card_sha256(card)
+    with pytest.raises(SavedModelError, match=r"is beyond int64|is no number of JSON"):
+        parsed_card(json.dumps(card), "it", SavedModelError)

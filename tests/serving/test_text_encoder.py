@@ -9,6 +9,7 @@ import pytest
 
 import embkeras as ek
 from embkeras.errors import ArgumentError, SavedModelError, VocabularyError
+from embkeras.serving.names import card_sha256
 from embkeras.serving.text_encoder import TextEncoder, id_rows, labelled
 from tests.processes import run_python
 
@@ -115,7 +116,8 @@ def test_other_vocabulary_is_refused(assets):
 def test_card_of_an_other_model_is_refused(assets):
     """The card has another fingerprint than the vocabulary."""
     card = json.loads((assets / "embkeras.json").read_text())
-    (assets / "embkeras.json").write_text(json.dumps(card | {"vocabulary_fingerprint": "0" * 64}))
+    card |= {"vocabulary_fingerprint": "0" * 64}
+    (assets / "embkeras.json").write_text(json.dumps(card | {"card_sha256": card_sha256(card)}))
     with pytest.raises(SavedModelError, match="not the one the model was exported with"):
         TextEncoder(assets)
 
