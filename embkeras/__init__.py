@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 # module -> the public names that it defines
 _WITHOUT_KERAS = {
+    "drift.carry": "CarriedDrift propagate_drift",
     "drift.plots": "plot_comparison plot_coverage plot_drift plot_training",
     "drift.report": "DriftReport drift_report",
     "serving.bulk": "BatchScorer",
@@ -49,6 +50,7 @@ _MODULE_OF = {name: module for module, names in (_WITHOUT_KERAS | _WITH_KERAS).i
 __all__ = [
     "AlignedMatrix",
     "BatchScorer",
+    "CarriedDrift",
     "DriftMonitor",
     "DriftReport",
     "ExportedModel",
@@ -83,12 +85,15 @@ __all__ = [
     "plot_coverage",
     "plot_drift",
     "plot_training",
+    "propagate_drift",
     "save_vectors",
     "unfreeze_at",
     "unfreeze_rows",
 ]
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ imports on demand
+    from embkeras.drift.carry import CarriedDrift as CarriedDrift
+    from embkeras.drift.carry import propagate_drift as propagate_drift
     from embkeras.drift.plots import plot_comparison as plot_comparison
     from embkeras.drift.plots import plot_coverage as plot_coverage
     from embkeras.drift.plots import plot_drift as plot_drift

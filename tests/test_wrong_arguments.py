@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 import pytest
 
-from embkeras import AlignedMatrix, KeyedVectors, Tokenizer, Vocabulary, align, drift_report
+from embkeras import AlignedMatrix, KeyedVectors, Tokenizer, Vocabulary, align, drift_report, propagate_drift
 from embkeras.drift.plots import plot_comparison, plot_coverage, plot_drift, plot_training
 from embkeras.errors import EmbkerasError
 from embkeras.text.labelled import LabelledTexts, labelled, read_labelled, read_texts, split
@@ -40,6 +40,8 @@ MATRIX = np.arange(8.0, dtype="float32").reshape(4, 2)
 VECTORS = KeyedVectors(["cat", "dog"], MATRIX[:2])
 SUBWORDS = Subwords(MATRIX, min_n=1, max_n=2, buckets=4)
 REPORT = drift_report(MATRIX, MATRIX + 1, VOCABULARY.tokens, counts=[0, 1, 2, 3])
+CIRCLE = np.stack([np.cos(np.arange(20)), np.sin(np.arange(20))], axis=1)
+TURN = np.where(np.arange(20) < 15, CIRCLE[:, 0] ** 2, 0)[:, None]
 DATA = LabelledTexts(tuple("abcdefgh"), np.arange(8) % 2, ("x", "y"))
 # callable, positional arguments that are right, and keyword arguments that are right
 CALLS = [
@@ -89,6 +91,12 @@ CALLS = [
     (save_projector, [VECTORS, "folder"], {"overwrite": True}),
     (text_coverage, ["v.txt", ["cat"]], {"tokenizer": Tokenizer(), "fallbacks": ()}),
     (drift_report, [MATRIX, MATRIX, VOCABULARY.tokens], {"counts": [1, 2, 3, 4]}),
+    (propagate_drift, [MATRIX, MATRIX, np.arange(4) < 3], {"counts": [1, 2, 3, 4], "loss": lambda table: 1.0}),
+    (
+        propagate_drift,
+        [CIRCLE, CIRCLE + TURN, np.arange(20) < 15],
+        {"counts": np.arange(20), "loss": lambda table: 1.0},
+    ),
     (REPORT.most_moved, [], {"topn": 1, "min_count": 1}),
     (REPORT.neighbours, ["cat"], {"topn": 1}),
     (REPORT.diverged_synonyms, [], {"topn": 1, "min_similarity": 0.5}),
