@@ -33,6 +33,11 @@ def test_relative_l2_is_over_the_norm_before(report):
     np.testing.assert_allclose(report.table["relative_l2"], [np.nan, 0, 2**0.5, 1, 1])
 
 
+def test_norm_ratio_is_after_over_before(report):
+    """NaN where the norm before is zero, 0 where that after is."""
+    np.testing.assert_allclose(report.table["norm_ratio"], [np.nan, 1, 1, 2, 0])
+
+
 def test_opposite_rows_are_2_apart():
     """The distance runs from 0 to 2."""
     report = drift_report(np.ones((1, 3)), -np.ones((1, 3)), ["a"])
@@ -65,6 +70,9 @@ def test_summary_is_of_the_rows_that_moved(report):
             "median_cosine_distance": 1,
             "max_cosine_distance": 1,
             "mean_relative_l2": (2**0.5 + 1 + 1) / 3,
+            "mean_norm_ratio": (1 + 2 + 0) / 3,
+            "linear_cka": report.linear_cka,
+            "first_component": report.components[0],
         }
     )
 
@@ -83,8 +91,8 @@ def test_summary_of_distances_that_all_differ():
 
 
 def test_summary_where_nothing_moved():
-    """Zeros, no NaN."""
-    assert drift_report(BEFORE, BEFORE, TOKENS).summary().tolist() == [5, 0, 0, 0, 0, 0]
+    """Zeros, no NaN; the norms and the table as a whole are the same."""
+    assert drift_report(BEFORE, BEFORE, TOKENS).summary().tolist() == [5, 0, 0, 0, 0, 0, 1, 1, 0]
 
 
 def test_most_moved_comes_first(report):
@@ -285,5 +293,5 @@ def test_table_that_is_not_finite_is_refused(value):
 def test_row_drift_is_a_table_of_the_same_columns(report):
     """DriftMonitor reads it by name."""
     table = row_drift(BEFORE, AFTER)
-    assert list(table) == ["cosine_distance", "l2", "relative_l2"]
+    assert list(table) == ["cosine_distance", "l2", "relative_l2", "norm_ratio"]
     np.testing.assert_array_equal(table, report.table[list(table)])
