@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from embkeras.drift.neighbours import NeighbourDrift
 from embkeras.drift.report import DriftReport
+from embkeras.drift.word_pairs import WordSimilarity
 from embkeras.vectors.aligned import AlignedMatrix
 from embkeras.vectors.inspection import Inspection
 
@@ -112,6 +114,10 @@ def drift_lines(report: DriftReport) -> Iterator[str]:
         f"median {summary['median_cosine_distance']:.4f}, mean {summary['mean_cosine_distance']:.4f}, "
         f"largest {summary['max_cosine_distance']:.4f}; mean L2 distance {summary['mean_relative_l2']:.1%} of the norm"
     )
+    yield (
+        f"Norm after over before: {summary['mean_norm_ratio']:.3f}; linear CKA of the tables: {summary['linear_cka']:.4f}; "
+        f"share of the steps' variance along one direction: {summary['first_component']:.0%}"
+    )
     yield "Largest moves (words seen at least 5 times), with neighbours before -> after:"
     for row in report.most_moved(_SHOWN, min_count=5)[["token", "cosine_distance"]].itertuples(index=False):
         before, after = report.neighbours(row.token, 4)
@@ -121,6 +127,31 @@ def drift_lines(report: DriftReport) -> Iterator[str]:
         yield "Near-synonyms that diverged, one seen in training and one not (cosine similarity before -> after):"
         for row in pairs.itertuples(index=False):
             yield f"  {row.seen:<14} / {row.unseen:<14} {row.similarity_before:.3f} -> {row.similarity_after:.3f}"
+
+
+def neighbour_lines(drift: NeighbourDrift) -> Iterator[str]:
+    """How many of the nearest neighbours are still the nearest, of rows that moved and of others."""
+    found = drift.summary()
+    of = (
+        f"a sample of {found['looked_at']:,} of {found['rows']:,} rows"
+        if found["sampled"]
+        else f"{found['rows']:,} rows"
+    )
+    yield f"Of the {drift.topn} nearest neighbours before, {found['kept']:.1%} are still the nearest ({of}):"
+    for group, count in (("moved", drift.moved), ("unmoved", drift.unmoved)):
+        if count:
+            yield (
+                f"  {count:,} rows that {'moved' if group == 'moved' else 'did not move'}: {found[f'kept_{group}']:.1%} kept, "
+                f"ranks changed by {found[f'rank_shift_{group}']:,.1f} places on average"
+            )
+
+
+def similarity_line(found: WordSimilarity, source: str) -> str:
+    """Spearman's correlation with people's scores, before and after."""
+    return (
+        f"Word similarity of {source}: {found.before:.3f} -> {found.after:.3f} "
+        f"(Spearman; {found.found:,} of {found.pairs:,} pairs found)"
+    )
 
 
 def comparison_text(table: pd.DataFrame) -> str:

@@ -1,13 +1,16 @@
 """Plots of training, drift, coverage and comparisons; the only module that imports matplotlib."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from embkeras._checks import shown, whole_number
+from embkeras._checks import one_of, shown, whole_number
 from embkeras.drift.report import DriftReport
 from embkeras.errors import ArgumentError, MissingDependencyError
+
+BLUE, ORANGE, VERMILION, GREY = "#0072B2", "#E69F00", "#D55E00", "#666666"  # Okabe and Ito's, and a grey
 
 
 def new_figure(columns: int = 1) -> tuple[Any, list[Any]]:
@@ -48,9 +51,10 @@ def plot_training(history: Mapping[str, Sequence[float]], *, unfrozen_at: int | 
     if unfrozen_at is not None:
         unfrozen_at = whole_number(unfrozen_at, "unfrozen_at", least=0)
     ax = ax or new_figure()[1][0]
-    for key, label in ((name, "training"), (f"val_{name}", "validation")):
+    lines = ((name, "training", BLUE, "o"), (f"val_{name}", "validation", VERMILION, "^"))
+    for key, label, color, marker in lines:
         if key in history:
-            ax.plot(range(len(history[key])), history[key], marker="o", label=label)
+            ax.plot(range(len(history[key])), history[key], marker=marker, color=color, label=label)
     if unfrozen_at is not None:
         label = f"unfrozen at epoch {unfrozen_at}"
         ax.axvline(unfrozen_at - 0.5, color="black", linestyle="--", linewidth=1, label=label)
@@ -60,12 +64,21 @@ def plot_training(history: Mapping[str, Sequence[float]], *, unfrozen_at: int | 
     return ax
 
 
-def plot_drift(report: DriftReport, *, topn: int = 12, min_count: int = 1, ax: Any = None) -> Any:
-    """The tokens that moved most, as bars of cosine distance.
+def plot_drift(report: DriftReport, kind: str = "moved", *, topn: int = 12, min_count: int = 1, ax: Any = None) -> Any:
+    """How far a table moved, as one of four plots.
+
+    - "moved": the tokens that moved most, as bars of cosine distance.
+    - "frequency": cosine distance of each token that moved, by its count in training.
+    - "plane": the tokens that moved most, as arrows from before to after, in the plane in which they lie and move most;
+      its axes are the two principal components of these rows, before and after.
+    - "synonyms": cosine similarity before and after of near-synonyms that diverged (`DriftReport.diverged_synonyms`).
+
+    Colours are those of Okabe and Ito, which colour-blind people can tell apart, and shapes differ where they do.
 
     Args:
         report: what `drift_report` returned.
-        topn: the largest number of tokens to show.
+        kind: which plot.
+        topn: the largest number of tokens or pairs to show; of "frequency", to name.
         min_count: occurrences in training that a token needs.
         ax: matplotlib Axes; a new figure if not given.
 
@@ -73,21 +86,86 @@ def plot_drift(report: DriftReport, *, topn: int = 12, min_count: int = 1, ax: A
         The Axes.
 
     Raises:
-        ArgumentError: not a DriftReport, or an invalid `topn` or `min_count`.
+        ArgumentError: not a DriftReport, an unknown `kind`, an invalid `topn` or `min_count`, or "frequency" of a report
+            without counts.
         MissingDependencyError: matplotlib is not installed.
     """
     if not isinstance(report, DriftReport):
         raise ArgumentError(f"plot_drift takes what drift_report returned. Received: {shown(report)}.")
-    table = report.most_moved(topn, min_count=min_count).iloc[::-1]
+    draw = _DRIFT[one_of(kind, "kind", _DRIFT)]
+    movers = report.most_moved(topn, min_count=min_count)
+    if kind == "frequency" and "count" not in report.table:
+        raise ArgumentError(
+            'kind="frequency" needs counts: pass counts= to drift_report. Received: a report without them.'
+        )
     ax = ax or new_figure()[1][0]
-    names = [token.replace("$", r"\$") for token in table["token"]]  # "$" starts mathematics in matplotlib
-    ax.barh(np.arange(len(table)), table["cosine_distance"], tick_label=names)
-    summary = report.summary()
+    draw(report, movers, topn, min_count, ax)
+    return ax
+
+
+def _draw_moved(report: DriftReport, movers: pd.DataFrame, topn: int, min_count: int, ax: Any) -> None:
+    movers = movers.iloc[::-1]
+    ax.barh(np.arange(len(movers)), movers["cosine_distance"], tick_label=_names(movers["token"]), color=BLUE)
     ax.set(
         xlabel="cosine distance between before and after",
-        title=f"Drift: {summary['moved']:,} of {summary['rows']:,} rows moved",
+        title=f"Drift: {int(report.moved.sum()):,} of {len(report.table):,} rows moved",
     )
-    return ax
+
+
+def _draw_frequency(report: DriftReport, movers: pd.DataFrame, topn: int, min_count: int, ax: Any) -> None:
+    table = report.table[report.moved & (report.table["count"] >= max(min_count, 1))]
+    ax.scatter(table["count"], table["cosine_distance"], s=8, alpha=0.4, color=BLUE, linewidths=0, rasterized=True)
+    ax.scatter(movers["count"], movers["cosine_distance"], s=24, color=VERMILION, marker="^")
+    for name, row in zip(_names(movers["token"]), movers.itertuples(), strict=True):
+        ax.annotate(name, (row.count, row.cosine_distance), (4, 2), textcoords="offset points", fontsize=8)
+    if len(table):
+        ax.set_xscale("log")
+    ax.set(
+        xlabel="occurrences in training", ylabel="cosine distance", title=f"Drift of {len(table):,} tokens that moved"
+    )
+
+
+def _draw_plane(report: DriftReport, movers: pd.DataFrame, topn: int, min_count: int, ax: Any) -> None:
+    rows = movers.index.to_numpy()
+    start, end = plane_of(report.before[rows], report.after[rows])
+    ax.plot(*start.T, "o", color=BLUE, label="before")
+    ax.plot(*end.T, "^", color=VERMILION, label="after")
+    for name, tail, head in zip(_names(movers["token"]), start, end, strict=True):
+        ax.annotate("", head, tail, arrowprops={"arrowstyle": "->", "color": GREY})
+        ax.annotate(name, head, (4, 2), textcoords="offset points", fontsize=8)
+    ax.set(xlabel="first component", ylabel="second component", title="Tokens that moved most, in their plane")
+    ax.legend()
+
+
+def _draw_synonyms(report: DriftReport, movers: pd.DataFrame, topn: int, min_count: int, ax: Any) -> None:
+    pairs = report.diverged_synonyms(topn).iloc[::-1]
+    height = np.arange(len(pairs))
+    ax.hlines(height, pairs["similarity_after"], pairs["similarity_before"], color=GREY)
+    ax.plot(pairs["similarity_before"], height, "o", color=BLUE, label="before")
+    ax.plot(pairs["similarity_after"], height, "^", color=VERMILION, label="after")
+    names = [f"{seen} / {unseen}" for seen, unseen in zip(pairs["seen"], pairs["unseen"], strict=True)]
+    ax.set_yticks(height, _names(names))
+    title = f"Near-synonyms that diverged: {len(pairs)} pairs, the first of each seen in training"
+    ax.set(xlabel="cosine similarity", title=title)
+    ax.legend()
+
+
+_DRIFT = {"moved": _draw_moved, "frequency": _draw_frequency, "plane": _draw_plane, "synonyms": _draw_synonyms}
+
+
+def _names(tokens: Iterable[str]) -> list[str]:
+    """Names that matplotlib shows as they are: "$" would start mathematics."""
+    return [token.replace("$", r"\$") for token in tokens]
+
+
+def plane_of(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both states of some rows in the plane of their first two principal components, each of shape (rows, 2)."""
+    both = np.concatenate([before, after]).astype(np.float64)
+    both -= both.mean(axis=0) if len(both) else 0
+    axes = np.linalg.svd(both, full_matrices=False)[2][:2]
+    flat = np.zeros((len(both), 2))
+    flat[:, : len(axes)] = both @ axes.T
+    return flat[: len(before)], flat[len(before) :]
 
 
 def plot_coverage(aligned: Any, *, ax: Any = None) -> Any:
@@ -114,9 +192,9 @@ def plot_coverage(aligned: Any, *, ax: Any = None) -> Any:
     if "count" in table:
         shares["running text"] = table["count"].groupby(kinds).sum()
     left = np.zeros(len(shares))
-    for kind in ("exact", "by a fallback", "out of vocabulary"):
+    for kind, color in (("exact", BLUE), ("by a fallback", ORANGE), ("out of vocabulary", GREY)):
         width = np.array([share.get(kind, 0) / max(share.sum(), 1) for share in shares.values()])
-        ax.barh(list(shares), width, left=left, label=kind)
+        ax.barh(list(shares), width, left=left, label=kind, color=color)
         left += width
     ax.set(xlabel="share", xlim=(0, 1), title="Coverage")
     ax.legend()
@@ -142,6 +220,6 @@ def plot_comparison(comparison: Any, *, ax: Any = None) -> Any:
         raise ArgumentError(f"plot_comparison takes what compare_strategies returned. Received: {shown(comparison)}.")
     ax = ax or new_figure()[1][0]
     table = table.iloc[::-1]
-    ax.barh(list(table.index), table["accuracy"], xerr=table["accuracy_sd"].fillna(0), capsize=3)
+    ax.barh(list(table.index), table["accuracy"], xerr=table["accuracy_sd"].fillna(0), capsize=3, color=BLUE)
     ax.set(xlabel="test accuracy", title=f"{int(table['seeds'].min())} seed(s) each")
     return ax

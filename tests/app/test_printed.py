@@ -8,6 +8,7 @@ import pytest
 
 from embkeras.app import printed
 from embkeras.drift.report import drift_report
+from embkeras.drift.word_pairs import WordSimilarity
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.vectors.align import align
 from embkeras.vectors.inspection import inspect_vectors
@@ -74,7 +75,30 @@ def test_drift_shows_moved_words_and_diverged_synonyms():
     )
     text = "\n".join(printed.drift_lines(report))
     assert "Rows moved: 1 of 8" in text
+    assert (
+        f"linear CKA of the tables: {report.linear_cka:.4f}; share of the steps' variance along one direction: 0%"
+        in text
+    )
     assert "tv             / television     1.000 -> " in text
+
+
+@pytest.mark.parametrize(("exact", "of"), [(True, "6 rows"), (False, "a sample of 4 of 6 rows")])
+def test_neighbours_say_whether_they_are_a_sample(exact, of):
+    """Both groups with how many rows they have, and what the figures are of."""
+    table = np.random.default_rng(0).normal(size=(6, 3))
+    after = table.copy()
+    after[0] += 0.1
+    drift = drift_report(table, after, list("abcdef")).neighbour_drift(2, exact=exact, sample=4)
+    first, moved, unmoved = printed.neighbour_lines(drift)
+    assert first.startswith("Of the 2 nearest neighbours before, ") and f"({of})" in first
+    assert moved.startswith("  1 rows that moved: ") and unmoved.startswith("  5 rows that did not move: ")
+    assert f"{drift.summary()['kept_moved']:.1%} kept" in moved
+
+
+def test_similarity_is_one_line():
+    """Both correlations, and how many pairs they are of."""
+    line = printed.similarity_line(WordSimilarity(0.5034, 0.4567, 30, 353), "pairs.tsv")
+    assert line == "Word similarity of pairs.tsv: 0.503 -> 0.457 (Spearman; 30 of 353 pairs found)"
 
 
 def test_predictions_are_one_line_a_text():

@@ -9,7 +9,16 @@ import pandas as pd
 import pytest
 
 from embkeras import KeyedVectors, Vocabulary, align, drift_report
-from embkeras.drift.plots import new_figure, plot_comparison, plot_coverage, plot_drift, plot_training
+from embkeras.drift.plots import (
+    BLUE,
+    VERMILION,
+    new_figure,
+    plane_of,
+    plot_comparison,
+    plot_coverage,
+    plot_drift,
+    plot_training,
+)
 from embkeras.errors import ArgumentError, MissingDependencyError
 
 
@@ -79,6 +88,71 @@ def test_drift_where_nothing_moved():
     assert "0 of 2 rows moved" in ax.get_title()
 
 
+def moving():
+    """Four words of letters in pairs of near-synonyms, in the plane of two of three columns; the seen ones move."""
+    before = np.array([[1, 0, 0], [0.9, 0.1, 0], [0, 1, 0], [0.1, 0.9, 0]])
+    after = before.copy()
+    after[0], after[2] = [0, 1, 0], [0.6, 0.8, 0]
+    return drift_report(before, after, ["tv", "television", "x$y", "dog"], counts=[100, 0, 7, 0])
+
+
+def test_drift_by_frequency():
+    """Each token that moved by its count, the movers named; tokens never seen are not there."""
+    ax = drawn(plot_drift(moving(), "frequency", topn=1))
+    points, movers = (each.get_offsets().tolist() for each in ax.collections)
+    assert points == [[100, pytest.approx(1)], [7, pytest.approx(0.2)]] and movers == [[100, pytest.approx(1)]]
+    assert [text.get_text() for text in ax.texts] == ["tv"] and ax.get_xscale() == "log"
+
+
+def test_drift_by_frequency_needs_counts():
+    """The message says where to pass them."""
+    with pytest.raises(ArgumentError, match=r"counts= to drift_report"):
+        plot_drift(drift_report(np.eye(2), np.eye(2), ["a", "b"]), "frequency")
+
+
+def test_drift_as_arrows_in_a_plane():
+    """Each mover's arrow has the length of its step, because these rows lie in a plane."""
+    ax = drawn(plot_drift(moving(), "plane"))
+    start, end = (np.array(line.get_data()).T for line in ax.lines)
+    np.testing.assert_allclose(np.linalg.norm(end - start, axis=1), [2**0.5, 0.4**0.5], rtol=1e-6)
+    assert [text.get_text() for text in ax.texts if text.get_text()] == ["tv", r"x\$y"]
+    assert sum(text.arrow_patch is not None for text in ax.texts) == 2 and labels(ax) == ["before", "after"]
+
+
+@pytest.mark.parametrize(("rows", "width"), [(0, 3), (1, 1), (2, 1), (1, 5)])
+def test_a_plane_of_few_rows(rows, width):
+    """No row, or one column, is a plane too; distances that fit into it are kept."""
+    before, after = np.ones((rows, width)), np.full((rows, width), 3.0)
+    start, end = plane_of(before, after)
+    assert start.shape == end.shape == (rows, 2)
+    np.testing.assert_allclose(np.linalg.norm(end - start, axis=1), 2 * width**0.5)
+
+
+def test_diverged_synonyms_before_and_after():
+    """A line for each pair, from the similarity after to that before; the most diverged on top."""
+    report = moving()
+    ax = drawn(plot_drift(report, "synonyms"))
+    pairs = report.diverged_synonyms().iloc[::-1]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["tv / television"] and len(pairs) == 1
+    assert [line.get_xdata().tolist() for line in ax.lines] == [
+        pairs["similarity_before"].tolist(),
+        pairs["similarity_after"].tolist(),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["moved", "frequency", "plane", "synonyms"])
+def test_each_drift_plot_where_nothing_moved(kind):
+    """Empty, and no error."""
+    assert drawn(plot_drift(drift_report(np.eye(2), np.eye(2), ["a", "b"], counts=[1, 1]), kind)).get_title()
+
+
+def test_colours_differ_in_brightness_and_shape():
+    """Before and after can be told apart without colours."""
+    ax = drawn(plot_drift(moving(), "plane"))
+    (one, other), markers = [line.get_color() for line in ax.lines], [line.get_marker() for line in ax.lines]
+    assert (one, other) == (BLUE, VERMILION) and markers == ["o", "^"]
+
+
 @pytest.mark.parametrize(("counts", "shares"), [(None, [1 / 4, 1 / 4, 2 / 4]), ([0, 9, 5, 3, 1, 1], [0.5, 0.3, 0.2])])
 def test_coverage_shows_shares(counts, shares):
     """Exact, by a fallback and out of vocabulary add up to 1."""
@@ -129,6 +203,7 @@ def test_other_objects_are_refused(plot, value):
         (lambda: plot_training(HISTORY, unfrozen_at=True), "unfrozen_at must be an integer >= 0. Received: True"),
         (lambda: plot_training(HISTORY, unfrozen_at="3"), "Received: '3'"),
         (lambda: plot_drift(drift_report(np.eye(2), np.eye(2), ["a", "b"]), topn=0), "topn must .* Received: 0"),
+        (lambda: plot_drift(moving(), "bars"), "kind must be one of moved, .* Received: 'bars'"),
     ],
 )
 def test_invalid_numbers_are_refused(call, message):
