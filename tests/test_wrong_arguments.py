@@ -79,6 +79,8 @@ CALLS = [
     (postprocess.reduce_width, [MATRIX, 1], {"rows": np.ones(4, bool)}),
     (postprocess.weight_by_frequency, [MATRIX, [1, 2, 3, 4]], {"a": 0.5}),
     (postprocess.weight_by_rank, [MATRIX], {}),
+    (postprocess.rescale, [MATRIX, 0.1], {"rows": np.ones(4, bool)}),
+    (postprocess.standard_deviation, [MATRIX], {"rows": np.ones(4, bool)}),
     (postprocess.unit_norm, [MATRIX], {}),
     (inspect_vectors, ["v.txt"], {"encoding": "utf-8"}),
     (

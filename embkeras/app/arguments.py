@@ -101,6 +101,12 @@ def _add_training(command: argparse.ArgumentParser) -> None:
     add("--max-length", type=int, metavar="N", help="tokens per text; longer texts lose their end (64)")
     add("--dropout", type=float, metavar="SHARE", help="share of units dropped in training, 0 to 1 (0.4)")
     add("--seeds", type=int, metavar="N", help="trainings per strategy in the comparison (3)")
+    add(
+        "--rescale",
+        type=float,
+        metavar="STD",
+        help="multiply all vectors by one factor that brings their entries to this standard deviation, such as 0.1",
+    )
     add("--with-config", action="store_true", help="write settings for TensorFlow Serving next to the model")
 
 

@@ -27,7 +27,7 @@ _READING = ("format", "words_file", "member", "encoding")  # arguments of load_v
 _ROWS = ("separator", "width", "header")  # and those for text
 _SETTINGS = (
     *("architecture", "epochs", "unfreeze_at", "patience", "learning_rate", "batch_size", "max_length", "dropout"),
-    *("seeds", "with_config"),
+    *("seeds", "rescale", "with_config"),
 )
 
 

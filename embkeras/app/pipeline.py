@@ -169,6 +169,7 @@ def _metadata(prepared: Prepared, run: Run, best: BestEpoch, report: DriftReport
         "Data": {
             "texts": ", ".join(f"{count:,} {name}" for name, count in sizes.items()),
             "words with a vector": str(prepared.aligned.coverage),
+            "standard deviation of the vectors' entries": f"{prepared.aligned.std:.2g}",
         },
         "Training": f"A {settings.architecture} classifier, {best.last + 1} epochs, batches of {settings.batch_size}: the "
         f"table was frozen and from epoch {settings.unfreeze_at} (counted from 0) trained with learning rate "

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from embkeras.vectors.align import align
 from embkeras.vectors.aligned import AlignedMatrix
 from embkeras.vectors.fallbacks import FOR_TEXTS
 from embkeras.vectors.io.registry import load_vectors
+from embkeras.vectors.postprocess import rescale
 
 Say = Callable[[str], None]  # receives each line of the report
 Part = tuple[np.ndarray, np.ndarray]  # ids of shape (texts, time), labels of shape (texts,)
@@ -78,8 +80,11 @@ def prepare(parts: Split, vectors: Path | str, settings: Settings, say: Say, **r
     rows = f"{loaded.provenance.rows:,}" if loaded.provenance else "unknown"
     say(
         f"Vectors: {len(loaded):,} of {rows} rows read, width {loaded.vector_size}; "
-        f"table {aligned.values.shape[0]:,} x {aligned.output_dim}"
+        f"table {aligned.values.shape[0]:,} x {aligned.output_dim}, entries of standard deviation {aligned.std:.2g}"
     )
+    if settings.rescale is not None:
+        aligned = aligned.transformed(partial(rescale, std=settings.rescale))
+        say(f"Rescaled: entries of standard deviation {settings.rescale:g}, directions unchanged")
     for line in printed.coverage_lines(aligned, "the training texts"):
         say(line)
     longest = max(len(TWEETS(text)) for text in parts.train.texts)

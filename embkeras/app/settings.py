@@ -22,6 +22,7 @@ class Settings:
         seeds: trainings per strategy in the comparison.
         max_length: maximum number of tokens per text.
         extra_words: number of words from the head of the vector file that get a row although training doesn't see them.
+        rescale: standard deviation that the entries of the vectors are brought to; None leaves them as they are.
         with_config: write settings for TensorFlow Serving next to the export.
     """
 
@@ -37,6 +38,7 @@ class Settings:
     seeds: int = 3
     max_length: int = 64
     extra_words: int = 20_000
+    rescale: float | None = None
     with_config: bool = False
 
     def __post_init__(self) -> None:
@@ -46,6 +48,8 @@ class Settings:
         number(self.dropout, "dropout", least=0, below=1)
         for name in ("learning_rate", "unfrozen_learning_rate"):
             number(getattr(self, name), name, above=0)
+        if self.rescale is not None:
+            number(self.rescale, "rescale", above=0)
         if not 0 <= self.unfreeze_at < self.epochs:
             raise ArgumentError(
                 f"unfreeze_at must be one of the epochs 0 to {self.epochs - 1} (counted from 0). "

@@ -1,16 +1,18 @@
 """build_embedding and build_classifier: from an aligned matrix to a Keras layer, and to a whole model."""
 
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
-from embkeras._checks import flag, number, one_of, whole_number
+from embkeras._checks import flag, number, one_of, shown, whole_number
 from embkeras.errors import ArgumentError
 from embkeras.tables.embedding import PretrainedEmbedding, check_name
 from embkeras.tables.partial_rows import RowEmbedding, check_mask, check_no_padding
 from embkeras.tables.pooling import MaskedConvolutions, MaskedMean, PadToLength
 from embkeras.tables.storage import STORAGE
+from embkeras.vectors import postprocess
 from embkeras.vectors.aligned import AlignedMatrix
 
 CNN_WIDTHS = (3, 4, 5)
@@ -118,6 +120,7 @@ def build_classifier(
     units: int = 64,
     dropout: float = 0.3,
     trainable: bool | str | np.ndarray | None = None,
+    rescale: float | None = None,
     name: str = "classifier",
 ) -> keras.Model:
     """A text classifier on an embedding: integer ids (batch, time) -> `scores` (batch, num_classes).
@@ -134,10 +137,14 @@ def build_classifier(
         dropout: share of features dropped before the last layer in training.
         trainable: which rows of the table train, as for `build_embedding`; by default none. Only with what `align`
             returned: a layer keeps its own setting.
+        rescale: multiply the table by one factor, so that the entries of the rows found have this standard deviation
+            (`embkeras.vectors.postprocess.rescale`), such as 0.1; by default it stays as it is. Only with what `align`
+            returned. Drift is then measured from the table as it is in the layer, `layer.matrix()` before `fit`.
         name: name of the model.
 
     Raises:
-        ArgumentError: an unknown architecture, a size out of range, a layer without a mask, or `trainable` with a layer.
+        ArgumentError: an unknown architecture, a size out of range, a layer without a mask, or `trainable` or `rescale` with a
+            layer.
 
     Example:
         >>> import numpy as np
@@ -152,7 +159,15 @@ def build_classifier(
     units, dropout = whole_number(units, "units", least=1), number(dropout, "dropout", least=0, below=1)
     embedding = aligned_or_layer
     if not isinstance(embedding, keras.layers.Layer):
+        if rescale is not None and isinstance(embedding, AlignedMatrix):
+            std = number(rescale, "rescale", above=0)
+            embedding = embedding.transformed(partial(postprocess.rescale, std=std))
         embedding = build_embedding(embedding, trainable=False if trainable is None else trainable)
+    elif rescale is not None:
+        raise ArgumentError(
+            f"rescale applies to a layer that build_classifier makes, but layer {embedding.name!r} was made before: build it "
+            f"from aligned.transformed(rescale). Received: rescale={shown(rescale)}."
+        )
     elif trainable is not None:
         raise ArgumentError(
             f"trainable applies to a layer that build_classifier makes, but layer {embedding.name!r} was made before: "

@@ -12,7 +12,7 @@ from embkeras._arrays import check_finite, check_mask, check_matrix
 from embkeras._checks import shown
 from embkeras.errors import AlignmentError, ArgumentError
 from embkeras.text.vocabulary import Vocabulary
-from embkeras.vectors.postprocess import transform
+from embkeras.vectors.postprocess import standard_deviation, transform
 
 
 @dataclass(frozen=True)
@@ -116,16 +116,24 @@ class AlignedMatrix:
             running = float(counts[self.found].sum() / counts.sum())
         return Coverage(float(self.found[words].mean()) if words.any() else 0.0, running)
 
+    @cached_property
+    def std(self) -> float:
+        """Standard deviation of the entries of the rows found: what `postprocess.rescale` sets. NaN if none was found."""
+        return standard_deviation(self.values, rows=self.found)
+
     def report(self) -> pd.DataFrame:
         """One row per token id: `token`, `count` (where known), `how`, and the `spelling` found.
 
         `how` is "exact", the fallbacks that found it, "subwords" (composed from n-grams), "oov" or "special".
+        `report().attrs["std"]` is the standard deviation of the entries of the rows found.
         """
         spelling, how = zip(*self.how, strict=True)
         table = pd.DataFrame({"token": self.vocabulary.tokens, "how": how, "spelling": spelling})
         if self.vocabulary.counts is not None:
             table.insert(1, "count", self.vocabulary.counts)
-        return table.rename_axis("id")
+        table = table.rename_axis("id")
+        table.attrs["std"] = self.std
+        return table
 
     def transformed(self, *functions: Callable[[np.ndarray], np.ndarray]) -> "AlignedMatrix":
         """The same vocabulary with a matrix to which functions were applied, one after the other.

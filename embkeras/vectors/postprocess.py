@@ -145,6 +145,54 @@ def weight_by_rank(matrix: np.ndarray) -> np.ndarray:
     return _by_blocks(matrix, lambda block, place: block * weights[place])
 
 
+def rescale(matrix: np.ndarray, std: float = 0.1, *, rows: np.ndarray | None = None) -> np.ndarray:
+    """Multiply by one factor, so that the entries have this standard deviation; directions and ratios of lengths stay.
+
+    Adam moves each entry by about the learning rate in a step, whatever its size: a table with entries of standard
+    deviation 0.6, as in GloVe, hardly moves at the rates that suit the layers around it.
+
+    Args:
+        matrix: floats of shape (V, D).
+        std: standard deviation of all entries of the rows that count, about their mean.
+        rows: bool array of shape (V,): the rows that count; by default all that are not zeros. The others are multiplied
+            by the same factor.
+
+    Raises:
+        ArgumentError: not a matrix of finite floats, `std` <= 0, `rows` of another shape or without a row, entries that
+            are all alike, or a result that float32 can't hold.
+
+    Example:
+        >>> rescale(np.array([[1.0, 3.0], [3.0, 1.0], [0.0, 0.0]]), 0.5).tolist()
+        [[0.5, 1.5], [1.5, 0.5], [0.0, 0.0]]
+    """
+    matrix, chosen = _checked(matrix, rows)
+    std = number(std, "std", above=0)
+    deviation, largest = _deviation(matrix, chosen)
+    if not deviation > 1e-9 * largest:
+        raise ArgumentError(
+            f"rescale needs entries that differ, in rows that are not zeros. Received: a standard deviation of "
+            f"{deviation:g} (NaN: no such row)."
+        )
+    return _by_blocks(matrix, lambda block, _: block * (std / deviation))
+
+
+def standard_deviation(matrix: np.ndarray, *, rows: np.ndarray | None = None) -> float:
+    """The standard deviation of all entries, about their mean: what `rescale` sets. NaN if no row counts.
+
+    Args:
+        matrix: floats of shape (V, D).
+        rows: bool array of shape (V,): the rows that count; by default all that are not zeros.
+
+    Raises:
+        ArgumentError: not a matrix of finite floats, or `rows` of another shape.
+
+    Example:
+        >>> standard_deviation(np.array([[1.0, 3.0], [3.0, 1.0], [0.0, 0.0]]))
+        1.0
+    """
+    return _deviation(*_checked(matrix, rows))[0]
+
+
 def unit_norm(matrix: np.ndarray) -> np.ndarray:
     """Scale each row to L2 norm 1, so that a dot product is a cosine; rows of zeros stay zeros.
 
@@ -231,6 +279,20 @@ def _mean(matrix: np.ndarray, chosen: np.ndarray | None, least: int = 1, what: s
     if rows < least:
         raise ArgumentError(f"{what} needs at least {least} rows that are not zeros. Received: {rows}.")
     return total / rows
+
+
+def _deviation(matrix: np.ndarray, chosen: np.ndarray | None) -> tuple[float, float]:
+    """The standard deviation of the entries of the rows that count, NaN without any, and the largest of them."""
+    total, entries, largest = 0.0, 0, 0.0
+    for block in _vectors(matrix, chosen):
+        total, entries = total + block.sum(), entries + block.size
+        largest = max(largest, float(np.abs(block).max(initial=0)))
+    if not entries:
+        return np.nan, 0.0
+    squares, unit, mean = 0.0, largest or 1.0, total / entries
+    for block in _vectors(matrix, chosen):
+        squares += np.square((block - mean) / unit).sum()
+    return float(unit * np.sqrt(squares / entries)), largest
 
 
 def _components(matrix: np.ndarray, chosen: np.ndarray | None, count: int, what: str) -> tuple[np.ndarray, np.ndarray]:

@@ -222,9 +222,10 @@ def test_rates_keep_their_ratio():
 
 def test_flags_of_training_reach_the_settings():
     """Each by its name."""
-    flags = "--batch-size 7 --max-length 9 --dropout 0.25 --patience 5 --architecture cnn --with-config"
+    flags = "--batch-size 7 --max-length 9 --dropout 0.25 --patience 5 --architecture cnn --with-config --rescale 0.2"
     settings = commands.settings_of(parser().parse_args(["demo", *flags.split()]))
     assert (settings.batch_size, settings.max_length, settings.dropout, settings.patience) == (7, 9, 0.25, 5)
+    assert settings.rescale == 0.2 and commands.settings_of(parser().parse_args(["demo"])).rescale is None
     assert settings.architecture == "cnn" and settings.with_config
 
 

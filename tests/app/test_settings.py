@@ -14,6 +14,8 @@ from embkeras.errors import ArgumentError
         ("patience", 0),
         ("batch_size", 2.5),
         ("dropout", 1.0),
+        ("rescale", 0.0),
+        ("rescale", float("nan")),
         ("dropout", -0.1),
         ("learning_rate", 0.0),
         ("unfrozen_learning_rate", float("inf")),

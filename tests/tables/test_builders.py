@@ -109,6 +109,18 @@ def test_classifier_passes_trainable_on(aligned, trainable):
     )
 
 
+def test_classifier_rescales_where_it_is_asked_to(aligned):
+    """The table it makes, by one factor; a layer made before is refused, as are numbers <= 0."""
+    rescaled = build_classifier(aligned, 2, architecture="mean", rescale=0.1).get_layer("embedding").matrix()
+    plain = build_classifier(aligned, 2, architecture="mean").get_layer("embedding").matrix()
+    assert rescaled[aligned.found].std() == pytest.approx(0.1, rel=1e-5)
+    np.testing.assert_allclose(rescaled, plain * (0.1 / plain[aligned.found].std()), rtol=1e-5)
+    with pytest.raises(ArgumentError, match=r"layer 'words' was made before.*Received: rescale=0\.1"):
+        build_classifier(build_embedding(aligned, name="words"), 2, rescale=0.1)
+    with pytest.raises(ArgumentError, match=r"rescale must be a number > 0\. Received: -1"):
+        build_classifier(aligned, 2, rescale=-1)
+
+
 @pytest.mark.parametrize("trainable", [True, False, "oov"])
 def test_classifier_refuses_trainable_with_a_layer(aligned, trainable):
     """A layer keeps its own setting, so the argument would be ignored."""

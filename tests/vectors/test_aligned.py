@@ -7,7 +7,7 @@ import pytest
 
 from embkeras import AlignedMatrix, Vocabulary, align
 from embkeras.errors import AlignmentError, ArgumentError
-from embkeras.vectors.postprocess import centre, reduce_width, unit_norm, weight_by_frequency
+from embkeras.vectors.postprocess import centre, reduce_width, rescale, unit_norm, weight_by_frequency
 from tests.vectors.conftest import MATRIX
 
 
@@ -31,6 +31,16 @@ def test_report_has_a_row_an_id(vectors, vocabulary):
     assert report["how"].tolist() == ["special", "special", "exact", "lower", "oov", "oov"]
     assert report["spelling"].tolist() == ["", "", "car", "dog", "", ""]
     assert report["count"].tolist() == vocabulary.counts.tolist()
+
+
+def test_report_says_how_large_the_entries_are(vectors, vocabulary):
+    """The standard deviation over the rows found alone, before and after rescaling; NaN where none was found."""
+    aligned = align(vectors, vocabulary)
+    assert aligned.report().attrs["std"] == aligned.std == pytest.approx(MATRIX[[2, 1]].std(), rel=1e-6)
+    rescaled = aligned.transformed(rescale)
+    assert rescaled.std == pytest.approx(0.1, rel=1e-6)
+    np.testing.assert_allclose(rescaled.values, aligned.values * (0.1 / aligned.std), rtol=1e-5)
+    assert np.isnan(AlignedMatrix(aligned.values, vocabulary, found=np.zeros(6, bool)).std)
 
 
 def test_own_matrix_counts_as_found(vocabulary):

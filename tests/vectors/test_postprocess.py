@@ -12,6 +12,8 @@ from embkeras.vectors.postprocess import (
     centre,
     reduce_width,
     remove_components,
+    rescale,
+    standard_deviation,
     transform,
     unit_norm,
     weight_by_frequency,
@@ -29,9 +31,10 @@ FUNCTIONS = {
     "reduce_width": partial(reduce_width, width=3),
     "weight_by_frequency": partial(weight_by_frequency, counts=COUNTS),
     "weight_by_rank": weight_by_rank,
+    "rescale": rescale,
     "unit_norm": unit_norm,
 }
-STATISTICAL = ["centre", "remove_components", "reduce_width"]
+STATISTICAL = ["centre", "remove_components", "reduce_width", "rescale"]
 every = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 statistical = pytest.mark.parametrize("function", [FUNCTIONS[name] for name in STATISTICAL], ids=STATISTICAL)
 
@@ -107,6 +110,61 @@ def test_weight_by_frequency_has_the_papers_constant():
 def test_weight_by_rank_is_zipf():
     """log(1 + rank) with ranks from 1, so that no row becomes zeros."""
     np.testing.assert_allclose(weight_by_rank(MATRIX), MATRIX * np.log(np.arange(2, 12))[:, None], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("std", "more"), [(0.1, {}), (0.2, {"std": 0.2}), (1e-30, {"std": 1e-30}), (7.0, {"std": 7})])
+def test_rescale_sets_the_standard_deviation(std, more):
+    """Of all entries about their mean, 0.1 by default; the rows keep their directions and ratios."""
+    result = rescale(MATRIX, **more)
+    assert result.std(dtype=np.float64) == pytest.approx(std, rel=1e-6)
+    np.testing.assert_allclose(result / MATRIX, np.full_like(MATRIX, result[0, 0] / MATRIX[0, 0]), rtol=1e-5)
+
+
+@PROPERTY
+@given(finite_bits())
+def test_rescale_of_any_matrix(matrix):
+    """Its entries have the standard deviation asked for, or the matrix is refused; nothing becomes infinite."""
+    taken = matrix[matrix.any(axis=1)].astype(np.float64)
+    try:
+        result = rescale(matrix, 0.5)
+    except ArgumentError:
+        spread = np.ptp(taken) if taken.size else 0
+        assert spread < 1e-37 or spread <= 1e-8 * np.abs(taken).max()
+    else:
+        assert result[matrix.any(axis=1)].std(dtype=np.float64) == pytest.approx(0.5, rel=1e-5)
+        assert ((result > 0) <= (matrix > 0)).all() and np.isfinite(result).all()
+
+
+def test_standard_deviation_is_numpys():
+    """Of the rows that count; large and small numbers too; NaN where no row counts."""
+    assert standard_deviation(MATRIX) == pytest.approx(MATRIX.std(dtype=np.float64))
+    assert standard_deviation(with_zeros(MATRIX)) == pytest.approx(MATRIX.std(dtype=np.float64))
+    assert standard_deviation(MATRIX, rows=np.arange(10) < 3) == pytest.approx(MATRIX[:3].std(dtype=np.float64))
+    for unit in (1e-300, 1e300):
+        assert standard_deviation(MATRIX.astype(np.float64) * unit) == pytest.approx(standard_deviation(MATRIX) * unit)
+    assert np.isnan(standard_deviation(np.zeros((3, 2)))) and np.isnan(standard_deviation(np.zeros((0, 2))))
+
+
+@pytest.mark.parametrize("std", [0, -0.1, np.nan, np.inf, "0.1", None, True])
+def test_rescale_refuses_standard_deviations(std):
+    """The message names the value."""
+    with pytest.raises(ArgumentError, match=f"std must be a number > 0. Received: {std!r}"):
+        rescale(MATRIX, std)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "rows", "received"),
+    [
+        (np.zeros((3, 2)), None, "a standard deviation of nan"),
+        (MATRIX, np.zeros(10, bool), "a standard deviation of nan"),
+        (np.full((3, 2), 0.1), None, r"a standard deviation of [\d.e-]+ "),
+        (MATRIX[:, :1], np.arange(10) == 1, "a standard deviation of 0 "),
+    ],
+)
+def test_rescale_refuses_entries_that_are_alike(matrix, rows, received):
+    """No factor would give them a standard deviation."""
+    with pytest.raises(ArgumentError, match=f"needs entries that differ.* Received: {received}"):
+        rescale(matrix, rows=rows)
 
 
 @PROPERTY
