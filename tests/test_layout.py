@@ -21,7 +21,7 @@ FLOORS = {  # room, or module at the top -> floor
     "keras_compat": 2,
     "text": 3,
     "vectors": 4,
-    "drift": 4,
+    "drift": 5,
     "tables": 5,
     "encoders": 6,
     "training": 7,

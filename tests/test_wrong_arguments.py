@@ -11,7 +11,7 @@ from embkeras.errors import EmbkerasError
 from embkeras.text.labelled import LabelledTexts, labelled, read_labelled, read_texts, split
 from embkeras.vectors import postprocess
 from embkeras.vectors.inspection import inspect_vectors, text_coverage
-from embkeras.vectors.io.projector import save_projector
+from embkeras.vectors.io.projector import export_projector
 from embkeras.vectors.io.registry import convert, load_vectors, save_vectors
 from embkeras.vectors.subwords import Subwords
 
@@ -90,7 +90,7 @@ CALLS = [
     ),
     (save_vectors, [VECTORS, "w.csv"], {"format": "csv", "overwrite": True}),
     (convert, ["v.txt", "w.json"], {"to": "json", "overwrite": True}),
-    (save_projector, [VECTORS, "folder"], {"overwrite": True}),
+    (export_projector, [VECTORS, "folder"], {"overwrite": True}),
     (text_coverage, ["v.txt", ["cat"]], {"tokenizer": Tokenizer(), "fallbacks": ()}),
     (drift_report, [MATRIX, MATRIX, VOCABULARY.tokens], {"counts": [1, 2, 3, 4]}),
     (propagate_drift, [MATRIX, MATRIX, np.arange(4) < 3], {"counts": [1, 2, 3, 4], "loss": lambda table: 1.0}),

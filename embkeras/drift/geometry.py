@@ -36,8 +36,8 @@ def linear_cka(before: np.ndarray, after: np.ndarray) -> float:
             one += a.T @ a
             other += b.T @ b
             report(rows.stop, len(before))
-    scale = np.linalg.norm(one) * np.linalg.norm(other)
-    return float(min(np.linalg.norm(both) ** 2 / scale, 1.0)) if scale > 0 else float("nan")
+    scale = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return min(float(np.linalg.norm(both)) ** 2 / scale, 1.0) if scale > 0 else float("nan")
 
 
 def _mean(table: np.ndarray) -> np.ndarray:

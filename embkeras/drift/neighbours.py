@@ -46,7 +46,11 @@ class NeighbourDrift:
 
         In a sample, moved and unmoved rows count by how many there are in the table. NaN where there is none.
         """
-        numbers = {"looked_at": len(self.table), "rows": self.moved + self.unmoved, "sampled": self.sampled}
+        numbers: dict[str, float] = {
+            "looked_at": len(self.table),
+            "rows": self.moved + self.unmoved,
+            "sampled": self.sampled,
+        }
         means = self.table.groupby("moved")[["kept", "rank_shift"]].mean()
         sizes = pd.Series({True: self.moved, False: self.unmoved})
         for name in ("kept", "rank_shift"):

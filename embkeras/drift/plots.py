@@ -145,8 +145,7 @@ def _draw_synonyms(report: DriftReport, movers: pd.DataFrame, topn: int, min_cou
     ax.plot(pairs["similarity_after"], height, "^", color=VERMILION, label="after")
     names = [f"{seen} / {unseen}" for seen, unseen in zip(pairs["seen"], pairs["unseen"], strict=True)]
     ax.set_yticks(height, _names(names))
-    title = f"Near-synonyms that diverged: {len(pairs)} pairs, the first of each seen in training"
-    ax.set(xlabel="cosine similarity", title=title)
+    ax.set(xlabel="cosine similarity", title="Near-synonyms that diverged (seen in training / not seen)")
     ax.legend()
 
 

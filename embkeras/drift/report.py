@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from embkeras.drift.geometry import linear_cka, step_components
 from embkeras.drift.neighbours import EXACT, NeighbourDrift, neighbour_drift
 from embkeras.drift.word_pairs import WordSimilarity, read_word_pairs, word_similarity
 from embkeras.errors import ArgumentError, UnknownWordError
+from embkeras.vectors.io.projector import export_states
 
 _PAIR_COLUMNS = ("seen", "unseen", "similarity_before", "similarity_after")
 _SYNONYMS = 5  # how many nearest tokens count as near-synonyms
@@ -167,6 +169,31 @@ class DriftReport:
         """
         row_of = {token: row for row, token in reversed(list(enumerate(self.table["token"])))}
         return word_similarity(self.before, self.after, row_of, read_word_pairs(path, encoding=encoding))
+
+    def export_projector(self, folder: str | os.PathLike[str], *, overwrite: bool = True) -> Path:
+        """Write both tables for TensorBoard's projector, which shows one or the other with the folder as its logdir.
+
+        Points can be coloured by how far they moved. The folder gets before.tsv, after.tsv, metadata.tsv (token, count
+        where known, cosine distance) and projector_config.pbtxt; https://projector.tensorflow.org shows a table with
+        the metadata too.
+
+        Args:
+            folder: the folder; other files in it stay as they are.
+            overwrite: whether to replace the files if they exist.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ArgumentError: `folder` is not a path, or `overwrite` not True or False.
+            VectorFileError: a token with a tab or an end of line, which metadata.tsv can't hold.
+            OutputError: the folder can't be written, or a file exists and `overwrite` is false.
+        """
+        columns = {
+            name: self.table[name].tolist() for name in ("token", "count", "cosine_distance") if name in self.table
+        }
+        states = {"before": self.before, "after": self.after}
+        return export_states(folder, states, columns, overwrite=overwrite)
 
     def diverged_synonyms(self, topn: int = 10, *, min_similarity: float = 0.7) -> pd.DataFrame:
         """Near-synonyms that diverged because training saw only one of the two; tokens of letters only.

@@ -120,8 +120,9 @@ def word_similarity(
         )
     one, other = np.array([rows for rows, _ in found]).T
     ranks = pd.Series([score for _, score in found]).rank()
-    values = []
-    for table in (before, after):
+
+    def correlation(table: np.ndarray) -> float:
         cosines = np.einsum("ij,ij->i", unit_rows(table[one]), unit_rows(table[other]))
-        values.append(float(ranks.corr(pd.Series(cosines).rank())))
-    return WordSimilarity(*values, found=len(found), pairs=len(pairs))
+        return float(ranks.corr(pd.Series(cosines).rank()))
+
+    return WordSimilarity(correlation(before), correlation(after), found=len(found), pairs=len(pairs))

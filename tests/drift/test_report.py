@@ -5,7 +5,7 @@ import pytest
 
 from embkeras import _arrays, drift_report
 from embkeras.drift.report import row_drift
-from embkeras.errors import ArgumentError, UnknownWordError
+from embkeras.errors import ArgumentError, OutputError, UnknownWordError
 
 BEFORE = np.array([[0, 0], [1, 0], [0, 2], [3, 4], [1, 1]], "float32")
 AFTER = np.array([[0, 0], [1, 0], [2, 0], [6, 8], [0, 0]], "float32")
@@ -295,3 +295,17 @@ def test_row_drift_is_a_table_of_the_same_columns(report):
     table = row_drift(BEFORE, AFTER)
     assert list(table) == ["cosine_distance", "l2", "relative_l2", "norm_ratio"]
     np.testing.assert_array_equal(table, report.table[list(table)])
+
+
+@pytest.mark.parametrize("counts", [None, [0, 1, 2, 3, 4]])
+def test_both_tables_for_the_projector(report, counts, tmp_path):
+    """With token, count where known, and distance of each row; `load_vectors` reads them again."""
+    report = drift_report(BEFORE, AFTER, TOKENS, counts=counts)
+    assert report.export_projector(tmp_path) == tmp_path
+    for name, table in (("before", BEFORE), ("after", AFTER)):
+        np.testing.assert_array_equal(np.loadtxt(tmp_path / f"{name}.tsv"), table)
+    lines = [line.split("\t") for line in (tmp_path / "metadata.tsv").read_text().splitlines()]
+    assert lines[0] == ["token", *(["count"] if counts else []), "cosine_distance"]
+    assert [line[0] for line in lines[1:]] == TOKENS and float(lines[3][-1]) == 1
+    with pytest.raises(OutputError, match="already exists"):
+        report.export_projector(tmp_path, overwrite=False)

@@ -7,8 +7,9 @@ See https://projector.tensorflow.org.
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from embkeras.vectors.io.words_file import check_count, read_words
 from embkeras.vectors.store import KeyedVectors
 from embkeras.vectors.words import encoded
 
-VECTORS, METADATA = "vectors.tsv", "metadata.tsv"
+VECTORS, METADATA, CONFIG = "vectors.tsv", "metadata.tsv", "projector_config.pbtxt"
 _SAMPLE = 100  # lines by which a file is judged
 _WORDS = ("word", "token", "label", "name")  # names of the column of words in metadata with several columns
 
@@ -150,10 +151,11 @@ def _metadata(path: Path, rows: int, source: Source, encoding: str) -> list[str]
     return [line.split("\t")[column] for line in lines]
 
 
-def save_projector(vectors: KeyedVectors, folder: str | os.PathLike[str], *, overwrite: bool = True) -> Path:
+def export_projector(vectors: KeyedVectors, folder: str | os.PathLike[str], *, overwrite: bool = True) -> Path:
     """Write vectors.tsv and metadata.tsv, which TensorFlow's projector shows, into a folder.
 
     `load_vectors` reads them again: every number has the 9 digits that restore a float32 bit for bit.
+    `DriftReport.export_projector` writes a table before and after training.
 
     Args:
         vectors: the vectors.
@@ -172,32 +174,80 @@ def save_projector(vectors: KeyedVectors, folder: str | os.PathLike[str], *, ove
         >>> import tempfile
         >>> import numpy as np
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = save_projector(KeyedVectors(["cat", "dog"], np.eye(2)), folder)
+        ...     _ = export_projector(KeyedVectors(["cat", "dog"], np.eye(2)), folder)
         ...     Path(folder, "vectors.tsv").read_text(), Path(folder, "metadata.tsv").read_text()
         ('1\\t0\\n0\\t1\\n', 'cat\\ndog\\n')
     """
     if not isinstance(vectors, KeyedVectors):
         raise ArgumentError(f"vectors must be KeyedVectors. Received: {_checks.shown(vectors)}.")
-    folder = _checks.path(folder, "folder")
-    for row, word in enumerate(vectors.words):
-        if encoded(word) is None or re.search("[\t\r\n]", word) or (not row and word.startswith("\ufeff")):
-            raise VectorFileError(f"{METADATA} can't hold the word {_checks.shown(word)} (row {row}): leave it out.")
+    _check_words(vectors.words)
     bad = first_nonfinite_row(vectors.matrix, np.float32)
     if bad is not None or not len(vectors):
         what = "no vectors" if bad is None else f"NaN or infinity in row {bad} (word {vectors.words[bad]!r})"
         raise VectorFileError(f"The projector shows finite vectors. Received: {what}.")
-    path, metadata = folder / VECTORS, folder / METADATA
+    return _write(
+        folder, {VECTORS: _lines(vectors.matrix), METADATA: (f"{word}\n" for word in vectors.words)}, overwrite
+    )
+
+
+def export_states(
+    folder: str | os.PathLike[str],
+    states: Mapping[str, np.ndarray],
+    columns: Mapping[str, Sequence[Any]],
+    *,
+    overwrite: bool = True,
+) -> Path:
+    """Write several states of the same rows for TensorBoard's projector, which shows one or another of them.
+
+    Args:
+        folder: the folder, which is TensorBoard's logdir; other files in it stay as they are.
+        states: name of a state -> finite floats of shape (rows, width); it is the name of its file too.
+        columns: name -> what is known of each row, at least two columns; words come first.
+        overwrite: whether to replace the files if they exist.
+
+    Returns:
+        The folder, with a file NAME.tsv for each state, metadata.tsv and projector_config.pbtxt.
+
+    Raises:
+        ArgumentError: an argument of the wrong type.
+        VectorFileError: a word with a tab or an end of line, which metadata.tsv can't hold.
+        OutputError: the folder can't be written, or a file exists and `overwrite` is false.
+    """
+    _check_words(next(iter(columns.values())))
+    rows = zip(*columns.values(), strict=True)
+    metadata = ("\t".join(map(str, row)) + "\n" for row in (tuple(columns), *rows))
+    config = (
+        f'embeddings {{ tensor_name: "{name}" tensor_path: "{name}.tsv" metadata_path: "{METADATA}" }}\n'
+        for name in states
+    )
+    files: dict[str, Iterable[str]] = {CONFIG: config, METADATA: metadata}
+    return _write(folder, files | {f"{name}.tsv": _lines(table) for name, table in states.items()}, overwrite)
+
+
+def _check_words(words: Sequence[str]) -> None:
+    for row, word in enumerate(words):
+        if encoded(word) is None or re.search("[\t\r\n]", word) or (not row and word.startswith("\ufeff")):
+            raise VectorFileError(f"{METADATA} can't hold the word {_checks.shown(word)} (row {row}): leave it out.")
+
+
+def _lines(table: np.ndarray) -> Iterator[str]:
+    return ("\t".join([f"{x:.9g}" for x in row.tolist()]) + "\n" for row in table)
+
+
+def _write(folder: str | os.PathLike[str], files: Mapping[str, Iterable[str]], overwrite: bool) -> Path:
+    """Write files of lines that belong together; the first one gets its name last."""
+    folder = _checks.path(folder, "folder")
+    first, *others = paths = [folder / name for name in files]
     if not _checks.flag(overwrite, "overwrite"):
-        for each in (path, metadata):
+        for each in paths:
             if os.path.lexists(each):
                 raise OutputError(
                     f"{str(each)!r} already exists. Pass overwrite=True to replace it, or choose another folder."
                 )
-    with written_beside(path, sidecars=[metadata], overwrite=overwrite) as beside:
-        with written(beside.with_name(METADATA), metadata) as file:
-            file.writelines(f"{word}\n" for word in vectors.words)
-        with written(beside, path) as file:
-            file.writelines("\t".join([f"{x:.9g}" for x in row.tolist()]) + "\n" for row in vectors.matrix)
-        # Without a checksum, a pair of which only one was renamed must not look complete.
-        path.unlink(missing_ok=True)
+    with written_beside(first, sidecars=others, overwrite=overwrite) as beside:
+        for path, lines in reversed(list(zip(paths, files.values(), strict=True))):
+            with written(beside.with_name(path.name), path) as file:
+                file.writelines(lines)
+        # Without a checksum, files of which only some were renamed must not look complete.
+        first.unlink(missing_ok=True)
     return folder

@@ -341,7 +341,7 @@ def save_vectors(
     beside `model.safetensors`, as model2vec has it), tables that pandas reads (`.csv`, `.tsv`, `.parquet`, `.feather` or
     `.arrow`), and `.json`. Text, CSV, TSV and JSON are written with 9 digits, so float32 values are read back bit for bit,
     and compressed if the name ends in `.gz`, `.bz2`, `.xz` or `.zip` (`x.vec.gz`). A file appears complete or not at all; a link
-    stays, and what it leads to is replaced. `save_projector` writes for TensorFlow's projector.
+    stays, and what it leads to is replaced. `export_projector` writes for TensorFlow's projector.
     No format that is written can hold n-grams: of vectors with `subwords`, only the words are written, with a warning.
 
     Args:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from embkeras import KeyedVectors, load_vectors, save_vectors
 from embkeras.errors import ArgumentError, EmbkerasWarning, VectorFileError
-from embkeras.vectors.io.projector import save_projector
+from embkeras.vectors.io.projector import export_projector
 from embkeras.vectors.io.registry import FORMATS
 from embkeras.vectors.io.spacy_folder import hashes_of
 
@@ -211,7 +211,7 @@ def spacy(vectors, folder):
     (folder / "vectors.cfg").write_text('{"mode": "default"}')
 
 
-FOLDERS = {"projector": save_projector, "spacy": spacy}
+FOLDERS = {"projector": export_projector, "spacy": spacy}
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from embkeras import KeyedVectors, load_vectors
 from embkeras.errors import ArgumentError, EmbkerasWarning, OutputError, VectorFileError
-from embkeras.vectors.io.projector import save_projector
+from embkeras.vectors.io.projector import export_projector, export_states
 from tests.properties import PROPERTY, TEXTS, finite_bits
 
 VECTORS = KeyedVectors(["the", "new york", "nan"], np.array([[0.5, 1], [2, 0.1], [3, -1]], "float32"))
@@ -31,10 +31,10 @@ def test_pairs_are_found(tmp_path, names):
 
 
 @pytest.mark.parametrize("folder", [True, False])
-def test_save_projector(tmp_path, folder):
+def test_export_projector(tmp_path, folder):
     """What is written is read bit for bit, by the folder or the file; other files stay."""
     (tmp_path / "checkpoint").write_text("x")
-    assert save_projector(VECTORS, tmp_path) == tmp_path
+    assert export_projector(VECTORS, tmp_path) == tmp_path
     loaded = load_vectors(tmp_path if folder else tmp_path / "vectors.tsv")
     assert loaded.words == VECTORS.words and loaded.matrix.tobytes() == VECTORS.matrix.tobytes()
     assert sorted(os.listdir(tmp_path)) == ["checkpoint", "metadata.tsv", "vectors.tsv"]
@@ -46,7 +46,7 @@ def test_round_trip_or_refusal(tmp_path, matrix, words):
     """Any words without tabs and ends of lines come back."""
     words = words[: len(matrix)]
     try:
-        save_projector(KeyedVectors(words, matrix), tmp_path)
+        export_projector(KeyedVectors(words, matrix), tmp_path)
     except VectorFileError:
         assert any(set(word) & set("\t\n\r") for word in words) or words[0].startswith("\ufeff")
         return
@@ -58,13 +58,13 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     """Neither of the two files."""
     (tmp_path / "metadata.tsv").write_text("before")
     with pytest.raises(OutputError, match=r"metadata\.tsv' already exists"):
-        save_projector(VECTORS, tmp_path, overwrite=False)
+        export_projector(VECTORS, tmp_path, overwrite=False)
     assert os.listdir(tmp_path) == ["metadata.tsv"] and (tmp_path / "metadata.tsv").read_text() == "before"
 
 
 def test_a_killed_save_leaves_no_pair_that_differs(tmp_path, monkeypatch):
     """If only the words were renamed, there are no numbers to read with them."""
-    save_projector(VECTORS, tmp_path)
+    export_projector(VECTORS, tmp_path)
     real = os.replace
 
     def replace(source, target):
@@ -74,7 +74,7 @@ def test_a_killed_save_leaves_no_pair_that_differs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(KeyboardInterrupt):
-        save_projector(KeyedVectors(["x", "y", "z"], VECTORS.matrix), tmp_path)
+        export_projector(KeyedVectors(["x", "y", "z"], VECTORS.matrix), tmp_path)
     monkeypatch.undo()
     with pytest.raises(VectorFileError):
         load_vectors(tmp_path)
@@ -92,7 +92,7 @@ def test_a_killed_save_leaves_no_pair_that_differs(tmp_path, monkeypatch):
 def test_what_can_not_be_shown(tmp_path, vectors, error, message):
     """It is refused before anything is written."""
     with pytest.raises(error, match=message):
-        save_projector(vectors, tmp_path)
+        export_projector(vectors, tmp_path)
     assert not os.listdir(tmp_path)
 
 
@@ -167,3 +167,46 @@ def test_numbers_alone_are_never_words(tmp_path, contents):
     (tmp_path / "numbers.tsv").write_text(contents)
     with pytest.raises(VectorFileError, match="line 1: every field is a number"):
         load_vectors(tmp_path / "numbers.tsv")
+
+
+def test_several_states(tmp_path):
+    """A file a state, what is known of the rows in columns, and a configuration that names them all."""
+    states = {"before": np.eye(2, dtype="float32"), "after": np.array([[0.1, 1], [2, 3]], "float32")}
+    (tmp_path / "checkpoint").write_text("x")
+    assert export_states(tmp_path, states, {"word": ["cat", ""], "count": [3, 0]}) == tmp_path
+    files = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    config = files.pop("projector_config.pbtxt")
+    assert files == {
+        "before.tsv": "1\t0\n0\t1\n",
+        "after.tsv": "0.100000001\t1\n2\t3\n",
+        "metadata.tsv": "word\tcount\ncat\t3\n\t0\n",
+        "checkpoint": "x",
+    }
+    assert [line.split('"')[1::2] for line in config.splitlines()] == [
+        ["before", "before.tsv", "metadata.tsv"],
+        ["after", "after.tsv", "metadata.tsv"],
+    ]
+
+
+def test_states_are_refused_as_vectors_are(tmp_path):
+    """A word that metadata.tsv can't hold, and files that exist."""
+    states = {"before": np.eye(2), "after": np.eye(2)}
+    with pytest.raises(VectorFileError, match=r"'a\\tb' \(row 1\)"):
+        export_states(tmp_path, states, {"word": ["a", "a\tb"], "count": [1, 2]})
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "after.tsv").write_text("before")
+    with pytest.raises(OutputError, match=r"after\.tsv' already exists"):
+        export_states(tmp_path, states, {"word": ["a", "b"], "count": [1, 2]}, overwrite=False)
+
+
+def test_tensorboard_reads_the_configuration(tmp_path):
+    """With its own message."""
+    projector = pytest.importorskip("tensorboard.plugins.projector.projector_config_pb2", reason="needs tensorboard")
+    from google.protobuf import text_format
+
+    export_states(tmp_path, {"before": np.eye(2), "after": np.eye(2)}, {"word": ["a", "b"], "count": [1, 2]})
+    config = text_format.Parse((tmp_path / "projector_config.pbtxt").read_text(), projector.ProjectorConfig())
+    assert [(each.tensor_path, each.metadata_path) for each in config.embeddings] == [
+        ("before.tsv", "metadata.tsv"),
+        ("after.tsv", "metadata.tsv"),
+    ]
