@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("-V", "--version", action="version", version=f"embkeras {__version__}")
     _add_output(top, default=False)
     subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_train, _add_predict, _add_check, _add_convert, _add_inspect, _add_coverage):
+    for add in (_add_demo, _add_train, _add_predict, _add_check, _add_convert, _add_inspect, _add_coverage, _add_drift):
         add(subparsers)
     _add_completion(subparsers)
     _add_help(subparsers)
@@ -247,6 +247,38 @@ def _add_coverage(subparsers: Any) -> None:
     add("--column", metavar="NAME", help="column with the text (not needed for a file read line by line)")
     add("--text-encoding", metavar="ENCODING", help="text encoding of CORPUS (utf-8)")
     add("--split", choices=("text", "spaces"), default="text", help="tokenize as train does, or at spaces only (text)")
+
+
+def _add_drift(subparsers: Any) -> None:
+    summary = "Report how far vectors moved: which words, their neighbours, what the steps have in common."
+    example = "embkeras drift glove.6B.50d.txt saved_models/tweets --out drift.png"
+    command = _add_command(subparsers, "drift", commands.drift, summary, example)
+    add = command.add_argument
+    for name in ("before", "after"):
+        completes_files(add(name, help="vectors in any format, a .keras file, or the folder of an exported model"))
+    add("--layer", metavar="PATH", help="embedding layer of a model with several")
+    words = "the word of each row, one a line, or a saved vocabulary (.json), where a file or model doesn't hold them"
+    completes_files(add("--words-file", type=Path, metavar="PATH", help=words))
+    completes_files(
+        add(
+            "--pairs",
+            type=Path,
+            action="append",
+            default=[],
+            metavar="PATH",
+            help="scored pairs of words, such as WordSim-353: correlation with the cosines before and after; may be repeated",
+        )
+    )
+    add(
+        "--exact",
+        action="store_true",
+        help="look at all rows' neighbours, where a sample is taken of more than 100,000",
+    )
+    completes_files(add("--out", type=Path, metavar="PICTURE", help="draw a .png, .pdf or .svg"))
+    completes_files(
+        add("--projector", type=Path, metavar="FOLDER", help="write both tables for TensorBoard's projector")
+    )
+    add("--overwrite", action="store_true", help="replace PICTURE and the files in FOLDER if they exist")
 
 
 def _add_completion(subparsers: Any) -> None:

@@ -180,6 +180,48 @@ def coverage(options: argparse.Namespace, output: Output) -> None:
         output.answer(line)
 
 
+def drift(options: argparse.Namespace, output: Output) -> None:
+    """Report how far vectors moved between two files, models or exports."""
+    for path in (options.before, options.after):
+        if not Path(path).is_dir():  # an export, or a format that is a folder
+            _check_reading(path, options.words_file)
+    from embkeras.app import printed, two_tables
+    from embkeras.drift.word_pairs import read_word_pairs
+
+    two_tables.check_picture(options.out, overwrite=options.overwrite)
+    for pairs in options.pairs:
+        read_word_pairs(pairs)
+    models = [two_tables.is_model(path) for path in (options.before, options.after)]
+    if any(models):
+        _check_backend_setting()
+    tables: dict[bool, two_tables.Table] = {}
+    for after in sorted((False, True), key=lambda after: not models[after]):  # of a file, read only a model's words
+        wanted = next((table.vectors.words for table in tables.values()), None)
+        tables[after] = two_tables.read_table(
+            options.after if after else options.before, options.layer, options.words_file, wanted, _start_tensorflow
+        )
+    report = two_tables.compared(tables[False], tables[True], [options.before, options.after])
+    output.answer(f"Words in both: {len(report.table):,}")
+    for line in printed.drift_lines(report):
+        output.answer(line)
+    neighbours = report.neighbour_drift(exact=True if options.exact else None)
+    for line in printed.neighbour_lines(neighbours):
+        output.answer(line)
+    output.result |= {"words": len(report.table), "drift": report.summary().to_dict()}
+    output.result |= {"neighbours": neighbours.summary().to_dict(), "similarity": {}}
+    for path in options.pairs:
+        found = report.word_similarity(path)
+        output.result["similarity"][str(path)] = vars(found)
+        output.answer(printed.similarity_line(found, path.name))
+    if options.projector is not None:
+        output.result["projector"] = report.export_projector(options.projector, overwrite=options.overwrite)
+        output.say(f"Projector: {options.projector}")
+    if options.out is not None:
+        two_tables.draw(report, options.out)
+        output.result["figure"] = options.out
+        output.say(f"Figure: {options.out}")
+
+
 def completion(options: argparse.Namespace, output: Output) -> None:
     """Print the script with which a shell completes commands."""
     script = completion_script(options.parsers[""], options.shell)

@@ -118,13 +118,16 @@ def drift_lines(report: DriftReport) -> Iterator[str]:
         f"Norm after over before: {summary['mean_norm_ratio']:.3f}; linear CKA of the tables: {summary['linear_cka']:.4f}; "
         f"share of the steps' variance along one direction: {summary['first_component']:.0%}"
     )
-    yield "Largest moves (words seen at least 5 times), with neighbours before -> after:"
+    often = " (words seen at least 5 times)" if "count" in report.table else ""
+    if summary["moved"]:
+        yield f"Largest moves{often}, with neighbours before -> after:"
     for row in report.most_moved(_SHOWN, min_count=5)[["token", "cosine_distance"]].itertuples(index=False):
         before, after = report.neighbours(row.token, 4)
         yield f"  {row.token:<14} {row.cosine_distance:.3f}  {', '.join(before)}  ->  {', '.join(after)}"
     pairs = report.diverged_synonyms(_SHOWN)
     if len(pairs):
-        yield "Near-synonyms that diverged, one seen in training and one not (cosine similarity before -> after):"
+        which = "one seen in training and one not" if often else "of which one moved"
+        yield f"Near-synonyms that diverged, {which} (cosine similarity before -> after):"
         for row in pairs.itertuples(index=False):
             yield f"  {row.seen:<14} / {row.unseen:<14} {row.similarity_before:.3f} -> {row.similarity_after:.3f}"
 
@@ -138,12 +141,11 @@ def neighbour_lines(drift: NeighbourDrift) -> Iterator[str]:
         else f"{found['rows']:,} rows"
     )
     yield f"Of the {drift.topn} nearest neighbours before, {found['kept']:.1%} are still the nearest ({of}):"
-    for group, count in (("moved", drift.moved), ("unmoved", drift.unmoved)):
+    for group, did, count in (("moved", "moved", drift.moved), ("unmoved", "did not move", drift.unmoved)):
         if count:
-            yield (
-                f"  {count:,} rows that {'moved' if group == 'moved' else 'did not move'}: {found[f'kept_{group}']:.1%} kept, "
-                f"ranks changed by {found[f'rank_shift_{group}']:,.1f} places on average"
-            )
+            kept, shift = found[f"kept_{group}"], found[f"rank_shift_{group}"]
+            rows = f"{count:,} row{'s' * (count > 1)}"
+            yield f"  {rows} that {did}: {kept:.1%} kept, ranks changed by {shift:,.1f} places on average"
 
 
 def similarity_line(found: WordSimilarity, source: str) -> str:

@@ -13,8 +13,8 @@ from embkeras.errors import ArgumentError, MissingDependencyError
 BLUE, ORANGE, VERMILION, GREY = "#0072B2", "#E69F00", "#D55E00", "#666666"  # Okabe and Ito's, and a grey
 
 
-def new_figure(columns: int = 1) -> tuple[Any, list[Any]]:
-    """A figure without a window, with `columns` Axes side by side.
+def new_figure(columns: int = 1, rows: int = 1) -> tuple[Any, list[Any]]:
+    """A figure without a window, with rows of Axes side by side; and these, row by row.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -23,9 +23,9 @@ def new_figure(columns: int = 1) -> tuple[Any, list[Any]]:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingDependencyError('Plots need matplotlib: python -m pip install "embkeras[plots]".') from None
-    figure = Figure(figsize=(5.5 * columns, 4), layout="constrained")
-    axes = figure.subplots(1, columns, squeeze=False)[0]
-    return figure, list(axes)
+    figure = Figure(figsize=(5.5 * columns, 4 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, list(axes.flat)
 
 
 def plot_training(history: Mapping[str, Sequence[float]], *, unfrozen_at: int | None = None, ax: Any = None) -> Any:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from embkeras._arrays import check_counts, check_finite, check_matrix, nearest_rows, row_slices, unit_rows
 from embkeras._checks import flag, number, shown, strings, whole_number
+from embkeras._progress import progress
 from embkeras.drift.geometry import linear_cka, step_components
 from embkeras.drift.neighbours import EXACT, NeighbourDrift, neighbour_drift
 from embkeras.drift.word_pairs import WordSimilarity, read_word_pairs, word_similarity
@@ -20,6 +21,7 @@ from embkeras.vectors.io.projector import export_states
 
 _PAIR_COLUMNS = ("seen", "unseen", "similarity_before", "similarity_after")
 _SYNONYMS = 5  # how many nearest tokens count as near-synonyms
+_TOGETHER = 4096  # tokens whose neighbours are searched together
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,9 +219,15 @@ class DriftReport:
         min_similarity = number(min_similarity, "min_similarity", least=-1, most=1)
         words = np.array([token.isalpha() for token in self.table["token"]], bool)
         unseen = words & ~self.seen & ~self.moved
-        seen = np.flatnonzero(words & self.seen & self.moved)
+        seen = np.flatnonzero(words & self.seen & self.moved & unseen.any())
         # The nearest unseen token of each seen one, if it is among the nearest few of all.
-        near, similarity = nearest_rows(self.before, self.before[seen], _SYNONYMS + 1)
+        parts = [seen[start : start + _TOGETHER] for start in range(0, max(len(seen), 1), _TOGETHER)]
+        found = []
+        with progress("near-synonyms") as report:
+            for place, part in enumerate(parts, start=1):
+                found.append(nearest_rows(self.before, self.before[part], _SYNONYMS + 1))
+                report(place, len(parts))
+        near, similarity = (np.concatenate(each) for each in zip(*found, strict=True))
         candidate = unseen[near]
         has, first = candidate.any(axis=1), candidate.argmax(axis=1)
         one, other = seen[has], near[np.arange(len(seen)), first][has]

@@ -1,5 +1,6 @@
 """The commands on vector files: convert, inspect, coverage. They don't import TensorFlow."""
 
+import json
 import re
 
 import pytest
@@ -93,7 +94,35 @@ def test_coverage_of_a_column(files, capsys):
     assert "Coverage of the text: 50.0% of the vocabulary" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["convert", "inspect", "coverage"])
+TUNED = "dog 1 1\ncat 3 4\nnew york -1 1\nbird 1 0\n"
+
+
+def test_drift_of_two_files(files, capsys):
+    """Words are matched, whatever their order; figures, pairs, a picture and the projector's files."""
+    (files / "tuned.txt").write_text(TUNED)
+    (files / "pairs.txt").write_text("cat\tdog\t3\ncat\tbird\t1\ncat\tnew york\t2\n")
+    arguments = ["v.txt", "tuned.txt", "--pairs", "pairs.txt", "--json"]
+    pytest.importorskip("matplotlib", reason="plots need matplotlib")
+    assert run(files, "drift", *arguments, "--out", "out.png", "--projector", "out") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["words"] == 3 and found["drift"]["moved"] == 2 and found["drift"]["max_cosine_distance"] == 1
+    assert found["neighbours"]["sampled"] is False
+    (similarity,) = found["similarity"].values()
+    assert similarity == pytest.approx({"before": -1, "after": 1, "found": 2, "pairs": 3})
+    assert (files / "out.png").read_bytes().startswith(b"\x89PNG")
+    assert (files / "out" / "before.tsv").read_text() == "0\t0\n3\t4\n1\t1\n"
+
+
+def test_drift_is_printed(files, capsys):
+    """Rows that moved, the largest moves, and neighbours that were kept."""
+    (files / "tuned.txt").write_text(TUNED)
+    assert run(files, "drift", "v.txt", "tuned.txt") == 0
+    printed = capsys.readouterr().out
+    assert "Words in both: 3\n" in printed and "Rows moved: 2 of 3" in printed
+    assert "nearest neighbours before" in printed and "did not move" in printed
+
+
+@pytest.mark.parametrize("command", ["convert", "inspect", "coverage", "drift"])
 def test_help_shows_an_example(command, capsys):
     """`--help` ends with an example command."""
     with pytest.raises(SystemExit, match="0"):
@@ -115,6 +144,10 @@ def test_help_shows_an_example(command, capsys):
         (["coverage", "v.txt", "--text", "text.csv", "--column", "x"], "has no column 'x'"),
         (["coverage", "v.txt", "--text", "text.txt", "--column", "x"], "--column 'x'"),
         (["coverage", "v.txt", "--text", "v.txt", "--text-encoding", "klingon"], "klingon"),
+        (["drift", "v.txt", "absent.txt"], "there is no such file"),
+        (["drift", "v.txt", "v.txt", "--out", "out.doc"], ".png, .pdf, .svg. Received: "),
+        (["drift", "v.txt", "v.txt", "--pairs", "text.csv"], "text.csv', line 2: expected two words and a score"),
+        (["drift", "v.txt", "v.txt", "--projector", "text.txt"], "text.txt"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(files, capsys, arguments, said):
@@ -145,7 +178,12 @@ def test_bad_arguments_are_one_line(arguments, said, capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["convert", "v.txt", "out.vec"], ["inspect", "v.txt"], ["coverage", "v.txt", "--text", "text.txt"]],
+    [
+        ["convert", "v.txt", "out.vec"],
+        ["inspect", "v.txt"],
+        ["coverage", "v.txt", "--text", "text.txt"],
+        ["drift", "v.txt", "v.txt"],
+    ],
     ids=lambda arguments: arguments[0],
 )
 def test_they_start_without_tensorflow(files, arguments):

@@ -91,7 +91,7 @@ def test_neighbours_say_whether_they_are_a_sample(exact, of):
     drift = drift_report(table, after, list("abcdef")).neighbour_drift(2, exact=exact, sample=4)
     first, moved, unmoved = printed.neighbour_lines(drift)
     assert first.startswith("Of the 2 nearest neighbours before, ") and f"({of})" in first
-    assert moved.startswith("  1 rows that moved: ") and unmoved.startswith("  5 rows that did not move: ")
+    assert moved.startswith("  1 row that moved: ") and unmoved.startswith("  5 rows that did not move: ")
     assert f"{drift.summary()['kept_moved']:.1%} kept" in moved
 
 
