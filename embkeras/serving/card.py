@@ -25,13 +25,19 @@ from embkeras.serving.names import (
     CLASSES_FILE,
     IDS,
     METADATA_FILE,
+    NEAREST,
+    NEIGHBOURS,
     REQUEST,
+    SCORES,
     VOCABULARY_FILE,
+    K,
     card_sha256,
     text_inputs,
 )
+from embkeras.serving.nearest import Candidates
 from embkeras.serving.server_files import warm_up_inputs
 from embkeras.serving.text_encoder import tokenizer_fingerprint
+from embkeras.serving.towers import Tower
 from embkeras.serving.trust import weights_sha256
 from embkeras.tables.addresses import walk
 from embkeras.text.vocabulary import Vocabulary
@@ -52,13 +58,16 @@ def card_of(
     no_text_reason: str | None,
     activations: Mapping[str, str | None],
     weights: Iterable[tf.Variable],
+    towers: Iterable[Tower] = (),
+    nearest: Candidates | None = None,
+    no_nearest_reason: str | None = None,
 ) -> dict[str, Any]:
     """The card: what the export is, as plain data. `weights` are the variables that the export stores.
 
     Keys about ids at its top are those of the first input of ids.
     """
     tables = {}
-    inputs = list(_inputs(contract))
+    inputs = list(described_inputs(contract))
     first = next(each for each in inputs if each["kind"] == IDS)
     for path, layer in embeddings_of(model).items():
         accuracy = folded.accuracy.get(path) or getattr(layer, "accuracy", None)
@@ -74,7 +83,7 @@ def card_of(
     computed = {layer.compute_dtype for _, layer in walk(model)}
     card = {
         "format": "embkeras.saved_model",
-        "version": 7,
+        "version": 8,
         "name": name,
         **{key: first[key] for key in _FIRST},
         "inputs": inputs,
@@ -99,6 +108,18 @@ def card_of(
         "warm_up": list(contract.warm_up),
         "embed": embed,
         "no_text_reason": no_text_reason,
+        "towers": [
+            {
+                "name": each.name,
+                "layer": each.path,
+                "call": each.call,
+                "inputs": [read.name for read in each.contract.inputs],
+                "width": each.width,
+            }
+            for each in towers
+        ],
+        "nearest": None if nearest is None else nearest.card(),
+        "no_nearest_reason": no_nearest_reason,
         "embkeras": __version__,
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
@@ -106,7 +127,7 @@ def card_of(
     return card | {CARD_SHA256: card_sha256(card)}
 
 
-def _inputs(contract: Contract) -> Iterator[dict[str, Any]]:
+def described_inputs(contract: Contract) -> Iterator[dict[str, Any]]:
     """Each input as plain data; `vocabulary_file` is the asset with its tokens, if its encoding is a Vocabulary."""
     files = _vocabulary_files(contract)
     for each in contract.inputs:
@@ -271,7 +292,7 @@ pads shorter requests with their first number."""
 def _signatures(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     inputs = card["inputs"]
     outputs = ", ".join(f"`{name}`" for name in card["outputs"])
-    taken = ", ".join(f"`{each['name']}` {each['dtype']} ({_axes(each)})" for each in inputs)
+    taken = _taken(inputs)
     outside = "; ".join(
         f"ids outside [0, {each['vocabulary_size']})"
         + ("" if len(inputs) == 1 else f" in `{each['name']}`")
@@ -294,6 +315,25 @@ def _signatures(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     )
     if card["embed"]:
         yield "embed", f"`token_ids` int64 (batch, time) -> `vectors` (batch, time, width) of layer {card['embed']}"
+    reads = {each["name"]: [one for one in inputs if one["name"] in each["inputs"]] for each in card["towers"]}
+    for each in card["towers"]:
+        made = f"`vectors` float32 (batch, {each['width']}) of layer {each['layer']}"
+        yield each["name"], f"{_taken(reads[each['name']])} -> {made}"
+    if (near := card["nearest"]) is not None:
+        rows = "candidates" if near["ids_of"] is None else f"ids of `{near['ids_of']}`"
+        yield (
+            NEAREST,
+            f"{_taken(reads[near['tower']])}, `{K}` int32 (batch,) -> `{NEIGHBOURS}` int64 (batch, k), the k best of "
+            f"{near['count'] - len(near['excluded']):,} {rows} by {near['similarity']}, and their `{SCORES}`; where a row's "
+            f"own k ends, -1 and zeros",
+        )
+    elif card["towers"]:
+        yield f"~~{NEAREST}~~", f"not available: {card['no_nearest_reason']}"
+
+
+def _taken(inputs: Iterable[Mapping[str, Any]]) -> str:
+    """Inputs with their types."""
+    return ", ".join(f"`{each['name']}` {each['dtype']} ({_axes(each)})" for each in inputs)
 
 
 def _axes(each: Mapping[str, Any]) -> str:

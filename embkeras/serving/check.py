@@ -1,5 +1,6 @@
 """check_saved_model: does an export give the right answer to every kind of request?"""
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
@@ -13,10 +14,12 @@ from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
 from embkeras.serving.contract import answers_by_name, scores_of
 from embkeras.serving.local import ExportedModel
+from embkeras.serving.nearest import all_scores
 from embkeras.serving.reasons import reason
 from embkeras.serving.server_files import read_warm_up, warm_up_inputs, warm_up_records
 from embkeras.serving.text_encoder import encoded_rows
-from embkeras.tables.addresses import walk
+from embkeras.serving.towers import recorded
+from embkeras.tables.addresses import match_layer, walk
 from embkeras.tables.projection import EXCLUDED
 from embkeras.tables.storage import STORAGE
 from embkeras.text.encoding import Encoding
@@ -26,6 +29,7 @@ _TOLERANCE = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
 _LENGTHS = (1, 2, 3, 7, 18, 40)
 _PADDINGS = ((0, 1), (0, 7), (0, 40), (1, 0), (3, 5))  # ids in front, behind
 _OUTSIDE = (-1, 2**31, 2**40, -(2**63))
+_NEAREST, _IDS_ASKED = 10, 1024  # rows found for each request; ids asked at once
 _FEATURE_STEPS = 3  # of a feature of any length
 _SLACK, _SLACK_BYTES = 1.01, 200_000  # of variables/ over the bytes of the variables: its index and names
 
@@ -39,7 +43,8 @@ def check_saved_model(
     """Send an export many kinds of requests, and raise the first thing that is wrong.
 
     It checks the card and the vocabulary's fingerprint; the signatures and their types; that a text has the same scores
-    alone, padded, in a batch and with padding in front, as int32 and as text; that an empty text is read as one unknown
+    alone, padded, in a batch and with padding in front, as int32 and as text; the same of the vectors of towers, and that
+    `nearest` finds what a comparison with every vector finds; that an empty text is read as one unknown
     token; that ids outside the table are read as the OOV id or refused, as the card says; that `variables/` contains each
     variable once; and, with `model`, that the scores are the model's.
 
@@ -60,6 +65,7 @@ def check_saved_model(
     check.no_rows()
     check.other_signatures()
     check.ids_outside()
+    check.towers()
     check.class_names()
     check.card_signature()
     check.warm_up()
@@ -142,6 +148,10 @@ class _Check:
             wanted[names.TEXT] = dict.fromkeys(names.text_inputs(list(self.ids)).values(), tf.string) | features
         if self.card["embed"]:
             wanted[names.EMBED] = {names.TOKEN_IDS: tf.int64}
+        every = wanted[names.SERVING]
+        wanted |= {each["name"]: {key: every[key] for key in each["inputs"]} for each in self.card["towers"]}
+        if (near := self.card["nearest"]) is not None:
+            wanted[names.NEAREST] = wanted[near["tower"]] | {names.K: tf.int32}
         found = self.export.signatures
         for name, inputs in wanted.items():
             if name not in found:
@@ -298,6 +308,74 @@ class _Check:
                     continue
                 raise self._wrong(f"the id {outside}{of} is not refused")
 
+    def towers(self) -> None:
+        """Vectors that don't depend on padding; and the nearest are those that NumPy finds when it compares them all."""
+        for tower in self.card["towers"]:
+            for request in self.requests:
+                alone = self._vectors(tower, _rows(request))
+                if not np.isfinite(alone[names.VECTORS]).all():
+                    raise self._wrong(f"vectors of tower {tower['name']!r} are not finite for {self._shown(request)}")
+                for leader in self._leaders():
+                    if leader not in tower["inputs"]:
+                        continue
+                    for front, behind in _PADDINGS:
+                        got = self._vectors(tower, _rows(self._padded(request, leader, front, behind)))
+                        what = (
+                            f"vectors of tower {tower['name']!r} depend on padding ({front} in front, {behind} behind)"
+                        )
+                        self._compare(alone, got, request, what, self.mask_advice)
+        if self.card["nearest"] is not None:
+            self._nearest(self.card["nearest"])
+
+    def _nearest(self, near: Mapping[str, Any]) -> None:
+        """Recall 1.0 for every request, in order, and of equal scores the lower row first."""
+        towers = {each["name"]: each for each in self.card["towers"]}
+        asked, searched = towers[near["tower"]], towers[near["of"]]
+        table = self._table(near, searched)
+        if table.shape != (near["count"], searched["width"]):
+            raise self._wrong(f"the vectors that 'nearest' searches have shape {table.shape}")
+        most = near["count"] - len(near["excluded"])
+        for request in self.requests:
+            own = {name: row for name, row in _rows(request).items() if name in asked["inputs"]}
+            vectors = self.export.ask(asked["name"], **own)[names.VECTORS]
+            wanted = all_scores(vectors, table, near["similarity"], near["excluded"])[0]
+            for k in {1, min(most, _NEAREST)}:
+                answers = self.export.ask(names.NEAREST, **own, k=np.array([k], np.int32))
+                best = np.argsort(-wanted, kind="stable")[:k]
+                got, scores = answers[names.NEIGHBOURS][0], answers[names.SCORES][0]
+                # Another library may round a sum the other way: then the score decides, not the row.
+                same = got.shape == best.shape and len({*got.tolist(), *near["excluded"]}) == k + len(near["excluded"])
+                if not (
+                    same
+                    and np.allclose(wanted[got], wanted[best], 1e-6, 1e-6)
+                    and np.allclose(scores, wanted[got], 1e-6, 1e-6)
+                ):
+                    raise self._wrong(
+                        f"'nearest' finds rows {got.tolist()[:5]} with scores {scores.tolist()[:5]} instead of "
+                        f"{best.tolist()[:5]} with {wanted[best].tolist()[:5]} for {self._shown(request)}"
+                    )
+
+    def _table(self, near: Mapping[str, Any], searched: Mapping[str, Any]) -> np.ndarray:
+        """The vectors that are searched: those in the checkpoint, or a tower's for every id."""
+        if near["stored"]:
+            table = self.export.variable(names.CANDIDATES)
+        if near["ids_of"] is None:
+            return table
+        ids = np.arange(near["count"])
+        parts = [ids[start : start + _IDS_ASKED] for start in range(0, len(ids), _IDS_ASKED)]
+        vectors = [self.export.ask(searched["name"], **{near["ids_of"]: part})[names.VECTORS] for part in parts]
+        found = np.concatenate(vectors)
+        if near["stored"] and not np.allclose(found, table, atol=_TOLERANCE[self.card["precision"]]):
+            raise self._wrong(f"the vectors that 'nearest' searches are not those of tower {searched['name']!r}")
+        return found
+
+    def _vectors(self, tower: Mapping[str, Any], inputs: Request) -> dict[str, np.ndarray]:
+        """The vectors of a tower, for inputs with a batch."""
+        try:
+            return self.export.ask(tower["name"], **{name: inputs[name] for name in tower["inputs"]})
+        except tf.errors.InvalidArgumentError as error:
+            raise self._wrong(f"tower {tower['name']!r} refuses a request: {reason(error.message)}") from error
+
     def scores_of(self, model: keras.Model) -> None:
         """The model in memory has the same scores, or nearly the same if the table is stored in fewer bytes."""
         for request in self.requests:
@@ -319,7 +397,10 @@ class _Check:
                     row = np.pad(row, widths, constant_values=each.get("oov_id", 0) if fill is None else fill)
                     fronts[name] = widths[0][0], len(request[name])
                 values[name] = tf.constant(row[None])
-            answers = answers_by_name(scores_of(model, values), self.card["outputs"])
+            with contextlib.ExitStack() as stack:
+                layers = [match_layer(model, tower["layer"]) for tower in self.card["towers"]]
+                vectors = [stack.enter_context(recorded(layer)) for layer in layers]
+                answers = answers_by_name(scores_of(model, values), self.card["outputs"])
             wanted_scores = {name: np.array(scores) for name, scores in answers.items()}
             for name, leader_name in self.of.items():
                 if leader_name is not None:
@@ -328,6 +409,10 @@ class _Check:
             what = f"its scores are not those of model {model.name!r}"
             stored = STORAGE[self.card["dtype"]].tolerance
             self._compare(wanted_scores, self._scores(request), request, what, stored=stored)
+            for tower, calls in zip(self.card["towers"], vectors, strict=True):
+                wanted_vectors = {names.VECTORS: np.array(calls[tower["call"]], np.float32)}
+                what = f"its vectors are not those of layer {tower['layer']!r} of model {model.name!r}"
+                self._compare(wanted_vectors, self._vectors(tower, _rows(request)), request, what, stored=stored)
 
     def size(self) -> None:
         """Each variable is stored once."""

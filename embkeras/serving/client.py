@@ -12,7 +12,16 @@ from embkeras._checks import flag, number, one_of, whole_number
 from embkeras.errors import ArgumentError, SavedModelError, ServingError
 from embkeras.serving import names
 from embkeras.serving.batches import in_batches, padded
-from embkeras.serving.columns import check_range, only_token_ids, request_arrays, with_leading_padding
+from embkeras.serving.columns import (
+    asked_tower,
+    check_range,
+    encoded_inputs,
+    only_token_ids,
+    part_of_card,
+    request_arrays,
+    tower_of,
+    with_leading_padding,
+)
 from embkeras.serving.text_encoder import (
     TextEncoder,
     activation_of,
@@ -34,7 +43,6 @@ _TYPES = {
     "HALF": "float16",
     "STRING": "object",
 }  # TensorFlow's names that differ from NumPy's
-_VECTORS = "vectors"  # the output of the signature `embed`
 T = TypeVar("T")
 Tensor = tuple[str, tuple[int | None, ...]]  # type and shape
 
@@ -160,6 +168,60 @@ class ServingClient:
         rows = self._rows(token_ids)
         return self._from_one_version(lambda served: self._vectors_of(served, rows))[0]
 
+    def tower_vectors(self, tower: str, inputs: Any) -> np.ndarray:
+        """The vectors of a tower, float32 of shape (batch, width).
+
+        Args:
+            tower: its name in the export.
+            inputs: a dictionary of the inputs that it reads, one value for each row: ids or, with an encoder, texts; what it
+                takes alone needs no name.
+
+        Raises:
+            As for `scores`; ArgumentError if there is no such tower, too.
+        """
+
+        def ask(served: Served) -> np.ndarray:
+            described = tower_of(served.card, tower, self._source)
+            found = [np.zeros((0, described["width"]), np.float32)]
+            for places, part in self._batches_of_tower(served, described, inputs):
+                found.append(self._ask(served.version, tower, part, names.VECTORS))
+                self._check_answer(found[-1], (len(places), described["width"]), places)
+            return np.concatenate(found).astype(np.float32)
+
+        return self._from_one_version(ask)[0]
+
+    def nearest(self, inputs: Any, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
+        """The k vectors of the last tower that are most similar to each row's, best first, as `ExportedModel.nearest`.
+
+        Args:
+            inputs: those of the first tower, as for `tower_vectors`.
+            k: how many.
+
+        Returns:
+            int64 ids (batch, k) and float32 scores (batch, k).
+
+        Raises:
+            As for `scores`; ArgumentError if k is outside [1, number of candidates], and SavedModelError if the export has
+            nothing to search.
+        """
+
+        def ask(served: Served) -> tuple[np.ndarray, np.ndarray]:
+            described, most = asked_tower(served.card, k, self._source)
+            found, scores = [np.zeros((0, most), np.int64)], [np.zeros((0, most), np.float32)]
+            for places, part in self._batches_of_tower(served, described, inputs):
+                part[names.K] = np.full(len(places), most, np.int32)
+                answers = self._ask_all(served.version, names.NEAREST, part, [names.NEIGHBOURS, names.SCORES])
+                for answer, kinds in zip(answers, ("iu", "fiu"), strict=True):
+                    self._check_answer(
+                        answer[:, :most] if answer.ndim == 2 else answer, (len(places), most), places, kinds
+                    )
+                # A server that batches requests answers with as many columns as the largest k of them.
+                found.append(answers[0][:, :most].astype(np.int64))
+                scores.append(answers[1][:, :most].astype(np.float32))
+            return np.concatenate(found), np.concatenate(scores)
+
+        return self._from_one_version(ask)[0]
+
     def _rows(self, token_ids: Any) -> list[np.ndarray]:
         """The ids of each text."""
         rows = id_rows(token_ids)
@@ -236,12 +298,12 @@ class ServingClient:
 
     def _vectors_of(self, served: Served, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The vectors of one version, batch by batch."""
-        _, shape = self._described_output(served, _VECTORS, names.EMBED)
+        _, shape = self._described_output(served, names.VECTORS, names.EMBED)
         padding_id = None if served.card is None else served.card["padding_id"]
         found: dict[int, np.ndarray] = {}
         for places in in_batches(rows, self.batch_size, mixed=padding_id is not None):
             ids = padded([rows[place] for place in places], padding_id, leading=self.leading_padding)
-            answer = self._ask(served.version, names.EMBED, {names.TOKEN_IDS: ids}, _VECTORS)
+            answer = self._ask(served.version, names.EMBED, {names.TOKEN_IDS: ids}, names.VECTORS)
             self._check_answer(answer, (*ids.shape, *shape[2:]), places)
             start = int(self.leading_padding and padding_id is not None)
             for place, vectors in zip(places, answer, strict=True):
@@ -296,11 +358,26 @@ class ServingClient:
         """Rows of several inputs in their order, with their places."""
         if served.card is None:
             raise ServingError(f"{self._source} has no card that describes its inputs: export the model again.")
-        arrays = request_arrays(inputs, served.card)
+        yield from self._in_batches(inputs, served.card)
+
+    def _batches_of_tower(
+        self, served: Served, tower: Mapping[str, Any], inputs: Any
+    ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """Rows of the inputs of a tower, with their places; texts as ids."""
+        card = part_of_card(served.card or {"inputs": []}, tower["inputs"])
+        encodings = {} if self.encoder is None else self.encoder.vocabularies
+        policy = names.long_texts_of(served.card or {}, self.long_texts)
+        return self._in_batches(encoded_inputs(inputs, card, encodings, policy), card)
+
+    def _in_batches(
+        self, inputs: Mapping[str, Any], card: Mapping[str, Any]
+    ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """Rows of the inputs that a card lists."""
+        arrays = request_arrays(inputs, card)
         if self.encoder is not None:
-            check_range(arrays, served.card)
+            check_range(arrays, card)
         if self.leading_padding:
-            arrays = with_leading_padding(arrays, served.card)
+            arrays = with_leading_padding(arrays, card)
         count = len(next(iter(arrays.values())))
         for start in range(0, count, self.batch_size):
             places = np.arange(start, min(start + self.batch_size, count))
@@ -425,8 +502,16 @@ class ServingClient:
             )
 
     def _ask(self, version: int, signature: str, inputs: Mapping[str, np.ndarray], output: str) -> np.ndarray:
-        def ask(seconds: float) -> np.ndarray:
-            return self._transport.ask(self.model, version, signature, inputs, output, seconds)
+        """One output of a signature."""
+        return self._ask_all(version, signature, inputs, [output])[0]
+
+    def _ask_all(
+        self, version: int, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+    ) -> list[np.ndarray]:
+        """Some outputs of a signature, from one request."""
+
+        def ask(seconds: float) -> list[np.ndarray]:
+            return self._transport.ask(self.model, version, signature, inputs, outputs, seconds)
 
         return attempted(ask, self.timeout, self.retries)
 

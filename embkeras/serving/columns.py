@@ -1,15 +1,17 @@
 """The inputs of a request as arrays, one row for each text, from what a caller has by the name of each input."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from embkeras._checks import shown
-from embkeras.errors import ArgumentError
+from embkeras._checks import shown, whole_number
+from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving.batches import padded
 from embkeras.serving.names import FEATURE, TOKEN_IDS
-from embkeras.serving.text_encoder import id_rows
+from embkeras.serving.text_encoder import encoded_rows, encoded_tokens, id_rows
+from embkeras.text.encoding import Encoding
 
 
 def request_arrays(inputs: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -30,6 +32,108 @@ def request_arrays(inputs: Mapping[str, Any], card: Mapping[str, Any]) -> dict[s
         counts = ", ".join(f"{count} of {name}" for name, count in rows.items())
         raise ArgumentError(f"Each input must have the same number of rows. Received: {counts}.")
     return arrays
+
+
+def encoded_inputs(
+    inputs: Any, card: Mapping[str, Any], encodings: Mapping[str, Encoding | None], long_texts: str
+) -> dict[str, Any]:
+    """Inputs by name, with ids in place of texts, and numbers in place of those that a file has as text.
+
+    What is neither stays as it is. The only input of a card needs no name.
+
+    Args:
+        inputs: values by input: ids or strings, one string for each row; numbers, also written as JSON.
+        card: lists the inputs.
+        encodings: of the inputs of ids.
+        long_texts: "cut" or "error".
+
+    Raises:
+        ArgumentError: a text for an input that takes none, or one that can't be read as numbers.
+        SavedModelError: a text for an input whose encoding is not there.
+    """
+    known = {each["name"]: each for each in card["inputs"]}
+    if not isinstance(inputs, Mapping):
+        if len(known) != 1:
+            raise ArgumentError(f"Pass a dictionary of inputs: {', '.join(known)}. Received: {type(inputs).__name__}.")
+        inputs = {next(iter(known)): inputs}
+    found = dict(inputs)
+    for name, values in inputs.items():
+        if name not in known or not _are_strings(values):
+            continue
+        each, texts = known[name], [str(text) for text in values]
+        try:
+            if each["kind"] == FEATURE:
+                found[name] = _numbers(texts, each)
+            elif (encoding := encodings.get(name)) is None:
+                raise SavedModelError(
+                    f"The export doesn't contain the encoding of input {name!r}, {each['encoding']}. Pass vocabulary=."
+                )
+            elif len(each["shape"]) == 1:
+                found[name] = encoded_tokens(encoding, texts, each["oov_id"])
+            elif len(each["shape"]) == 2:
+                found[name] = encoded_rows(encoding, texts, each["max_length"], long_texts)
+            else:
+                raise ArgumentError("Documents of sentences are taken as ids, not as texts.")
+        except ArgumentError as error:
+            raise ArgumentError(f"Input {name!r}: {error}") from error
+    return found
+
+
+def part_of_card(card: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Only these inputs of a card, for a signature that takes no others."""
+    return {"inputs": [each for each in card["inputs"] if each["name"] in names]}
+
+
+def tower_of(card: Mapping[str, Any] | None, name: Any, source: str) -> dict[str, Any]:
+    """A tower as the card describes it.
+
+    Raises:
+        ArgumentError: there is none of that name.
+    """
+    towers = {each["name"]: each for each in ([] if card is None else card["towers"])}
+    if not isinstance(name, str) or name not in towers:
+        raise ArgumentError(f"{source} has the towers {', '.join(towers) or '(none)'}. Received: {shown(name)}.")
+    return dict(towers[name])
+
+
+def asked_tower(card: Mapping[str, Any] | None, k: Any, source: str) -> tuple[dict[str, Any], int]:
+    """The tower that `nearest` asks, and k.
+
+    Raises:
+        SavedModelError: the export has nothing to search.
+        ArgumentError: k is outside its range.
+    """
+    near = None if card is None else card["nearest"]
+    if card is None or near is None:
+        why = "it has no card" if card is None else card["no_nearest_reason"]
+        raise SavedModelError(f"{source} has nothing to search: {why}. Export it with towers= and candidates=.")
+    k = whole_number(k, "k", least=1, most=near["count"] - len(near["excluded"]))
+    return tower_of(card, near["tower"], source), k
+
+
+def _are_strings(values: Any) -> bool:
+    if isinstance(values, np.ndarray):
+        return values.dtype.kind in "UT" or (values.dtype.kind == "O" and _are_strings(values.tolist()))
+    if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__iter__") or not hasattr(values, "__len__"):
+        return False
+    return len(values) > 0 and all(isinstance(value, str) for value in values)
+
+
+def _numbers(texts: Sequence[str], each: Mapping[str, Any]) -> np.ndarray:
+    """Numbers that are written as JSON: 2.5, or [0.1, 0.2] for a feature with more axes."""
+    rows, shape = [], each["shape"][1:]
+    for place, text in enumerate(texts):
+        try:
+            row = np.asarray(json.loads(text), each["dtype"])
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ArgumentError(f"It takes numbers. Received: {shown(text)} in row {place}.") from error
+        if row.ndim != len(shape) or any(size not in (None, got) for size, got in zip(shape, row.shape, strict=True)):
+            raise ArgumentError(f"It takes numbers of shape {tuple(shape)}. Received: {shown(text)} in row {place}.")
+        rows.append(row)
+    try:
+        return np.stack(rows)
+    except ValueError as error:
+        raise ArgumentError(f"All rows must have the same shape. Received: {error}.") from error
 
 
 def check_range(arrays: Mapping[str, np.ndarray], card: Mapping[str, Any]) -> None:

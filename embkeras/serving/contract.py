@@ -24,6 +24,7 @@ from embkeras.serving.names import (
     REQUEST,
     TOKEN_IDS,
     TOKENS_FILE,
+    K,
     text_inputs,
 )
 from embkeras.serving.packing import Packing, empty_texts, lengthened, packing, refused_where
@@ -173,7 +174,7 @@ class Contract:
         """The inputs of ids."""
         return [each for each in self.inputs if each.kind == IDS]
 
-    def answers(self, model: keras.Model, values: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def answers(self, model: Callable[..., Any], values: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The model's answers to a request by name, class names beside scores."""
         seen, packings = packed(self.inputs, {each.name: each.checked(values[each.name]) for each in self.inputs})
         read = scores_of_any_rows if self.needs_row else scores_of
@@ -275,7 +276,7 @@ def structure_of(model: keras.Model) -> Any:
     return structure if structure is not None else inputs[0] if len(inputs) == 1 else inputs
 
 
-def scores_of(model: keras.Model, values: Mapping[str, Any] | Any) -> Any:
+def scores_of(model: Callable[..., Any], values: Mapping[str, Any] | Any) -> Any:
     """What a model returns for its inputs by name, in its own order, in the structure in which it takes them."""
     values = values if isinstance(values, Mapping) else {TOKEN_IDS: values}
     structure = getattr(model, "input", None)  # only functional models have one, and layers called symbolically
@@ -285,7 +286,7 @@ def scores_of(model: keras.Model, values: Mapping[str, Any] | Any) -> Any:
     return model(flat[0] if len(flat) == 1 else dict(values), training=False)
 
 
-def scores_of_any_rows(model: keras.Model, values: Mapping[str, Any]) -> Any:
+def scores_of_any_rows(model: Callable[..., Any], values: Mapping[str, Any]) -> Any:
     """`scores_of`, also for no rows: the model then reads one of zeros, and its answer is dropped."""
     rows = tf.shape(next(iter(values.values())))[0]
     added = tf.cast(tf.equal(rows, 0), tf.int32)
@@ -368,7 +369,7 @@ def _(encoding: Vocabulary, assets: Path) -> tuple[TextGraph | None, str | None]
     return TextGraph(encode, table), None
 
 
-def ids_signature(model: keras.Model, contract: Contract, dtype: tf.DType) -> Signature:
+def ids_signature(model: Callable[..., Any], contract: Contract, dtype: tf.DType) -> Signature:
     """Ids of this type, and features -> the model's outputs."""
 
     def serve(**values: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -403,6 +404,21 @@ def text_signature(model: keras.Model, contract: Contract, graphs: Mapping[str, 
         for each in contract.inputs
     ]
     return _traced(serve, specs)
+
+
+def nearest_signature(
+    tower: Callable[..., tf.Tensor], contract: Contract, find: Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
+) -> Signature:
+    """The inputs of a tower and `k` int32 (batch,) -> what `find` returns for the tower's vectors and k."""
+
+    def serve(**values: tf.Tensor) -> dict[str, tf.Tensor]:
+        k = values.pop(K)
+        (vectors,) = contract.answers(tower, values).values()
+        return find(vectors, k)
+
+    return _traced(
+        serve, [*(each.spec(tf.int64) for each in contract.inputs), tf.TensorSpec((None,), tf.int32, name=K)]
+    )
 
 
 def card_signature(card: Mapping[str, Any]) -> Signature:

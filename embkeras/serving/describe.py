@@ -205,13 +205,13 @@ def _layers_read(model: keras.Model, slots: Sequence[Slot]) -> dict[str, dict[st
             table = table.op.inputs[0]
         if id(table) in captured:
             path, layer = captured[id(table)]
-            for source in _sources(operation.inputs[1]):
+            for source in sources(operation.inputs[1]):
                 if id(source) in fed:
                     read.setdefault(fed[id(source)], {})[path] = layer
     return read
 
 
-def _sources(tensor: tf.Tensor) -> list[tf.Tensor]:
+def sources(tensor: tf.Tensor) -> list[tf.Tensor]:
     """The tensors from which the values of one are made."""
     found, seen, todo = [], set(), [tensor]
     while todo:

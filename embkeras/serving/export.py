@@ -19,15 +19,17 @@ from embkeras.errors import ArgumentError, OutputError, SavedModelError
 from embkeras.keras_compat.versions import check_versions
 from embkeras.serving import contract as contracts
 from embkeras.serving import names
-from embkeras.serving.card import card_of, checked_metadata, readme, write_assets
+from embkeras.serving.card import card_of, checked_metadata, described_inputs, readme, write_assets
 from embkeras.serving.check import check_saved_model
 from embkeras.serving.contract import OUT_OF_RANGE, Contract, Input, TextGraph, text_graph
 from embkeras.serving.describe import Trial, activation_of, inputs_of
 from embkeras.serving.folding import embeddings_of, fold
+from embkeras.serving.nearest import Search, candidates_of, search_of
 from embkeras.serving.reasons import reason
 from embkeras.serving.remote import StoreFolder, destination, written
 from embkeras.serving.server_files import checked_labels, write_server_config, write_warm_up
-from embkeras.tables.addresses import walk
+from embkeras.serving.towers import Tower, towers_of
+from embkeras.tables.addresses import LayerRef, walk
 from embkeras.tables.storage import STORAGE
 from embkeras.text.encoding import Encoding
 
@@ -47,6 +49,9 @@ def export_saved_model(
     with_config: bool = False,
     labels: Mapping[str, int | None] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    towers: Mapping[str, LayerRef] | None = None,
+    candidates: Any = None,
+    similarity: str = "dot",
 ) -> Path | Any:
     """Write `path/<version>/`, ready for TensorFlow Serving or `tf.saved_model.load`.
 
@@ -59,6 +64,10 @@ def export_saved_model(
     A model with several inputs keeps their names: ids of shape (batch,), (batch, time) or (batch, sentences, time), and
     numbers as they are; `text` takes a string in place of each text's ids. Where a model answers for each token, row k of
     the answer belongs to token k of the request, wherever the padding is, and is zeros on padding.
+
+    Each of `towers` adds a signature of its name, which takes the inputs that the tower reads and returns `vectors`
+    (batch, width). `nearest` takes those of the first tower and `k`, and returns the k most similar of the last one's
+    vectors: every vector is compared, in blocks.
 
     A text has the same scores alone, padded, in any batch, and with padding in front; a text without tokens is read as one
     unknown token. The table is stored once. A layer made of several variables (LoRA, rows that train beside a base,
@@ -88,6 +97,14 @@ def export_saved_model(
             written. Servers then load the labelled versions alone.
         metadata: sections of the README by title: a text, a DataFrame (such as `schedule.history`), numbers by name, or any
             other data that JSON can hold. They are stored in `assets/metadata.json` too.
+        towers: name -> layer whose output is that tower's vector, such as {"query": "query_tower", "item": "item_tower"}; a
+            layer that is called on several inputs is meant for the input of the tower's name. The first tower asks, and the
+            vectors of the last one are searched. One tower can be both.
+        candidates: what is searched: the inputs of the last tower, one row for each vector, as `ExportedModel.scores` takes
+            them, or with texts in place of ids. By default every id of a tower that takes single ids, without those of
+            padding and unknown tokens. The vectors are stored in float32, once, and not at all where the tower is an
+            embedding whose table is in the export.
+        similarity: of vectors in `nearest`: their "dot" product or "cosine".
 
     Returns:
         The folder of this version; for an address, the address of this version, a str.
@@ -98,6 +115,7 @@ def export_saved_model(
         ArgumentError: an argument of another type or outside its choices, a dtype other than "float32" for a model without
             an embkeras embedding, class names that are not one for each score, metadata that JSON can't hold, a name that
             needs quotes in a config.
+        UnknownLayerError: a tower that the model doesn't have.
         OutputError: the folder can't be written.
         MissingDependencyError: the package of an object store is not installed.
         KerasVersionError: this version of Keras lacks a private name that embkeras uses.
@@ -126,12 +144,14 @@ def export_saved_model(
         raise ArgumentError(f"labels are settings of a server: pass with_config=True too. Received: {shown(labels)}.")
     labels = checked_labels(labels, names.versions(folder))
     with progress("exporting") as report:
-        contract = _contract(model, vocabulary, out_of_range, long_texts, class_names)
+        contract, steps = _contract(model, vocabulary, out_of_range, long_texts, class_names)
+        found = towers_of(model, contract, steps, towers)
+        search = search_of(found, candidates, similarity, list(described_inputs(contract)))
         while True:
             report(1, 3)
             try:
                 with tempfile.TemporaryDirectory() as assets, written(target, overwrite=overwrite) as beside:
-                    card = _write(model, contract, dtype, metadata, Path(assets), beside, target)
+                    card = _write(model, contract, dtype, metadata, found, search, Path(assets), beside, target)
                     (beside / "README.md").write_text(readme(card, metadata), encoding="utf-8")
                     write_warm_up(beside, card)
                     report(2, 3)
@@ -179,6 +199,8 @@ def _write(
     contract: Contract,
     dtype: str,
     metadata: Mapping[str, Any],
+    towers: Sequence[Tower],
+    search: tuple[Search | None, str | None],
     assets: Path,
     beside: Path,
     target: Path | StoreFolder,
@@ -201,6 +223,14 @@ def _write(
             served[names.EMBED] = contracts.embed_signature(embeddings[embed[0]], embed[1])
         if no_text_reason is None:
             served[names.TEXT] = contracts.text_signature(model, contract, graphs)
+        for tower in towers:
+            served[tower.name] = contracts.ids_signature(tower, tower.contract, tf.int64)
+        nearest = None if search[0] is None else candidates_of(search[0], served[search[0].searched.name])
+        if nearest is not None:
+            served[names.NEAREST] = contracts.nearest_signature(nearest.asked, nearest.asked.contract, nearest.nearest)
+            if nearest.stored is not None:
+                module.candidates = nearest.stored
+                module.weights = [*module.weights, nearest.stored]
     _check_variables(served, module.weights, dtype)
     activations = {
         each.name: activation_of(_inside(served[names.SERVING], each.name), model) for each in contract.outputs
@@ -208,7 +238,18 @@ def _write(
     _check_binary(contract, activations)
     layer = None if embed is None else embed[0]
     card = card_of(
-        target.parent.name, model, contract, folded, dtype, layer, no_text_reason, activations, module.weights
+        target.parent.name,
+        model,
+        contract,
+        folded,
+        dtype,
+        layer,
+        no_text_reason,
+        activations,
+        module.weights,
+        towers,
+        nearest,
+        search[1],
     )
     served[names.CARD] = contracts.card_signature(card)
     module.assets = [tf.saved_model.Asset(str(file)) for file in write_assets(contract, assets, card, metadata)]
@@ -324,7 +365,9 @@ def _contract(
     out_of_range: str,
     long_texts: str,
     class_names: Sequence[str] | None,
-) -> Contract:
-    """How the model is served: its inputs, its outputs, and the lengths that it reads."""
+) -> tuple[Contract, int]:
+    """How the model is served: its inputs, its outputs, and the lengths that it reads; and one that all inputs can have."""
     trial = Trial(model, inputs_of(model, vocabulary, out_of_range, long_texts))
-    return Contract(trial.inputs, trial.outputs(class_names), class_names, trial.warm_up(), trial.needs_row())
+    answers = trial.outputs(class_names)
+    contract = Contract(trial.inputs, answers, class_names, trial.warm_up(), trial.needs_row())
+    return contract, trial.least

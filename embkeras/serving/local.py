@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from embkeras._progress import progress
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
 from embkeras.serving.batches import in_batches, padded
-from embkeras.serving.columns import only_token_ids, request_arrays
+from embkeras.serving.columns import asked_tower, encoded_inputs, only_token_ids, part_of_card, request_arrays, tower_of
 from embkeras.serving.reasons import reason
 from embkeras.serving.text_encoder import (
     activation_of,
@@ -30,10 +30,11 @@ from embkeras.serving.text_encoder import (
     id_rows,
     labelled,
 )
-from embkeras.serving.trust import check_operations, stored_sha256
+from embkeras.serving.trust import VALUE, check_operations, stored_sha256
 from embkeras.text.encoding import Encoding
 
 _SAME = 1e-5
+_ROWS = 256  # of a request to a tower
 
 
 class ExportedModel:
@@ -131,6 +132,11 @@ class ExportedModel:
         types = reader.get_variable_to_dtype_map().items()
         return [(tuple(shapes[name]), dtype) for name, dtype in types if dtype != tf.string]
 
+    def variable(self, name: str) -> np.ndarray:
+        """The value of a stored variable that is an attribute of the export."""
+        reader = tf.train.load_checkpoint(str(self.folder / "variables" / "variables"))
+        return np.asarray(reader.get_tensor(f"{name}{VALUE}"))
+
     def scores(self, token_ids: Any, *, output: str = "scores") -> np.ndarray:
         """Scores of shape (batch, classes) for integer ids of shape (batch, time).
 
@@ -172,6 +178,66 @@ class ExportedModel:
                 f"{str(self.folder)!r} has no output {output!r}, only {', '.join(sorted(answers))}: output= chooses one."
             )
         return answers[output]
+
+    def tower_vectors(self, tower: str, inputs: Any) -> np.ndarray:
+        """The vectors of a tower, float32 of shape (batch, width).
+
+        Args:
+            tower: its name in the export.
+            inputs: a dictionary of the inputs that it reads, ids or texts, one for each row; what it takes alone needs no name.
+
+        Raises:
+            ArgumentError: there is no such tower, or inputs that it doesn't take.
+            SavedModelError: the export refuses the inputs, or doesn't contain the vocabulary for texts.
+        """
+        described = tower_of(self.card, tower, repr(str(self.folder)))
+        answers = self._asked_of_tower(tower, described, inputs)
+        return np.concatenate(
+            [np.zeros((0, described["width"]), np.float32), *(each[names.VECTORS] for each in answers)]
+        )
+
+    def nearest(self, inputs: Any, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
+        """The k vectors of the last tower that are most similar to each row's, best first: a recommendation, or a search.
+
+        All of them are compared. Of equal ones, the lower row comes first.
+
+        Args:
+            inputs: those of the first tower, as for `tower_vectors`.
+            k: how many.
+
+        Returns:
+            int64 ids (batch, k): ids of the last tower's input, or rows of the candidates that were given at export; and
+            float32 scores (batch, k).
+
+        Raises:
+            ArgumentError: k outside [1, number of candidates], or inputs that the tower doesn't take.
+            SavedModelError: the export has nothing to search, or as for `tower_vectors`.
+
+        Example:
+            >>> ids, scores = export.nearest({"user": ["ann"], "age": [31]}, k=5)  # doctest: +SKIP
+            >>> [export.vocabularies["item"].tokens[id_] for id_ in ids[0]]  # doctest: +SKIP
+        """
+        described, k = asked_tower(self.card, k, repr(str(self.folder)))
+        answers = list(self._asked_of_tower(names.NEAREST, described, inputs, k))
+        found = [np.zeros((0, k), np.int64), *(each[names.NEIGHBOURS] for each in answers)]
+        scores = [np.zeros((0, k), np.float32), *(each[names.SCORES] for each in answers)]
+        return np.concatenate(found), np.concatenate(scores)
+
+    def _asked_of_tower(
+        self, signature: str, tower: Mapping[str, Any], inputs: Any, k: int | None = None
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Answers of a signature that takes a tower's inputs, so many rows at a time that memory stays bounded."""
+        card = part_of_card(self.card, tower["inputs"])
+        arrays = request_arrays(encoded_inputs(inputs, card, self.vocabularies, self.card["long_texts"]), card)
+        count = len(next(iter(arrays.values())))
+        for start in range(0, count, _ROWS):
+            part = {name: array[start : start + _ROWS] for name, array in arrays.items()}
+            if k is not None:
+                part[names.K] = np.full(min(_ROWS, count - start), k, np.int32)
+            try:
+                yield self.ask(signature, **part)
+            except tf.errors.InvalidArgumentError as error:
+                raise SavedModelError(f"{str(self.folder)!r} refuses the request: {reason(error.message)}") from error
 
     def predict(
         self, texts: Sequence[str], *, output: str = "scores", batch_size: int = 256, long_texts: str | None = None

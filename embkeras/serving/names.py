@@ -14,7 +14,11 @@ from embkeras.errors import ArgumentError, EmbkerasError, SavedModelError
 CARD_FILE, VOCABULARY_FILE, TOKENS_FILE, CLASSES_FILE = "embkeras.json", "vocabulary.json", "tokens.txt", "classes.txt"
 METADATA_FILE = "metadata.json"
 SERVING, SERVING_INT32, TEXT, EMBED, CARD = "serving_default", "serving_int32", "text", "embed", "card"
-TOKEN_IDS, REQUEST = "token_ids", "request"  # inputs
+NEAREST = "nearest"
+SIGNATURES = (SERVING, SERVING_INT32, TEXT, EMBED, CARD, NEAREST)  # and one for each tower
+TOKEN_IDS, REQUEST, K = "token_ids", "request", "k"  # inputs
+VECTORS, NEIGHBOURS, SCORES = "vectors", "neighbours", "scores"  # outputs
+CANDIDATES = "candidates"  # the variable that `nearest` searches
 IDS, FEATURE = "ids", "feature"  # kinds of inputs
 LONG_TEXTS = ("cut", "error")  # what to do with texts of more tokens than a model takes
 _FETCHING = {  # scheme -> the command that fetches a folder
@@ -30,8 +34,9 @@ _CARD = {  # key -> type
     "long_texts": str,
     "min_length": int, "max_length": int | None, "warm_up": list, "embed": str | None, "no_text_reason": str | None,
     "dtype": str, "precision": str, "tables": dict, "weights_sha256": str, "card_sha256": str, "inputs": list, "answers": list,
+    "towers": list, "nearest": dict | None, "no_nearest_reason": str | None,
 }  # fmt: skip
-_LISTED = {"class_names": str, "outputs": str, "warm_up": int, "inputs": dict, "answers": dict}
+_LISTED = {"class_names": str, "outputs": str, "warm_up": int, "inputs": dict, "answers": dict, "towers": dict}
 
 
 _INPUT = {"name": str, "kind": str, "dtype": str, "shape": list, "beside": str | None, "pads": bool}
@@ -41,6 +46,10 @@ _IDS_INPUT = {
     "max_length": int | None,
 }  # fmt: skip
 _ANSWER = {"name": str, "kind": str, "of": str | None, "shape": list, "activation": str | None}
+_TOWER = {"name": str, "layer": str, "call": int, "inputs": list, "width": int}
+_NEAREST = {
+    "tower": str, "of": str, "count": int, "excluded": list, "similarity": str, "ids_of": str | None, "stored": bool,
+}  # fmt: skip
 
 
 def versions(path: Any) -> dict[int, Any]:
@@ -125,6 +134,10 @@ def parsed_card(text: bytes | str, source: str, error: type[EmbkerasError]) -> d
             _check_entry(each, _INPUT | (_IDS_INPUT if each.get("kind") != FEATURE else {}))
         for each in card["answers"]:
             _check_entry(each, _ANSWER)
+        for each in card["towers"]:
+            _check_entry(each, _TOWER)
+        if card["nearest"] is not None:
+            _check_entry(card["nearest"], _NEAREST)
         if not any(each["kind"] == IDS for each in card["inputs"]):
             raise ValueError("no input takes ids")
         return card

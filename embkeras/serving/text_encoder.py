@@ -13,6 +13,7 @@ from embkeras._checks import sequence, shown
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving.names import CARD_FILE, IDS, export_folder, long_texts_of, read_card
 from embkeras.text.encoding import Encoding
+from embkeras.text.hashing import hash_bucket
 from embkeras.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -267,6 +268,17 @@ def encoded_rows(
             row = _encoded(encoding, text, most)
         rows.append(row)
     return rows
+
+
+def encoded_tokens(encoding: Encoding, tokens: Sequence[str], oov_id: int) -> np.ndarray:
+    """One id for each token, int64 of shape (tokens,): a Vocabulary's own tokens are taken as they are written."""
+    if isinstance(encoding, Vocabulary):
+        buckets = encoding.oov_ids if len(encoding.oov_ids) > 1 else (oov_id,)
+        places = [hash_bucket(token, len(buckets)) if len(buckets) > 1 else 0 for token in tokens]
+        found = [encoding.token_to_id.get(token, buckets[place]) for token, place in zip(tokens, places, strict=True)]
+        return np.array(found, np.int64)
+    rows = [_encoded(encoding, token, None) for token in tokens]
+    return np.array([row[0] if len(row) == 1 else oov_id for row in rows], np.int64)
 
 
 def _encoded(encoding: Encoding, text: str, length: int | None) -> np.ndarray:

@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPException
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, quote, urlsplit
@@ -122,17 +122,25 @@ class RestTransport:
         return self._answer("GET", f"{_model_path(model, version)}/metadata", None, seconds)
 
     def ask(
-        self, model: str, version: int, signature: str, inputs: Mapping[str, np.ndarray], output: str, seconds: float
-    ) -> np.ndarray:
-        """One output of one signature."""
+        self,
+        model: str,
+        version: int,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        seconds: float,
+    ) -> list[np.ndarray]:
+        """Some outputs of one signature."""
         columns = {name: array.tolist() for name, array in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": columns}, separators=(",", ":")).encode("ascii")
         answer = self._answer("POST", f"{_model_path(model, version)}:predict", body, seconds)
         try:
-            outputs = answer["outputs"]
-            return np.array(outputs[output] if isinstance(outputs, dict) else outputs)
+            found = answer["outputs"]
+            return [np.array(found[output] if isinstance(found, dict) else found) for output in outputs]
         except (LookupError, TypeError, ValueError) as error:  # ValueError: rows of different lengths
-            raise ServingError(f"{self.where} returned an answer without {output!r}: {quoted(answer)}") from error
+            raise ServingError(
+                f"{self.where} returned an answer without {', '.join(map(repr, outputs))}: {quoted(answer)}"
+            ) from error
 
     def close(self) -> None:
         """Nothing stays open."""
@@ -282,23 +290,32 @@ class RpcTransport:
         }
 
     def ask(
-        self, model: str, version: int, signature: str, inputs: Mapping[str, np.ndarray], output: str, seconds: float
-    ) -> np.ndarray:
-        """One output of one signature."""
+        self,
+        model: str,
+        version: int,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        seconds: float,
+    ) -> list[np.ndarray]:
+        """Some outputs of one signature."""
         import tensorflow as tf
 
-        request = self._predict.PredictRequest(output_filter=[output])
+        request = self._predict.PredictRequest(output_filter=outputs)
         self._name(request.model_spec, model, version)
         request.model_spec.signature_name = signature
         for name, array in inputs.items():
             request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
-        outputs = self._call(self._stub.Predict, request, seconds).outputs
-        if output not in outputs:
-            raise ServingError(f"{self.where} returned an answer without {output!r}: {', '.join(sorted(outputs))}")
-        try:
-            return tf.make_ndarray(outputs[output])
-        except (TypeError, ValueError) as error:
-            raise ServingError(f"{self.where} returned a tensor {output!r} that can't be read: {error}") from error
+        found = self._call(self._stub.Predict, request, seconds).outputs
+        arrays = []
+        for output in outputs:
+            if output not in found:
+                raise ServingError(f"{self.where} returned an answer without {output!r}: {', '.join(sorted(found))}")
+            try:
+                arrays.append(tf.make_ndarray(found[output]))
+            except (TypeError, ValueError) as error:
+                raise ServingError(f"{self.where} returned a tensor {output!r} that can't be read: {error}") from error
+        return arrays
 
     def close(self) -> None:
         """Close the channel."""

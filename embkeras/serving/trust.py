@@ -89,7 +89,7 @@ _CLASSES = {
     "_generic_user_object", "signature_map", "trackable_list_wrapper", "trackable_dict_wrapper", "trackable_tuple_wrapper",
 }  # fmt: skip
 _REGISTERED = {"", "tf.TrackableConstant", "tf.StaticHashTable"}
-_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # ends the key of a variable in a checkpoint
+VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # ends the key of a variable in a checkpoint
 
 
 def check_operations(folder: Path) -> None:
@@ -255,7 +255,7 @@ def stored_sha256(folder: Path) -> str:
     try:
         reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
         types = reader.get_variable_to_dtype_map()
-        keys = [key for key, dtype in types.items() if key.endswith(_VALUE) and dtype != tf.string]
+        keys = [key for key, dtype in types.items() if key.endswith(VALUE) and dtype != tf.string]
         return weights_sha256(np.asarray(reader.get_tensor(key)) for key in keys)
     except (OSError, ValueError, LookupError, tf.errors.OpError) as error:
         raise SavedModelError(f"{str(folder)!r} has no variables that can be read: {error}") from error
