@@ -19,6 +19,7 @@ _WITHOUT_KERAS = {
     "drift.report": "DriftReport drift_report",
     "serving.bulk": "BatchScorer",
     "serving.client": "ServingClient",
+    "serving.convert": "convert_saved_model",
     "serving.text_encoder": "TextEncoder",
     "text.tokenizer": "Tokenizer",
     "text.vocabulary": "Vocabulary",
@@ -76,6 +77,7 @@ __all__ = [
     "check_saved_model",
     "combine_embeddings",
     "compare_strategies",
+    "convert_saved_model",
     "drift_report",
     "errors",
     "export_saved_model",
@@ -105,6 +107,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.serving.bulk import BatchScorer as BatchScorer
     from embkeras.serving.check import check_saved_model as check_saved_model
     from embkeras.serving.client import ServingClient as ServingClient
+    from embkeras.serving.convert import convert_saved_model as convert_saved_model
     from embkeras.serving.export import export_saved_model as export_saved_model
     from embkeras.serving.local import ExportedModel as ExportedModel
     from embkeras.serving.text_encoder import TextEncoder as TextEncoder

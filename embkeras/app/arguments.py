@@ -12,6 +12,7 @@ from embkeras.app.output import Output
 from embkeras.app.settings import ARCHITECTURES
 
 _SEPARATORS = {"space": " ", "tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
+RUNTIMES = ("onnx", "litert", "tfjs")
 Run = Callable[[argparse.Namespace, Output], None]
 
 
@@ -47,7 +48,11 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("-V", "--version", action="version", version=f"embkeras {__version__}")
     _add_output(top, default=False)
     subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_train, _add_predict, _add_check, _add_convert, _add_inspect, _add_coverage, _add_drift):
+    commands_in_order = (
+        *(_add_demo, _add_train, _add_predict, _add_check, _add_convert_model),
+        *(_add_convert, _add_inspect, _add_coverage, _add_drift),
+    )
+    for add in commands_in_order:
         add(subparsers)
     _add_completion(subparsers)
     _add_help(subparsers)
@@ -168,6 +173,20 @@ def _add_check(subparsers: Any) -> None:
     summary = "Check the answers of an exported model: padding, batches, ids outside the table, texts."
     command = _add_command(subparsers, "check", commands.check, summary, "embkeras check saved_models/tweets")
     completes_files(command.add_argument("path", type=Path, help="model folder, or the folder of one version"))
+
+
+def _add_convert_model(subparsers: Any) -> None:
+    summary = "Convert an exported model for ONNX Runtime, LiteRT or TensorFlow.js, and check its answers there."
+    example = "embkeras convert-model saved_models/tweets --to onnx"
+    command = _add_command(subparsers, "convert-model", commands.convert_model, summary, example)
+    add = command.add_argument
+    completes_files(add("path", type=Path, help="model folder, or the folder of one version"))
+    add("--to", required=True, choices=RUNTIMES, help="the runtime; each needs the extra of this name")
+    completes_files(
+        add("--out", type=_folder, metavar="FOLDER", help="the folder to write (NAME-onnx, NAME-litert or NAME-js)")
+    )
+    add("--overwrite", action="store_true", help="replace FOLDER if it exists")
+    add("--no-check", dest="check", action="store_false", help="don't compare the answers with those of the SavedModel")
 
 
 def _formats() -> str:

@@ -8,6 +8,8 @@ import argparse
 import importlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -142,6 +144,25 @@ def convert(options: argparse.Namespace, output: Output) -> None:
     source = vectors.provenance.format if vectors.provenance else "unknown"
     output.result |= {"path": options.out, "words": len(vectors), "width": vectors.vector_size, "from": source}
     output.say(f"{options.out}: {len(vectors):,} words, width {vectors.vector_size}, from {source}")
+
+
+def convert_model(options: argparse.Namespace, output: Output) -> None:
+    """Convert an exported model for another runtime."""
+    _check_backend_setting()
+    from embkeras.serving.convert import check_conversion, convert_saved_model, not_kept
+
+    arguments = _arguments(options, "path", "to", "out", "overwrite", "check")
+    check_conversion(**arguments)
+    _start_tensorflow(output)
+    output.say(f"Converting to {options.to} ...")
+    with _without_messages():  # converters print their own, on every run
+        folder = convert_saved_model(**arguments)
+    left_out = not_kept(folder)
+    output.result |= {"path": folder, "to": options.to, "checked": options.check, "not_kept": left_out}
+    checked = "its answers are those of the SavedModel" if options.check else "its answers were not checked"
+    output.say(f"{folder}: {checked}")
+    for sentence in left_out:
+        output.say(f"  {sentence}")
 
 
 def inspect(options: argparse.Namespace, output: Output) -> None:
@@ -319,12 +340,20 @@ def _start_tensorflow(output: Output | None = None) -> None:
     if output is not None:
         output.say("Starting TensorFlow ...")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _without_messages():
+        check_backend()
+        tensorflow = importlib.import_module("tensorflow")
+    tensorflow.get_logger().setLevel("ERROR")  # it warns about retracing, which several trainings in a row need
+
+
+@contextmanager
+def _without_messages() -> Iterator[None]:
+    """Hide what libraries print on standard error inside the block, unless it fails in a way that nobody foresaw."""
     standard_error = os.dup(2)
     with tempfile.TemporaryFile() as messages:
         os.dup2(messages.fileno(), 2)
         try:
-            check_backend()
-            tensorflow = importlib.import_module("tensorflow")
+            yield
         except EmbkerasError:
             raise
         except Exception:
@@ -334,4 +363,3 @@ def _start_tensorflow(output: Output | None = None) -> None:
         finally:
             os.dup2(standard_error, 2)
             os.close(standard_error)
-    tensorflow.get_logger().setLevel("ERROR")  # it warns about retracing, which several trainings in a row need

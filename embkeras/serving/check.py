@@ -25,7 +25,7 @@ from embkeras.tables.storage import STORAGE
 from embkeras.text.encoding import Encoding
 
 # Relative to the largest score, or to 1, by the coarsest type in which a layer computes: another order of sums differs less.
-_TOLERANCE = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
+TOLERANCE = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
 _LENGTHS = (1, 2, 3, 7, 18, 40)
 _PADDINGS = ((0, 1), (0, 7), (0, 40), (1, 0), (3, 5))  # ids in front, behind
 _OUTSIDE = (-1, 2**31, 2**40, -(2**63))
@@ -77,12 +77,41 @@ def check_saved_model(
 Request: TypeAlias = dict[str, np.ndarray]  # one row by input, without the batch
 
 
+def requests_of(export: ExportedModel, narrow: bool = False) -> Iterator[tuple[str, Request]]:
+    """Requests with a batch to ask in two places, and what each is: "words", "outside", "long" or "no steps".
+
+    Args:
+        export: the export that they are for.
+        narrow: ids outside the table are those of int32.
+    """
+    check = _Check(export, "")
+    for request in check.requests:
+        yield "words", _rows(request)
+        for leader in check.leaders():
+            for front, behind in _PADDINGS:
+                yield "words", _rows(check.padded(request, leader, front, behind))
+    if all(len(each["shape"]) == 1 or each["padding_id"] is not None for each in check.ids.values()):
+        yield "words", check.together()
+    base = check.requests[0]
+    for name, each in check.ids.items():
+        row = base[name]
+        outside = (-1, 2**31 - 1, -(2**31)) if narrow else _OUTSIDE
+        for id_ in (*outside, each["vocabulary_size"]):
+            yield "outside", _rows(base | {name: np.full_like(row, id_)})
+        if row.ndim and each["padding_id"] is not None and check.group(name) == [name]:
+            yield "words", _rows(base | {name: np.full((3,) * row.ndim, each["padding_id"])})
+            yield "no steps", _rows(base | {name: np.empty((0,) * row.ndim, np.int64)})
+        if each["max_length"] and check.group(name) == [name]:
+            wide = (*row.shape[:-1], each["max_length"] + 3)
+            yield "long", _rows(base | {name: np.full(wide, each["vocabulary_size"] - 1)})
+
+
 class _Check:
     """An export, and requests of several lengths to send it."""
 
     def __init__(self, export: ExportedModel, mask_advice: str):
         self.export, self.card, self.folder, self.mask_advice = export, export.card, export.folder, mask_advice
-        for key, choices in (("dtype", STORAGE), ("precision", _TOLERANCE)):
+        for key, choices in (("dtype", STORAGE), ("precision", TOLERANCE)):
             one_of(self.card[key], f"{key} in the card of {str(self.folder)!r}", choices, error=SavedModelError)
         self.inputs = {each["name"]: each for each in self.card["inputs"]}
         self.ids = {name: each for name, each in self.inputs.items() if each["kind"] == names.IDS}
@@ -114,11 +143,11 @@ class _Check:
                 request[name] = rng.random(shape).astype(tf.as_dtype(each["dtype"]).as_numpy_dtype)
         return {name: request[name] for name in self.inputs}
 
-    def _group(self, leader: str) -> list[str]:
+    def group(self, leader: str) -> list[str]:
         """The inputs that share the time steps of one."""
         return [name for name, each in self.inputs.items() if leader in (name, each["beside"])]
 
-    def _leaders(self) -> list[str]:
+    def leaders(self) -> list[str]:
         """The inputs of ids whose padding may be anywhere."""
         return [
             name
@@ -126,10 +155,10 @@ class _Check:
             if len(each["shape"]) > 1 and each["beside"] is None and each["padding_id"] is not None
         ]
 
-    def _padded(self, request: Request, leader: str, front: int, behind: int) -> Request:
+    def padded(self, request: Request, leader: str, front: int, behind: int) -> Request:
         """A request with padding in one input, and in those that share its time steps; documents get empty sentences too."""
         padded = dict(request)
-        for name in self._group(leader):
+        for name in self.group(leader):
             each, row = self.inputs[name], request[name]
             axes = 2 if len(each["shape"]) == 3 and each["kind"] == names.IDS else 1
             widths = [(front, behind)] * axes + [(0, 0)] * (row.ndim - axes)
@@ -198,29 +227,29 @@ class _Check:
             alone = self._scores(request)
             if not all(np.isfinite(scores).all() for scores in alone.values()):
                 raise self._wrong(f"its scores are not finite for {self._shown(request)}")
-            for leader in self._leaders():
+            for leader in self.leaders():
                 for front, behind in _PADDINGS:
-                    padded = self._padded(request, leader, front, behind)
+                    padded = self.padded(request, leader, front, behind)
                     what = f"scores depend on padding ({front} in front, {behind} behind)"
                     if len(self.inputs) > 1:
                         what = f"scores depend on the padding of {leader!r} ({front} in front, {behind} behind)"
                     got = self._scores(padded, {leader: (front, len(request[leader]))})
                     self._compare(alone, got, request, what, self.mask_advice)
-        leaders = self._leaders()
+        leaders = self.leaders()
         if any(len(each["shape"]) > 1 and each["padding_id"] is None for each in self.ids.values()):
             return
         self._batch()
         for leader in leaders:
-            if len(self._group(leader)) == 1:
+            if len(self.group(leader)) == 1:
                 self._empty(leader)
 
-    def _batch(self) -> None:
-        """The same scores beside longer texts."""
+    def together(self) -> Request:
+        """All requests as one batch, padded behind."""
         batch = []
         for request in self.requests:
-            for leader in self._leaders():
+            for leader in self.leaders():
                 longest = [max(sizes) for sizes in zip(*(other[leader].shape for other in self.requests), strict=True)]
-                for name in self._group(leader):
+                for name in self.group(leader):
                     row = request[name]
                     ends = [*longest, *row.shape][: len(longest)] + list(row.shape[len(longest) :])
                     ends = ends if name in self.ids else [longest[0], *row.shape[1:]]
@@ -229,7 +258,11 @@ class _Check:
                         name: np.pad(row, widths, constant_values=self.inputs[name].get("padding_id") or 0)
                     }
             batch.append(request)
-        together = self._ask({name: np.array([request[name] for request in batch]) for name in self.inputs})
+        return {name: np.array([request[name] for request in batch]) for name in self.inputs}
+
+    def _batch(self) -> None:
+        """The same scores beside longer texts."""
+        together = self._ask(self.together())
         for place, request in enumerate(self.requests):
             own = {name: scores[place : place + 1] for name, scores in together.items()}
             own = self._of_tokens(own, request, {})
@@ -279,10 +312,7 @@ class _Check:
                 (request[name],) = encoded_rows(encodings[name], [text])  # type: ignore[arg-type]
             if any(len(request[name]) > (each["max_length"] or len(request[name])) for name, each in self.ids.items()):
                 continue
-            if (
-                len({len(request[name]) for group in map(self._group, self.ids) if len(group) > 1 for name in group})
-                > 1
-            ):
+            if len({len(request[name]) for group in map(self.group, self.ids) if len(group) > 1 for name in group}) > 1:
                 continue
             sent = {asked[name]: np.array([text.encode("utf-8")]) for name, text in texts.items()}
             sent |= {name: row for name, row in _rows(features).items() if name not in self.ids}
@@ -365,7 +395,7 @@ class _Check:
         parts = [ids[start : start + _IDS_ASKED] for start in range(0, len(ids), _IDS_ASKED)]
         vectors = [self.export.ask(searched["name"], **{near["ids_of"]: part})[names.VECTORS] for part in parts]
         found = np.concatenate(vectors)
-        if near["stored"] and not np.allclose(found, table, atol=_TOLERANCE[self.card["precision"]]):
+        if near["stored"] and not np.allclose(found, table, atol=TOLERANCE[self.card["precision"]]):
             raise self._wrong(f"the vectors that 'nearest' searches are not those of tower {searched['name']!r}")
         return found
 
@@ -469,7 +499,7 @@ class _Check:
         *,
         stored: float = 0.0,
     ) -> None:
-        tolerance = max(stored, _TOLERANCE[self.card["precision"]])
+        tolerance = max(stored, TOLERANCE[self.card["precision"]])
         for name, scores in wanted.items():
             if scores.shape != got[name].shape:
                 shapes = f"{name!r} has shape {got[name].shape[1:]} instead of {scores.shape[1:]}"

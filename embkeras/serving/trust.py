@@ -137,15 +137,21 @@ def _check_files(folder: Path) -> None:
 
 def _meta_graph(folder: Path) -> Any:
     """The message with the graph, its functions and its objects."""
-    pool = tf.compat.v1.MetaGraphDef.DESCRIPTOR.file.pool  # the message SavedModel has no public name of its own
     try:
-        message = GetMessageClass(pool.FindMessageTypeByName("tensorflow.SavedModel"))()
-        message.ParseFromString((folder / "saved_model.pb").read_bytes())
+        message = saved_model_message(folder)
     except (DecodeError, OSError) as error:
         raise _Refused(f"saved_model.pb can't be read ({error})") from error
     if len(message.meta_graphs) != 1 or not message.meta_graphs[0].HasField("object_graph_def"):
         raise _Refused(f"it has {len(message.meta_graphs)} graphs, or one without objects, instead of one with objects")
     return message.meta_graphs[0]
+
+
+def saved_model_message(folder: Path) -> Any:
+    """The contents of a SavedModel's `saved_model.pb`."""
+    pool = tf.compat.v1.MetaGraphDef.DESCRIPTOR.file.pool  # the message SavedModel has no public name of its own
+    message = GetMessageClass(pool.FindMessageTypeByName("tensorflow.SavedModel"))()
+    message.ParseFromString((folder / "saved_model.pb").read_bytes())
+    return message
 
 
 def _bodies(graph: Any) -> Iterator[tuple[str, Iterable[Any]]]:

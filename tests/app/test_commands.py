@@ -1,17 +1,21 @@
 """What each command refuses before it does anything long, and the JSON object of each command."""
 
 import json
+import os
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from embkeras.app import cli, commands
-from embkeras.app.arguments import parser
+from embkeras.app.arguments import RUNTIMES, parser
+from embkeras.serving import convert
 from tests.app.conftest import train_arguments
 from tests.processes import run_python
 
+GOLDEN = Path(__file__).parents[2] / "saved_models" / "golden"
 # What is wrong -> the command, with names of files in the folder, and a part of the message.
 REFUSED = {
     "no such texts": ("train absent.csv --vectors v.txt --out out", "absent.csv': there is no such file"),
@@ -34,6 +38,8 @@ REFUSED = {
     "demo, unwritable folder": ("demo --out v.txt", "Cannot write"),
     "no such export": ("predict absent text", "absent': saved_model.pb is missing"),
     "not an export": ("check plain", "no card"),
+    "no export to convert": ("convert-model absent --to onnx", "absent': saved_model.pb is missing"),
+    "not an export to convert": ("convert-model plain --to litert", "no card"),
     "no such file": ("inspect absent.vec", "absent.vec': there is no such file"),
     "no such format": ("inspect v.txt --format docx", "Received: 'docx'"),
     "no vectors to convert": ("convert absent.vec out.npy", "absent.vec': there is no such file"),
@@ -126,6 +132,38 @@ def test_json_of_convert(folder, tmp_path, capsys):
     found = json_of(capsys, "convert", folder / "v.txt", tmp_path / "v.npy")
     expected = {"path": str(tmp_path / "v.npy"), "words": 2, "width": 2, "from": "glove"}
     assert found == {"command": "convert"} | expected
+
+
+def test_convert_model(tmp_path, monkeypatch, capsys):
+    """The arguments reach the library; what the runtime can't keep is printed, and nothing that the converter prints."""
+    asked = []
+
+    def converted(**arguments):
+        asked.append(arguments)
+        os.write(2, b"noise of a converter")
+        (tmp_path / "conversion.json").write_text(json.dumps({"not_kept": ["It takes no texts."]}))
+        return tmp_path
+
+    monkeypatch.setattr(commands, "_start_tensorflow", lambda output=None: None)
+    monkeypatch.setattr(convert, "convert_saved_model", converted)
+    monkeypatch.setattr(convert, "check_conversion", lambda **arguments: None)
+    assert cli.main(["convert-model", "m", "--to", "onnx", "--no-check"]) == 0
+    assert "not checked\n  It takes no texts.\n" in capsys.readouterr().out
+    found = json_of(capsys, "convert-model", "m", "--to", "tfjs", "--out", "o", "--overwrite")
+    expected = {"path": str(tmp_path), "to": "tfjs", "checked": True, "not_kept": ["It takes no texts."]}
+    assert found == {"command": "convert-model"} | expected
+    assert asked == [
+        {"path": Path("m"), "to": "onnx", "out": None, "overwrite": False, "check": False},
+        {"path": Path("m"), "to": "tfjs", "out": Path("o"), "overwrite": True, "check": True},
+    ]
+
+
+def test_convert_model_names_its_flags(tmp_path, monkeypatch, capsys):
+    """Runtimes that the library knows, and a flag in place of an argument."""
+    assert tuple(convert.TARGETS) == RUNTIMES
+    (tmp_path / "out").mkdir()
+    assert cli.main(["convert-model", str(GOLDEN), "--to", "onnx", "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.endswith("it already exists. Pass --overwrite to replace it.\n")
 
 
 def test_json_of_inspect(folder, capsys):
