@@ -8,7 +8,6 @@ import pytest
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.vectors.aligned import AlignedMatrix
 
-
 gc.disable()  # until the tests are collected: seven full collections of 2 s each would find nothing
 
 
@@ -17,6 +16,14 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _graphs_that_tensorflow_keeps():
+    """The same for graphs that no test can free: TensorFlow keeps each one around a `custom_gradient`, as in all_reduce."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """PretrainedEmbedding: a Keras Embedding that reads the rows of a batch and never the whole table."""
 
+import functools
 import inspect
 import warnings
 from typing import Any
@@ -469,9 +470,24 @@ def check_name(name: Any) -> str:
 
 def _no_gradient_where(mask: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     """`rows` unchanged, with a gradient of zero where `mask` is true. (Masking the rows themselves costs twice as much.)"""
+    if tf.executing_eagerly():
+        return _masked_gradient(mask, rows)
+    masked = _traced_masked_gradient(rows.dtype)(mask, rows)
+    masked.set_shape(rows.shape)
+    return masked
 
+
+def _masked_gradient(mask: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     @tf.custom_gradient
     def masked(values: tf.Tensor) -> Any:
         return tf.identity(values), lambda gradient: gradient * tf.cast(~mask, gradient.dtype)[..., None]
 
     return masked(rows)
+
+
+@functools.cache
+def _traced_masked_gradient(dtype: tf.DType) -> Any:
+    """A function that graphs call. TensorFlow keeps the graph around a `custom_gradient` for the life of the process, so
+    this graph holds nothing else; inside a train step it would be the train step, once for each `fit`."""
+    signature = [tf.TensorSpec(None, tf.bool), tf.TensorSpec(None, dtype)]
+    return tf.function(_masked_gradient, input_signature=signature, autograph=False)
