@@ -345,11 +345,11 @@ class _Check:
                 alone = self._vectors(tower, _rows(request))
                 if not np.isfinite(alone[names.VECTORS]).all():
                     raise self._wrong(f"vectors of tower {tower['name']!r} are not finite for {self._shown(request)}")
-                for leader in self._leaders():
+                for leader in self.leaders():
                     if leader not in tower["inputs"]:
                         continue
                     for front, behind in _PADDINGS:
-                        got = self._vectors(tower, _rows(self._padded(request, leader, front, behind)))
+                        got = self._vectors(tower, _rows(self.padded(request, leader, front, behind)))
                         what = (
                             f"vectors of tower {tower['name']!r} depend on padding ({front} in front, {behind} behind)"
                         )
