@@ -24,6 +24,7 @@ from embkeras.serving.names import (
     CARD_SHA256,
     CLASSES_FILE,
     IDS,
+    MASK,
     METADATA_FILE,
     NEAREST,
     NEIGHBOURS,
@@ -83,10 +84,15 @@ def card_of(
     computed = {layer.compute_dtype for _, layer in walk(model)}
     card = {
         "format": "embkeras.saved_model",
-        "version": 8,
+        "version": 9,
         "name": name,
         **{key: first[key] for key in _FIRST},
         "inputs": inputs,
+        "masks": [
+            {"name": each.name, "of": each.group, "dtype": each.dtype, "place": place}
+            for place, each in enumerate(contract.inputs)
+            if each.kind == MASK
+        ],
         "tables": tables,
         "weights_sha256": weights_sha256({id(each): each.numpy() for each in weights}.values()),
         "dtype": dtype,
@@ -113,7 +119,7 @@ def card_of(
                 "name": each.name,
                 "layer": each.path,
                 "call": each.call,
-                "inputs": [read.name for read in each.contract.inputs],
+                "inputs": [read.name for read in each.contract.asked],
                 "width": each.width,
             }
             for each in towers
@@ -130,7 +136,7 @@ def card_of(
 def described_inputs(contract: Contract) -> Iterator[dict[str, Any]]:
     """Each input as plain data; `vocabulary_file` is the asset with its tokens, if its encoding is a Vocabulary."""
     files = _vocabulary_files(contract)
-    for each in contract.inputs:
+    for each in contract.asked:
         described: dict[str, Any] = {
             "name": each.name,
             "kind": each.kind,
@@ -275,7 +281,8 @@ def _example(card: Mapping[str, Any]) -> str:
 
     curl -d '{body}' http://HOST:8501/v1/models/{card["name"]}:predict"""
     padding = card["padding_id"] if len(card["inputs"][0]["shape"]) == 2 else None
-    ids = ([] if padding is None else [padding]) + [card["vocabulary_size"] - 1] * (card["max_length"] or 2)
+    fixed = card["inputs"][0]["shape"][-1]
+    ids = ([] if padding is None else [padding]) + [card["vocabulary_size"] - 1] * (fixed or 2)
     ids = ids[: card["max_length"]] if len(card["inputs"][0]["shape"]) == 2 else first[card["inputs"][0]["name"]]
     body = json.dumps({"instances": [ids]})
     text = f"""A request over REST:
@@ -370,9 +377,11 @@ def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "classes", ", ".join(card["class_names"])
     for each in ids:
         of = "" if len(card["inputs"]) == 1 else f" of {each['name']}"
-        if each["max_length"]:
-            longer = "cut" if card["long_texts"] == "cut" else "refused"
+        longer = "cut" if card["long_texts"] == "cut" else "refused"
+        if each["max_length"] and each["max_length"] == each["min_length"]:
             yield f"length{of}", f"{each['max_length']} tokens; shorter texts are padded, longer ones are {longer}"
+        elif each["max_length"]:
+            yield f"length{of}", f"up to {each['max_length']} tokens; longer texts are {longer}"
         elif len(each["shape"]) > 1:
             yield f"minimum length{of}", f"{each['min_length']} tokens; shorter texts are padded"
     yield "made with", f"embkeras {card['embkeras']}, Keras {card['keras']}, TensorFlow {card['tensorflow']}"

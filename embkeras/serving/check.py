@@ -17,6 +17,7 @@ from embkeras.serving.local import ExportedModel
 from embkeras.serving.nearest import all_scores
 from embkeras.serving.reasons import reason
 from embkeras.serving.server_files import read_warm_up, warm_up_inputs, warm_up_records
+from embkeras.serving.slots import mask_of
 from embkeras.serving.text_encoder import encoded_rows
 from embkeras.serving.towers import recorded
 from embkeras.tables.addresses import match_layer, walk
@@ -414,7 +415,7 @@ class _Check:
                 each = self.inputs[name]
                 leader = self.inputs[each["beside"] or name]
                 if leader["kind"] == names.IDS and row.ndim:
-                    wanted = [leader["max_length"] or leader["min_length"]]
+                    wanted = [leader["min_length"]]
                     if len(leader["shape"]) == 3:
                         wanted = [leader["shape"][1] or 1, *wanted]
                     missing = [max(0, most - size) for most, size in zip(wanted, row.shape, strict=False)]
@@ -430,7 +431,7 @@ class _Check:
             with contextlib.ExitStack() as stack:
                 layers = [match_layer(model, tower["layer"]) for tower in self.card["towers"]]
                 vectors = [stack.enter_context(recorded(layer)) for layer in layers]
-                answers = answers_by_name(scores_of(model, values), self.card["outputs"])
+                answers = answers_by_name(scores_of(model, self._with_masks(values)), self.card["outputs"])
             wanted_scores = {name: np.array(scores) for name, scores in answers.items()}
             for name, leader_name in self.of.items():
                 if leader_name is not None:
@@ -443,6 +444,15 @@ class _Check:
                 wanted_vectors = {names.VECTORS: np.array(calls[tower["call"]], np.float32)}
                 what = f"its vectors are not those of layer {tower['layer']!r} of model {model.name!r}"
                 self._compare(wanted_vectors, self._vectors(tower, _rows(request)), request, what, stored=stored)
+
+    def _with_masks(self, values: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """What the model takes, in its order: the inputs of requests, and the masks that the export makes."""
+        taken = list(values.items())
+        for mask in self.card["masks"]:
+            ids = values[mask["of"]]
+            made = mask_of(ids, self.inputs[mask["of"]]["padding_id"], mask["dtype"])
+            taken.insert(mask["place"], (mask["name"], made))
+        return dict(taken)
 
     def size(self) -> None:
         """Each variable is stored once."""

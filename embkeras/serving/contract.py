@@ -21,6 +21,7 @@ from embkeras.serving.names import (
     CARD,
     FEATURE,
     IDS,
+    MASK,
     REQUEST,
     TOKEN_IDS,
     TOKENS_FILE,
@@ -29,6 +30,7 @@ from embkeras.serving.names import (
 )
 from embkeras.serving.packing import Packing, empty_texts, lengthened, packing, refused_where
 from embkeras.serving.reasons import reason, root_cause
+from embkeras.serving.slots import mask_of, structure_of
 from embkeras.text.encoding import Encoding
 from embkeras.text.tokenizer import UNICODE, WHITE_SPACE
 from embkeras.text.vocabulary import Vocabulary
@@ -43,13 +45,14 @@ class Input:
 
     Attributes:
         name: in requests.
-        kind: "ids", or "feature": numbers that the model takes as they are.
-        dtype: of a feature; ids are int64.
+        kind: "ids"; "feature", numbers that the model takes as they are; or "mask", which requests don't have: what is
+            padding in the ids of its group.
+        dtype: of a feature or mask; ids are int64.
         shape: with the batch; None is any size. Of ids: (batch,), (batch, time) or (batch, sentences, time).
         encoding: what the ids mean; None for a feature.
         out_of_range: "oov": ids outside the table are read as the OOV id; "error": they are refused.
         min_length: tokens to which a shorter text is padded.
-        max_length: tokens that a model of fixed length takes, or None.
+        max_length: the most tokens that the model takes, the only number if it is `min_length`; or None.
         group: the name of the input whose padding this one shares: its own; that of the ids beside which it has one
             entry for each token, such as parts of speech; None without time steps.
         long_texts: "cut": texts of more tokens than `max_length` are cut where the padding is; "error": they are refused.
@@ -170,15 +173,25 @@ class Contract:
     needs_row: bool = False
 
     @property
+    def asked(self) -> list[Input]:
+        """The inputs that requests have."""
+        return [each for each in self.inputs if each.kind != MASK]
+
+    @property
     def ids(self) -> list[Input]:
         """The inputs of ids."""
         return [each for each in self.inputs if each.kind == IDS]
 
     def answers(self, model: Callable[..., Any], values: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The model's answers to a request by name, class names beside scores."""
-        seen, packings = packed(self.inputs, {each.name: each.checked(values[each.name]) for each in self.inputs})
+        seen, packings = packed(self.inputs, {each.name: each.checked(values[each.name]) for each in self.asked})
         read = scores_of_any_rows if self.needs_row else scores_of
         named = answers_by_name(read(model, seen), [each.name for each in self.outputs])
+        # Half precision as float32, which is exact: NumPy and REST don't know bfloat16.
+        named = {
+            name: tf.cast(each, tf.float32) if each.dtype.size < 4 and each.dtype.is_floating else each
+            for name, each in named.items()
+        }
         for output in self.outputs:
             if output.of is not None:
                 named[output.name] = packings[output.of].back(named[output.name])
@@ -189,7 +202,7 @@ class Contract:
                 named = {name: _nan_where(bad, scores) for name, scores in named.items()}
         if self.class_names is not None:
             named["classes"] = tf.tile(
-                tf.constant([list(self.class_names)]), [tf.shape(values[self.inputs[0].name])[0], 1]
+                tf.constant([list(self.class_names)]), [tf.shape(values[self.asked[0].name])[0], 1]
             )
         return named
 
@@ -198,8 +211,9 @@ def packed(inputs: Sequence[Input], values: Mapping[str, tf.Tensor]) -> tuple[di
     """Checked values as the model sees them, all padding on one side, and how each group of inputs was packed."""
     seen: dict[str, tf.Tensor] = {}
     packings: dict[str, Packing] = {}
-    for leader in dict.fromkeys(each.group for each in inputs):
-        group = sorted((each for each in inputs if each.group == leader), key=lambda each: each.name != leader)
+    asked = [each for each in inputs if each.kind != MASK]
+    for leader in dict.fromkeys(each.group for each in asked):
+        group = sorted((each for each in asked if each.group == leader), key=lambda each: each.name != leader)
         if leader is None:
             seen |= {each.name: values[each.name] for each in group}
         elif group[0].rank == 3 and group[0].kind == IDS:
@@ -208,6 +222,11 @@ def packed(inputs: Sequence[Input], values: Mapping[str, tf.Tensor]) -> tuple[di
         else:
             moved, packings[leader] = _packed_texts(group, values)
             seen |= moved
+    seen |= {
+        each.name: mask_of(seen[each.group], each.padding_id, each.dtype)
+        for each in inputs
+        if each.kind == MASK and each.group is not None
+    }
     return {each.name: seen[each.name] for each in inputs}, packings
 
 
@@ -267,19 +286,10 @@ def _beside(each: Input, first: Input, values: Mapping[str, tf.Tensor], asked: t
     return refused_where(steps != asked, steps, value, f"{each.name} must have the time steps of {first.name}.")
 
 
-def structure_of(model: keras.Model) -> Any:
-    """The structure of symbolic tensors in which a model takes its inputs, or None for a subclassed model."""
-    inputs = getattr(model, "inputs", None) or None
-    if inputs is None:
-        return None
-    structure = getattr(model, "input", None)  # a Sequential has none
-    return structure if structure is not None else inputs[0] if len(inputs) == 1 else inputs
-
-
 def scores_of(model: Callable[..., Any], values: Mapping[str, Any] | Any) -> Any:
     """What a model returns for its inputs by name, in its own order, in the structure in which it takes them."""
     values = values if isinstance(values, Mapping) else {TOKEN_IDS: values}
-    structure = getattr(model, "input", None)  # only functional models have one, and layers called symbolically
+    structure = structure_of(model)
     flat = list(values.values())
     if structure is not None and len(keras.tree.flatten(structure)) == len(flat):
         return model(keras.tree.pack_sequence_as(structure, flat), training=False)
@@ -375,7 +385,7 @@ def ids_signature(model: Callable[..., Any], contract: Contract, dtype: tf.DType
     def serve(**values: tf.Tensor) -> dict[str, tf.Tensor]:
         return contract.answers(model, values)
 
-    return _traced(serve, [each.spec(dtype) for each in contract.inputs])
+    return _traced(serve, [each.spec(dtype) for each in contract.asked])
 
 
 def embed_signature(layer: keras.layers.Layer, each: Input) -> Signature:
@@ -401,7 +411,7 @@ def text_signature(model: keras.Model, contract: Contract, graphs: Mapping[str, 
 
     specs = [
         tf.TensorSpec((None,), tf.string, name=names[each.name]) if each.kind == IDS else each.spec(tf.int64)
-        for each in contract.inputs
+        for each in contract.asked
     ]
     return _traced(serve, specs)
 
@@ -416,9 +426,7 @@ def nearest_signature(
         (vectors,) = contract.answers(tower, values).values()
         return find(vectors, k)
 
-    return _traced(
-        serve, [*(each.spec(tf.int64) for each in contract.inputs), tf.TensorSpec((None,), tf.int32, name=K)]
-    )
+    return _traced(serve, [*(each.spec(tf.int64) for each in contract.asked), tf.TensorSpec((None,), tf.int32, name=K)])
 
 
 def card_signature(card: Mapping[str, Any]) -> Signature:

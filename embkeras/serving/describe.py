@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -11,41 +11,20 @@ import tensorflow as tf
 from embkeras._checks import shown
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
-from embkeras.serving.contract import Input, Output, answers_by_name, scores_of, structure_of
+from embkeras.serving.contract import Input, Output, answers_by_name, scores_of
 from embkeras.serving.folding import embeddings_of
 from embkeras.serving.reasons import reason
 from embkeras.serving.server_files import WARM_UP_LENGTHS
+from embkeras.serving.slots import MASKS, Slot, masks_of, slots_of, structure_of
 from embkeras.tables.addresses import walk
 from embkeras.tables.embedding import PretrainedEmbedding
 from embkeras.text.encoding import Encoding
 
 _LARGEST_EXACT_FLOAT_ID = 1 << 24
 _LONGEST_TRIED = 64  # tokens: a model that can't read any text up to this length is refused
+_MOST_POSITIONS = 4096  # in a table of positions
 _NOT_VALUES = {"Shape", "ShapeN", "Size", "Rank", "OnesLike", "ZerosLike"}  # operations that read no values
 _SAME_ANSWERS = {"Identity", "Cast", "Reshape", "Squeeze", "GatherV2", "StridedSlice"}
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place in which a model takes a tensor: name, shape with the batch, dtype."""
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str
-
-
-def slots_of(model: keras.Model, vocabulary: Encoding | Mapping[str, Encoding]) -> list[Slot]:
-    """The tensors that a model takes, in its order; a model without symbolic inputs takes those of the vocabularies."""
-    structure = structure_of(model)
-    if structure is None:  # subclassed
-        keys = list(vocabulary) if isinstance(vocabulary, Mapping) else [names.TOKEN_IDS]
-        return [Slot(key, (None, None), "int64") for key in keys]
-    tensors = keras.tree.flatten(structure)
-    keys = sorted(structure) if isinstance(structure, dict) else [tensor.name for tensor in tensors]
-    return [
-        Slot(key, tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype))
-        for key, tensor in zip(keys, tensors, strict=True)
-    ]
 
 
 def inputs_of(
@@ -60,24 +39,32 @@ def inputs_of(
         SavedModelError: a vocabulary doesn't fit its input, or an input is of a kind that can't be served.
         ArgumentError: vocabularies for inputs that the model doesn't have, or none for ids.
     """
-    slots = slots_of(model, vocabulary)
+    slots = slots_of(model, list(vocabulary) if isinstance(vocabulary, Mapping) else [])
     read = _layers_read(model, slots) if len(slots) > 1 else {}
     encodings = _encodings(model, slots, vocabulary, read)
+    masks = masks_of(slots, encodings)
+    alone = len(slots) == 1 or (len(slots) - len(masks) == 1 and slots[0].dtype is not None)
     inputs = []
     for slot in slots:
         encoding = encodings.get(slot.name)
+        if slot.name in masks:
+            of = masks[slot.name]
+            leader = names.TOKEN_IDS if alone else of
+            shape = _shape(slot, is_ids=True)
+            inputs.append(Input(slot.name, names.MASK, slot.dtype or "int32", shape, encodings[of], group=leader))
+            continue
         if encoding is None:
-            inputs.append(_feature(model, slot))
+            inputs.append(Input(slot.name, names.FEATURE, slot.dtype or "float32", _shape(slot)))
             continue
         _check_ids(model, slot, encoding)
         if len(slots) == 1:
             _check_tables(model, len(encoding))
         else:
             _check_tables_read(slot.name, len(encoding), read.get(slot.name, {}))
-        name = names.TOKEN_IDS if len(slots) == 1 else slot.name
-        most = slot.shape[-1] if len(slot.shape) > 1 else None
-        group = name if len(slot.shape) > 1 else None
-        shape = (None, *slot.shape[1:])
+        name = names.TOKEN_IDS if alone else slot.name
+        shape = _shape(slot, is_ids=True)
+        most = shape[-1] if len(shape) > 1 else None
+        group = name if len(shape) > 1 else None
         inputs.append(Input(name, names.IDS, "int64", shape, encoding, out_of_range, 1, most, group, long_texts))
     if len(inputs) > 1:
         wrong = [each.name for each in inputs if not each.name.isidentifier()]
@@ -87,6 +74,11 @@ def inputs_of(
                 f"{', '.join(each.name for each in inputs)}. Name them: keras.Input(..., name='query')."
             )
     return inputs
+
+
+def _shape(slot: Slot, *, is_ids: bool = False) -> tuple[int | None, ...]:
+    """The shape of an input; of the ids that a subclassed model was built with, the number of axes alone is known."""
+    return (None,) * len(slot.shape) if is_ids and slot.dtype is None else (None, *slot.shape[1:])
 
 
 def _encodings(
@@ -126,14 +118,19 @@ def _encodings(
         return found
     if len(slots) == 1:
         return {slots[0].name: vocabulary}
-    found = {slot.name: vocabulary for slot in slots if keras.backend.is_int_dtype(slot.dtype) or read.get(slot.name)}
+    found = {
+        slot.name: vocabulary
+        for slot in slots
+        if read.get(slot.name)
+        or (slot.dtype and keras.backend.is_int_dtype(slot.dtype) and not slot.name.endswith(MASKS))
+    }
+    if not found and None in [slot.dtype for slot in slots]:
+        raise SavedModelError(
+            f"Model {model.name!r} doesn't say which of its inputs {known} are ids: vocabulary={{{slots[0].name!r}: ...}}."
+        )
     if not found:
         raise SavedModelError(f"Model {model.name!r} has no input of ids. Received: inputs {known}, all of floats.")
     return found
-
-
-def _feature(model: keras.Model, slot: Slot) -> Input:
-    return Input(slot.name, names.FEATURE, slot.dtype, (None, *slot.shape[1:]))
 
 
 def _check_ids(model: keras.Model, slot: Slot, encoding: Encoding) -> None:
@@ -161,10 +158,10 @@ def _check_ids(model: keras.Model, slot: Slot, encoding: Encoding) -> None:
 
 def _check_tables(model: keras.Model, size: int) -> None:
     """Refuse a vocabulary of another size than the table that its ids are looked up in."""
-    tables = {path: layer for path, layer in walk(model) if isinstance(layer, keras.layers.Embedding)}
-    own = {path: layer for path, layer in tables.items() if isinstance(layer, PretrainedEmbedding)}
+    tables = [(path, layer) for path, layer in walk(model) if isinstance(layer, keras.layers.Embedding)]
+    own = [(path, layer) for path, layer in tables if isinstance(layer, PretrainedEmbedding)]
     # Other embeddings may be for positions; without an embkeras one, any one of the vocabulary's size will do.
-    wrong = [(path, layer.input_dim) for path, layer in (own or tables).items() if layer.input_dim != size]
+    wrong = [(path, layer.input_dim) for path, layer in own or tables if layer.input_dim != size]
     if wrong and (own or len(wrong) == len(tables)):
         path, rows = wrong[0]
         raise SavedModelError(f"Layer {path!r} has {rows} rows, but the vocabulary has {size} tokens.")
@@ -181,7 +178,7 @@ def _check_tables_read(name: str, size: int, read: Mapping[str, keras.layers.Lay
 
 def _layers_read(model: keras.Model, slots: Sequence[Slot]) -> dict[str, dict[str, keras.layers.Layer]]:
     """For each input, the embedding layers that its values are looked up in, by path: read from the model's graph."""
-    specs = {slot.name: tf.TensorSpec((None, *slot.shape[1:]), slot.dtype, name=slot.name) for slot in slots}
+    specs = {slot.name: tf.TensorSpec((None, *slot.shape[1:]), slot.dtype or "int64", name=slot.name) for slot in slots}
     try:
         graph = (
             tf.function(lambda **values: scores_of(model, {slot.name: values[slot.name] for slot in slots}))
@@ -191,7 +188,7 @@ def _layers_read(model: keras.Model, slots: Sequence[Slot]) -> dict[str, dict[st
     except Exception:  # anything a layer raises: the signatures say it better
         return {}
     layers: dict[int, tuple[str, keras.layers.Layer]] = {}
-    for path, layer in {**dict(walk(model)), **embeddings_of(model)}.items():
+    for path, layer in [*walk(model), *embeddings_of(model).items()]:
         if isinstance(layer, keras.layers.Embedding):
             layers |= {id(variable.value.handle): (path, layer) for variable in layer.variables}
     captured = {id(inside): layers[id(outside)] for outside, inside in graph.captures if id(outside) in layers}
@@ -236,7 +233,7 @@ class Trial:
 
     def __init__(self, model: keras.Model, inputs: Sequence[Input]):
         self.model, self.inputs = model, list(inputs)
-        self._variable = [each.name for each in inputs if self._grows(each)]
+        self._variable = [each.name for each in inputs if each.kind != names.MASK and self._grows(each)]
         fixed = [each.max_length for each in inputs if each.max_length]
         tried = range(1, _LONGEST_TRIED + 1) if self._variable else [max(fixed, default=1)]
         found = next((length for length in tried if self.failure(length) is None), None)
@@ -256,9 +253,9 @@ class Trial:
         """What the model returns for rows of zeros, `length` time steps, or other lengths by input."""
         values = {}
         for each in self.inputs:
-            steps = other.get(each.name, length)
+            steps = other.get(str(each.group if each.kind == names.MASK else each.name), length)
             shape = [rows] + [steps if size is None else size for size in each.shape[1:]]
-            values[each.name] = tf.zeros(shape, each.dtype)
+            values[each.name] = tf.cast(tf.fill(shape, each.kind == names.MASK), each.dtype)
         return scores_of(self.model, values)
 
     def warm_up(self) -> list[int]:
@@ -305,12 +302,27 @@ class Trial:
             least = next(
                 (n for n in lengths if self.failure(self.least, **dict.fromkeys(group, n)) is None), self.least
             )
+            leader = by_name[ids[0]] if ids else None
+            most = self._most(group, least) if leader is not None and leader.rank == 2 else None
             for name in group:
-                by_name[name] = replace(by_name[name], min_length=least, group=ids[0] if ids else None)
+                by_name[name] = replace(
+                    by_name[name], min_length=least, max_length=most, group=None if leader is None else leader.name
+                )
         for each in self.inputs:
             if each.kind == names.IDS and each.max_length:
                 by_name[each.name] = replace(by_name[each.name], min_length=each.max_length)
         self.inputs = [by_name[each.name] for each in self.inputs]
+
+    def _most(self, group: Sequence[str], least: int) -> int | None:
+        """The most time steps that the model reads, where a table of positions ends; None without such a table."""
+        tables = [layer.input_dim for _, layer in walk(self.model) if isinstance(layer, keras.layers.Embedding)]
+        sizes = [each.size for each in {id(each.encoding): each for each in self.inputs}.values()]
+        rows = {each.shape[0] for each in self.model.weights if len(each.shape) == 2 and "position" in each.path}
+        rows |= {size for size in tables if tables.count(size) > sizes.count(size)}  # others are of words
+        for most in sorted(rows):
+            if least < most <= _MOST_POSITIONS and self.failure(self.least, **dict.fromkeys(group, most + 1)):
+                return most if self.failure(self.least, **dict.fromkeys(group, most)) is None else None
+        return None
 
     def outputs(self, class_names: Sequence[str] | None) -> list[Output]:
         """The outputs in the order in which the model returns them."""
@@ -369,8 +381,9 @@ class Trial:
         values = []
         for each in self.inputs:
             shape = [1, *(self.least if size is None else size for size in each.shape[1:])]
-            shape[1:2] = [size + (each is longer) for size in shape[1:2]]
-            values.append(tf.zeros(shape, each.dtype))
+            grows = each is longer or (each.kind == names.MASK and each.group == longer.name)
+            shape[1:2] = [size + grows for size in shape[1:2]]
+            values.append(tf.cast(tf.fill(shape, each.kind == names.MASK), each.dtype))
         # Not the model itself, which compares shapes with those it was made for.
         return self.model.call(keras.tree.pack_sequence_as(structure_of(self.model), values), training=False)
 

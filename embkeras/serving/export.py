@@ -5,6 +5,7 @@ model's own input, often float32.
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -69,6 +70,12 @@ def export_saved_model(
     (batch, width). `nearest` takes those of the first tower and `k`, and returns the k most similar of the last one's
     vectors: every vector is compared, in blocks.
 
+    A padding mask is made from the ids, so no request has one: an input of the ids' shape called `padding_mask` or
+    `attention_mask` (`encoder_padding_mask` beside `encoder_token_ids`) that `vocabulary` doesn't name. Where a table of
+    positions ends, so do the texts of a model of any length. The inputs of a subclassed model are those that it was
+    called with, by their keys; `input_0`, `input_1`, ... in a list; numbers as float32. Answers in half precision are
+    returned as float32.
+
     A text has the same scores alone, padded, in any batch, and with padding in front; a text without tokens is read as one
     unknown token. The table is stored once. A layer made of several variables (LoRA, rows that train beside a base,
     combinations, a projection) becomes one table where that is smaller. `assets/` contains the vocabulary, class names
@@ -88,8 +95,9 @@ def export_saved_model(
         class_names: one name for each class; two for a single score of a sigmoid, the probability of the second.
         out_of_range: "oov" reads ids outside [0, V) as the vocabulary's OOV id ("[UNK]"), "error" refuses the request.
             (XLA drops the refusal: there the scores of such a text are NaN.)
-        long_texts: for a model of fixed length: "cut" drops the end of a text of more tokens, or its beginning if the
-            encoding's `padding_side` is "start", as `encode_batch` and `pad_sequences` do; "error" refuses the request.
+        long_texts: for a model of fixed length, or with a table of positions: "cut" drops the end of a text of more
+            tokens, or its beginning if the encoding's `padding_side` is "start", as `encode_batch` and `pad_sequences` do;
+            "error" refuses the request.
         overwrite: replace the version if it exists.
         check: run `check_saved_model` before the folder gets its name.
         with_config: write settings for TensorFlow Serving beside the versions.
@@ -315,6 +323,12 @@ def _check_binary(contract: Contract, activations: Mapping[str, str | None]) -> 
 
 def _check_variables(served: Mapping[str, Any], stored: Sequence[tf.Variable], dtype: str) -> None:
     """Refuse a model that reads variables which the export doesn't contain; TensorFlow's own message is obscure."""
+    wrong = next((each.name for each in stored if not re.match("[A-Za-z0-9.]", each.name)), None)
+    if wrong is not None:  # Keras names a layer of the class _Block "__block"
+        raise SavedModelError(
+            f"TensorFlow can't save the variable {wrong!r}: its name must begin with a letter or a digit. Name its layer "
+            f"(name='block'), or its class without '_' in front."
+        )
     held = {id(variable) for variable in stored}
     read = {each.name for function in served.values() for each in function.graph.variables if id(each) not in held}
     if read:

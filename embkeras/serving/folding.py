@@ -80,13 +80,17 @@ def fold(model: keras.Model, dtype: str = "float32") -> Folded:
 
 
 def embeddings_of(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    """The model's embkeras embedding layers by their paths; of a combination, not the layers inside it."""
+    """The model's embkeras embedding layers by their paths; of a combination, not the layers inside it.
+
+    Layers inside a layer can share a path: those after the first get a number.
+    """
     found: dict[str, keras.layers.Layer] = {}
     for path, layer in walk(model):
         ours = isinstance(layer, PretrainedEmbedding | CombinedEmbedding)
         inside = any(path.startswith(f"{outer}/") for outer in found)
         if ours and not inside and not any(layer is each for each in found.values()):
-            found[path] = layer
+            taken = sum(each == path or each.startswith(f"{path} ") for each in found)
+            found[f"{path} {taken + 1}" if taken else path] = layer
     return found
 
 

@@ -19,7 +19,7 @@ SIGNATURES = (SERVING, SERVING_INT32, TEXT, EMBED, CARD, NEAREST)  # and one for
 TOKEN_IDS, REQUEST, K = "token_ids", "request", "k"  # inputs
 VECTORS, NEIGHBOURS, SCORES = "vectors", "neighbours", "scores"  # outputs
 CANDIDATES = "candidates"  # the variable that `nearest` searches
-IDS, FEATURE = "ids", "feature"  # kinds of inputs
+IDS, FEATURE, MASK = "ids", "feature", "mask"  # kinds of inputs
 LONG_TEXTS = ("cut", "error")  # what to do with texts of more tokens than a model takes
 _FETCHING = {  # scheme -> the command that fetches a folder
     "s3": "aws s3 sync {} model/",
@@ -34,9 +34,17 @@ _CARD = {  # key -> type
     "long_texts": str,
     "min_length": int, "max_length": int | None, "warm_up": list, "embed": str | None, "no_text_reason": str | None,
     "dtype": str, "precision": str, "tables": dict, "weights_sha256": str, "card_sha256": str, "inputs": list, "answers": list,
-    "towers": list, "nearest": dict | None, "no_nearest_reason": str | None,
+    "towers": list, "nearest": dict | None, "no_nearest_reason": str | None, "masks": list,
 }  # fmt: skip
-_LISTED = {"class_names": str, "outputs": str, "warm_up": int, "inputs": dict, "answers": dict, "towers": dict}
+_LISTED = {
+    "class_names": str,
+    "outputs": str,
+    "warm_up": int,
+    "inputs": dict,
+    "answers": dict,
+    "towers": dict,
+    "masks": dict,
+}
 
 
 _INPUT = {"name": str, "kind": str, "dtype": str, "shape": list, "beside": str | None, "pads": bool}
@@ -45,6 +53,7 @@ _IDS_INPUT = {
     "vocabulary_file": str | None, "padding_id": int | None, "padding_side": str, "oov_id": int, "min_length": int,
     "max_length": int | None,
 }  # fmt: skip
+_MASK = {"name": str, "of": str, "dtype": str, "place": int}
 _ANSWER = {"name": str, "kind": str, "of": str | None, "shape": list, "activation": str | None}
 _TOWER = {"name": str, "layer": str, "call": int, "inputs": list, "width": int}
 _NEAREST = {
@@ -138,6 +147,8 @@ def parsed_card(text: bytes | str, source: str, error: type[EmbkerasError]) -> d
             _check_entry(each, _TOWER)
         if card["nearest"] is not None:
             _check_entry(card["nearest"], _NEAREST)
+        for each in card["masks"]:
+            _check_entry(each, _MASK)
         if not any(each["kind"] == IDS for each in card["inputs"]):
             raise ValueError("no input takes ids")
         return card

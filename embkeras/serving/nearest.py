@@ -148,7 +148,7 @@ def search_of(
             raise ArgumentError("candidates are inputs of a tower: pass towers= too.")
         return None, "the export has no towers"
     asked, searched = towers[0], towers[-1]
-    reads = searched.contract.inputs
+    reads = searched.contract.asked
     single = reads[0] if len(reads) == 1 and reads[0].encoding is not None and reads[0].rank == 1 else None
     if given is None and single is None:
         return None, f"no candidates were given, and the tower {searched.name} takes more than single ids"
@@ -157,7 +157,7 @@ def search_of(
         if given is None:
             return None, what
         raise SavedModelError(f"The towers can't be compared: {what}.")
-    if names.K in {each.name for each in asked.contract.inputs}:
+    if names.K in {each.name for each in asked.contract.asked}:
         raise SavedModelError(
             f"An input of tower {asked.name!r} is named {names.K!r}, as that of 'nearest' is: rename it."
         )
@@ -209,7 +209,7 @@ def _special_ids(each: Input) -> list[int]:
 
 def _given_arrays(given: Any, tower: Tower, inputs: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Candidates as arrays by input."""
-    reads = [each.name for each in tower.contract.inputs]
+    reads = [each.name for each in tower.contract.asked]
     described = {"inputs": [each for each in inputs if each["name"] in reads]}
     encodings = {each.name: each.encoding for each in tower.contract.ids}
     policy = next((each.long_texts for each in tower.contract.ids), "cut")

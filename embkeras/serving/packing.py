@@ -21,7 +21,8 @@ class Packing:
         width: how many of them the model sees.
         asked: the time steps of the request.
         in_front: whether the model sees padding in front.
-        most: the fixed length that the model takes, or None.
+        most: the most time steps that the model takes, or None.
+        fixed: whether it takes that number alone.
         cut: whether longer texts are cut to it, where the padding is.
     """
 
@@ -32,6 +33,7 @@ class Packing:
     in_front: bool
     most: int | None
     cut: bool = False
+    fixed: bool = True
 
     def move(self, values: tf.Tensor) -> tf.Tensor:
         """Values of each time step, (batch, time, ...), in the order in which the model sees them."""
@@ -43,7 +45,11 @@ class Packing:
             values = values if self.most is None else values[:, : self.most]
         elif self.cut and self.most is not None:
             values = values[:, : self.most]
-        return values if self.most is None else tf.ensure_shape(values, (None, self.most, *values.shape[2:]))
+        return (
+            values
+            if self.most is None or not self.fixed
+            else tf.ensure_shape(values, (None, self.most, *values.shape[2:]))
+        )
 
     def back(self, answers: tf.Tensor) -> tf.Tensor:
         """Answers (batch, width, ...) as rows of the request, (batch, asked, ...), zeros on padding and on what was cut."""
@@ -82,13 +88,13 @@ def packing(
         asked: time steps of the request.
         in_front: whether padding goes in front.
         least: the fewest time steps that the model reads.
-        most: the only number that it reads, or None.
+        most: the most that it reads, the only number if that is `least`; or None.
         what: "texts of up to {} tokens", for the refusal of longer ones.
         rows: how many rows are one text, for the same.
         cut: cut longer texts, where the padding is, instead of refusing them.
     """
     if padding is None:
-        return Packing(None, None, asked, asked, in_front, most, cut)
+        return Packing(None, None, asked, asked, in_front, most, cut, least == most)
     empty = empty_texts(padding, in_front)
     order = tf.argsort(tf.cast((padding & ~empty) ^ in_front, tf.int32), axis=1, stable=True)
     # Counted in the mask, not in the rows moved above: XLA compiles no slice of that length.
@@ -98,7 +104,7 @@ def packing(
         width = tf.minimum(width, most)
     elif most is not None:
         order = refused_where(lengths > most, lengths, order, f"The model takes {what.format(most)}.", rows)
-    return Packing(padding, order, width, asked, in_front, most, cut)
+    return Packing(padding, order, width, asked, in_front, most, cut, least == most)
 
 
 def empty_texts(padding: tf.Tensor, in_front: bool) -> tf.Tensor:

@@ -6,10 +6,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 
 import embkeras as ek
 from embkeras.errors import ArgumentError, SavedModelError
+from tests.serving.c_api import Session
 
 WORDS = ek.Vocabulary.from_texts(["a b c d e f g h i j", "k l m n"])
 USERS = ek.Vocabulary(["", "[UNK]", "ann", "bob", "cid"])
@@ -290,3 +291,108 @@ def test_strings_are_refused_with_the_way_to_split_the_model(tmp_path):
     export = _exported(found["model_of_ids"], tmp_path, vocabulary)
     texts = np.array(["A b, x", "c"])
     np.testing.assert_allclose(export.ask("text", text=texts)["scores"], model(tf.constant(texts)), atol=1e-5)
+
+
+class Positions(layers.Layer):
+    """Vectors of tokens plus those of their positions, as Keras' tutorial on transformers adds them, with a mask."""
+
+    def __init__(self, most):
+        super().__init__()
+        # Keras gives both the path "positions/embedding".
+        self.words, self.positions = _table(name="embedding"), layers.Embedding(most, 5, name="embedding")
+
+    def call(self, ids):
+        """Token ids."""
+        return self.words(ids) + self.positions(ops.arange(0, ops.shape(ids)[-1]))
+
+    def compute_mask(self, ids, mask=None):
+        """Zero is padding."""
+        return ops.not_equal(ids, 0)
+
+
+class Block(layers.Layer):
+    """An encoder block of the same tutorial, which heeds the mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = layers.MultiHeadAttention(num_heads=2, key_dim=5)
+        self.dense = keras.Sequential([layers.Dense(6, activation="relu"), layers.Dense(5)])
+        self.norms = [layers.LayerNormalization(epsilon=1e-6) for _ in range(2)]
+        self.supports_masking = True
+
+    def call(self, vectors, mask=None):
+        """Vectors of tokens."""
+        attended = self.attention(vectors, vectors, attention_mask=None if mask is None else mask[:, None, :])
+        between = self.norms[0](vectors + attended)
+        return self.norms[1](between + self.dense(between))
+
+
+def test_transformer_of_any_length(tmp_path):
+    """Positions count from the first token, wherever the padding is; longer texts are cut where the table ends."""
+    keras.utils.set_random_seed(0)
+    ids = keras.Input((None,), dtype="int64")
+    hidden = Block()(Positions(9)(ids))
+    scores = layers.Dense(2, activation="softmax", name="scores")(layers.GlobalAveragePooling1D()(hidden))
+    model = keras.Model(ids, [scores, layers.Dense(V, activation="softmax", name="words")(hidden)])
+    path = ek.export_saved_model(model, tmp_path, vocabulary=WORDS)
+    session, export = Session(path), ek.ExportedModel(path, trusted=False)
+    assert (export.card["min_length"], export.card["max_length"]) == (1, 9)
+    assert "up to 9 tokens; longer texts are cut" in (path / "README.md").read_text("utf-8")
+    text = _ids(1, 5)
+    wanted = model.predict(text, verbose=0)
+    for front, behind in ((0, 0), (0, 9), (2, 1), (6, 0)):
+        got = session.run("serving_default", {"token_ids": np.pad(text, ((0, 0), (front, behind)))})
+        np.testing.assert_allclose(got["scores"], wanted[0], atol=1e-5)
+        np.testing.assert_allclose(got["words"][:, front : front + 5], wanted[1], atol=1e-5)
+    longer = np.concatenate([_ids(1, 14), np.pad(text, ((0, 0), (0, 9)))])
+    got = session.run("serving_int32", {"token_ids": longer.astype("int32")})["scores"]
+    np.testing.assert_allclose(got, np.concatenate([model.predict(longer[:1, :9], verbose=0)[0], wanted[0]]), atol=1e-5)
+    assert session.run("serving_default", {"token_ids": text[:0]})["words"].shape[::2] == (0, V)
+
+
+def test_masked_language_model_with_a_padding_mask(tmp_path):
+    """Of fixed length, as BERT takes its texts: a caller sends ids alone, and the mask is made from them."""
+    keras.utils.set_random_seed(0)
+    ids, mask = (keras.Input((8,), dtype="int32", name=name) for name in ("token_ids", "padding_mask"))
+    hidden = layers.Embedding(V, 6)(ids) + layers.Embedding(8, 6)(ops.arange(8))
+    attended = layers.MultiHeadAttention(2, 3)(hidden, hidden, attention_mask=ops.cast(mask, "bool")[:, None, :])
+    hidden = layers.LayerNormalization()(hidden + attended)
+    model = keras.Model({"token_ids": ids, "padding_mask": mask}, layers.Dense(V, activation="softmax")(hidden))
+    path = ek.export_saved_model(model, tmp_path, vocabulary=WORDS)
+    session, text = Session(path), _ids(1, 5)
+    whole = np.pad(text, ((0, 0), (0, 3)))
+    wanted = model.predict({"token_ids": whole, "padding_mask": np.sign(whole)}, verbose=0)[:, :5]
+    for front, behind in ((0, 0), (0, 3), (2, 1), (7, 4)):
+        got = session.run("serving_default", {"token_ids": np.pad(text, ((0, 0), (front, behind)))})["scores"]
+        np.testing.assert_allclose(got[:, front : front + 5], wanted, atol=1e-5)
+        assert not np.delete(got, range(front, front + 5), axis=1).any()
+    asked = np.array([" ".join(WORDS.tokens[id_] for id_ in text[0]).encode()], object)
+    np.testing.assert_allclose(session.run("text", {"text": asked})["scores"][:, :5], wanted, atol=1e-5)
+
+
+def test_layers_of_keras_hub(tmp_path):
+    """A translator of keras-hub's encoder and decoder, and an encoder with an explicit mask."""
+    hub = pytest.importorskip("keras_hub", reason="keras-hub is not installed").layers
+    keras.utils.set_random_seed(0)
+    source, target = (keras.Input((None,), name=name) for name in ("encoder_inputs", "decoder_inputs"))
+    tables = [hub.TokenAndPositionEmbedding(V, 20, 4, mask_zero=True) for _ in range(2)]
+    encoded = hub.TransformerEncoder(8, 2)(tables[0](source))
+    decoded = hub.TransformerDecoder(8, 2)(tables[1](target), encoded)
+    translator = keras.Model([source, target], layers.Dense(V, activation="softmax")(decoded))
+    session = Session(ek.export_saved_model(translator, tmp_path / "translator", vocabulary=WORDS))
+    left, right = _ids(1, 6), _ids(1, 3, seed=1)
+    request = {
+        "encoder_inputs": np.pad(left, ((0, 0), (2, 1))),
+        "decoder_inputs": np.pad(right, ((0, 0), (1, 2))),
+    }
+    got = session.run("serving_default", request)["scores"][:, 1:4]
+    np.testing.assert_allclose(got, translator.predict([left, right], verbose=0), atol=1e-5)
+    ids, mask = (keras.Input((None,), dtype="int32", name=name) for name in ("token_ids", "padding_mask"))
+    vectors = hub.TokenAndPositionEmbedding(V, 12, 4)(ids)
+    first = hub.TransformerEncoder(8, 2)(vectors, padding_mask=mask)[:, 0]
+    model = keras.Model({"token_ids": ids, "padding_mask": mask}, layers.Dense(2)(first))
+    session = Session(ek.export_saved_model(model, tmp_path / "encoder", vocabulary=WORDS))
+    wanted = model.predict({"token_ids": left, "padding_mask": np.ones_like(left)}, verbose=0)
+    for front, behind in ((0, 0), (0, 4), (2, 1), (9, 0)):
+        got = session.run("serving_default", {"token_ids": np.pad(left, ((0, 0), (front, behind)))})["scores"]
+        np.testing.assert_allclose(got, wanted, atol=1e-5)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from embkeras.errors import SavedModelError
 from embkeras.serving import folding
 from embkeras.serving.export import export_saved_model
-from embkeras.serving.folding import fold
+from embkeras.serving.folding import embeddings_of, fold
 from embkeras.serving.local import ExportedModel
 from embkeras.tables.builders import build_embedding
 from embkeras.tables.combined import combine_embeddings
@@ -215,3 +215,20 @@ def test_a_wrong_export_of_projected_scores_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(folding, "scores_stored", lambda vectors, *table: scores_stored(vectors, *table) + 0.1)
     with pytest.raises(SavedModelError, match=r"'scores' differs by 0\.1 "):
         export_saved_model(model, tmp_path, vocabulary=VOCABULARY)
+
+
+def test_tables_that_share_a_path_are_all_found():
+    """Keras numbers no layers inside a layer: both of these are "two/table"."""
+
+    class Two(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="two")
+            self.one, self.other = (build_embedding(ALIGNED, name="table") for _ in range(2))
+
+        def call(self, ids):
+            return self.one(ids) + self.other(ids)
+
+    layer = Two()
+    found = embeddings_of(_model(layer))
+    assert list(found) == ["two/table", "two/table 2"]
+    assert list(found.values()) == [layer.one, layer.other]
