@@ -17,6 +17,7 @@ _MODULES_WITH_CLASSES = (
     "embkeras.tables.embedding",
     "embkeras.tables.pooling",
     "embkeras.tables.partial_rows",
+    "embkeras.tables.shared_map",
     "embkeras.tables.word_dropout",
     "embkeras.training.optimizers.rules",
     "embkeras.training.schedule.rates",

@@ -11,6 +11,7 @@ from embkeras.errors import ArgumentError
 from embkeras.tables.embedding import PretrainedEmbedding, check_name
 from embkeras.tables.partial_rows import RowEmbedding, check_mask, check_no_padding
 from embkeras.tables.pooling import MaskedConvolutions, MaskedMean, PadToLength
+from embkeras.tables.shared_map import MAPS, MappedEmbedding
 from embkeras.tables.storage import STORAGE
 from embkeras.vectors import postprocess
 from embkeras.vectors.aligned import AlignedMatrix
@@ -33,9 +34,10 @@ def build_embedding(
         aligned: what `align` returned; V rows of width D.
         trainable: where the layer starts. False freezes the table, True lets all rows move, "oov" only the rows of words
             missing from the vectors ("[UNK]" included, padding not), and a bool array of shape (V,) the rows where it is
-            true; the others then stay bit-identical under any optimizer. Schedules can freeze and thaw all of these. A
-            table that starts frozen is thawed with a layer around it that a schedule thaws, unless you set
-            `layer.trainable = False` yourself.
+            true; the others then stay bit-identical under any optimizer. "map" trains one matrix that moves all rows
+            alike, also those of words that training never reads, and "map+rows" that and each row by itself
+            (`embkeras.tables.shared_map`). Schedules can freeze and thaw all of these. A table that starts frozen is
+            thawed with a layer around it that a schedule thaws, unless you set `layer.trainable = False` yourself.
         mask_zero: id 0 is padding and masked for the layers that follow; by default if the vocabulary has a padding id.
         stored: "float16" or "int8" (with one scale a row) keep the rows that don't train in half or a quarter of the
             memory; `layer.accuracy` says how close they stay. Not with `trainable=True`.
@@ -84,7 +86,9 @@ def build_embedding(
         )
     else:
         count = 0 if rows is None else int(rows.sum())
-        layer = RowEmbedding(*size, count, stored=stored, trainable=count > 0, **settings)
+        mapped = isinstance(trainable, str) and trainable in MAPS
+        kind = MappedEmbedding if mapped else RowEmbedding
+        layer = kind(*size, count, stored=stored, trainable=mapped or count > 0, **settings)
         layer.build()
         if rows is not None:
             layer.train_rows(rows)
@@ -97,16 +101,18 @@ def _rows_to_train(trainable: Any, aligned: AlignedMatrix) -> np.ndarray:
     padding = aligned.vocabulary.padding_id
     if isinstance(trainable, str) and trainable == "oov":
         mask = ~aligned.found
-        if padding is not None:
-            mask[padding] = False
+    elif isinstance(trainable, str) and trainable in MAPS:
+        mask = np.full(len(aligned.vocabulary), trainable == "map+rows")
     elif isinstance(trainable, np.ndarray):
         mask = check_mask(trainable, len(aligned.vocabulary))
     else:
         raise ArgumentError(
-            f'trainable must be True, False, "oov" or a bool array of shape ({len(aligned.vocabulary)},). '
-            f"Received: {trainable!r}."
+            f'trainable must be True, False, "oov" or a bool array of shape ({len(aligned.vocabulary)},), "map" or '
+            f'"map+rows". Received: {trainable!r}.'
         )
-    if not mask.any():
+    if isinstance(trainable, str) and padding is not None:
+        mask[padding] = False
+    if not mask.any() and trainable not in MAPS:
         raise ArgumentError("trainable selects no row. Pass trainable=False for a frozen table.")
     check_no_padding(mask, padding)
     return mask

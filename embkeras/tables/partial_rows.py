@@ -46,6 +46,7 @@ class RowEmbedding(PretrainedEmbedding):
 
     built: bool
     accuracy: StoredAccuracy | None
+    _name_of_moving = "embeddings"
     _moving: Any
     _places: Any
 
@@ -81,7 +82,7 @@ class RowEmbedding(PretrainedEmbedding):
                 shape=(self.trainable_rows + 1, self.output_dim),
                 initializer="zeros",
                 dtype="float32",
-                name="embeddings",
+                name=self._name_of_moving,
                 regularizer=self.embeddings_regularizer,
                 constraint=self.embeddings_constraint,
             )
@@ -134,9 +135,18 @@ class RowEmbedding(PretrainedEmbedding):
         new = np.flatnonzero(mask & ~before)
         places = before.sum() + np.arange(len(new))
         if len(new):
-            write_rows(self._moving, places, self._base[new])
+            write_rows(self._moving, places, self._starts_from(self._base[new]))
             write_rows(self._places, new, places.astype(np.int32))
         return len(new)
+
+    def _starts_from(self, rows: np.ndarray) -> np.ndarray:
+        """What the table of the rows that train holds for rows that join, given their values."""
+        return rows
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether further rows can join those that train."""
+        return self.trainable_rows > 0
 
     @property
     def trainable_mask(self) -> np.ndarray:
@@ -194,7 +204,7 @@ class RowEmbedding(PretrainedEmbedding):
         places = self._places_by_id()
         ids = np.flatnonzero(places >= 0)
         if len(ids):
-            write_rows(self._moving, places[ids], matrix[ids])
+            write_rows(self._moving, places[ids], self._starts_from(matrix[ids]))
         self.accuracy = None if self.stored == "float32" else stored_accuracy(matrix, self.matrix())
 
     def enable_lora(self, *args: Any, **kwargs: Any) -> None:
@@ -214,8 +224,12 @@ class RowEmbedding(PretrainedEmbedding):
         if self.stored != "int8":
             before, fresh = self.matrix(), fresh_like(self, stored="int8")
             fresh._base.fill(self._base)
-            take_over(self, fresh, keep=("_moving", "_places") if self.trainable_rows else ())
+            take_over(self, fresh, keep=self._kept_by_quantize())
             self.accuracy = stored_accuracy(before, self.matrix())
+
+    def _kept_by_quantize(self) -> tuple[str, ...]:
+        """Attributes that hold the variables beside the base."""
+        return ("_moving", "_places") if self.trainable_rows else ()
 
     def resized(
         self, sources: np.ndarray, values: Any = None, *, trains: np.ndarray | None = None, room: int = 0
@@ -240,7 +254,7 @@ class RowEmbedding(PretrainedEmbedding):
         rows = np.zeros((count + 1, self.output_dim), np.float32)
         new = np.flatnonzero(before[: len(ids)] < 0)
         if len(new):
-            rows[new] = values[ids[new]]
+            rows[new] = self._starts_from(values[ids[new]])
         if self._moving is None:
             fresh._moving.assign(rows)
             return Resized(fresh, [])

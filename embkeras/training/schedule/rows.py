@@ -27,7 +27,7 @@ class Rows(Action):
     the map from ids to rows changes, so the train step is not traced again.
 
     Args:
-        layer: a layer of `build_embedding(trainable="oov")` or of a mask: its name or path, or the layer.
+        layer: a layer of `build_embedding(trainable="oov")`, "map" or a mask: its name or path, or the layer.
         rows: bool array of shape (input_dim,): the rows that join.
         vocabulary: instead of `rows`: its tokens with their counts in the training text.
         min_count: with `vocabulary`, occurrences that a word needs.
@@ -93,9 +93,9 @@ class Rows(Action):
 
     def _find(self, model: keras.Model) -> RowEmbedding:
         layer = match_layer(model, self.layer)
-        if not isinstance(layer, RowEmbedding) or not layer.trainable_rows or layer.input_dim != len(self.rows):
+        if not isinstance(layer, RowEmbedding) or not layer.takes_rows or layer.input_dim != len(self.rows):
             raise ScheduleError(
-                f'Further rows can only join a layer in which some rows train, from build_embedding(trainable="oov") or '
+                f'Further rows can only join a layer in which some rows train, from build_embedding(trainable="oov"), "map" or '
                 f"a mask, with {len(self.rows):,} rows. Received: {type(layer).__name__} {layer.name!r}."
             )
         if self.vocabulary is not None and has_other_vocabulary(layer, self.vocabulary):
