@@ -135,6 +135,15 @@ def match_variables(model: keras.Model, address: LayerRef) -> list[tuple[str, ke
     return list(once.values())
 
 
+def variables_named(model: keras.Model, refs: Sequence[LayerRef]) -> dict[LayerRef, keras.Variable]:
+    """Those of the names, paths or layers that are the whole path of a variable, and of no layer, with the variable."""
+    layers = list(walk(model))
+    paths = {f"{path}/{weight.name}": weight for path, layer in layers for weight in own_weights(layer)}
+    return {
+        ref: paths[ref] for ref in refs if isinstance(ref, str) and ref in paths and not _names_a_layer(ref, layers)
+    }
+
+
 def path_matches(path: str, address: str) -> bool:
     """Whether an address refers to the variable or layer of this path, or to a layer around it.
 

@@ -86,7 +86,7 @@ def build_embedding(
         )
     else:
         count = 0 if rows is None else int(rows.sum())
-        mapped = isinstance(trainable, str) and trainable in MAPS
+        mapped = _is_map(trainable)
         kind = MappedEmbedding if mapped else RowEmbedding
         layer = kind(*size, count, stored=stored, trainable=mapped or count > 0, **settings)
         layer.build()
@@ -96,12 +96,16 @@ def build_embedding(
     return layer
 
 
+def _is_map(trainable: Any) -> bool:
+    return isinstance(trainable, str) and trainable in MAPS
+
+
 def _rows_to_train(trainable: Any, aligned: AlignedMatrix) -> np.ndarray:
     """The mask that `trainable` stands for."""
     padding = aligned.vocabulary.padding_id
     if isinstance(trainable, str) and trainable == "oov":
         mask = ~aligned.found
-    elif isinstance(trainable, str) and trainable in MAPS:
+    elif _is_map(trainable):
         mask = np.full(len(aligned.vocabulary), trainable == "map+rows")
     elif isinstance(trainable, np.ndarray):
         mask = check_mask(trainable, len(aligned.vocabulary))
@@ -112,7 +116,7 @@ def _rows_to_train(trainable: Any, aligned: AlignedMatrix) -> np.ndarray:
         )
     if isinstance(trainable, str) and padding is not None:
         mask[padding] = False
-    if not mask.any() and trainable not in MAPS:
+    if not mask.any() and not _is_map(trainable):
         raise ArgumentError("trainable selects no row. Pass trainable=False for a frozen table.")
     check_no_padding(mask, padding)
     return mask

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import keras
 
 from embkeras.errors import ScheduleError
-from embkeras.tables.addresses import LayerRef, match_layers, match_variables, own_weights, walk
+from embkeras.tables.addresses import LayerRef, match_layers, match_variables, own_weights, variables_named, walk
 from embkeras.training.rebuild import is_built
 from embkeras.training.schedule.phases import Phase
 
@@ -31,7 +31,7 @@ class _Noted(NamedTuple):
 _NOTED: WeakKeyDictionary[keras.layers.Layer, _Noted] = WeakKeyDictionary()
 # model -> its own weights outside every layer (of subclassed models), each with the user's flag
 _OWN: WeakKeyDictionary[keras.Model, dict[int, tuple[keras.Variable, bool]]] = WeakKeyDictionary()
-# layer -> its variables that TrainVariables froze one by one
+# layer -> its variables that Freeze or TrainVariables froze one by one
 _HELD: WeakKeyDictionary[keras.layers.Layer, list[keras.Variable]] = WeakKeyDictionary()
 
 
@@ -42,8 +42,8 @@ class Flags:
         self.model, self.phases = model, phases
         freezable = [ref for phase in phases for ref in phase.freeze] + list(also)
         # Layers that `freeze` or `also` names must train in phases that don't freeze them.
-        self.claimed = match_layers(model, freezable)
-        self.governed = match_layers(model, [ref for phase in phases for ref in phase.named] + list(also))
+        self.claimed = self._layers(freezable)
+        self.governed = self._layers([ref for phase in phases for ref in phase.named] + list(also))
         self._only = any(phase.train is not None for phase in phases)
         self.note()
 
@@ -76,13 +76,27 @@ class Flags:
                 partial[id(place.layer)] = place.layer
         self._write(wanted | dict.fromkeys(partial, True))
         for layer in partial.values():
-            _HELD[layer] = [w for w in own_weights(layer) if w.trainable and id(w) not in chosen]
-            for weight in _HELD[layer]:
-                weight.trainable = False
+            self._hold(layer, {id(w) for w in own_weights(layer)} - chosen)
+        frozen = {id(variable) for variable in variables_named(self.model, phase.freeze).values()}
+        for place in self._tree if frozen else ():
+            self._hold(place.layer, frozen)
         if self._only:
             for key, (weight, flag) in _OWN[self.model].items():
                 weight.trainable = flag and (phase.train is None or key in chosen)
         self._check(phase, chosen)
+
+    def _layers(self, refs: Sequence[LayerRef]) -> list[keras.layers.Layer]:
+        """The layers that are named; names of variables don't count."""
+        variables = variables_named(self.model, refs)
+        return match_layers(self.model, [ref for ref in refs if ref not in variables])
+
+    def _hold(self, layer: keras.layers.Layer, variables: set[int]) -> None:
+        """Freeze some of a layer's variables, by their ids."""
+        held = [weight for weight in own_weights(layer) if weight.trainable and id(weight) in variables]
+        if held:
+            _HELD.setdefault(layer, []).extend(held)
+        for weight in held:
+            weight.trainable = False
 
     def try_all(self) -> None:
         """Set the flags of every phase and check its actions, so that what can't be done is refused; put the flags back."""
@@ -102,9 +116,12 @@ class Flags:
     def describe(self, phase: Phase) -> str:
         """What is frozen and what trains now, in words."""
         frozen = [layer.name for layer in self.governed if not layer.trainable]
+        frozen += [str(ref) for ref in variables_named(self.model, phase.freeze)]
         if phase.train is not None:
             frozen = ["everything else"]
-        training = [layer.name for layer in self.governed if layer.trainable]
+        partial = set(_HELD) if phase.train is not None else set()  # named by their parts
+        training = [layer.name for layer in self.governed if layer.trainable and layer not in partial]
+        training += [str(ref) for ref in variables_named(self.model, phase.train or ())]
         lists = [
             f"{what}: {', '.join(dict.fromkeys(names))}"
             for what, names in (("frozen", frozen), ("unfrozen", training), ("still frozen", self._frozen_inside()))
@@ -133,7 +150,8 @@ class Flags:
                 f"Input, or call it once before fit. Received: {', '.join(phase.train_variables)}."
             )
         found = [match_variables(self.model, address) for address in phase.train_variables]
-        return {id(variable) for pairs in found for _, variable in pairs}
+        named = variables_named(self.model, phase.train or ()).values()
+        return {id(variable) for pairs in found for _, variable in pairs} | {id(variable) for variable in named}
 
     def _release(self) -> None:
         """Give variables that were frozen one by one the flag of their layer again."""
@@ -145,9 +163,9 @@ class Flags:
         """The flag of each layer that the phase decides about, by the layer's id."""
         governed = {id(layer) for layer in self.governed}
         if phase.train is None:
-            frozen, training = _ids(match_layers(self.model, phase.freeze)), governed
+            frozen, training = _ids(self._layers(phase.freeze)), governed
         else:
-            frozen, training = set(), _ids(match_layers(self.model, phase.train))
+            frozen, training = set(), _ids(self._layers(phase.train))
         flags: dict[int, list[bool]] = {}
         for place in self._tree:
             flag = self._flag_of(place, frozen, training, governed)
@@ -187,7 +205,7 @@ class Flags:
             _NOTED[place.layer] = _NOTED[place.layer]._replace(written=place.layer.trainable)
 
     def _check(self, phase: Phase, chosen: set[int]) -> None:
-        claimed = self.claimed if phase.train is None else match_layers(self.model, phase.train)
+        claimed = self.claimed if phase.train is None else self._layers(phase.train)
         training = {id(variable) for variable in self.model.trainable_variables}
         for layer in claimed:
             variables = layer.trainable_variables
@@ -197,10 +215,12 @@ class Flags:
                 empty = layer.trainable and not variables
                 reason = "it has no trainable variables" if empty else "a layer around it is frozen"
                 raise ScheduleError(f"Layer {layer.name!r} can't train from epoch {phase.start} on: {reason}.")
+        named = variables_named(self.model, phase.train or ())
         if chosen and not chosen & training:
+            every = ", ".join(map(str, (*phase.train_variables, *named)))
             raise ScheduleError(
-                f"None of the variables {', '.join(phase.train_variables)} can train from epoch {phase.start} on: they "
-                f"are not trainable weights, or the model is frozen as a whole."
+                f"None of the variables {every} can train from epoch {phase.start} on: they are not trainable weights, "
+                f"or the model is frozen as a whole."
             )
 
     def _is_frozen_on_purpose(self, layer: keras.layers.Layer, phase: Phase) -> bool:
@@ -208,11 +228,11 @@ class Flags:
 
         If an earlier phase froze both by name, and this one only the outer, the inner was meant to train: it can't.
         """
-        frozen = _ids(match_layers(self.model, phase.freeze))
+        frozen = _ids(self._layers(phase.freeze))
         if id(layer) in frozen:
             return True
         around = {id(each) for place in self._tree if place.layer is layer for each in place.ancestors}
-        earlier = [_ids(match_layers(self.model, each.freeze)) for each in self.phases if each.start < phase.start]
+        earlier = [_ids(self._layers(each.freeze)) for each in self.phases if each.start < phase.start]
         dropped = any(id(layer) in ids and around & ids for ids in earlier)
         return bool(around & frozen) and not dropped
 

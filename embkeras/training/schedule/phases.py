@@ -25,7 +25,8 @@ class Phase:
     `layer.trainable = False` stays frozen unless a phase names it; `build_embedding(trainable=False)` only says where a
     table starts.
 
-    Layers are given as names, paths ("encoder/block_3"), globs ("block_*", "encoder/**") or layers.
+    Layers are given as names, paths ("encoder/block_3"), globs ("block_*", "encoder/**") or layers. The whole path of a
+    variable is one too: "embedding/map" and "embedding/rows" are the parts of a shared map.
 
     Args:
         start: the latest epoch, counted from 0, at which the phase begins; the patience of the previous phase may
