@@ -10,14 +10,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from embkeras._arrays import as_array
+from embkeras._arrays import as_array, row_slices
 from embkeras._checks import one_of, whole_number
 from embkeras.errors import ArgumentError
 from embkeras.keras_compat.variables import read_by_rows
 from embkeras.tables.embedding import PretrainedEmbedding, check_built
 from embkeras.tables.projection import scores_by
 from embkeras.tables.resize import Resized, fresh_like, take_over
-from embkeras.tables.row_io import copy_rows, load_variable, read_rows, table_from, write_rows
+from embkeras.tables.row_io import BLOCK, copy_rows, load_variable, read_rows, table_from, write_rows
 from embkeras.tables.storage import STORAGE, BaseTable, StoredAccuracy, stored_accuracy
 from embkeras.tables.zero_row import keep_zero
 
@@ -135,12 +135,17 @@ class RowEmbedding(PretrainedEmbedding):
         new = np.flatnonzero(mask & ~before)
         places = before.sum() + np.arange(len(new))
         if len(new):
-            write_rows(self._moving, places, self._starts_from(self._base[new]))
+            self._join(new, places)
             write_rows(self._places, new, places.astype(np.int32))
         return len(new)
 
+    def _join(self, ids: np.ndarray, places: np.ndarray) -> None:
+        """Fill these places of the table of the rows that train, which no row had before, for rows that join."""
+        for part in row_slices((len(ids), self.output_dim), BLOCK):
+            write_rows(self._moving, places[part], self._base[ids[part]])
+
     def _starts_from(self, rows: np.ndarray) -> np.ndarray:
-        """What the table of the rows that train holds for rows that join, given their values."""
+        """What the table of the rows that train holds for rows of these values."""
         return rows
 
     @property
@@ -195,16 +200,16 @@ class RowEmbedding(PretrainedEmbedding):
         table = table_from(self._base.shape, self._base.__getitem__)
         places = self._places_by_id()
         ids = np.flatnonzero(places >= 0)
-        if len(ids):
-            table[ids] = read_rows(self._moving, places[ids])
+        for part in row_slices((len(ids), self.output_dim), BLOCK):
+            table[ids[part]] = read_rows(self._moving, places[ids[part]])
         return table
 
     def _fill(self, matrix: np.ndarray) -> None:
         self._base.fill(matrix, self.padding_id)
         places = self._places_by_id()
         ids = np.flatnonzero(places >= 0)
-        if len(ids):
-            write_rows(self._moving, places[ids], self._starts_from(matrix[ids]))
+        for part in row_slices((len(ids), self.output_dim), BLOCK):
+            write_rows(self._moving, places[ids[part]], self._starts_from(matrix[ids[part]]))
         self.accuracy = None if self.stored == "float32" else stored_accuracy(matrix, self.matrix())
 
     def enable_lora(self, *args: Any, **kwargs: Any) -> None:

@@ -16,12 +16,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from embkeras._arrays import row_slices
 from embkeras.errors import ArgumentError
 from embkeras.tables.embedding import check_built
 from embkeras.tables.partial_rows import RowEmbedding
 from embkeras.tables.projection import scores_by
 from embkeras.tables.resize import Resized
-from embkeras.tables.row_io import read_rows, table_from
+from embkeras.tables.row_io import BLOCK, read_rows, table_from
 
 MAPS = ("map", "map+rows")  # values of `trainable` that make such a layer
 
@@ -68,6 +69,9 @@ class MappedEmbedding(RowEmbedding):
         """Further rows can join at any time."""
         return True
 
+    def _join(self, ids: np.ndarray, places: np.ndarray) -> None:
+        """Nothing to write: places that no row had before are zeros."""
+
     def _starts_from(self, rows: np.ndarray) -> np.ndarray:
         return np.zeros_like(rows)
 
@@ -103,8 +107,8 @@ class MappedEmbedding(RowEmbedding):
         table = table_from(self._base.shape, lambda part: self._base[part] @ both)
         places = self._places_by_id()
         ids = np.flatnonzero(places >= 0)
-        if len(ids):
-            table[ids] += read_rows(self._moving, places[ids])
+        for part in row_slices((len(ids), self.output_dim), BLOCK):
+            table[ids[part]] += read_rows(self._moving, places[ids[part]])
         return table
 
     def _fill(self, matrix: np.ndarray) -> None:

@@ -42,8 +42,8 @@ class Flags:
         self.model, self.phases = model, phases
         freezable = [ref for phase in phases for ref in phase.freeze] + list(also)
         # Layers that `freeze` or `also` names must train in phases that don't freeze them.
-        self.claimed = self._layers(freezable)
-        self.governed = self._layers([ref for phase in phases for ref in phase.named] + list(also))
+        self.claimed = self._matched(freezable)
+        self.governed = self._matched([ref for phase in phases for ref in phase.named] + list(also))
         self._only = any(phase.train is not None for phase in phases)
         self.note()
 
@@ -85,7 +85,7 @@ class Flags:
                 weight.trainable = flag and (phase.train is None or key in chosen)
         self._check(phase, chosen)
 
-    def _layers(self, refs: Sequence[LayerRef]) -> list[keras.layers.Layer]:
+    def _matched(self, refs: Sequence[LayerRef]) -> list[keras.layers.Layer]:
         """The layers that are named; names of variables don't count."""
         variables = variables_named(self.model, refs)
         return match_layers(self.model, [ref for ref in refs if ref not in variables])
@@ -163,9 +163,9 @@ class Flags:
         """The flag of each layer that the phase decides about, by the layer's id."""
         governed = {id(layer) for layer in self.governed}
         if phase.train is None:
-            frozen, training = _ids(self._layers(phase.freeze)), governed
+            frozen, training = _ids(self._matched(phase.freeze)), governed
         else:
-            frozen, training = set(), _ids(self._layers(phase.train))
+            frozen, training = set(), _ids(self._matched(phase.train))
         flags: dict[int, list[bool]] = {}
         for place in self._tree:
             flag = self._flag_of(place, frozen, training, governed)
@@ -205,7 +205,7 @@ class Flags:
             _NOTED[place.layer] = _NOTED[place.layer]._replace(written=place.layer.trainable)
 
     def _check(self, phase: Phase, chosen: set[int]) -> None:
-        claimed = self.claimed if phase.train is None else self._layers(phase.train)
+        claimed = self.claimed if phase.train is None else self._matched(phase.train)
         training = {id(variable) for variable in self.model.trainable_variables}
         for layer in claimed:
             variables = layer.trainable_variables
@@ -228,11 +228,11 @@ class Flags:
 
         If an earlier phase froze both by name, and this one only the outer, the inner was meant to train: it can't.
         """
-        frozen = _ids(self._layers(phase.freeze))
+        frozen = _ids(self._matched(phase.freeze))
         if id(layer) in frozen:
             return True
         around = {id(each) for place in self._tree if place.layer is layer for each in place.ancestors}
-        earlier = [_ids(self._layers(each.freeze)) for each in self.phases if each.start < phase.start]
+        earlier = [_ids(self._matched(each.freeze)) for each in self.phases if each.start < phase.start]
         dropped = any(id(layer) in ids and around & ids for ids in earlier)
         return bool(around & frozen) and not dropped
 
