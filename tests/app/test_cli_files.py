@@ -146,7 +146,7 @@ def test_help_shows_an_example(command, capsys):
         (["coverage", "v.txt", "--text", "v.txt", "--text-encoding", "klingon"], "klingon"),
         (["drift", "v.txt", "absent.txt"], "there is no such file"),
         (["drift", "v.txt", "v.txt", "--out", "out.doc"], ".png, .pdf, .svg. Received: "),
-        (["drift", "v.txt", "v.txt", "--pairs", "text.csv"], "text.csv', line 2: expected two words and a score"),
+        (["drift", "v.txt", "v.txt", "--pairs", "text.csv"], "text.csv', line 1: expected two words and a score"),
         (["drift", "v.txt", "v.txt", "--projector", "text.txt"], "text.txt"),
     ],
 )
