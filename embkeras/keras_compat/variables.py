@@ -14,6 +14,7 @@ from typing import Any
 
 import h5py
 import keras
+import numpy as np
 import tensorflow as tf
 
 from embkeras.keras_compat.private import Private, in_code, private_module, sample_layer
@@ -54,6 +55,16 @@ def mark_table(variable: Any) -> None:
     """Mark a variable as an embedding table, unless its layer has said that it isn't."""
     if not hasattr(variable, "embkeras_table"):
         variable.embkeras_table = True
+
+
+def mark_unbounded(variable: Any, rows: np.ndarray) -> None:
+    """Say that further rows of a table, a bool array, are not pre-trained: no bound is measured from them."""
+    variable.embkeras_unbounded = rows | unbounded_rows(variable)
+
+
+def unbounded_rows(variable: Any) -> np.ndarray:
+    """Which rows of a variable were marked so: bool, shape (rows,)."""
+    return getattr(variable, "embkeras_unbounded", np.zeros(variable.shape[0], bool))
 
 
 def is_table(variable: Any) -> bool:

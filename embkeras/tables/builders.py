@@ -93,6 +93,7 @@ def build_embedding(
         if rows is not None:
             layer.train_rows(rows)
     layer.assign_table(aligned.values)
+    layer.mark_not_pretrained(~aligned.found)
     return layer
 
 

@@ -13,7 +13,7 @@ from embkeras._arrays import check_matrix, first_nonfinite_row, row_slices
 from embkeras._checks import is_whole, number, one_of, shown, whole_number
 from embkeras.errors import ArgumentError, EmbkerasWarning
 from embkeras.keras_compat.layers import called_with_values
-from embkeras.keras_compat.variables import read_by_rows, stock_table
+from embkeras.keras_compat.variables import mark_unbounded, read_by_rows, stock_table
 from embkeras.tables.projection import Projection, scores_by
 from embkeras.tables.resize import Resized, fresh_like
 from embkeras.tables.row_io import (
@@ -204,6 +204,10 @@ class PretrainedEmbedding(Projection, keras.layers.Embedding):
             )
         self.mark_filled()
         self._fill(matrix)
+
+    def mark_not_pretrained(self, rows: np.ndarray) -> None:
+        """Say which rows are not pre-trained, a bool array of shape (input_dim,): `max_drift` of optimizers spares them."""
+        mark_unbounded(self.table_variable, rows)
 
     def mark_filled(self) -> None:
         """Note that the table was filled: it may be zeros then, and no merge can be undone."""

@@ -13,7 +13,7 @@ import tensorflow as tf
 from embkeras._arrays import as_array, row_slices
 from embkeras._checks import one_of, whole_number
 from embkeras.errors import ArgumentError
-from embkeras.keras_compat.variables import read_by_rows
+from embkeras.keras_compat.variables import mark_unbounded, read_by_rows
 from embkeras.tables.embedding import PretrainedEmbedding, check_built
 from embkeras.tables.projection import scores_by
 from embkeras.tables.resize import Resized, fresh_like, take_over
@@ -152,6 +152,13 @@ class RowEmbedding(PretrainedEmbedding):
     def takes_rows(self) -> bool:
         """Whether further rows can join those that train."""
         return self.trainable_rows > 0
+
+    def mark_not_pretrained(self, rows: np.ndarray) -> None:
+        """Say which rows are not pre-trained, as for `PretrainedEmbedding`; only those that train are noted."""
+        if self._moving is not None:
+            moving = np.zeros(self.trainable_rows + 1, bool)
+            moving[self._places_by_id()[rows & self.trainable_mask]] = True
+            mark_unbounded(self._moving, moving)
 
     @property
     def trainable_mask(self) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from embkeras.errors import ArgumentError
 from embkeras.keras_compat.optimizers import slots_of
+from embkeras.keras_compat.variables import mark_unbounded, unbounded_rows
 from embkeras.keras_compat.versions import check_versions
 from embkeras.tables.addresses import LayerRef, as_refs, match_layer, walk
 from embkeras.tables.combined import CombinedEmbedding
@@ -71,7 +72,8 @@ def change_vocabulary(
             table.resized(sources, each.values, trains=_new_without_vector(each, sources))
             for table, each in zip(tables, aligned, strict=True)
         ]
-        for table, each in zip(tables, fresh, strict=True):
+        for table, each, rows in zip(tables, fresh, aligned, strict=True):
+            each.layer.mark_not_pretrained(_new_without_vector(rows, sources))
             swap_rows(model, table, each)
         if isinstance(found, CombinedEmbedding):
             found.change_tokens(sources, np.stack([each.found for each in aligned], axis=1))
@@ -125,6 +127,8 @@ def swap_rows(model: keras.Model, layer: PretrainedEmbedding, fresh: Resized) ->
     """Put a resized layer's variables into the model and its optimizer, slots row by row."""
     optimizer = getattr(model, "optimizer", None)
     held = [(part, move, slots_of(part, move[0])) for part in all_parts(model) for move in fresh.moves]
+    for old, new, sources in fresh.moves:
+        mark_unbounded(new, (sources >= 0) & unbounded_rows(old)[sources])
     take_over(layer, fresh.layer)
     if optimizer is not None:
         rebuild_training(model)

@@ -8,15 +8,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from embkeras._checks import number
 from embkeras.errors import OptimizerError
 from embkeras.keras_compat.optimizers import index_of, key_of, trained_variables, weight_decay_of
-from embkeras.keras_compat.variables import is_table, local, mark_stock_tables, mark_table, native, reads_whole_table
+from embkeras.keras_compat.variables import (
+    is_table,
+    local,
+    mark_stock_tables,
+    mark_table,
+    native,
+    reads_whole_table,
+    unbounded_rows,
+)
 from embkeras.keras_compat.versions import check_versions
 from embkeras.tables.addresses import walk
-from embkeras.tables.row_io import load_variable, save_variable
+from embkeras.tables.row_io import load_variable, row_blocks, save_variable
 from embkeras.tables.zero_row import own_constraint
 from embkeras.training.optimizers.multipliers import RateMultipliers, path_of
 
@@ -25,6 +34,7 @@ _REFUSED = {
     "loss_scale_factor": "Keras can't divide a gradient by rows by it; wrap the optimizer in a LossScaleOptimizer",
     "use_ema": "it would average the whole table in each step",
 }
+_ROUNDING = 1e-6  # relative, of sums of float32
 
 
 class RowWise(RateMultipliers):
@@ -34,10 +44,11 @@ class RowWise(RateMultipliers):
     its arithmetic in `_rule`.
     """
 
-    def __init__(self, *args: Any, anchor_decay: float = 0.0, **kwargs: Any):
+    def __init__(self, *args: Any, anchor_decay: float = 0.0, max_drift: float | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._check_settings()
-        self.anchor_decay = number(anchor_decay, "anchor_decay", least=0, error=OptimizerError)
+        self.anchor_decay = number(anchor_decay, "anchor_decay", least=0, most=1, error=OptimizerError)
+        self.max_drift = None if max_drift is None else number(max_drift, "max_drift", above=0, error=OptimizerError)
         self._present: set[str] = set()
         self._ever: set[str] = set()
 
@@ -62,7 +73,7 @@ class RowWise(RateMultipliers):
         super().set_model(model)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Create the slots of `variables`: those of the Keras optimizer, and the birth step and anchor of each."""
+        """Create the slots of `variables`: those of the Keras optimizer, and birth step, anchor and radius of each."""
         if self.built:
             return
         check_versions()
@@ -70,9 +81,13 @@ class RowWise(RateMultipliers):
         with tf.init_scope():  # needed when the first step is being traced: the values of variables are read here
             super().build(variables)
             self._births = [self._birth_of(variable) for variable in variables]
-            anchored = [self.anchor_decay > 0 and is_table(variable) for variable in variables]
+            anchored = [bool(self._measured_from_anchor()) and is_table(variable) for variable in variables]
             self._anchors = [
                 self._anchor_of(variable) if wanted else None
+                for variable, wanted in zip(variables, anchored, strict=True)
+            ]
+            self._radii = [
+                self._radius_of(variable) if wanted and self.max_drift else None
                 for variable, wanted in zip(variables, anchored, strict=True)
             ]
         self._warn_at_build(variables)
@@ -108,18 +123,28 @@ class RowWise(RateMultipliers):
         for slot, value in zip(slots, held, strict=True):
             _write(slot, rows, value)
         # Reading the rows and writing them is faster than scatter_sub, whose CPU kernel adds row by row.
-        _write(variable, rows, self._decayed(index, variable, rate, rows) - change)
+        _write(variable, rows, self._bounded(index, self._decayed(index, variable, rate, rows) - change, rows))
 
     def _decayed(self, index: int, variable: Any, rate: Any, rows: Any) -> Any:
-        """The value after weight decay and decay toward the anchor, both decoupled from the gradient."""
+        """The value after weight decay, and after a share of the way back to the anchor; both decoupled from the gradient."""
         value = before = _read(variable, rows)
         decay = weight_decay_of(self, variable)
         if decay is not None:
             value = value - before * tf.cast(decay, value.dtype) * rate
         anchor = self._anchors[index]
         if anchor is not None:
-            value = value - (before - _read(anchor, rows)) * tf.cast(self.anchor_decay, value.dtype) * rate
+            value = value - (before - _read(anchor, rows)) * tf.cast(self.anchor_decay, value.dtype)
         return value
+
+    def _bounded(self, index: int, value: Any, rows: Any) -> Any:
+        """The value, moved back to the surface of the ball around its anchor where it left it."""
+        radius = self._radii[index]
+        if radius is None:
+            return value
+        anchor, limit = _read(self._anchors[index], rows), tf.cast(_read(radius, rows), value.dtype)[:, None]
+        step = value - anchor
+        length = tf.norm(step, axis=1, keepdims=True)
+        return tf.where(length > limit, anchor + step * (limit / length), value)
 
     def clip_globally(self, gradients: Sequence[Any]) -> list[Any]:
         """Clip by the global norm, in which a row counts once with the sum of its occurrences; slices stay slices."""
@@ -155,12 +180,31 @@ class RowWise(RateMultipliers):
         key = key_of(self, variable)
         if key in self._ever and key not in self._present:
             self._warn_once(
-                f"{path_of(variable)} joins again after it was trained: anchor_decay now pulls toward its current rows, "
-                f"no longer toward those that it first joined with."
+                f"{path_of(variable)} joins again after it was trained: {self._measured_from_anchor()} is now measured "
+                f"from its current rows, no longer from those that it first joined with."
             )
         anchor = self.add_variable_from_reference(variable, name="anchor")
         anchor.assign(native(variable))
         return anchor
+
+    def _radius_of(self, variable: keras.Variable) -> keras.Variable:
+        """How far each row may be from its anchor; rows that are not pre-trained, and rows of zeros, may go anywhere."""
+        lengths = np.concatenate([np.linalg.norm(rows.astype(np.float64), axis=1) for _, rows in row_blocks(variable)])
+        free = unbounded_rows(variable) | (lengths == 0)
+        # A little less than asked for, so that rounding takes no row outside.
+        share = max(0.0, (self.max_drift or 0) * (1 - _ROUNDING) - _ROUNDING)
+        radii = np.where(free, np.inf, share * lengths)
+        return self.add_variable(
+            (len(radii),),
+            initializer=lambda shape, dtype: tf.constant(radii, dtype),
+            dtype="float32",
+            aggregation="only_first_replica",
+            name=f"{path_of(variable).replace('/', '_')}_radius",
+        )
+
+    def _measured_from_anchor(self) -> str:
+        """The settings in use that need the table as it joined."""
+        return " and ".join(name for name in ("anchor_decay", "max_drift") if getattr(self, name))
 
     # Checks and warnings ---------------------------------------------------------------------------------------------
 
@@ -171,11 +215,12 @@ class RowWise(RateMultipliers):
                 raise OptimizerError(f"{type(self).__name__} doesn't support {setting}={value!r}: {reason}.")
 
     def _check_anchor(self, index: int) -> None:
-        if self.anchor_decay and self._anchors[index] is None:
+        settings = self._measured_from_anchor()
+        if settings and self._anchors[index] is None:
             raise OptimizerError(
-                f"anchor_decay works on the tables of embedding layers. Received a gradient by rows for "
+                f"{settings} works on the tables of embedding layers. Received a gradient by rows for "
                 f"{path_of(trained_variables(self)[index])!r}, which was not known as one when the optimizer was built: "
-                f"call set_model(model) before build(), or set anchor_decay=0."
+                f"call set_model(model) before build(), or leave {settings} out."
             )
 
     def _warn_at_build(self, variables: Sequence[keras.Variable]) -> None:
@@ -217,7 +262,7 @@ class RowWise(RateMultipliers):
 
     def get_config(self) -> dict[str, Any]:
         """The settings, with the current multipliers."""
-        return {**super().get_config(), "anchor_decay": self.anchor_decay}
+        return {**super().get_config(), "anchor_decay": self.anchor_decay, "max_drift": self.max_drift}
 
 
 def sum_by_row(gradient: tf.IndexedSlices) -> tuple[tf.Tensor, tf.Tensor]:

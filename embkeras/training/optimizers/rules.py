@@ -34,9 +34,13 @@ class RowWiseAdam(RowWise, keras.optimizers.Adam):
         learning_rate_multipliers: factors of the rate by address: the path of a layer, for all its variables
             (`{"q/embedding": 0.1}`), a glob (`"encoder/**"`), or the path of a variable (`"**/bias"`). They scale
             update and decay. The first address that matches counts; `set_multiplier` changes a factor between epochs.
-        anchor_decay: decoupled decay toward the table as it was when it joined (L2-SP, Li, Grandvalet & Davoine 2018),
-            in units of the learning rate, on the rows of the batch. Costs one more table, in memory and in files. A
-            table that is frozen and unfrozen again has lost its slots: its anchor is then the table of that moment.
+        anchor_decay: how much of the way back to where it joined each row of the batch goes in an update, 0 to 1,
+            whatever the learning rate (L2-SP, Li, Grandvalet & Davoine 2018, decoupled). Costs one more table, in memory
+            and in files. A table that is frozen and unfrozen again has lost its slots: it is then measured from the
+            table of that moment.
+        max_drift: how far a row may be at most from where it joined, over the L2 norm that it had there, such as 0.5:
+            a row of the batch that would leave this ball ends on its surface. Costs one more table too. Rows of zeros
+            are free, and so are those of words without a vector, if the layer is from `build_embedding`.
         **kwargs: as for `keras.optimizers.Adam`, except gradient accumulation and moving averages, which Keras applies
             to the whole table, and `loss_scale_factor`.
 

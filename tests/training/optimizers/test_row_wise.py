@@ -10,10 +10,13 @@ from embkeras.errors import EmbkerasWarning, OptimizerError
 from embkeras.keras_compat.optimizers import slots_of
 from embkeras.keras_compat.variables import read_by_rows
 from embkeras.tables import row_io
+from embkeras.tables.builders import build_embedding
+from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.optimizers.row_wise import sum_by_row
 from embkeras.training.optimizers.rules import RowWiseAdagrad, RowWiseAdam, RowWiseAdamW, RowWiseSGD
 from embkeras.training.schedule.callback import TrainabilitySchedule
 from embkeras.training.schedule.phases import Phase
+from embkeras.vectors.aligned import AlignedMatrix
 from tests import tiny
 
 
@@ -83,17 +86,17 @@ def test_moments_of_missing_rows_stay():
     assert float(np.array(lazy._momentums[0])[3, 0]) == pytest.approx(1 - 0.9**2, rel=1e-5)
 
 
-@pytest.mark.parametrize("value", [-0.1, float("nan"), "much"])
-def test_anchor_decay_is_a_factor(value):
-    """Anything but a finite number of at least 0 is refused."""
-    with pytest.raises(OptimizerError, match=rf"anchor_decay .*>= 0\. Received: {value!r}"):
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan"), "much"])
+def test_anchor_decay_is_a_share(value):
+    """Anything but a number from 0 to 1 is refused."""
+    with pytest.raises(OptimizerError, match=rf"anchor_decay .*>= 0 and <= 1\. Received: {value!r}"):
         RowWiseAdam(anchor_decay=value)
 
 
 def test_anchor_decay_pulls_rows_of_the_batch_back():
-    """A row of the batch moves rate * decay of the way back to where it joined; the others stay."""
+    """A row of the batch moves this share of the way back to where it joined, whatever the rate; the others stay."""
     layer, variables = _layer()
-    optimizer = RowWiseSGD(0.1, anchor_decay=2.0)
+    optimizer = RowWiseSGD(0.01, anchor_decay=0.2)
     optimizer.build(variables)
     layer.assign_table(tiny.TABLE + 1)
     optimizer.apply([tiny.slices([3, 3], np.zeros((2, 4)))], variables)
@@ -104,11 +107,64 @@ def test_anchor_decay_pulls_rows_of_the_batch_back():
 
 def test_anchor_decay_keeps_a_table_nearer_in_fit():
     """Trained for the same epochs, the anchored table ends nearer to the pre-trained one."""
-    far, near = (tiny.model(RowWiseAdam(0.05, anchor_decay=decay), trainable=True) for decay in (0.0, 5.0))
+    far, near = (tiny.model(RowWiseAdam(0.05, anchor_decay=decay), trainable=True) for decay in (0.0, 0.25))
     for net in (far, near):
         tiny.fit(net, epochs=10)
     distances = [np.linalg.norm(tiny.table_of(net) - tiny.TABLE) for net in (far, near)]
     assert 0.05 < distances[1] < 0.8 * distances[0]
+
+
+def _drift_of(net):
+    return np.linalg.norm(tiny.table_of(net) - tiny.TABLE, axis=1)
+
+
+@pytest.mark.parametrize("max_drift", [0, -1, float("inf"), "far"])
+def test_max_drift_is_positive(max_drift):
+    """Anything but a number above 0 is refused."""
+    with pytest.raises(OptimizerError, match=rf"max_drift .*> 0\. Received: {max_drift!r}"):
+        RowWiseAdam(max_drift=max_drift)
+
+
+@pytest.mark.parametrize("make", [RowWiseAdam, RowWiseSGD])
+def test_no_row_ever_leaves_its_ball(make):
+    """After each of many large steps every row is inside; some are on the surface, and rows of no batch don't move."""
+    net, inside = tiny.model(make(0.5, max_drift=0.3), trainable=True), []
+    norms = np.linalg.norm(tiny.TABLE, axis=1)
+    note = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: inside.append(_drift_of(net)))
+    tiny.fit(net, epochs=8, callbacks=[note])
+    assert len(inside) >= 24 and max((drift - 0.3 * norms).max() for drift in inside) <= 0
+    seen = np.unique(tiny.IDS)
+    assert (inside[-1][seen] > 0.2999 * norms[seen]).any() and (inside[-1][seen] > 0).all()
+    assert inside[-1][[0, tiny.UNSEEN]].tolist() == [0, 0]
+
+
+def test_a_ball_moves_a_row_to_its_surface():
+    """Along the line to where it joined; a row that stays inside takes its whole step."""
+    layer, variables = _layer()
+    optimizer = RowWiseSGD(1.0, max_drift=0.5)
+    optimizer.build(variables)
+    step = np.array([3.0, 0, 4, 0], np.float32)
+    optimizer.apply([tiny.slices([3, 5], np.stack([-step, -step / 1000]))], variables)
+    moved = layer.matrix() - tiny.TABLE
+    np.testing.assert_allclose(moved[3], step / 5 * 0.5 * np.linalg.norm(tiny.TABLE[3]), rtol=1e-5)
+    np.testing.assert_allclose(moved[5], step / 1000, rtol=1e-4)
+
+
+@pytest.mark.parametrize("trainable", ["oov", True, "rows"])
+def test_words_without_a_vector_have_no_ball(trainable):
+    """They begin anywhere; words with one are held, in a table that trains as a whole or in part."""
+    found = np.arange(10) < 6
+    aligned = AlignedMatrix(tiny.TABLE, Vocabulary(["", *"abcdefghi"], oov_ids=()), found=found)
+    rows = np.isin(np.arange(10), [4, 8]) if trainable == "rows" else trainable
+    layer = build_embedding(aligned, trainable=rows)
+    optimizer, variables = RowWiseSGD(1.0, max_drift=0.1), layer.trainable_variables
+    optimizer.build(variables)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(np.array([[4, 8]])) * 5.0)
+    optimizer.apply(tape.gradient(loss, variables), variables)
+    drift = np.linalg.norm(layer.matrix() - tiny.TABLE, axis=1)
+    assert drift[8] == pytest.approx(10)
+    assert drift[4] == pytest.approx(0 if trainable == "oov" else 0.1 * np.linalg.norm(tiny.TABLE[4]), rel=1e-4)
 
 
 def test_only_tables_are_anchored():
@@ -156,7 +212,7 @@ def test_factors_of_lora_have_no_anchor():
 @pytest.mark.parametrize("make", [keras.Variable, tf.Variable])
 def test_a_gradient_by_rows_makes_a_table(name, make):
     """On the first step, whatever the variable is called, also for a variable of TensorFlow."""
-    table, optimizer = make(np.ones((10, 4), np.float32), name=name), RowWiseSGD(0.1, anchor_decay=1.0)
+    table, optimizer = make(np.ones((10, 4), np.float32), name=name), RowWiseSGD(0.1, anchor_decay=0.1)
     optimizer.apply([tiny.slices([3], np.ones((1, 4)))], [table])
     optimizer.apply([tiny.slices([3], np.zeros((1, 4)))], [table])
     np.testing.assert_allclose(np.array(table)[3], 1 - 0.1 * 0.9, rtol=1e-6)  # 0.1 of the way back to 1

@@ -185,7 +185,7 @@ def test_another_kind_of_layer_is_refused(trainable, kind):
 AT_THE_VALUE = {  # optimizers with a slot that begins at the value of a variable
     name: OPTIMIZERS[name] for name in ("ScheduleFreeAdamW", "EMA", "EMA overwriting", "EMA and accumulation")
 } | {
-    "anchors": lambda: RowWiseAdam(0.01, anchor_decay=5.0),
+    "anchors": lambda: RowWiseAdam(0.01, anchor_decay=0.5, max_drift=0.2),
     "rate as a function": lambda: tiny.since("ScheduleFreeAdamW")(lambda: 0.01),
 }
 
