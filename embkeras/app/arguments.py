@@ -163,8 +163,20 @@ def _add_predict(subparsers: Any) -> None:
             "--file", type=Path, help="classify the texts of this file instead: CSV, TSV, JSON Lines, Parquet, or lines"
         )
     )
-    add("--text", metavar="COLUMN", help="column of FILE with the text (not needed for a file read line by line)")
+    add(
+        "--text",
+        action="append",
+        metavar="COLUMN",
+        help="column of FILE with the text (not needed for a file read line by line); for a model with several inputs "
+        "INPUT=COLUMN, which can be repeated: an input's column has its name by default",
+    )
     add("--encoding", help="text encoding of FILE (utf-8)")
+    add(
+        "--threshold",
+        action="append",
+        metavar="NUMBER",
+        help="probability from which a label of a multi-label model counts (0.5), or LABEL=NUMBER, which can be repeated",
+    )
     completes_files(add("--out", type=Path, help="the file to write for FILE: .csv, .tsv, .jsonl or .parquet"))
     add("--overwrite", action="store_true", help="replace OUT if it exists")
 

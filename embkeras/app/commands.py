@@ -83,9 +83,10 @@ def train(options: argparse.Namespace, output: Output) -> None:
 def predict(options: argparse.Namespace, output: Output) -> None:
     """Classify texts with an exported model."""
     _check_backend_setting()
-    _check_export(options.path)
+    _, card = _check_export(options.path)
+    threshold = _threshold(options.threshold)
     if options.file is not None:
-        _predict_file(options, output)
+        _predict_file(options, output, card, threshold)
         return
     if not options.texts or options.out is not None:
         raise ArgumentError("predict takes texts, or --file FILE with --out OUT.")
@@ -94,18 +95,25 @@ def predict(options: argparse.Namespace, output: Output) -> None:
     from embkeras.serving.local import ExportedModel
 
     model = ExportedModel(options.path)
-    table = model.predict(options.texts)
+    table = model.predict(options.texts, threshold=threshold)
     output.result |= {"model": model.folder, "predictions": table.to_dict("records")}
-    output.answer(predictions_text(table["text"], table["label"], table["probability"]))
+    one = "label" in table.columns  # of several outputs, each has its own columns
+    text = (
+        predictions_text(table["text"], table["label"], table["probability"]) if one else table.to_string(index=False)
+    )
+    output.answer(text)
 
 
-def _predict_file(options: argparse.Namespace, output: Output) -> None:
+def _predict_file(options: argparse.Namespace, output: Output, card: dict[str, Any], threshold: Any) -> None:
     """Classify the texts of a file."""
     if options.texts or options.out is None:
         raise ArgumentError("predict takes texts, or --file FILE with --out OUT.")
+    from functools import partial
+
     from embkeras.serving.bulk import check_bulk, predict_file
 
-    reading: dict[str, Any] = {"column": options.text, "encoding": options.encoding, "overwrite": options.overwrite}
+    column = _columns(options.text, [each["name"] for each in card["inputs"]])
+    reading: dict[str, Any] = {"column": column, "encoding": options.encoding, "overwrite": options.overwrite}
     try:
         total = check_bulk(options.file, options.out, **reading)
     except DataError as error:  # the flag has another name than the argument
@@ -115,9 +123,45 @@ def _predict_file(options: argparse.Namespace, output: Output) -> None:
     from embkeras.serving.local import ExportedModel
 
     model = ExportedModel(options.path)
-    predict_file(model.predict, options.file, options.out, total=total, **reading)
+    predict_file(partial(model.predict, threshold=threshold), options.file, options.out, total=total, **reading)
     output.result |= {"model": model.folder, "path": options.out, "texts": total}
     output.say(f"{options.out}: {total:,} rows")
+
+
+def _columns(given: list[str] | None, inputs: list[str]) -> str | dict[str, str] | None:
+    """The column with the text, or those of several inputs by input."""
+    if len(inputs) == 1:
+        if given is not None and len(given) > 1:
+            raise ArgumentError(f"The model takes one text: give one --text COLUMN. Received: {', '.join(given)}.")
+        return None if given is None else given[0]
+    columns = {name: name for name in inputs}
+    for each in given or []:
+        name, found, column = each.partition("=")
+        if not found or name not in columns:
+            raise ArgumentError(
+                f"The model takes the inputs {', '.join(inputs)}: give --text INPUT=COLUMN for each that has another column. "
+                f"Received: {each!r}."
+            )
+        columns[name] = column
+    return columns
+
+
+def _threshold(given: list[str] | None) -> float | dict[str, float] | None:
+    """The threshold of all labels, or thresholds by label."""
+    by_label = {}
+    for each in given or []:
+        label, found, value = each.rpartition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            raise ArgumentError(f"--threshold takes NUMBER or LABEL=NUMBER. Received: {each!r}.") from None
+        if found:
+            by_label[label] = number
+        elif len(given or []) == 1:
+            return number
+        else:
+            raise ArgumentError(f"--threshold takes one NUMBER, or LABEL=NUMBER for each label. Received: {each!r}.")
+    return by_label or None
 
 
 def check(options: argparse.Namespace, output: Output) -> None:

@@ -176,10 +176,11 @@ def bytes_text(table: pd.DataFrame) -> str:
     return table_text(shown.rename(columns={"ids": "bytes as ids", "vectors": "bytes as float vectors"}))
 
 
-def predictions_text(texts: Sequence[str], labels: Sequence[str], probabilities: Sequence[float]) -> str:
-    """One line per text: label, probability, text."""
-    width = max(map(len, labels), default=0)
-    lines = zip(labels, probabilities, texts, strict=True)
-    return "\n".join(
-        f"  {label:<{width}}  {probability:.3f}  {' '.join(text.split())}" for label, probability, text in lines
-    )
+def predictions_text(texts: Sequence[str], labels: Sequence[Any], probabilities: Sequence[Any]) -> str:
+    """One line per text: label, probability, text; several labels of a text side by side, "-" for none."""
+    shown = [label if isinstance(label, str) else ", ".join(label) or "-" for label in labels]
+    every = [each if isinstance(each, list) else [each] for each in probabilities]
+    figures = [", ".join(f"{each:.3f}" for each in row) or "-" for row in every]
+    wide, wider = max(map(len, shown), default=0), max(map(len, figures), default=0)
+    lines = zip(shown, figures, texts, strict=True)
+    return "\n".join(f"  {label:<{wide}}  {figure:<{wider}}  {' '.join(text.split())}" for label, figure, text in lines)

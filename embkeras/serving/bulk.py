@@ -4,7 +4,7 @@ import contextlib
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,8 @@ from embkeras.errors import (
     VocabularyError,
 )
 from embkeras.serving.names import LONG_TEXTS, saved_model_folder
-from embkeras.text.labelled import read_texts
+from embkeras.serving.predictions import Threshold
+from embkeras.text.labelled import read_columns, read_texts
 from embkeras.text.tokenizer import check_unicode
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class BatchScorer:
         path: the model's folder (its highest version now is taken, by all workers) or the folder of one version.
         batch_size: as for `ExportedModel.predict`.
         long_texts: as for `ExportedModel.predict`.
+        threshold: as for `ExportedModel.predict`.
 
     Raises:
         SavedModelError: there is no export.
@@ -54,18 +56,27 @@ class BatchScorer:
 
     _model: "ExportedModel | None" = None
 
-    def __init__(self, path: str | os.PathLike[str], *, batch_size: int = 256, long_texts: str | None = None):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        batch_size: int = 256,
+        long_texts: str | None = None,
+        threshold: Threshold = None,
+    ):
         self.folder = saved_model_folder(path).absolute()
         self.batch_size = whole_number(batch_size, "batch_size", least=1)
         self.long_texts = None if long_texts is None else one_of(long_texts, "long_texts", LONG_TEXTS)
+        self.threshold = threshold
 
-    def __call__(self, texts: Sequence[str]) -> "pd.DataFrame":
+    def __call__(self, texts: Sequence[str] | Mapping[str, Any]) -> "pd.DataFrame":
         """One row per text, as `ExportedModel.predict` returns it."""
         if self._model is None:
             from embkeras.serving.local import ExportedModel
 
             self._model = ExportedModel(self.folder)
-        return self._model.predict(texts, batch_size=self.batch_size, long_texts=self.long_texts)
+        settings: dict[str, Any] = {"batch_size": self.batch_size, "long_texts": self.long_texts}
+        return self._model.predict(texts, threshold=self.threshold, **settings)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the loaded model."""
@@ -73,11 +84,11 @@ class BatchScorer:
 
 
 def predict_file(
-    predict: Callable[[list[str]], "pd.DataFrame"],
+    predict: Callable[[Any], "pd.DataFrame"],
     path: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    column: str | None = None,
+    column: str | Mapping[str, str] | None = None,
     encoding: str | None = None,
     overwrite: bool = False,
     total: int | None = None,
@@ -88,10 +99,12 @@ def predict_file(
     block of texts at a time is in memory. The result appears complete or not at all.
 
     Args:
-        predict: texts -> a table with a row for each: `ExportedModel.predict`, `ServingClient.predict`, a `BatchScorer`.
+        predict: texts -> a table with a row for each: `ExportedModel.predict`, `ServingClient.predict`, a `BatchScorer`. With
+            several columns it is called with a dictionary of texts by input.
         path: CSV, TSV, JSON Lines, Parquet, or any other file, which is read line by line.
         out: the file to write: .csv, .tsv, .jsonl, .ndjson or .parquet.
-        column: name of the column with the text, for a format with columns.
+        column: name of the column with the text, for a format with columns; for a model with several inputs, a dictionary of
+            columns by input.
         encoding: of the file that is read; by default UTF-8.
         overwrite: replace `out` if it exists.
         total: what `check_bulk` returned for the file; without it, it is called.
@@ -110,7 +123,7 @@ def predict_file(
         raise ArgumentError(f"predict must be a function of texts. Received: {type(predict).__name__}.")
     out, done = checked_path(out, "out"), 0
     total = check_bulk(path, out, column=column, encoding=encoding, overwrite=overwrite) if total is None else total
-    texts = read_texts(path, column, encoding=encoding)
+    texts = _read(path, column, encoding)
     with (
         progress("predicting") as report,
         written_beside(out, overwrite=overwrite) as beside,
@@ -119,7 +132,7 @@ def predict_file(
     ):
         while block := list(islice(texts, BLOCK)):
             try:
-                table = predict(block)
+                table = predict(_by_input(block, column))
             except EmbkerasError as error:
                 raise type(error)(f"{str(path)!r}, texts {done} to {done + len(block) - 1}: {error}") from error
             write(table)
@@ -132,7 +145,7 @@ def check_bulk(
     path: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    column: str | None = None,
+    column: str | Mapping[str, str] | None = None,
     encoding: str | None = None,
     overwrite: bool = False,
 ) -> int:
@@ -150,15 +163,32 @@ def check_bulk(
         raise OutputError(f"Cannot write {str(out)!r}: it already exists. Pass overwrite=True to replace it.")
     check_writable(out.parent)
     count = 0
-    for text in read_texts(path, column, encoding=encoding):
+    for row in _read(path, column, encoding):
         try:
-            check_unicode(text)
+            for text in row:
+                check_unicode(text)
         except VocabularyError as error:
             raise DataError(f"{str(path)!r}, text {count}: {error}") from None
         count += 1
     if not count:
         raise DataError(f"{str(path)!r} has no rows.")
     return count
+
+
+def _read(
+    path: str | os.PathLike[str], column: str | Mapping[str, str] | None, encoding: str | None
+) -> Iterator[list[str]]:
+    """The values of each row."""
+    if isinstance(column, Mapping):
+        return (values for values, _ in read_columns(path, column, encoding=encoding))
+    return ([text] for text in read_texts(path, column, encoding=encoding))
+
+
+def _by_input(rows: list[list[str]], column: str | Mapping[str, str] | None) -> list[str] | dict[str, list[str]]:
+    """Rows as `predict` takes them."""
+    if not isinstance(column, Mapping):
+        return [row[0] for row in rows]
+    return {name: [row[place] for row in rows] for place, name in enumerate(column)}
 
 
 @contextlib.contextmanager

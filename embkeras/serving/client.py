@@ -16,21 +16,15 @@ from embkeras.serving.columns import (
     asked_tower,
     check_range,
     encoded_inputs,
+    named_inputs,
     only_token_ids,
     part_of_card,
     request_arrays,
     tower_of,
     with_leading_padding,
 )
-from embkeras.serving.text_encoder import (
-    TextEncoder,
-    activation_of,
-    answer_table,
-    checked_texts,
-    encoded_rows,
-    id_rows,
-    labelled,
-)
+from embkeras.serving.predictions import Threshold, no_scores, outputs_of, prediction_table
+from embkeras.serving.text_encoder import TextEncoder, id_rows
 from embkeras.serving.transports import TRANSPORTS, Gone, attempted, checked_headers, parsed_url
 
 if TYPE_CHECKING:
@@ -233,14 +227,19 @@ class ServingClient:
                     raise ArgumentError(f"token_ids must lie in [0, {size}). Received: {outside[0]} at text {place}.")
         return rows
 
-    def predict(self, texts: Sequence[str], *, output: str = "scores") -> "pd.DataFrame":
-        """One row per text: `text`, `label`, `probability` of the best class.
+    def predict(
+        self, texts: Sequence[str] | Mapping[str, Any], *, output: str | None = None, threshold: Threshold = None
+    ) -> "pd.DataFrame":
+        """One row per text: `text`, `label`, `probability` of the best class; more as for `ExportedModel.predict`.
 
         The class names are those of the version that answered.
 
         Args:
-            texts: the texts.
-            output: which output of a model with several.
+            texts: the texts; for a model with several inputs, a dictionary by input of texts, single tokens, ids or numbers,
+                one for each row.
+            output: which output of a model with several; by default all.
+            threshold: the probability from which a label counts, where a sigmoid makes one for each: a number in [0, 1] for
+                all, a sequence with one for each label, or a dictionary by label, 0.5 for those that it doesn't name.
 
         Raises:
             ArgumentError: not a sequence of strings, a text that is too long for long_texts="error", or a client without an
@@ -251,15 +250,20 @@ class ServingClient:
         """
         if self.encoder is None:
             raise ArgumentError("predict needs an encoder, to turn texts into ids: ServingClient(..., encoder=PATH).")
-        texts = checked_texts(texts)
-        if not texts:
-            return answer_table()
         card = self.encoder.card
+        shown_inputs, named = named_inputs(texts, card)
         long_texts = names.long_texts_of(card, self.long_texts)
-        rows = encoded_rows(self.encoder.vocabulary, texts, card["max_length"], long_texts)
-        scores, served = self._scores(rows, output)
-        class_names = None if served.card is None else served.card["class_names"]
-        return labelled(texts, scores, class_names, self._source, activation_of(served.card, output))
+        outputs = outputs_of(card, output)
+        if not any(len(values) for values in named.values()):
+            return prediction_table(shown_inputs, no_scores(card, outputs), card, self._source, threshold)
+        inputs = encoded_inputs(named, card, self.encoder.vocabularies, long_texts)
+        rows = inputs[names.TOKEN_IDS] if only_token_ids(card) else inputs
+
+        def ask(served: Served) -> dict[str, np.ndarray]:
+            return {name: self._scores_of(served, rows, name) for name in outputs}
+
+        scores, served = self._from_one_version(ask)
+        return prediction_table(shown_inputs, scores, served.card, self._source, threshold)
 
     def metadata(self) -> dict[str, Any]:
         """What the server offers now: `model`, `version`, `signatures`, and the export's `card`.

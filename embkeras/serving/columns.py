@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from embkeras._checks import shown, whole_number
+from embkeras._checks import sequence, shown, whole_number
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving.batches import padded
 from embkeras.serving.names import FEATURE, TOKEN_IDS
-from embkeras.serving.text_encoder import encoded_rows, encoded_tokens, id_rows
+from embkeras.serving.text_encoder import checked_texts, encoded_rows, encoded_tokens, id_rows
 from embkeras.text.encoding import Encoding
 
 
@@ -77,6 +77,47 @@ def encoded_inputs(
         except ArgumentError as error:
             raise ArgumentError(f"Input {name!r}: {error}") from error
     return found
+
+
+def named_inputs(texts: Any, card: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `predict` was asked, as the first columns of its table, and by input: the texts of a single input are `text`.
+
+    Raises:
+        ArgumentError: neither texts nor, for several inputs, a dictionary of all of them with one value for each row.
+    """
+    known = [each["name"] for each in card["inputs"]]
+    if not isinstance(texts, Mapping):
+        if len(known) > 1:
+            raise ArgumentError(
+                f"The model takes the inputs {', '.join(known)}: pass a dictionary of them. Received: {shown(texts)}."
+            )
+        listed = checked_texts(texts)
+        return {"text": listed}, {known[0]: listed}
+    if set(texts) != set(known):
+        wrong = next((f"no {name!r}" for name in known if name not in texts), None)
+        wrong = wrong or next(shown(name) for name in texts if name not in known)
+        raise ArgumentError(f"The model takes the inputs {', '.join(known)}. Received: {wrong}.")
+    named = {name: list(sequence(values, f"texts[{name!r}]")) for name, values in texts.items()}
+    counts = {name: len(values) for name, values in named.items()}
+    if len(set(counts.values())) > 1:
+        listed_counts = ", ".join(f"{count} of {name}" for name, count in counts.items())
+        raise ArgumentError(f"Each input must have the same number of rows. Received: {listed_counts}.")
+    return named, named
+
+
+def row_lengths(inputs: Mapping[str, Any], card: Mapping[str, Any]) -> list[np.ndarray]:
+    """For each row, something as long as the longest of its texts."""
+    texts = [each["name"] for each in card["inputs"] if each["kind"] != FEATURE and len(each["shape"]) > 1]
+    rows = len(next(iter(inputs.values())))
+    return [max((np.asarray(inputs[name][row]) for name in texts), key=len, default=np.zeros(1)) for row in range(rows)]
+
+
+def rows_at(inputs: Mapping[str, Any], places: Sequence[int] | np.ndarray) -> dict[str, Any]:
+    """Only these rows."""
+    return {
+        name: values[np.asarray(places)] if isinstance(values, np.ndarray) else [values[place] for place in places]
+        for name, values in inputs.items()
+    }
 
 
 def part_of_card(card: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

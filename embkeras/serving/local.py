@@ -17,19 +17,21 @@ from embkeras._checks import flag, whole_number
 from embkeras._progress import progress
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
-from embkeras.serving.batches import in_batches, padded
-from embkeras.serving.columns import asked_tower, encoded_inputs, only_token_ids, part_of_card, request_arrays, tower_of
-from embkeras.serving.reasons import reason
-from embkeras.serving.text_encoder import (
-    activation_of,
-    answer_table,
-    card_class_names,
-    checked_texts,
-    encoded_rows,
-    exported_encodings,
-    id_rows,
-    labelled,
+from embkeras.serving.batches import in_batches
+from embkeras.serving.columns import (
+    asked_tower,
+    encoded_inputs,
+    named_inputs,
+    only_token_ids,
+    part_of_card,
+    request_arrays,
+    row_lengths,
+    rows_at,
+    tower_of,
 )
+from embkeras.serving.predictions import Threshold, no_scores, outputs_of, prediction_table
+from embkeras.serving.reasons import reason
+from embkeras.serving.text_encoder import card_class_names, exported_encodings, id_rows
 from embkeras.serving.trust import VALUE, check_operations, stored_sha256
 from embkeras.text.encoding import Encoding
 
@@ -157,27 +159,28 @@ class ExportedModel:
                 f"token_ids must be integers (batch, time). Received: rows of {min(lengths)} to {max(lengths)} ids."
             )
         ids = np.stack(rows) if rows else np.zeros((0, 1), np.int64)
-        return self._asked({names.TOKEN_IDS: ids}, output)
+        return self._asked({names.TOKEN_IDS: ids}, [output])[output]
 
     def _scores_of_inputs(self, inputs: Any, output: str) -> np.ndarray:
         """Scores for a dictionary of inputs."""
         if not isinstance(inputs, Mapping):
             listed = ", ".join(each["name"] for each in self.card["inputs"])
             raise ArgumentError(f"{str(self.folder)!r} takes {listed}: pass scores() a dictionary of arrays by input.")
-        return self._asked(request_arrays(inputs, self.card), output)
+        return self._asked(request_arrays(inputs, self.card), [output])[output]
 
-    def _asked(self, inputs: Mapping[str, np.ndarray], output: str) -> np.ndarray:
-        """One output for inputs with a batch."""
+    def _asked(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
+        """Some outputs for inputs with a batch."""
         try:
             answers = self.ask(names.SERVING, **inputs)
         except tf.errors.InvalidArgumentError as error:
             shapes = ", ".join(f"{name} of shape {value.shape}" for name, value in inputs.items())
             raise SavedModelError(f"{str(self.folder)!r} refuses {shapes}: {reason(error.message)}") from error
-        if output not in answers:
-            raise SavedModelError(
-                f"{str(self.folder)!r} has no output {output!r}, only {', '.join(sorted(answers))}: output= chooses one."
-            )
-        return answers[output]
+        for output in outputs:
+            if output not in answers:
+                raise SavedModelError(
+                    f"{str(self.folder)!r} has no output {output!r}, only {', '.join(sorted(answers))}: output= chooses one."
+                )
+        return {output: answers[output] for output in outputs}
 
     def tower_vectors(self, tower: str, inputs: Any) -> np.ndarray:
         """The vectors of a tower, float32 of shape (batch, width).
@@ -240,66 +243,91 @@ class ExportedModel:
                 raise SavedModelError(f"{str(self.folder)!r} refuses the request: {reason(error.message)}") from error
 
     def predict(
-        self, texts: Sequence[str], *, output: str = "scores", batch_size: int = 256, long_texts: str | None = None
+        self,
+        texts: Sequence[str] | Mapping[str, Any],
+        *,
+        output: str | None = None,
+        batch_size: int = 256,
+        long_texts: str | None = None,
+        threshold: Threshold = None,
     ) -> pd.DataFrame:
         """One row per text: `text`, `label`, `probability` of the best class.
 
-        Texts of similar length are asked together; their scores are those of each text alone.
+        Texts of similar length are asked together; their scores are those of each text alone. Labels of a multi-label model
+        are a list for each text, and so are their probabilities. With several inputs, the table begins with a column for
+        each; with several outputs, it has NAME_label and NAME_probability of each, or NAME for one that is a number.
 
         Args:
-            texts: the texts.
-            output: which output of a model with several.
+            texts: the texts; for a model with several inputs, a dictionary by input of texts, single tokens, ids or numbers,
+                one for each row.
+            output: which output of a model with several; by default all.
             batch_size: texts that are asked together, at most.
             long_texts: what happens to a text of more tokens than the model takes: "cut" drops its end (or its beginning,
                 with padding in front), "error" refuses it. By default as the model was exported.
+            threshold: the probability from which a label counts, where a sigmoid makes one for each: a number in [0, 1] for
+                all, a sequence with one for each label, or a dictionary by label, 0.5 for those that it doesn't name. For
+                two classes of one sigmoid, a number: the second class counts from there.
 
         Raises:
-            ArgumentError: not a sequence of strings, or a text that is too long, or another argument outside its range.
+            ArgumentError: not a sequence of strings, a text that is too long, an input that is missing or unknown, or another
+                argument outside its range.
             SavedModelError: the model doesn't return one score per class, or the export doesn't contain its vocabulary.
             VocabularyError: the vocabulary was saved without a tokenizer, or a text is not valid Unicode.
         """
-        texts = checked_texts(texts)
+        shown_inputs, named = named_inputs(texts, self.card)
         whole_number(batch_size, "batch_size", least=1)
         long_texts = names.long_texts_of(self.card, long_texts)
-        if self.vocabulary is None:
+        if len(self.vocabularies) == 1 and self.vocabulary is None:
             raise SavedModelError(
                 f"{str(self.folder)!r} doesn't contain its encoding, {self.card['encoding']}. "
                 f"Pass it: ExportedModel(path, vocabulary=...)."
             )
-        if not texts:
-            return answer_table()
-        rows = encoded_rows(self.vocabulary, texts, self.card["max_length"], long_texts)
-        scores = self._scores_of(rows, batch_size, output)
-        return labelled(texts, scores, self.class_names, repr(str(self.folder)), activation_of(self.card, output))
+        outputs = outputs_of(self.card, output)
+        inputs = encoded_inputs(named, self.card, self.vocabularies, long_texts)
+        scores = no_scores(self.card, outputs)
+        if any(len(values) for values in inputs.values()):
+            scores = self._scores_of(inputs, batch_size, outputs)
+        return prediction_table(shown_inputs, scores, self.card, repr(str(self.folder)), threshold)
 
-    def _scores_of(self, rows: Sequence[np.ndarray], batch_size: int, output: str) -> np.ndarray:
-        """The scores of texts of any lengths, in their order."""
-        mixed = batch_size > 1 and self._may_mix(rows, output)
-        batches = list(in_batches(rows, batch_size, mixed=mixed, alike=True))
-        answers, done = [], 0
+    def _scores_of(self, inputs: Mapping[str, Any], batch_size: int, outputs: Sequence[str]) -> dict[str, np.ndarray]:
+        """Outputs for rows of any lengths, in their order."""
+        lengths = row_lengths(inputs, self.card)
+        padding = [
+            each["padding_id"] for each in self.card["inputs"] if each["kind"] == names.IDS and len(each["shape"]) > 1
+        ]
+        pads = None not in padding or len(padding) == 1
+        mixed = None not in padding and batch_size > 1 and self._may_mix(inputs, lengths, outputs)
+        batches = list(in_batches(lengths, batch_size if pads else 1, mixed=mixed, alike=True))
+        answers: list[dict[str, np.ndarray]] = []
         with progress("predicting") as report:
             for places in batches:
-                ids = padded([rows[place] for place in places], self.card["padding_id"], leading=False)
-                answers.append(self.scores(ids, output=output))
-                done += len(places)
-                report(done, len(rows))
-                if answers[-1].ndim != 2:
+                answers.append(self._asked_for(inputs, places, outputs))
+                report(sum(len(next(iter(each.values()))) for each in answers), len(lengths))
+                if any(scores.ndim != 2 for scores in answers[-1].values()):  # they are no predictions
                     return answers[-1]
-        return np.concatenate(answers)[np.argsort(np.concatenate(batches))]
+        order = np.argsort(np.concatenate(batches))
+        return {name: np.concatenate([each[name] for each in answers])[order] for name in outputs}
 
-    def _may_mix(self, rows: Sequence[np.ndarray], output: str) -> bool:
-        """Whether texts of different lengths have their own scores in one batch.
+    def _asked_for(
+        self, inputs: Mapping[str, Any], places: Sequence[int] | np.ndarray, outputs: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Outputs for some rows, in one request."""
+        return self._asked(request_arrays(rows_at(inputs, places), self.card), outputs)
 
-        They don't without a padding id, nor in an export that skipped the check and reads padding as words.
+    def _may_mix(self, inputs: Mapping[str, Any], lengths: Sequence[np.ndarray], outputs: Sequence[str]) -> bool:
+        """Whether rows of different lengths have their own scores in one batch.
+
+        They don't in an export that skipped the check and reads padding as words.
         """
-        ends = [min(rows, key=len), max(rows, key=len)]
-        if self.card["padding_id"] is None:
-            return False
-        if len(ends[0]) == len(ends[1]):
+        sizes = [len(row) for row in lengths]
+        ends = [int(np.argmin(sizes)), int(np.argmax(sizes))]
+        if sizes[ends[0]] == sizes[ends[1]]:
             return True
-        alone = self.scores(ends[0][None], output=output)
-        beside = self.scores(padded(ends, self.card["padding_id"], leading=False), output=output)
-        return alone.ndim != 2 or np.allclose(alone[0], beside[0], rtol=_SAME, atol=_SAME)
+        alone, beside = self._asked_for(inputs, ends[:1], outputs), self._asked_for(inputs, ends, outputs)
+        return all(
+            alone[name].ndim != 2 or np.allclose(alone[name][0], beside[name][0], rtol=_SAME, atol=_SAME)
+            for name in outputs
+        )
 
 
 def ask_in_new_process(folder: Path, requests: Sequence[Sequence[int]]) -> tuple[np.ndarray, dict[str, bool]]:

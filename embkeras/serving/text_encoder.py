@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +16,6 @@ from embkeras.text.encoding import Encoding
 from embkeras.text.hashing import hash_bucket
 from embkeras.text.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-SIGMOID, _THRESHOLD = "sigmoid", 0.5
 _LARGEST_ID = np.iinfo(np.int64).max
 
 
@@ -135,12 +131,6 @@ def _assets_of(path: Any) -> tuple[Path, str | None]:
 def card_class_names(card: dict[str, Any]) -> tuple[str, ...] | None:
     """The class names of a card."""
     return None if card["class_names"] is None else tuple(card["class_names"])
-
-
-def activation_of(card: Mapping[str, Any] | None, output: str) -> str | None:
-    """ "sigmoid" or "softmax", if an output comes from one."""
-    answers = [] if card is None else card["answers"]
-    return next((each["activation"] for each in answers if each["name"] == output), None)
 
 
 def exported_encodings(assets: Path, card: Mapping[str, Any], given: Any) -> dict[str, Encoding | None]:
@@ -289,46 +279,3 @@ def _encoded(encoding: Encoding, text: str, length: int | None) -> np.ndarray:
     (row,) = encoding.encode_batch([text], length)
     tokens = np.flatnonzero(row != encoding.padding_id) if encoding.padding_id is not None else np.arange(len(row))
     return row[: tokens[-1] + 1] if len(tokens) else row[:0]
-
-
-def labelled(
-    texts: Sequence[str],
-    scores: np.ndarray,
-    class_names: Sequence[str] | None,
-    source: str,
-    activation: str | None = None,
-) -> "pd.DataFrame":
-    """One row per text: `text`, `label`, `probability` of the best class.
-
-    Without class names, a label is the number of the class. Messages name the `source` of the scores. Scores of a sigmoid:
-    one is the probability of the second of two classes; of several, each label is for itself, and a row has a list of those
-    of 0.5 and more, with a list of their probabilities.
-    """
-    binary = activation == SIGMOID and scores.ndim == 2 and scores.shape[-1] == 1
-    if binary:
-        scores = np.concatenate([1 - scores, scores], axis=1)
-    if scores.ndim != 2 or scores.shape[-1] < 2:
-        raise SavedModelError(
-            f"{source} returns scores of shape {scores.shape[1:]} for a text, not one score per class. Use scores()."
-        )
-    if class_names and len(class_names) != scores.shape[-1]:
-        raise SavedModelError(f"{source} has {len(class_names)} class names for {scores.shape[-1]} scores.")
-    finite = np.isfinite(scores).all(axis=1)
-    if not finite.all():
-        raise SavedModelError(f"{source} returns NaN or infinity as scores of text {finite.argmin()}.")
-    if activation == SIGMOID and not binary:
-        over = [np.flatnonzero(row >= _THRESHOLD) for row in scores]
-        every = [[class_names[int(index)] if class_names else str(index) for index in places] for places in over]
-        return answer_table(texts, every, [row[places].tolist() for row, places in zip(scores, over, strict=True)])
-    best = scores.argmax(axis=1)
-    labels = [class_names[index] if class_names else str(index) for index in best]
-    return answer_table(texts, labels, scores.max(axis=1, initial=-np.inf))
-
-
-def answer_table(
-    texts: Sequence[str] = (), labels: Sequence[Any] = (), probabilities: Sequence[Any] | np.ndarray = ()
-) -> "pd.DataFrame":
-    """One row per text: `text`, `label`, `probability`."""
-    import pandas as pd  # only here: it takes more memory than the rest of a client together
-
-    return pd.DataFrame({"text": list(texts), "label": labels, "probability": probabilities})

@@ -7,7 +7,7 @@ import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -180,7 +180,34 @@ def read_texts(
                 yield line.rstrip("\r\n")
 
 
-def _rows(path: Path, columns: Columns, encoding: Any, quotes: bool = True) -> Iterator[Row] | None:
+def read_columns(
+    path: str | os.PathLike[str], columns: Mapping[str, str], *, encoding: str | None = None
+) -> Iterator[tuple[list[str], str]]:
+    """Several columns of a CSV, TSV, JSON Lines or Parquet file, one row after the other, and the place of each.
+
+    What is no text is text as JSON writes it: 2.5, or [1, 2].
+
+    Args:
+        path: the file; its ending decides the format.
+        columns: what is read -> the name of its column.
+        encoding: of the file; by default UTF-8, or Latin-1 for Sentiment140.
+
+    Raises:
+        DataError: as for `read_texts`; a file without columns, or a row without a value.
+        ArgumentError: arguments of the wrong type.
+    """
+    path = checked_path(path, "path")
+    if not isinstance(columns, Mapping) or not columns or not all(isinstance(each, str) for each in columns.values()):
+        raise ArgumentError(f"columns must map what is read to the names of columns. Received: {shown(columns)}.")
+    rows = _rows(path, dict(columns), encoding, any_value=True)
+    if rows is None:
+        raise DataError(f"{str(path)!r} is read line by line and has no columns. Received: {shown(dict(columns))}.")
+    yield from rows
+
+
+def _rows(
+    path: Path, columns: Columns, encoding: Any, quotes: bool = True, any_value: bool = False
+) -> Iterator[Row] | None:
     """The columns of a file whose ending names a format that has columns; None for any other file."""
     if reason := not_a_file(path):
         raise DataError(f"Cannot read {str(path)!r}: {reason}.")
@@ -191,9 +218,9 @@ def _rows(path: Path, columns: Columns, encoding: Any, quotes: bool = True) -> I
         raise ArgumentError(f"encoding must be the name of an encoding, such as 'utf-8'. Received: {shown(encoding)}.")
     ending = path.suffix.lower()
     if ending in _JSON_ENDINGS:
-        return _json_rows(path, columns, encoding)
+        return _json_rows(path, columns, encoding, any_value)
     if ending == _PARQUET:
-        return _parquet_rows(path, columns)
+        return _parquet_rows(path, columns, any_value)
     return _delimited_rows(path, columns, encoding, quotes) if ending in _DELIMITERS else None
 
 
@@ -295,12 +322,12 @@ def _column(path: Path | str, header: list[str], name: str | None, argument: str
     return header.index(name)
 
 
-def _json_rows(path: Path, columns: Columns, encoding: str | None) -> Iterator[Row]:
+def _json_rows(path: Path, columns: Columns, encoding: str | None, any_value: bool) -> Iterator[Row]:
     with _readable(path, encoding) as encoding, path.open(encoding=encoding, newline="\n") as file:
         for line_number, line in enumerate(file, start=1):
             if line.strip():
                 place = f"line {line_number}"
-                yield _values(path, place, _json_object(path, place, line), columns), place
+                yield _values(path, place, _json_object(path, place, line), columns, any_value), place
 
 
 def _json_object(path: Path, place: str, line: str) -> dict[str, Any]:
@@ -315,11 +342,13 @@ def _json_object(path: Path, place: str, line: str) -> dict[str, Any]:
     return row
 
 
-def _values(path: Path, place: str, row: dict[str, Any], columns: Columns) -> list[str]:
-    """The columns of a row; the first must be a string."""
+def _values(path: Path, place: str, row: dict[str, Any], columns: Columns, any_value: bool) -> list[str]:
+    """The columns of a row; the first must be a string, or with `any_value` anything."""
     for argument, name in columns.items():
         if name not in row:
             _column(f"{path}, {place}", list(row), name, argument)
+    if any_value:
+        return [_as_text(path, place, name, row[str(name)]) for name in columns.values()]
     text, *more = (row[str(name)] for name in columns.values())
     if not isinstance(text, str):
         column = next(iter(columns.values()))
@@ -327,7 +356,14 @@ def _values(path: Path, place: str, row: dict[str, Any], columns: Columns) -> li
     return [text, *("" if value is None else str(value) for value in more)]
 
 
-def _parquet_rows(path: Path, columns: Columns) -> Iterator[Row]:
+def _as_text(path: Path, place: str, name: str | None, value: Any) -> str:
+    """A value as text; of numbers and lists, their JSON."""
+    if value is None:
+        raise DataError(f"{str(path)!r}, {place}: {name!r} has no value.")
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _parquet_rows(path: Path, columns: Columns, any_value: bool) -> Iterator[Row]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -345,7 +381,7 @@ def _parquet_rows(path: Path, columns: Columns) -> Iterator[Row]:
                 for row in batch.to_pylist():
                     row_number += 1
                     place = f"row {row_number}"
-                    yield _values(path, place, row, columns), place
+                    yield _values(path, place, row, columns, any_value), place
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"Cannot read {str(path)!r} as Parquet: {error}.") from error
 

@@ -104,3 +104,5 @@ def test_similarity_is_one_line():
 def test_predictions_are_one_line_a_text():
     """Label, probability, text."""
     assert printed.predictions_text(["so"], ["yes"], [0.5]) == "  yes  0.500  so"
+    several = printed.predictions_text(["so", "la"], [["a", "b"], []], [[0.5, 0.75], []])
+    assert several.splitlines() == ["  a, b  0.500, 0.750  so", "  -     -             la"]

@@ -10,7 +10,7 @@ import pytest
 import embkeras as ek
 from embkeras.errors import ArgumentError, SavedModelError, VocabularyError
 from embkeras.serving.names import card_sha256
-from embkeras.serving.text_encoder import TextEncoder, id_rows, labelled
+from embkeras.serving.text_encoder import TextEncoder, id_rows
 from tests.processes import run_python
 
 VOCABULARY = ek.Vocabulary.from_texts(["good day", "bad day", "so so"])
@@ -141,24 +141,3 @@ def test_rows_of_an_array_and_of_lists():
     assert [row.shape for row in id_rows([[], [1]])] == [(0,), (1,)]
     assert [row.shape for row in id_rows(np.zeros((2, 0)))] == [(0,), (0,)]
     assert id_rows([]) == id_rows(np.zeros((0, 3))) == []
-
-
-def test_labels_name_the_best_class():
-    """Class names if there are any, otherwise numbers."""
-    scores = np.array([[0.2, 0.8], [0.7, 0.3]])
-    assert labelled(["a", "b"], scores, ["no", "yes"], "X")["label"].tolist() == ["yes", "no"]
-    assert labelled(["a", "b"], scores, None, "X")["label"].tolist() == ["1", "0"]
-
-
-@pytest.mark.parametrize(
-    ("shape", "names", "message"),
-    [
-        ((2, 1), None, r"X returns scores of shape \(1,\) for a text"),
-        ((2, 3, 4), None, r"X returns scores of shape \(3, 4\) for a text"),
-        ((2, 3), ["no", "yes"], "X has 2 class names for 3 scores"),
-    ],
-)
-def test_scores_that_name_no_class_are_refused(shape, names, message):
-    """One score, one per token, or another number than class names."""
-    with pytest.raises(SavedModelError, match=message):
-        labelled(["a", "b"], np.zeros(shape), names, "X")

@@ -57,13 +57,14 @@ def folder(recommender, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def search():
-    """A question and a document through one encoder, compared by their cosine."""
+    """A question and a document through one encoder, compared by their cosine, from which a probability is made."""
     keras.utils.set_random_seed(0)
     rows = np.random.default_rng(0).normal(size=(len(WORDS), 5)).astype("float32")
     words, table = keras.Input((None,), dtype="int64"), ek.build_embedding(ek.AlignedMatrix(rows, WORDS))
     encoder = keras.Model(words, layers.Dense(3)(layers.GlobalAveragePooling1D()(table(words))), name="encoder")
     question, document = (keras.Input((None,), dtype="int64", name=name) for name in ("question", "document"))
-    return keras.Model([question, document], layers.Dot(1, normalize=True)([encoder(question), encoder(document)]))
+    cosine = layers.Dot(1, normalize=True, name="cosine")([encoder(question), encoder(document)])
+    return keras.Model([question, document], layers.Dense(1, activation="sigmoid")(cosine))
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +72,14 @@ def searched(search, tmp_path_factory):
     """Its export with six documents."""
     path = tmp_path_factory.mktemp("search") / "documents"
     towers = dict.fromkeys(("question", "document"), "encoder")
-    settings = {"candidates": {"document": DOCUMENTS}, "similarity": "cosine", "dtype": "float16"}
-    return ek.export_saved_model(search, path, vocabulary=WORDS, towers=towers, **settings)
+    settings = {
+        "candidates": {"document": DOCUMENTS},
+        "similarity": "cosine",
+        "dtype": "float16",
+    }
+    return ek.export_saved_model(
+        search, path, vocabulary=WORDS, towers=towers, class_names=["other", "same"], **settings
+    )
 
 
 REQUEST = {"user": ["ann", "somebody", "cid"], "age": np.array([[20.0], [35.0], [60.0]], "float32")}
@@ -139,6 +146,20 @@ def test_clients_recommend_and_search(folder, searched, server):
         assert [each[1] for each in served.asked if each[1] != "card"] == ["nearest"] * 2 + [tower] * 2
 
 
+def test_clients_name_classes_and_return_vectors_of_several_inputs(searched):
+    """As with one input: class names, the rows of the only table, and predictions."""
+    export, served = ExportedModel(searched), Model("m", {1: InTensorFlow(searched)})
+    texts = {"question": ["a b", "c", "d"], "document": ["a b", "", "h g f e"]}
+    ids = {name: WORDS.encode_batch(rows) for name, rows in texts.items()}
+    with rest_server(served) as url, ServingClient(url, model="m", encoder=searched, batch_size=2) as client:
+        assert client.scores(ids, output="classes").tolist() == [["other", "same"]] * 3
+        vectors, table = client.vectors([[2, 3], [4]]), client.predict(texts, threshold=0.99)
+    np.testing.assert_array_equal(vectors[0], export.ask("embed", token_ids=np.array([[2, 3]]))["vectors"][0])
+    assert table.columns.tolist() == ["question", "document", "label", "probability"]
+    assert table["question"].tolist() == texts["question"] and table["label"].tolist() == ["other"] * 3
+    np.testing.assert_allclose(1 - table["probability"], export.scores(ids)[:, 0], atol=1e-6)
+
+
 def test_search_finds_the_most_similar_documents(search, searched):
     """Texts as candidates and as questions; of equal documents the first one comes first; padding changes nothing."""
     export = ExportedModel(searched)
@@ -146,7 +167,8 @@ def test_search_finds_the_most_similar_documents(search, searched):
     assert ids[0, :2].tolist() == [0, 2] and sorted(ids[1].tolist()) == list(range(6))
     np.testing.assert_allclose(scores[0, :2], 1, atol=1e-6)
     pairs = [WORDS.encode_batch(["e"] * 6), WORDS.encode_batch(DOCUMENTS)]
-    np.testing.assert_allclose(scores[1], search.predict(pairs, verbose=0)[ids[1], 0], atol=2e-3)
+    cosine = keras.Model(search.inputs, search.get_layer("cosine").output)
+    np.testing.assert_allclose(scores[1], cosine.predict(pairs, verbose=0)[ids[1], 0], atol=2e-3)
     padded = np.array([[0, *WORDS.encode("a b c"), 0], [0, 0, *WORDS.encode("e"), 0, 0]][0:1])
     np.testing.assert_array_equal(export.nearest(padded, k=6)[0][0], ids[0])
     tables = [(shape, dtype.name) for shape, dtype in export.variables() if len(shape) == 2]
@@ -181,7 +203,7 @@ def test_check_finds_a_search_that_misses(searched, monkeypatch):
         (
             {"towers": {"document": "encoder"}, "candidates": {"document": DOCUMENTS}},
             ArgumentError,
-            r"Layer 'dot.*' normalizes.*similarity='cosine'",
+            r"Layer 'cosine' normalizes.*similarity='cosine'",
         ),
         (
             {"towers": {"document": "encoder"}, "candidates": {"film": [[1]]}, "similarity": "cosine"},
