@@ -81,7 +81,7 @@ def test_reasons_why_nothing_is_searched():
 
     def tower(name, width, rank):
         each = SimpleNamespace(name="ids", rank=rank, encoding=object(), size=9)
-        return SimpleNamespace(name=name, width=width, contract=SimpleNamespace(inputs=[each]))
+        return SimpleNamespace(name=name, width=width, contract=SimpleNamespace(asked=[each]))
 
     assert search_of([], None, "dot", []) == (None, "the export has no towers")
     assert search_of([tower("text", 3, 2)], None, "dot", [])[1].endswith("the tower text takes more than single ids")

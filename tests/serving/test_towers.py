@@ -169,9 +169,9 @@ def test_search_finds_the_most_similar_documents(search, searched):
     pairs = [WORDS.encode_batch(["e"] * 6), WORDS.encode_batch(DOCUMENTS)]
     cosine = keras.Model(search.inputs, search.get_layer("cosine").output)
     np.testing.assert_allclose(scores[1], cosine.predict(pairs, verbose=0)[ids[1], 0], atol=2e-3)
-    padded = np.array([[0, *WORDS.encode("a b c"), 0], [0, 0, *WORDS.encode("e"), 0, 0]][0:1])
+    padded = np.array([[0, *WORDS.encode("a b c"), 0]])
     np.testing.assert_array_equal(export.nearest(padded, k=6)[0][0], ids[0])
-    tables = [(shape, dtype.name) for shape, dtype in export.variables() if len(shape) == 2]
+    tables = [(shape, dtype.name) for shape, dtype in export.variables() if len(shape) == 2 and shape[0] > 1]
     assert sorted(tables) == [((5, 3), "float32"), ((6, 3), "float32"), ((len(WORDS), 5), "float16")]
     assert [each["call"] for each in export.card["towers"]] == [0, 1]
 
