@@ -89,18 +89,6 @@ def _encodings(
 ) -> dict[str, Encoding]:
     """The encoding of each input of ids."""
     known = ", ".join(slot.name for slot in slots)
-    strings = [slot.name for slot in slots if slot.dtype == "string"]
-    if strings:
-        kinds = keras.layers.TextVectorization | keras.layers.StringLookup
-        name = next((layer.name for layer in model.layers if isinstance(layer, kinds)), "text_vectorization")
-        raise SavedModelError(
-            f"Model {model.name!r} takes strings ({', '.join(strings)}), and an export takes ids. Split it behind the layer "
-            f"that makes them:\n"
-            f"    ids = model.get_layer({name!r}).output\n"
-            f"    model_of_ids = keras.Model(ids, model.output)\n"
-            f"and export that with vocabulary=Vocabulary.from_layer(model.get_layer({name!r})): its signature 'text' takes "
-            f"strings."
-        )
     if isinstance(vocabulary, Mapping):
         unknown = [key for key in vocabulary if key not in {slot.name for slot in slots}]
         if unknown and not (len(slots) == len(vocabulary) == 1 and unknown == [names.TOKEN_IDS]):

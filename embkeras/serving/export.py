@@ -25,10 +25,12 @@ from embkeras.serving.check import check_saved_model
 from embkeras.serving.contract import OUT_OF_RANGE, Contract, Input, TextGraph, text_graph
 from embkeras.serving.describe import Trial, activation_of, inputs_of
 from embkeras.serving.folding import embeddings_of, fold
+from embkeras.serving.local import ExportedModel
 from embkeras.serving.nearest import Search, candidates_of, search_of
 from embkeras.serving.reasons import reason
 from embkeras.serving.remote import StoreFolder, destination, written
 from embkeras.serving.server_files import checked_labels, write_server_config, write_warm_up
+from embkeras.serving.strings import Split, check_texts, split_strings
 from embkeras.serving.towers import Tower, towers_of
 from embkeras.tables.addresses import LayerRef, walk
 from embkeras.tables.storage import STORAGE
@@ -39,7 +41,7 @@ def export_saved_model(
     model: keras.Model,
     path: str | os.PathLike[str],
     *,
-    vocabulary: Encoding | Mapping[str, Encoding],
+    vocabulary: Encoding | Mapping[str, Encoding] | None = None,
     version: int | None = None,
     dtype: str = "float32",
     class_names: Sequence[str] | None = None,
@@ -66,6 +68,9 @@ def export_saved_model(
     numbers as they are; `text` takes a string in place of each text's ids. Where a model answers for each token, row k of
     the answer belongs to token k of the request, wherever the padding is, and is zeros on padding.
 
+    A model that takes strings is split behind each `TextVectorization` that its strings lead into: `serving_default` takes
+    the ids, and `text` the strings, with the scores of `model.predict` (but for a text without tokens).
+
     Each of `towers` adds a signature of its name, which takes the inputs that the tower reads and returns `vectors`
     (batch, width). `nearest` takes those of the first tower and `k`, and returns the k most similar of the last one's
     vectors: every vector is compared, in blocks.
@@ -88,7 +93,7 @@ def export_saved_model(
             such as "s3://bucket/models/tweets": the export is made on this machine and then sent, `saved_model.pb` last.
         vocabulary: what the ids mean: a `Vocabulary` or another `Encoding`, as large as every embedding table of the model;
             or a dictionary of them by the names of the inputs. With one for all, every integer input takes ids; with a
-            dictionary, those that it names.
+            dictionary, those that it names. Strings need none: theirs is that of the layer.
         version: a new number; by default the next free one, from 1.
         dtype: how embkeras tables are stored: "float32", "float16", or "int8" with one scale a row. Rows are unpacked as
             they are read; the card says how close they stay.
@@ -118,8 +123,9 @@ def export_saved_model(
         The folder of this version; for an address, the address of this version, a str.
 
     Raises:
-        SavedModelError: a vocabulary doesn't fit its input, the version exists, the model takes strings or can't be
-            traced, or the export fails the check: for example because its scores depend on padding.
+        SavedModelError: a vocabulary doesn't fit its input, the version exists, the model can't be traced or takes strings
+            that lead elsewhere than into one `TextVectorization`, or the export fails the check: for example because its
+            scores depend on padding.
         ArgumentError: an argument of another type or outside its choices, a dtype other than "float32" for a model without
             an embkeras embedding, class names that are not one for each score, metadata that JSON can't hold, a name that
             needs quotes in a config.
@@ -145,6 +151,8 @@ def export_saved_model(
                 f"with_config=True writes files for a folder on this machine. Received: {str(folder)!r}."
             )
     class_names, metadata = _checked_class_names(class_names), checked_metadata(metadata)
+    split = split_strings(model, vocabulary)
+    model, vocabulary = split.model, split.vocabulary
     _check_model(model, vocabulary, dtype)
     _check_state(model)
     target = _target(folder, version, overwrite)
@@ -164,7 +172,7 @@ def export_saved_model(
                     write_warm_up(beside, card)
                     report(2, 3)
                     if check:
-                        _check(beside, model, vocabulary, target)
+                        _check(beside, split, target)
                     if with_config and isinstance(folder, Path):
                         numbers = {label: number or int(target.name) for label, number in labels.items()}
                         pads = all(each["pads"] for each in card["inputs"])
@@ -194,10 +202,12 @@ def _target(path: Path | StoreFolder, version: int | None, overwrite: bool) -> A
     return existing.get(version, path / str(version))
 
 
-def _check(beside: Path, model: keras.Model, vocabulary: Any, target: Path | StoreFolder) -> None:
+def _check(beside: Path, split: Split, target: Path | StoreFolder) -> None:
     """Check the export under the name that it will have."""
     try:
-        check_saved_model(beside, model=model, vocabulary=vocabulary)
+        check_saved_model(beside, model=split.model, vocabulary=split.vocabulary)
+        if split.whole is not None:
+            check_texts(split, ExportedModel(beside, vocabulary=split.vocabulary))
     except SavedModelError as error:
         raise SavedModelError(str(error).replace(repr(str(beside)), repr(str(target)))) from error.__cause__
 
