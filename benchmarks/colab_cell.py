@@ -62,7 +62,7 @@ def train_and_export(folder: Path) -> dict[str, float]:
     np.testing.assert_allclose(served["scores"].numpy(), model.predict(ids, verbose=0), atol=1e-5)
     if history["accuracy"][-1] < 0.9:
         raise SystemExit(f"The model did not learn: accuracy {history['accuracy']}")
-    return {"accuracy": round(history["accuracy"][-1], 3), "drift": round(history["embedding_drift"][-1], 4)}
+    return {"accuracy": round(history["accuracy"][-1], 3), "drift": round(history["drift/embedding"][-1], 4)}
 
 
 def main() -> None:

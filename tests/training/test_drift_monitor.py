@@ -1,4 +1,6 @@
-"""DriftMonitor: drift measured during training."""
+"""DriftMonitor: drift measured during training, and what happens at a bound."""
+
+from itertools import pairwise
 
 import keras
 import numpy as np
@@ -6,11 +8,12 @@ import pytest
 from keras import optimizers
 
 from embkeras.drift.report import drift_report
-from embkeras.errors import ArgumentError, EmbkerasWarning, UnknownLayerError
+from embkeras.errors import ArgumentError, EmbkerasWarning, OutputError, UnknownLayerError
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.change_vocabulary import change_vocabulary
 from embkeras.training.drift_monitor import DriftMonitor
-from embkeras.training.schedule.callback import unfreeze_at
+from embkeras.training.schedule.callback import TrainabilitySchedule, unfreeze_at
+from embkeras.training.schedule.phases import Phase
 from embkeras.vectors.aligned import AlignedMatrix
 from tests import tiny
 
@@ -34,7 +37,7 @@ def test_drift_monitor_against_drift_report():
     assert row["mean_cosine_distance"] == pytest.approx(summary["mean_cosine_distance"])
     assert row["max_cosine_distance"] == pytest.approx(summary["max_cosine_distance"])
     assert row["mean_l2"] == pytest.approx(report.table["l2"][report.moved].mean())
-    assert history.history["embedding_drift"][-1] == row["mean_cosine_distance"] > 0
+    assert history.history["drift/embedding"][-1] == row["mean_cosine_distance"] > 0
     np.testing.assert_array_equal(monitor.before, tiny.TABLE)
 
 
@@ -49,7 +52,7 @@ def test_drift_every_second_epoch():
     """every=2 measures after the second and the fourth."""
     monitor = DriftMonitor("embedding", every=2)
     history = tiny.fit(tiny.model("sgd", trainable=True), callbacks=[monitor])
-    assert monitor.table["epoch"].tolist() == [1, 3] and len(history.history["embedding_drift"]) == 2
+    assert monitor.table["epoch"].tolist() == [1, 3] and len(history.history["drift/embedding"]) == 2
 
 
 def test_drift_over_two_fits_is_measured_from_the_first():
@@ -165,8 +168,8 @@ def test_two_towers_have_two_keys():
     """Both layers are called `embedding`; none of the two measurements is lost."""
     monitors = [DriftMonitor("q/embedding"), DriftMonitor("a/*")]
     history = tiny.fit(_towers(), epochs=1, callbacks=monitors).history
-    assert history["q/embedding_drift"][0] > 0 and history["a/embedding_drift"] == [0.0]
-    assert "embedding_drift" not in history
+    assert history["drift/q/embedding"][0] > 0 and history["drift/a/embedding"] == [0.0]
+    assert "drift/embedding" not in history
 
 
 def test_drift_of_a_name_that_is_not_unique():
@@ -225,3 +228,103 @@ def test_drift_of_a_table_of_another_shape():
     monitor.before = monitor.before[:8]
     with pytest.raises(ArgumentError, match=r"table of 8 x 4 in layer 'embedding', which is now 10 x 4"):
         tiny.fit(net, epochs=1, callbacks=[monitor])
+
+
+def _begun(monitor):
+    """The tiny model, whose training has begun as far as the monitor knows, and its layer."""
+    net = tiny.model(optimizers.SGD(0.5), trainable=True)
+    monitor.set_model(net)
+    monitor.set_params({"verbose": 1})
+    monitor.on_train_begin()
+    return net, net.get_layer("embedding")
+
+
+def _end(monitor, epoch, table):
+    """An epoch that ends with this table; returns the logs."""
+    monitor.model.get_layer("embedding").assign_table(table)
+    logs = {}
+    monitor.on_epoch_end(epoch, logs)
+    return logs
+
+
+NEAR, FAR = tiny.TABLE + np.float32(0.01), -tiny.TABLE  # a mean distance of nearly 0, and of 2
+
+
+def test_training_stops_at_the_bound(capsys):
+    """At the end of the first epoch whose mean distance is at the bound, with a line that says why."""
+    monitor = DriftMonitor("embedding", bound=2)
+    net, layer = _begun(monitor)
+    assert 0 < _end(monitor, 0, NEAR)["drift/embedding"] < 0.1
+    assert not net.stop_training and monitor.bound_reached is None and not capsys.readouterr().out
+    assert _end(monitor, 1, FAR)["drift/embedding"] == 2
+    assert net.stop_training and monitor.bound_reached == 1 and layer.trainable
+    assert "'embedding' has drifted by 2, bound 2: training stops" in capsys.readouterr().out
+
+
+def test_nan_is_beyond_every_bound():
+    """A diverged table ends the training."""
+    monitor = DriftMonitor("embedding", bound=2)
+    net, layer = _begun(monitor)
+    layer.embeddings.assign(np.full((10, 4), np.nan))
+    monitor.on_epoch_end(0, {})
+    assert net.stop_training and monitor.bound_reached == 0
+
+
+def test_a_layer_freezes_at_the_bound():
+    """From the next epoch on its rows stay bit for bit, and the head trains, also if a later phase would unfreeze it."""
+    heads = []
+    note = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: heads.append(np.array(note.model.get_layer("head").kernel))
+    )
+    schedule = TrainabilitySchedule([Phase(0), Phase(1, learning_rate=0.5), Phase(3)], also="embedding")
+    monitor = DriftMonitor("embedding", bound=1e-9, at_bound="freeze")
+    net = tiny.model(optimizers.SGD(0.5))
+    drift = tiny.fit(net, epochs=4, callbacks=[note, schedule, monitor]).history["drift/embedding"]
+    assert drift == [drift[0]] * 4 and drift[0] > 0
+    assert monitor.bound_reached == 0 and not net.get_layer("embedding").trainable
+    assert all((one != other).any() for one, other in pairwise(heads))
+
+
+def test_a_frozen_layer_stays_frozen_after_a_resume():
+    """The state says so: the layer is frozen, and the optimizer no longer knows it."""
+    first, second = (DriftMonitor("embedding", bound=1, at_bound="freeze") for _ in range(2))
+    _begun(first)
+    _end(first, 0, FAR)
+    net, layer = _begun(second)
+    second.restore(net, first.state())
+    assert second.bound_reached == 0 and not layer.trainable and len(net.trainable_variables) == 2
+
+
+def test_snapshots_are_files(tmp_path):
+    """One for each measured epoch, with the table of that epoch."""
+    monitor = DriftMonitor("embedding", every=2, snapshots=tmp_path / "drift")
+    _begun(monitor)
+    for epoch, table in enumerate((NEAR, FAR, FAR, NEAR)):
+        _end(monitor, epoch, table)
+    names = {epoch: path.name for epoch, path in monitor.snapshots.items()}
+    assert names == {1: "embedding-0001.npy", 3: "embedding-0003.npy"}
+    for epoch, table in ((1, FAR), (3, NEAR)):
+        np.testing.assert_array_equal(np.load(monitor.snapshots[epoch])[1:], table[1:])  # without the padding row
+    assert DriftMonitor("embedding").snapshots == {}
+
+
+def test_snapshots_that_can_not_be_written(tmp_path):
+    """Refused when training begins."""
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file"):
+        _begun(DriftMonitor("embedding", snapshots=tmp_path / "file" / "drift"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"bound": 0}, "bound must be a number > 0 and <= 2. Received: 0"),
+        ({"bound": "far"}, "Received: 'far'"),
+        ({"at_bound": "refuse"}, "at_bound must be one of stop, freeze. Received: 'refuse'"),
+        ({"snapshots": 3}, "snapshots must be a path"),
+    ],
+)
+def test_invalid_bounds_are_refused(arguments, message):
+    """The message names the argument and the value."""
+    with pytest.raises(ArgumentError, match=message):
+        DriftMonitor("embedding", **arguments)

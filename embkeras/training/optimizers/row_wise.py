@@ -190,6 +190,11 @@ class RowWise(RateMultipliers):
     def _radius_of(self, variable: keras.Variable) -> keras.Variable:
         """How far each row may be from its anchor; rows that are not pre-trained, and rows of zeros, may go anywhere."""
         lengths = np.concatenate([np.linalg.norm(rows.astype(np.float64), axis=1) for _, rows in row_blocks(variable)])
+        if not lengths.any():
+            self._warn_once(
+                f"max_drift bounds no row of {path_of(variable)}: all begin as zeros, as those beside a shared map do, and "
+                f"have no norm to measure by."
+            )
         free = unbounded_rows(variable) | (lengths == 0)
         # A little less than asked for, so that rounding takes no row outside.
         share = max(0.0, (self.max_drift or 0) * (1 - _ROUNDING) - _ROUNDING)

@@ -32,11 +32,15 @@ class Thawed:
         }
 
     def unmoved(self, optimizer: Any) -> list[keras.layers.Layer]:
-        """The layers of which no variable that joined has another value now, although `optimizer` would move it."""
+        """The layers of which no variable that joined has another value now, although `optimizer` would move it.
+
+        Not those that something else, such as a DriftMonitor at its bound, has frozen again.
+        """
         return [
             layer
             for layer, before in self._before.items()
-            if any(would_move(optimizer, variable) for variable, _ in before)
+            if layer.trainable
+            and any(would_move(optimizer, variable) for variable, _ in before)
             and all(checksum(variable) == total for variable, total in before)
         ]
 

@@ -125,10 +125,9 @@ def test_max_drift_is_positive(max_drift):
         RowWiseAdam(max_drift=max_drift)
 
 
-@pytest.mark.parametrize("make", [RowWiseAdam, RowWiseSGD])
-def test_no_row_ever_leaves_its_ball(make):
+def test_no_row_ever_leaves_its_ball():
     """After each of many large steps every row is inside; some are on the surface, and rows of no batch don't move."""
-    net, inside = tiny.model(make(0.5, max_drift=0.3), trainable=True), []
+    net, inside = tiny.model(RowWiseAdam(0.5, max_drift=0.3), trainable=True), []
     norms = np.linalg.norm(tiny.TABLE, axis=1)
     note = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: inside.append(_drift_of(net)))
     tiny.fit(net, epochs=8, callbacks=[note])
