@@ -28,6 +28,7 @@ def mean(ids):
 @pytest.fixture(scope="module")
 def pairs():
     """Two inputs of strings that share a layer, of shapes (batch,) and (batch, 1), beside numbers."""
+    keras.utils.set_random_seed(0)
     query = keras.Input((), dtype="string", name="query")
     item = keras.Input((1,), dtype="string", name="item")
     numbers = keras.Input((2,), name="numbers")
@@ -72,9 +73,9 @@ def test_other_scores_are_found(pairs, exported, monkeypatch):
     split = split_strings(pairs, None)
     check_texts(split, exported)
     ask = exported.ask
-    more = lambda signature, **sent: {"scores": ask(signature, **sent)["scores"] + 2e-5 * ("," in sent["item"][0])}  # noqa: E731
+    more = lambda signature, **sent: {"scores": ask(signature, **sent)["scores"] + 5e-5 * ("," in sent["item"][0])}  # noqa: E731
     monkeypatch.setattr(exported, "ask", more)
-    with pytest.raises(SavedModelError, match=r"'text' has other scores than model .*'scores' differs by 2e-05 for "):
+    with pytest.raises(SavedModelError, match=r"'text' has other scores than model .*'scores' differs by \S+e-05 for "):
         check_texts(split, exported)
 
 
