@@ -31,10 +31,10 @@ def change_vocabulary(
     """Give a trained model the vocabulary of `after`: tokens that it knows keep their rows and optimizer slots.
 
     Texts whose tokens are in both vocabularies get the same scores as before, whatever their ids are now. Rows of new
-    tokens come from `after`, with the slots of a new optimizer. In a table of which only some rows train, new tokens
-    missing from the vectors train too. A StringLookup, IntegerLookup or TextVectorization of the model that makes the ids
-    (or turns them back into tokens) gets the new tokens too. A lookup outside of the model, in a data pipeline, can't be
-    seen: give it the new tokens yourself.
+    tokens come from `after`, with the slots of a new optimizer; a shared map ("map", "map+rows") moves them at once as it
+    moves all rows. In a table of which only some rows train, new tokens missing from the vectors train too. A
+    StringLookup, IntegerLookup or TextVectorization of the model that makes the ids (or turns them back into tokens) gets
+    the new tokens too. A lookup outside of the model, in a data pipeline, can't be seen: give it the new tokens yourself.
 
     Args:
         model: the model, which is changed in place. If it is compiled, its training continues where it was.

@@ -37,19 +37,21 @@ def by_loops(before, after, ids, counts, penalty):
         cosines = [row @ before[z] / np.linalg.norm(row) / np.linalg.norm(before[z]) for z in landmarks]
         return np.array([np.exp((cosine - 1) / 0.4) for cosine in cosines])
 
+    kernels = {id_: kernel(before[id_]) for id_ in ids}
+
     def solve(some):
         left, right = np.zeros((len(landmarks),) * 2), np.zeros((len(landmarks), WIDTH))
         for id_ in some:
-            left += weights[id_] * np.outer(kernel(before[id_]), kernel(before[id_]))
-            right += weights[id_] * np.outer(kernel(before[id_]), change[id_])
+            left += weights[id_] * np.outer(kernels[id_], kernels[id_])
+            right += weights[id_] * np.outer(kernels[id_], change[id_])
         total = sum(weights[id_] for id_ in some)
-        ridge = np.array([kernel(before[z]) for z in landmarks]) + 1e-4 * np.eye(len(landmarks))
+        ridge = np.array([kernels[z] for z in landmarks]) + 1e-4 * np.eye(len(landmarks))
         left = left / total + penalty * ridge / len(landmarks) + 1e-7 * np.eye(len(landmarks))
         return np.linalg.solve(left, right / total)
 
     fold_of = dict(zip(ids, np.random.default_rng(0).permutation(len(ids)) % 4, strict=True))
     solutions = [solve([id_ for id_ in ids if fold_of[id_] != fold]) for fold in range(4)]
-    predicted = {id_: kernel(before[id_]) @ solutions[fold_of[id_]] for id_ in ids}
+    predicted = {id_: kernels[id_] @ solutions[fold_of[id_]] for id_ in ids}
 
     def shrinkage(some):
         with_change = sum(weights[id_] * predicted[id_] @ change[id_] for id_ in some)
@@ -60,8 +62,8 @@ def by_loops(before, after, ids, counts, penalty):
         others = shrinkage([other for other in ids if fold_of[other] != fold_of[id_]])
         errors += weights[id_] * np.sum((change[id_] - others * predicted[id_]) ** 2)
     r2 = 1 - errors / sum(weights[id_] * np.sum(change[id_] ** 2) for id_ in ids)
-    whole = solve(ids)
-    return r2, shrinkage(ids), lambda row: shrinkage(ids) * kernel(row) @ whole
+    shrunk = shrinkage(ids) * solve(ids)
+    return r2, shrinkage(ids), lambda row: kernel(row) @ shrunk
 
 
 def test_carry_equals_plain_loops():
@@ -339,7 +341,7 @@ def test_a_layer_in_and_a_layer_out():
     vocabulary = Vocabulary(["", "[UNK]", *(f"w{i}" for i in range(60))])
     embedding = build_embedding(AlignedMatrix(values, vocabulary), trainable=True)
     model = build_classifier(embedding, 2, architecture="mean", units=8, dropout=0)
-    model.compile(RowWiseAdam(0.05), "sparse_categorical_crossentropy")
+    model.compile(RowWiseAdam(0.05), "sparse_categorical_crossentropy", run_eagerly=True)
     ids = rng.integers(2, 40, (64, 3))  # ids from 40 on occur in no text
     labels = (values[ids, 0].mean(axis=1) > 0).astype(int)
     unseen = rng.integers(40, 62, (64, 3))
