@@ -50,6 +50,37 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ('(table["similarity_before"] >= min_similarity)', '(table["similarity_before"] >= 0)'),
             ('table["count"] >= min_count', 'table["count"] > min_count'),
             ("& ~self.seen & ~self.moved", "& ~self.moved"),
+            ("norm_b / norm_a", "norm_a / norm_b"),
+        ],
+    ),
+    "drift/geometry.py": (
+        "tests/drift/test_geometry.py",
+        [
+            ("np.asarray(table[rows], np.float64) - mean", "np.asarray(table[rows], np.float64)"),
+            ("float(np.linalg.norm(both)) ** 2 / scale", "float(np.linalg.norm(both)) / scale"),
+            ("_steps(before, after, ids[part]) - centre", "_steps(before, after, ids[part])"),
+        ],
+    ),
+    "drift/neighbours.py": (
+        "tests/drift/test_neighbours.py",
+        [
+            ("(then <= topn)", "(then < topn)"),
+            ("similarity[:, ~usable[part]] = -2", "pass"),
+            ("similarity[own, rows[own] - part.start] = -2", "pass"),
+            (
+                "unit_rows(table[column])) for column in near.T], axis=1) + _SAME",
+                "unit_rows(table[column])) for column in near.T], axis=1)",
+            ),
+            ("part.start + column", "column"),
+            ("known.dropna() * weights", "known.dropna()"),
+        ],
+    ),
+    "drift/word_pairs.py": (
+        "tests/drift/test_word_pairs.py",
+        [
+            ("for _, score in found]).rank()", "for _, score in found])"),
+            ("word.lower(), -1", "word, -1"),
+            ("elif begun or len(fields) < 3:", "elif len(fields) < 3:"),
         ],
     ),
     "text/vocabulary.py": (
@@ -106,6 +137,9 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
                 "value - (before - _read(anchor, rows))",
                 "value + (before - _read(anchor, rows))",
             ),
+            ("tf.where(length > limit,", "tf.where(length > 2 * limit,"),
+            ("anchor + step * (limit / length)", "step * (limit / length)"),
+            ("unbounded_rows(variable) | (lengths == 0)", "lengths == 0"),
         ],
     ),
     "training/optimizers/multipliers.py": (

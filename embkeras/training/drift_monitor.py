@@ -87,7 +87,7 @@ class DriftMonitor(keras.callbacks.Callback):
     @property
     def snapshots(self) -> dict[int, Path]:
         """The file of each measured epoch, of those that exist."""
-        files = {row["epoch"]: self._file(row["epoch"]) for row in self._rows} if self._folder is not None else {}
+        files = {row["epoch"]: self._file(int(row["epoch"])) for row in self._rows} if self._folder is not None else {}
         return {int(epoch): file for epoch, file in files.items() if file.exists()}
 
     def on_train_begin(self, logs: Any = None) -> None:
