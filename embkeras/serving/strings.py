@@ -187,7 +187,6 @@ def _functional(model: keras.Model, strings: Sequence[str]) -> tuple[keras.Model
     names_of: dict[int, str] = {}  # by the id of an input of ids, which strings it stands for
     fed: dict[str, list[Any]] = {name: [] for name in strings}
     stands_for: dict[int, Any] = {}
-    elsewhere: list[Any] = []
 
     def shared(layer: Any) -> Any:
         if not _makes_ids(layer):
@@ -200,8 +199,6 @@ def _functional(model: keras.Model, strings: Sequence[str]) -> tuple[keras.Model
         for each in keras.tree.flatten((args, kwargs)):
             if id(each) in names_of:
                 fed[names_of[id(each)]].append(stands_for.get(id(layer)))
-            elif id(layer) in stands_for:
-                elsewhere.append(layer)
         return layer(*args, **kwargs)
 
     inputs = []
@@ -221,6 +218,6 @@ def _functional(model: keras.Model, strings: Sequence[str]) -> tuple[keras.Model
         ids = keras.models.clone_model(model, input_tensors=packed, clone_function=shared, call_function=called)
     except Exception:  # a layer that takes strings alone, in any way
         return None
-    if elsewhere or any(len({id(layer) for layer in layers}) != 1 or layers[0] is None for layers in fed.values()):
+    if any(len({id(layer) for layer in layers}) != 1 or layers[0] is None for layers in fed.values()):
         return None
     return ids, {name: layers[0] for name, layers in fed.items()}
