@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from embkeras.serving.local import ExportedModel
 
 CARD_FILE = "conversion.json"
+_PLACES = re.compile(r"loc\(.*\)+: ")  # of an operation, nested, in messages of LiteRT's converter
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,8 @@ def _converted(export: "ExportedModel", to: str, folder: Path) -> dict[str, Any]
         raise
     except Exception as error:  # each converter has its own classes
         raise SavedModelError(
-            f"The converter to {to} can't convert {str(export.folder)!r}: {type(error).__name__}: {reason(str(error))}"
+            f"The converter to {to} can't convert {str(export.folder)!r}: {type(error).__name__}: "
+            f"{_PLACES.sub('', reason(str(error)))}"
         ) from error
 
 

@@ -85,8 +85,7 @@ def to_litert(export: ExportedModel, folder: Path) -> dict[str, Any]:
     loops = any(node.op in _LISTS for node in _nodes(export.folder))
     rows = 1 if loops else None
     with _saved(export, names.SERVING, rows) as saved:
-        if loops:
-            _set_rows(saved, 1)
+        _for_litert(saved, rows)
         model = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=[names.SERVING]).convert()
     (folder / "model.tflite").write_bytes(model)
     facts = {
@@ -115,7 +114,8 @@ def to_tfjs(export: ExportedModel, folder: Path) -> dict[str, Any]:
         done = subprocess.run([*command, str(saved), str(folder)], capture_output=True, text=True, check=False)
     file = folder / "model.json"
     if done.returncode or not file.is_file():
-        last = ([line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["no message"])[-1]
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+        last = [line for line in said if "Error" in line or "Unsupported" in line or line is said[-1]][-1]
         raise SavedModelError(f"tensorflowjs_converter can't convert {str(export.folder)!r}: {last}")
     model = json.loads(file.read_text(encoding="utf-8"))
     _for_tfjs(model)
@@ -203,12 +203,17 @@ def _nodes(folder: Path) -> Iterator[Any]:
         yield from function.node_def
 
 
-def _set_rows(folder: Path, rows: int) -> None:
-    """Give the lists of loops over time, whose elements are steps of (batch, ...), the number of rows."""
+def _for_litert(folder: Path, rows: int | None) -> None:
+    """Leave out EnsureShape, which LiteRT lacks; lists of a loop over time, of steps (batch, ...), get the number of rows."""
     message = saved_model_message(folder)
     for function in message.meta_graphs[0].graph_def.library.function:
         constants = {node.name: node for node in function.node_def if node.op == "Const"}
-        for node in (node for node in function.node_def if node.op in _LISTS):
+        for node in function.node_def:
+            if node.op == "EnsureShape":
+                node.op = "Identity"
+                del node.attr["shape"]
+            if node.op not in _LISTS or rows is None:
+                continue
             for name in node.input:
                 constant = constants.get(name.split(":")[0])
                 shape = None if constant is None else tf.make_ndarray(constant.attr["value"].tensor)
@@ -220,6 +225,8 @@ def _set_rows(folder: Path, rows: int) -> None:
 
 def _for_tfjs(model: dict[str, Any]) -> None:
     """Leave out what TensorFlow.js can't run: EnsureShape, whose shape it looks for among the inputs, and assertions."""
+    inputs = model["signature"]["inputs"]  # of several inputs, the converter names some "query:0"
+    model["signature"]["inputs"] = {name.split(":")[0]: each for name, each in inputs.items()}
     graph = model["modelTopology"]
     bodies = [graph["node"], *(each.get("nodeDef", []) for each in graph.get("library", {}).get("function", []))]
     for node in (node for body in bodies for node in body):

@@ -27,7 +27,7 @@ if b"HashTableV2" in graph or b"serving_int32" in graph:
 ensure = {"name": "Ensure", "op": "EnsureShape", "input": ["token_ids", "^Assert"], "attr": {"shape": {}, "T": {}}}
 inner = {"signature": {}, "nodeDef": [{"name": "a", "op": "EnsureShape", "input": ["b"], "attr": {"shape": {}}}]}
 nodes = [{"name": "token_ids", "op": "Placeholder"}, ensure]
-signature = {"inputs": {"token_ids": {"name": "token_ids:0"}}, "outputs": {"scores": {"name": "Identity:0"}}}
+signature = {"inputs": {"token_ids:0": {"name": "token_ids:0"}}, "outputs": {"scores": {"name": "Identity:0"}}}
 folder = pathlib.Path(out)
 folder.mkdir(exist_ok=True)
 (folder / "group1-shard1of1.bin").write_bytes(bytes(4))
@@ -104,6 +104,7 @@ def test_for_tensorflow_js(tweets, programs):
     folder = convert_saved_model(tweets, "tfjs", check=False)
     assert folder == tweets.parent / "tweets-js"
     model = json.loads((folder / "model.json").read_text())
+    assert model["signature"]["inputs"] == {"token_ids": {"name": "token_ids:0"}}
     placeholder, ensure = model["modelTopology"]["node"]
     assert placeholder["op"] == "Placeholder"
     assert ensure == {"name": "Ensure", "op": "Identity", "input": ["token_ids"], "attr": {"T": {}}}
