@@ -82,9 +82,8 @@ def more_tokens(net):
 
 def row_wise():
     """With every setting."""
-    return RowWiseAdamW(
-        0.01, weight_decay=0.1, anchor_decay=0.2, learning_rate_multipliers={"embedding": 0.5}
-    )  # fmt: skip
+    bounds = {"anchor_decay": 0.2, "max_drift": 0.005}
+    return RowWiseAdamW(0.01, weight_decay=0.1, **bounds, learning_rate_multipliers={"embedding": 0.5})
 
 
 class Run(NamedTuple):

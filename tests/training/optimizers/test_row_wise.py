@@ -296,12 +296,11 @@ def test_an_anchored_stock_embedding_from_a_keras_file(tmp_path):
 
 @pytest.mark.parametrize("arguments", [{}, {"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 3}])
 def test_all_of_it_in_every_mode_of_fit(arguments):
-    """Decay, anchor, clipping and a multiplier together: the same weights in each mode."""
+    """Decay, anchor, ball, clipping and a multiplier together: the same weights in each mode."""
 
     def train(**mode):
-        make = RowWiseAdamW(
-            0.01, weight_decay=0.1, anchor_decay=0.2, global_clipnorm=0.1, learning_rate_multipliers={"embedding": 0.5}
-        )  # fmt: skip
+        bounds = {"anchor_decay": 0.2, "max_drift": 0.005, "global_clipnorm": 0.1}
+        make = RowWiseAdamW(0.01, weight_decay=0.1, **bounds, learning_rate_multipliers={"embedding": 0.5})
         net = tiny.model(make, trainable=True, **mode)
         tiny.fit(net, epochs=2)
         return net
@@ -324,7 +323,7 @@ class Distinct(keras.Model):
 
 def test_a_number_of_ids_that_depends_on_the_data_under_xla():
     """XLA pads what has no fixed size: the padding is no row."""
-    settings, trained = {"anchor_decay": 0.2, "global_clipnorm": 0.1}, []
+    settings, trained = {"anchor_decay": 0.2, "max_drift": 0.005, "global_clipnorm": 0.1}, []
     for compiled in (False, True):
         keras.utils.set_random_seed(0)
         net = Distinct()
