@@ -1,6 +1,5 @@
 """PretrainedEmbedding: a Keras Embedding that reads the rows of a batch and never the whole table."""
 
-import functools
 import inspect
 import warnings
 from typing import Any
@@ -14,6 +13,7 @@ from embkeras._checks import is_whole, number, one_of, shown, whole_number
 from embkeras.errors import ArgumentError, EmbkerasWarning
 from embkeras.keras_compat.layers import called_with_values
 from embkeras.keras_compat.variables import mark_unbounded, read_by_rows, stock_table
+from embkeras.tables.own_graph import call_in_own_graph
 from embkeras.tables.projection import Projection, scores_by
 from embkeras.tables.resize import Resized, fresh_like
 from embkeras.tables.row_io import (
@@ -474,9 +474,7 @@ def check_name(name: Any) -> str:
 
 def _no_gradient_where(mask: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     """`rows` unchanged, with a gradient of zero where `mask` is true. (Masking the rows themselves costs twice as much.)"""
-    if tf.executing_eagerly():
-        return _masked_gradient(mask, rows)
-    masked = _traced_masked_gradient(rows.dtype)(mask, rows)
+    masked = call_in_own_graph(_masked_gradient, mask, rows)
     masked.set_shape(rows.shape)
     return masked
 
@@ -487,11 +485,3 @@ def _masked_gradient(mask: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         return tf.identity(values), lambda gradient: gradient * tf.cast(~mask, gradient.dtype)[..., None]
 
     return masked(rows)
-
-
-@functools.cache
-def _traced_masked_gradient(dtype: tf.DType) -> Any:
-    """A function that graphs call. TensorFlow keeps the graph around a `custom_gradient` for the life of the process, so
-    this graph holds nothing else; inside a train step it would be the train step, once for each `fit`."""
-    signature = [tf.TensorSpec(None, tf.bool), tf.TensorSpec(None, dtype)]
-    return tf.function(_masked_gradient, input_signature=signature, autograph=False)

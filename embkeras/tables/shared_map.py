@@ -19,6 +19,7 @@ import tensorflow as tf
 from embkeras._arrays import row_slices
 from embkeras.errors import ArgumentError
 from embkeras.tables.embedding import check_built
+from embkeras.tables.own_graph import call_in_own_graph
 from embkeras.tables.partial_rows import RowEmbedding
 from embkeras.tables.projection import scores_by
 from embkeras.tables.resize import Resized
@@ -143,11 +144,16 @@ class MappedEmbedding(RowEmbedding):
 
 def _mapped(rows: tf.Tensor, kernel: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
     """Row `places[...]` of rows + rows @ kernel; the gradient of the kernel sums the occurrences of each row first."""
+    mapped = call_in_own_graph(_with_summed_gradient, rows, kernel, places)
+    mapped.set_shape([*places.shape, rows.shape[-1]])
+    return mapped
 
+
+def _with_summed_gradient(rows: tf.Tensor, kernel: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
     @tf.custom_gradient
     def mapped(kernel: tf.Tensor) -> Any:
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            flat = tf.reshape(upstream, (-1, rows.shape[-1]))
+            flat = tf.reshape(upstream, (-1, tf.shape(rows)[-1]))
             summed = tf.math.unsorted_segment_sum(flat, tf.reshape(places, (-1,)), tf.shape(rows)[0])
             return tf.matmul(rows, summed, transpose_a=True)
 

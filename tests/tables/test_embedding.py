@@ -1,6 +1,5 @@
 """PretrainedEmbedding: what it reads, what it writes down, and what it refuses."""
 
-import gc
 import json
 import warnings
 
@@ -16,7 +15,6 @@ from embkeras.tables.embedding import PretrainedEmbedding
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.optimizers.rules import RowWiseAdam
 from embkeras.vectors.aligned import AlignedMatrix
-from tests import tiny
 
 IDS = np.array([[2, 3, 3, 0], [9, 1, 2, 2]])
 
@@ -517,18 +515,3 @@ def test_saving_an_empty_clone_warns(aligned, tmp_path):
     clone = keras.models.clone_model(keras.Sequential([keras.Input((2,), dtype="int64"), build_embedding(aligned)]))
     with pytest.warns(EmbkerasWarning, match="layer 'embedding' is all zeros"):
         clone.save(tmp_path / "clone.keras")
-
-
-def test_the_graph_of_a_train_step_is_freed():
-    """Training again and again in one process must not hold on to what is over."""
-
-    def graphs():
-        keras.backend.clear_session()
-        gc.collect()
-        return sum(isinstance(each, tf.Graph) for each in gc.get_objects())
-
-    counts = []
-    for _ in range(3):
-        tiny.fit(tiny.model("sgd", trainable=True), epochs=1)
-        counts.append(graphs())
-    assert counts[2] == counts[1] == counts[0]
