@@ -22,7 +22,7 @@ from embkeras.text.vocabulary import Vocabulary
 _STEPS = 3  # of an input of any length, beside texts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """A model of ids, and what makes them.
 
