@@ -190,6 +190,7 @@ class Trial:
 
 
 def one_thread() -> None:
-    """TensorFlow with one thread: several processes side by side are faster than one with several."""
+    """TensorFlow with one thread, and quiet: several processes side by side are faster than one with several."""
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.get_logger().setLevel("ERROR")  # it warns of the models that are built one after the other
