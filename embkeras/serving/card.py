@@ -313,7 +313,9 @@ def _signatures(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         texts = text_inputs([each["name"] for each in inputs if each["kind"] == IDS])
         features = ", ".join(f"`{each['name']}`" for each in inputs if each["kind"] != IDS)
         beside = f", beside {features}" if features else ""
-        yield "text", ", ".join(f"`{name}` strings (batch,)" for name in texts.values()) + f"{beside} -> {outputs}"
+        kinds = {each["name"]: "tokens" if len(each["shape"]) == 1 else "strings" for each in inputs}
+        taken = ", ".join(f"`{asked}` {kinds[name]} (batch,)" for name, asked in texts.items())
+        yield "text", f"{taken}{beside} -> {outputs}"
     else:
         yield "~~text~~", f"not available: {card['no_text_reason']}"
     yield (

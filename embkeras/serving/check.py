@@ -18,7 +18,7 @@ from embkeras.serving.nearest import all_scores
 from embkeras.serving.reasons import reason
 from embkeras.serving.server_files import read_warm_up, warm_up_inputs, warm_up_records
 from embkeras.serving.slots import mask_of
-from embkeras.serving.text_encoder import encoded_rows
+from embkeras.serving.text_encoder import encoded_rows, encoded_tokens
 from embkeras.serving.towers import recorded
 from embkeras.tables.addresses import match_layer, walk
 from embkeras.tables.projection import EXCLUDED
@@ -301,7 +301,7 @@ class _Check:
         requests = []
         if all(getattr(encodings[name], "tokens", ()) for name in self.ids):
             requests = [
-                {name: " ".join(encodings[name].tokens[id_] for id_ in request[name]) for name in self.ids}  # type: ignore[union-attr]
+                {name: " ".join(encodings[name].tokens[id_] for id_ in request[name].ravel()) for name in self.ids}  # type: ignore[union-attr]
                 for request in self.requests
             ]
         first = requests[0] if requests else dict.fromkeys(self.ids, "zzqqxx")
@@ -310,8 +310,12 @@ class _Check:
             features = self.requests[number if number < len(self.requests) else 0]
             request = dict(features)
             for name, text in texts.items():
-                (request[name],) = encoded_rows(encodings[name], [text])  # type: ignore[arg-type]
-            if any(len(request[name]) > (each["max_length"] or len(request[name])) for name, each in self.ids.items()):
+                each, encoding = self.ids[name], encodings[name]
+                if len(each["shape"]) == 1:
+                    (request[name],) = encoded_tokens(encoding, [text], each["oov_id"])  # type: ignore[arg-type]
+                else:
+                    (request[name],) = encoded_rows(encoding, [text])  # type: ignore[arg-type]
+            if any(request[name].size > (each["max_length"] or request[name].size) for name, each in self.ids.items()):
                 continue
             if len({len(request[name]) for group in map(self.group, self.ids) if len(group) > 1 for name in group}) > 1:
                 continue

@@ -8,8 +8,6 @@ front. (TensorFlow Serving pads a batch with the first number of each request, s
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import singledispatch
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import keras
@@ -24,16 +22,14 @@ from embkeras.serving.names import (
     MASK,
     REQUEST,
     TOKEN_IDS,
-    TOKENS_FILE,
     K,
     text_inputs,
 )
 from embkeras.serving.packing import Packing, empty_texts, lengthened, packing, refused_where
 from embkeras.serving.reasons import reason, root_cause
 from embkeras.serving.slots import mask_of, structure_of
+from embkeras.serving.text_graphs import TextGraph
 from embkeras.text.encoding import Encoding
-from embkeras.text.tokenizer import UNICODE, WHITE_SPACE
-from embkeras.text.vocabulary import Vocabulary
 
 OUT_OF_RANGE = ("oov", "error")
 Signature: TypeAlias = tf.types.experimental.ConcreteFunction
@@ -319,66 +315,6 @@ def answers_by_name(answers: Any, outputs: Sequence[str]) -> dict[str, Any]:
     return {name: answers[name] for name in outputs}
 
 
-@dataclass(frozen=True)
-class TextGraph:
-    """An encoding as a TensorFlow graph.
-
-    Attributes:
-        encode: texts, shape (batch,) -> a RaggedTensor of int64 ids, (batch, None); they must be those of `encode_batch`.
-        resources: what the SavedModel has to keep for it, such as lookup tables.
-    """
-
-    encode: Callable[[tf.Tensor], tf.RaggedTensor]
-    resources: Any
-
-
-@singledispatch
-def text_graph(encoding: Any, assets: Path) -> tuple[TextGraph | None, str | None]:
-    """The encoding as a TensorFlow graph and None, or None and the reason why it has no such form.
-
-    Args:
-        encoding: any Encoding. Register a function for a new type with `text_graph.register`.
-        assets: folder for files that the graph reads.
-    """
-    return None, f"{type(encoding).__name__} has no TensorFlow graph"
-
-
-@text_graph.register
-def _(encoding: Vocabulary, assets: Path) -> tuple[TextGraph | None, str | None]:
-    tokenizer = encoding.tokenizer
-    if tokenizer is None:
-        return None, "the vocabulary has no tokenizer"
-    if encoding.padding_id is None:
-        return None, "the vocabulary has no padding id, so texts of different lengths can't share a batch"
-    # Without tokens that no text contains: the empty one, and those with white space.
-    words = [token for token in encoding.token_to_id if token and not set(token) & set(WHITE_SPACE)]
-    if not words:
-        return None, "the vocabulary has no token that can occur in a text"
-    file = assets / TOKENS_FILE
-    lines = (f"{word}\t{encoding.token_to_id[word]}\n" for word in words)
-    file.write_bytes("".join(lines).encode("utf-8", "surrogatepass"))
-    initializer = tf.lookup.TextFileInitializer(str(file), tf.string, 0, tf.int64, 1, delimiter="\t")
-    table = tf.lookup.StaticHashTable(initializer, default_value=-1)
-    buckets = tf.constant(encoding.oov_ids, tf.int64)
-
-    def encode(texts: tf.Tensor) -> tf.RaggedTensor:
-        lowered = texts
-        if tokenizer.lowercase:
-            lowered = tf.strings.lower(texts, encoding="utf-8" if tokenizer.lowercase == UNICODE else "")
-        spaced = tf.strings.join([" ", lowered, " "])
-        for pattern, rewrite in tokenizer.rules:
-            spaced = tf.strings.regex_replace(spaced, pattern, rewrite)
-        tokens = tf.strings.split(spaced)
-        ids = table.lookup(tokens.values)
-        if encoding.drop_unknown:
-            return tf.ragged.boolean_mask(tokens.with_values(ids), tokens.with_values(ids >= 0))
-        bucket = tf.strings.to_hash_bucket_fast(tokens.values, len(encoding.oov_ids))
-        ids = tf.where(ids < 0, tf.gather(buckets, bucket), ids)
-        return tf.RaggedTensor.from_row_splits(ids, tokens.row_splits)
-
-    return TextGraph(encode, table), None
-
-
 def ids_signature(model: Callable[..., Any], contract: Contract, dtype: tf.DType) -> Signature:
     """Ids of this type, and features -> the model's outputs."""
 
@@ -399,14 +335,17 @@ def embed_signature(layer: keras.layers.Layer, each: Input) -> Signature:
 
 
 def text_signature(model: keras.Model, contract: Contract, graphs: Mapping[str, TextGraph]) -> Signature:
-    """Texts (batch,) in place of ids, and features -> the model's outputs. The only ids of a model are asked as `text`."""
+    """Strings (batch,) in place of ids, and features -> the model's outputs. The only ids of a model are asked as `text`.
+
+    A string is a text or, in place of a single id, a token.
+    """
     names = text_inputs([each.name for each in contract.ids])
 
     def serve(**values: tf.Tensor) -> dict[str, tf.Tensor]:
-        encoded = {
-            name: graphs[name].encode(values[asked]).to_tensor(each.fill)
-            for (name, asked), each in zip(names.items(), contract.ids, strict=True)
-        }
+        encoded = {}
+        for (name, asked), each in zip(names.items(), contract.ids, strict=True):
+            ids = graphs[name].encode(values[asked])
+            encoded[name] = ids if each.rank == 1 else ids.to_tensor(each.fill)
         return contract.answers(model, {**values, **encoded})
 
     specs = [

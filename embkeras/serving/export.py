@@ -22,7 +22,7 @@ from embkeras.serving import contract as contracts
 from embkeras.serving import names
 from embkeras.serving.card import card_of, checked_metadata, described_inputs, readme, write_assets
 from embkeras.serving.check import check_saved_model
-from embkeras.serving.contract import OUT_OF_RANGE, Contract, Input, TextGraph, text_graph
+from embkeras.serving.contract import OUT_OF_RANGE, Contract, Input
 from embkeras.serving.describe import Trial, activation_of, inputs_of
 from embkeras.serving.folding import embeddings_of, fold
 from embkeras.serving.local import ExportedModel
@@ -31,6 +31,7 @@ from embkeras.serving.reasons import reason
 from embkeras.serving.remote import StoreFolder, destination, written
 from embkeras.serving.server_files import checked_labels, write_server_config, write_warm_up
 from embkeras.serving.strings import Split, check_texts, split_strings
+from embkeras.serving.text_graphs import TextGraph, text_graph, token_graph
 from embkeras.serving.towers import Tower, towers_of
 from embkeras.tables.addresses import LayerRef, walk
 from embkeras.tables.storage import STORAGE
@@ -69,7 +70,9 @@ def export_saved_model(
     the answer belongs to token k of the request, wherever the padding is, and is zeros on padding.
 
     A model that takes strings is split behind each `TextVectorization` that its strings lead into: `serving_default` takes
-    the ids, and `text` the strings, with the scores of `model.predict` (but for a text without tokens).
+    the ids, and `text` the strings, with the scores of `model.predict` (but for a text without tokens). So is one behind
+    each `StringLookup` that takes a single string for each row, such as a user or a category: that is one token, looked up
+    as it is written, and ids of the signature are (batch,). `text` takes such a token in place of any single id.
 
     Each of `towers` adds a signature of its name, which takes the inputs that the tower reads and returns `vectors`
     (batch, width). `nearest` takes those of the first tower and `k`, and returns the k most similar of the last one's
@@ -124,8 +127,8 @@ def export_saved_model(
 
     Raises:
         SavedModelError: a vocabulary doesn't fit its input, the version exists, the model can't be traced or takes strings
-            that lead elsewhere than into one `TextVectorization`, or the export fails the check: for example because its
-            scores depend on padding.
+            that lead elsewhere than into one `TextVectorization` or `StringLookup`, or the export fails the check: for
+            example because its scores depend on padding.
         ArgumentError: an argument of another type or outside its choices, a dtype other than "float32" for a model without
             an embkeras embedding, class names that are not one for each score, metadata that JSON can't hold, a name that
             needs quotes in a config.
@@ -291,19 +294,19 @@ def _check_state(model: keras.Model) -> None:
 def _text_graphs(contract: Contract, assets: Path) -> tuple[dict[str, TextGraph], str | None]:
     """The encodings of all ids as TensorFlow graphs by input, and None, or the reason why there is no signature `text`."""
     graphs: dict[str, TextGraph] = {}
-    made: dict[int, TextGraph] = {}
+    made: dict[tuple[int, int], TextGraph] = {}
     for place, each in enumerate(contract.ids):
-        if each.rank != 2:
-            what = "takes single ids" if each.rank == 1 else "takes documents of sentences"
-            return {}, f"the input {each.name} {what}"
-        if id(each.encoding) not in made:
+        if each.rank == 3 or each.encoding is None:
+            return {}, f"the input {each.name} takes documents of sentences"
+        key = id(each.encoding), each.rank
+        if key not in made:
             folder = assets / f"text_{place}" if place else assets
             folder.mkdir(exist_ok=True)
-            graph, why = text_graph(each.encoding, folder)
+            graph, why = (token_graph if each.rank == 1 else text_graph)(each.encoding, folder)
             if graph is None:
                 return {}, why if len(contract.ids) == 1 else f"{why} (input {each.name})"
-            made[id(each.encoding)] = graph
-        graphs[each.name] = made[id(each.encoding)]
+            made[key] = graph
+        graphs[each.name] = made[key]
     return graphs, None
 
 

@@ -1,4 +1,4 @@
-"""Models that take strings, split behind the TextVectorization layers that make ids of them."""
+"""Models that take strings, split behind the TextVectorization and StringLookup layers that make ids of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from embkeras.serving.describe import Slot, slots_of
 from embkeras.serving.local import ExportedModel
 from embkeras.tables.storage import STORAGE
 from embkeras.text.encoding import Encoding
+from embkeras.text.tokenizer import WHOLE
 from embkeras.text.vocabulary import Vocabulary
 
 _STEPS = 3  # of an input of any length, beside texts
@@ -35,7 +36,7 @@ class Split:
 
     model: Any
     vocabulary: Any
-    layers: Mapping[str, keras.layers.TextVectorization]
+    layers: Mapping[str, keras.layers.TextVectorization | keras.layers.StringLookup]
     whole: keras.Model | None = None
 
 
@@ -47,7 +48,7 @@ class _Given(keras.layers.Layer):
 
 
 def split_strings(model: Any, vocabulary: Any) -> Split:
-    """The model behind its TextVectorization layers, if it takes strings.
+    """The model behind its TextVectorization layers, and its StringLookup layers of single strings, if it takes strings.
 
     Args:
         model: any model; one that takes no strings is returned as it is.
@@ -65,7 +66,10 @@ def split_strings(model: Any, vocabulary: Any) -> Split:
     if found is None:
         raise _refusal(model, strings)
     ids, layers = found
-    own = {name: Vocabulary.from_layer(layer) for name, layer in layers.items()}
+    own = {
+        name: Vocabulary.from_layer(layer, tokenizer=WHOLE if _looks_up(layer) else None)
+        for name, layer in layers.items()
+    }
     if any(each.tokenizer is None for each in own.values()):
         raise _refusal(model, strings)
     return Split(ids, _vocabularies(vocabulary, own, slots, layers), layers, model)
@@ -96,7 +100,7 @@ def _refusal(model: keras.Model, strings: Sequence[str]) -> SavedModelError:
     return SavedModelError(
         f"Model {model.name!r} takes strings ({', '.join(strings)}), and an export takes ids. It is split by itself where "
         f"each input of strings leads into one keras.layers.TextVectorization and nowhere else, whose settings are plain "
-        f"data. Split it behind the layer that makes the ids:\n"
+        f"data, or one StringLookup of single strings, (batch,) or (batch, 1). Split it behind the layer that makes the ids:\n"
         f"    ids = model.get_layer({name!r}).output\n"
         f"    model_of_ids = keras.Model(ids, model.output)\n"
         f"and export that with vocabulary=Vocabulary.from_layer(model.get_layer({name!r})): its signature 'text' takes "
@@ -146,10 +150,12 @@ def check_texts(split: Split, export: ExportedModel) -> None:
                 )
 
 
-def _texts(layer: keras.layers.TextVectorization, rng: np.random.Generator) -> list[str]:
+def _texts(layer: Any, rng: np.random.Generator) -> list[str]:
     """Texts of words that the layer knows, in other spellings, with marks, alone and many, and one that it doesn't know."""
     words = [word for word in layer.get_vocabulary(include_special_tokens=False) if word.strip()]
-    some = [str(word) for word in rng.choice(words, 12)]
+    some = [str(words[place]) for place in rng.choice(len(words), 12)]
+    if _looks_up(layer):
+        return [some[0], layer.get_config()["mask_token"] or "", f" {some[1]}", some[2].swapcase(), "zzqqxx"]
     return [
         some[0],
         " ".join(some),
@@ -165,20 +171,36 @@ def _slots(model: keras.Model) -> list[Slot]:
 
 
 def _makes_ids(layer: Any) -> bool:
-    """Whether a layer makes rows of ids, (batch, time), of texts."""
-    if not isinstance(layer, keras.layers.TextVectorization):
+    """Whether a layer makes rows of ids, (batch, time), of texts, or an id of each string."""
+    if not _looks_up(layer) and not isinstance(layer, keras.layers.TextVectorization):
         return False
     config = layer.get_config()
-    return config["output_mode"] == "int" and not config["ragged"]
+    if config["output_mode"] != "int" or config.get("encoding", "utf-8") != "utf-8":
+        return False
+    return not (config["invert"] or config.get("salt")) if _looks_up(layer) else not config["ragged"]
+
+
+def _looks_up(layer: Any) -> bool:
+    """Whether a layer takes each string as one token."""
+    return isinstance(layer, keras.layers.StringLookup)
+
+
+def _ids_shape(layer: Any, strings: tuple[int | None, ...]) -> tuple[int | None, ...] | None:
+    """The shape of the ids of a row, for the shape of its strings: one string looked up is one id; None for several."""
+    if _looks_up(layer):
+        return () if strings in ((), (1,)) else None
+    return (layer.get_config()["output_sequence_length"],)
 
 
 def _sequential(model: keras.Sequential, name: str) -> tuple[keras.Model, dict[str, Any]] | None:
     """The layers behind the first one."""
     first, *rest = model.layers
-    if not _makes_ids(first):
+    strings = tuple(_slots(model)[0].shape[1:])
+    if not _makes_ids(first) or (shape := _ids_shape(first, strings)) is None:
         return None
-    length = first.get_config()["output_sequence_length"]
-    return keras.Sequential([keras.Input((length,), dtype="int64"), *rest], name=model.name), {name: first}
+    if strings == (1,) and shape == ():
+        rest = [keras.layers.Reshape((1,), name=f"{first.name}_column"), *rest]
+    return keras.Sequential([keras.Input(shape, dtype="int64"), *rest], name=model.name), {name: first}
 
 
 def _functional(model: keras.Model, strings: Sequence[str]) -> tuple[keras.Model, dict[str, Any]] | None:
@@ -187,6 +209,7 @@ def _functional(model: keras.Model, strings: Sequence[str]) -> tuple[keras.Model
     names_of: dict[int, str] = {}  # by the id of an input of ids, which strings it stands for
     fed: dict[str, list[Any]] = {name: [] for name in strings}
     stands_for: dict[int, Any] = {}
+    columns: set[str] = set()  # the strings of shape (batch, 1) that are looked up
 
     def shared(layer: Any) -> Any:
         if not _makes_ids(layer):
@@ -196,22 +219,27 @@ def _functional(model: keras.Model, strings: Sequence[str]) -> tuple[keras.Model
         return stand_in
 
     def called(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        for each in keras.tree.flatten((args, kwargs)):
-            if id(each) in names_of:
-                fed[names_of[id(each)]].append(stands_for.get(id(layer)))
-        return layer(*args, **kwargs)
+        given = [names_of[id(each)] for each in keras.tree.flatten((args, kwargs)) if id(each) in names_of]
+        for name in given:
+            fed[name].append(stands_for.get(id(layer)))
+        made = layer(*args, **kwargs)
+        if id(layer) in stands_for and columns & {*given}:
+            return keras.layers.Reshape((1,), name=f"{layer.name}_{given[0]}_column")(made)
+        return made
 
     inputs = []
-    for slot, tensor in zip(_slots(model), keras.tree.flatten(structure), strict=True):
+    for slot, tensor in zip(_slots(model), model.inputs, strict=True):
         if slot.name not in strings:
             inputs.append(keras.Input(slot.shape[1:], dtype=slot.dtype, name=slot.name))
             continue
         makers = [layer for layer in model.layers if _makes_ids(layer)]
         own = [layer for layer in makers if layer.input is tensor]
-        lengths = {layer.get_config()["output_sequence_length"] for layer in own or makers}
-        if len(lengths) != 1:
+        shapes = {_ids_shape(layer, tuple(slot.shape[1:])) for layer in own or makers}
+        if len(shapes) != 1 or (shape := shapes.pop()) is None:
             return None
-        inputs.append(keras.Input((lengths.pop(),), dtype="int64", name=slot.name))
+        inputs.append(keras.Input(shape, dtype="int64", name=slot.name))
+        if shape == () and len(slot.shape) == 2:
+            columns.add(slot.name)
         names_of[id(inputs[-1])] = slot.name
     packed = keras.tree.pack_sequence_as(structure, inputs)
     try:

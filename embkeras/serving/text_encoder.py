@@ -78,6 +78,8 @@ class TextEncoder:
     ) -> Any:
         """Ids of texts, int64 of shape (batch, time), shorter texts padded with the padding id.
 
+        Where the model takes a single id for each row, a text is one token, as it is written, and its ids are (batch,).
+
         Args:
             texts: the texts; for a model with several inputs of ids, texts by input, which return ids by input.
             length: tokens per text; longer texts are cut. By default that of the longest text, or of the model if it takes
@@ -90,14 +92,14 @@ class TextEncoder:
             VocabularyError: a vocabulary without a padding id or without a tokenizer.
         """
         long_texts = long_texts_of(self.card, long_texts)
-        limits = {each["name"]: each["max_length"] for each in self.card["inputs"] if each["kind"] == IDS}
+        taken = {each["name"]: each for each in self.card["inputs"] if each["kind"] == IDS}
         if not isinstance(texts, Mapping):
-            return _encode_batch(self.vocabulary, texts, length, next(iter(limits.values())), long_texts)
+            return _encode_batch(self.vocabulary, texts, length, next(iter(taken.values())), long_texts)
         ids = {}
         for name, each in texts.items():
             if (encoding := self.vocabularies.get(name)) is None:
-                raise ArgumentError(f"The model has texts for {', '.join(limits)}. Received: {shown(name)}.")
-            ids[name] = _encode_batch(encoding, each, length, limits[name], long_texts)
+                raise ArgumentError(f"The model has texts for {', '.join(taken)}. Received: {shown(name)}.")
+            ids[name] = _encode_batch(encoding, each, length, taken[name], long_texts)
         return ids
 
     def __repr__(self) -> str:
@@ -105,10 +107,12 @@ class TextEncoder:
 
 
 def _encode_batch(
-    encoding: Encoding, texts: Sequence[str], length: int | None, most: int | None, long_texts: str
+    encoding: Encoding, texts: Sequence[str], length: int | None, each: Mapping[str, Any], long_texts: str
 ) -> np.ndarray:
     """Ids of the texts of one input."""
-    texts = checked_texts(texts)
+    texts, most = checked_texts(texts), each["max_length"]
+    if len(each["shape"]) == 1:
+        return encoded_tokens(encoding, texts, each["oov_id"])
     batch = encoding.encode_batch(texts, length)
     if length is not None or most is None or batch.shape[1] <= most:
         return batch
@@ -261,11 +265,16 @@ def encoded_rows(
 
 
 def encoded_tokens(encoding: Encoding, tokens: Sequence[str], oov_id: int) -> np.ndarray:
-    """One id for each token, int64 of shape (tokens,): a Vocabulary's own tokens are taken as they are written."""
+    """One id for each token, int64 of shape (tokens,): a Vocabulary's own tokens are taken as they are written.
+
+    That of the padding is the padding, as in the layers of Keras.
+    """
     if isinstance(encoding, Vocabulary):
+        padding = {} if encoding.padding_id is None else {encoding.tokens[encoding.padding_id]: encoding.padding_id}
+        known = padding | encoding.token_to_id
         buckets = encoding.oov_ids if len(encoding.oov_ids) > 1 else (oov_id,)
         places = [hash_bucket(token, len(buckets)) if len(buckets) > 1 else 0 for token in tokens]
-        found = [encoding.token_to_id.get(token, buckets[place]) for token, place in zip(tokens, places, strict=True)]
+        found = [known.get(token, buckets[place]) for token, place in zip(tokens, places, strict=True)]
         return np.array(found, np.int64)
     rows = [_encoded(encoding, token, None) for token in tokens]
     return np.array([row[0] if len(row) == 1 else oov_id for row in rows], np.int64)

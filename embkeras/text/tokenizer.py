@@ -1,4 +1,4 @@
-"""A tokenizer as data: rewrite rules and a split at white space.
+"""A tokenizer as data: rewrite rules and a split at white space, or none.
 
 Because it is data, it can be saved with a vocabulary and run wherever the model is served. The rules keep to the subset
 in which Python's `re` (in ASCII mode) and RE2, TensorFlow's engine, agree: no look-around, no back-references, and `\\w`,
@@ -38,10 +38,11 @@ class Tokenizer:
             is the first group, as in RE2.
         lowercase: True lowers the ASCII letters first, as `TextVectorization` does; "unicode" those of every alphabet, as
             the Tokenizer of older Keras does.
+        split: False takes a text as one token, as `StringLookup` does with "New York", and has no rules.
 
     Raises:
-        VocabularyError: rules that are not pairs of strings, another `lowercase`, a pattern that does not compile, or
-            one outside what `re` and RE2 have in common.
+        VocabularyError: rules that are not pairs of strings, another `lowercase` or `split`, rules without a split, a
+            pattern that does not compile, or one outside what `re` and RE2 have in common.
 
     Example:
         >>> Tokenizer(rules=[("([!?.,])", r" \\1 ")])("Well, yes!")
@@ -50,6 +51,7 @@ class Tokenizer:
 
     rules: tuple[tuple[str, str], ...] = ()
     lowercase: bool | str = True
+    split: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.rules, list | tuple) or not all(map(_is_pair_of_strings, self.rules)):
@@ -57,6 +59,9 @@ class Tokenizer:
         object.__setattr__(self, "rules", tuple(map(tuple, self.rules)))
         if not (isinstance(self.lowercase, str) and self.lowercase == UNICODE):
             object.__setattr__(self, "lowercase", flag(self.lowercase, "lowercase", error=VocabularyError))
+        object.__setattr__(self, "split", flag(self.split, "split", error=VocabularyError))
+        if self.rules and not self.split:
+            raise VocabularyError(f"A tokenizer with split=False has no rules. Received: {shown(self.rules)}.")
         _ = self._compiled  # refuse an invalid rule now, not at the first text
 
     @cached_property
@@ -74,6 +79,8 @@ class Tokenizer:
         check_unicode(text)
         if self.lowercase:
             text = text.lower() if self.lowercase == UNICODE else text.translate(_TO_LOWER)
+        if not self.split:
+            return [text] if text else []
         text = f" {text} "  # so that a rule sees white space at both ends, without ^ and $
         for pattern, rewrite in self._compiled:
             text = pattern.sub(rewrite, text)
@@ -81,7 +88,8 @@ class Tokenizer:
 
     def to_dict(self) -> dict[str, Any]:
         """The tokenizer as plain data for JSON."""
-        return {"rules": [list(rule) for rule in self.rules], "lowercase": self.lowercase}
+        data: dict[str, Any] = {"rules": [list(rule) for rule in self.rules], "lowercase": self.lowercase}
+        return data if self.split else data | {"split": False}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Tokenizer":
@@ -92,7 +100,7 @@ class Tokenizer:
         """
         if not isinstance(data, Mapping) or not {"rules", "lowercase"} <= set(data):
             raise VocabularyError(f"A tokenizer is described by rules and lowercase. Received: {shown(data)}.")
-        return cls(rules=data["rules"], lowercase=data["lowercase"])
+        return cls(rules=data["rules"], lowercase=data["lowercase"], split=data.get("split", True))
 
 
 def check_tokenizer(tokenizer: Any) -> None:
@@ -161,6 +169,8 @@ _PUNCTUATION = (
     (r"([A-Za-z])([Nn]'[Tt])\b", r"\1 \2"),
     (r"([A-Za-z])('(?:[SsMmDd]|[Rr][Ee]|[Vv][Ee]|[Ll][Ll]))\b", r"\1 \2"),
 )
+# A text is one token, as it is written: a name, or an id of a user.
+WHOLE = Tokenizer(lowercase=False, split=False)
 # Text as GloVe's own corpora were split: words, contractions, numbers, and runs of punctuation marks.
 WORDS = Tokenizer(rules=_PUNCTUATION)
 # Text as the Tokenizer of older Keras (`tf.keras.preprocessing.text`) splits it with its default settings.

@@ -132,7 +132,11 @@ def test_two_towers(tmp_path):
     wanted = model.predict({"user": np.array([3, 1, 2]), "item": ids["item"]}, verbose=0)
     ids["item"] = np.pad(ids["item"], ((0, 0), (1, 3)))
     np.testing.assert_allclose(export.ask("serving_default", **ids)["scores"], wanted, atol=1e-5)
-    assert export.card["no_text_reason"] == "the input user takes single ids"
+    texts = {
+        "user": np.array([USERS.tokens[3]]),
+        "item": np.array([" ".join(WORDS.tokens[id_] for id_ in ids["item"][0])]),
+    }
+    np.testing.assert_allclose(export.ask("text", **texts)["scores"], wanted[:1], atol=1e-5)
     assert [export.vocabularies[name].tokens for name in ("item", "user")] == [WORDS.tokens, USERS.tokens]
     assert {each["name"]: each["vocabulary_size"] for each in export.card["inputs"]} == {"item": V, "user": 5}
     for wrong, message in (

@@ -8,7 +8,7 @@ import embkeras as ek
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving.check import check_saved_model
 from embkeras.serving.client import ServingClient
-from embkeras.serving.contract import TextGraph, text_graph
+from embkeras.serving.text_graphs import TextGraph, text_graph
 from embkeras.text.encoding import Encoding
 from tests.serving.letters import Letters, letters_model
 from tests.serving.servers import InTensorFlow, Model, rest_server

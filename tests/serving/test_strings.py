@@ -9,6 +9,7 @@ from keras import layers
 import embkeras as ek
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving.check import check_saved_model
+from embkeras.serving.columns import encoded_inputs
 from embkeras.serving.strings import check_texts, split_strings
 
 WORDS = ["a", "b", "c", "d"]
@@ -92,9 +93,58 @@ def test_a_sequential_model(tmp_path, length):
     assert export.card["max_length"] == length
 
 
-def of_text(make):
-    """A model of one input of strings."""
+CITIES = {  # a token with a space is one token; others are new, or those of padding and unknown ones
+    "city": ["New York", "Oslo", "Ulm", "new york", "", "[UNK]"],
+    "user": ["ann", "zoe 1", "zoe 2", "zoe 3", "", "[UNK]"],
+}
+
+
+@pytest.fixture(scope="module")
+def trips():
+    """Single strings of both shapes, padding in one and several OOV ids in the other, beside a text."""
+    keras.utils.set_random_seed(0)
+    city, user = keras.Input((1,), dtype="string", name="city"), keras.Input((), dtype="string", name="user")
     text = keras.Input((), dtype="string", name="text")
+    cities = layers.StringLookup(vocabulary=["New York", "Oslo", "A\tB"], mask_token="", name="cities")(city)
+    users = layers.StringLookup(vocabulary=["ann", "bob"], num_oov_indices=3, name="users")(user)
+    rows = [layers.Flatten()(layers.Embedding(5, 3)(cities)), layers.Embedding(5, 3)(users), mean(words()(text))]
+    return keras.Model([city, user, text], layers.Dense(2, activation="softmax")(layers.concatenate(rows)))
+
+
+def test_single_strings_are_tokens(trips, tmp_path):
+    """Looked up as they are written in the signature, in `predict`, and by the encoder of a client."""
+    folder = ek.export_saved_model(trips, tmp_path)
+    export, encoder = ek.ExportedModel(folder, trusted=False), ek.TextEncoder(folder)
+    strings = CITIES | {"text": ["a b", "c", "zz", "d", "a", "b"]}
+    tensors = [tf.constant(strings["city"])[:, None], tf.constant(strings["user"]), tf.constant(strings["text"])]
+    wanted = np.array(trips(tensors))
+    answers = export.ask("text", **{name: np.array(values) for name, values in strings.items()})
+    np.testing.assert_allclose(answers["scores"], wanted, atol=1e-5)
+    predicted = export.predict(strings)
+    np.testing.assert_allclose(predicted["probability"], wanted.max(axis=1), atol=1e-5)
+    ids = encoder.encode(strings)
+    asked = encoded_inputs(strings, export.card, encoder.vocabularies, "cut")
+    for name in CITIES:
+        layer_ids = trips.get_layer({"city": "cities", "user": "users"}[name])(tf.constant(strings[name])).numpy()
+        assert ids[name].tolist() == asked[name].tolist() == layer_ids.tolist(), name
+    np.testing.assert_allclose(export.scores(ids), wanted, atol=1e-5)
+    assert encoder.vocabularies["city"].encode("New York").tolist() == [2]
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_sequential_model_of_single_strings(shape):
+    """Such as one tower of a recommender: its ids are those of the layer, one for each row."""
+    lookup = layers.StringLookup(vocabulary=["ann", "bob"])
+    model = keras.Sequential([keras.Input(shape, dtype="string"), lookup, layers.Embedding(3, 2)])
+    split = split_strings(model, None)
+    assert split.model.inputs[0].shape == (None,) and split.layers and len(split.vocabulary) == 3
+    strings = tf.reshape(tf.constant(["bob", "zz"]), (2, *shape))
+    np.testing.assert_array_equal(split.model(np.array([2, 0])), model(strings))
+
+
+def of_text(make, shape=()):
+    """A model of one input of strings."""
+    text = keras.Input(shape, dtype="string", name="text")
     return keras.Model(text, make(text))
 
 
@@ -107,14 +157,27 @@ REFUSED = {
     "settings of its own": lambda text: mean(words(standardize=tf.strings.lower)(text)),
     "n-grams": lambda text: mean(words(ngrams=2)(text)),
     "counts": lambda text: layers.Dense(2)(layers.TextVectorization(vocabulary=WORDS, output_mode="count")(text)),
-    "single words": lambda text: layers.Embedding(5, 3)(layers.StringLookup(vocabulary=WORDS)(text)),
+    "two lookups": lambda text: layers.add(
+        [layers.Embedding(5, 3)(layers.StringLookup(vocabulary=["a"])(text)) for _ in range(2)]
+    ),
+    "one-hot vectors": lambda text: layers.Dense(1)(layers.StringLookup(vocabulary=["a"], output_mode="one_hot")(text)),
 }
 
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_other_uses_of_strings_are_refused(what):
     """With the two lines that split the model by hand."""
-    model = of_text(REFUSED[what])
+    refused(of_text(REFUSED[what]))
+
+
+@pytest.mark.parametrize("shape", [(None,), (2,)])
+def test_strings_already_split_are_refused(shape):
+    """A text is split into the tokens that the layer looks up nowhere in the model."""
+    refused(of_text(lambda text: layers.Embedding(5, 3)(layers.StringLookup(vocabulary=WORDS)(text)), shape))
+
+
+def refused(model):
+    """The model is not split, and the error says how."""
     with pytest.raises(SavedModelError, match=r"takes strings \(text\)(?s:.*)ids = model.get_layer\('"):
         split_strings(model, None)
 

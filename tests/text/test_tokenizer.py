@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from embkeras import Tokenizer
 from embkeras.errors import VocabularyError
-from embkeras.text.tokenizer import TWEETS, WORDS
+from embkeras.text.tokenizer import TWEETS, WHOLE, WORDS
 from tests.properties import PROPERTY, TEXTS
 
 # fmt: off
@@ -168,6 +168,8 @@ def test_pattern_that_matches_nothing_is_refused(pattern):
         ({"lowercase": "yes"}, "lowercase must be True or False. Received: 'yes'"),
         ({"lowercase": 1}, "lowercase must .* Received: 1"),
         ({"lowercase": "Unicode"}, "lowercase must .* Received: 'Unicode'"),
+        ({"split": 0}, "split must be True or False. Received: 0"),
+        ({"split": False, "rules": [("a", "b")]}, r"split=False has no rules. Received: \(\('a', 'b'\),\)"),
     ],
 )
 def test_settings_of_other_types_are_refused(arguments, message):
@@ -204,7 +206,13 @@ def test_other_than_text_is_refused(text):
         WORDS(text)
 
 
-@pytest.mark.parametrize("tokenizer", [WORDS, TWEETS, Tokenizer(lowercase=False)])
+@pytest.mark.parametrize("tokenizer", [WORDS, TWEETS, WHOLE, Tokenizer(lowercase=False)])
 def test_dict_gives_the_tokenizer_back(tokenizer):
     """to_dict and from_dict are inverse."""
     assert Tokenizer.from_dict(tokenizer.to_dict()) == tokenizer
+
+
+def test_a_text_that_is_not_split_is_one_token():
+    """As it is written, spaces and all; lowered if asked; without text there is no token."""
+    assert WHOLE(" New York, NY\t") == [" New York, NY\t"] and WHOLE("") == []
+    assert Tokenizer(split=False)("New York") == ["new york"]
