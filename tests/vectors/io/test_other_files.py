@@ -73,6 +73,7 @@ FILES = {
     ),
     "sqlite": ("an SQLite database", "", b"SQLite format 3\0" + bytes(84)),
     "RData": (r"a file of R \(RData\)", "get(load('FILE')[1])", gzip.compress(b"RDX3\nX\n\0\0\0\3")),
+    "RDS in ASCII": (r"a file of R \(RDS\)", "readRDS('FILE')", b"A\n3\n262658\n197888\n5\nUTF-8\n"),
     "RDS": (r"a file of R \(RDS\)", "readRDS('FILE')", gzip.compress(b"X\n\0\0\0\3\0\4\2\1")),
     "lzma": ("compressed as .lzma", "xz -dc FILE > FILE.txt", lzma.compress(b"a 1 2\n", lzma.FORMAT_ALONE)),
     "dict": ("a pickled dict", "pickle.load(open('FILE', 'rb'))", pickle.dumps({"a": np.ones(2)})),
