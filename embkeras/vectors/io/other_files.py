@@ -70,7 +70,10 @@ _KINDS = [
         f"was saved with it: {_FLORET}",
     ),
     (rb"RD[ABX][23]\n", f"a file of R (RData). Convert it once: {_RDATA}"),
-    (rb"X\n\x00\x00\x00[\x02\x03]|B\n[\x02\x03]\x00\x00\x00|A\n[23]\n[0-9]+\n", f"a file of R (RDS). Convert it once: {_RDS}"),
+    (
+        rb"X\n\x00\x00\x00[\x02\x03]|B\n[\x02\x03]\x00\x00\x00|A\n[23]\n[0-9]+\n",
+        f"a file of R (RDS). Convert it once: {_RDS}",
+    ),
     (rb"\x80[\x02-\x05]\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.", _TORCH),
     (
         rb"\x80[\x02-\x05].*gensim\.models\.fasttext",
