@@ -244,7 +244,7 @@ def test_inputs_that_share_their_time_steps(tmp_path):
         export.ask("serving_default", **{**request, "parts": tags})
 
 
-@pytest.mark.skipif(_KERAS < (3, 13), reason="TimeDistributed counts time steps there")
+@pytest.mark.skipif(_KERAS < (3, 15), reason="TimeDistributed counts time steps up to 3.13")
 def test_time_distributed_of_any_length_is_refused(tmp_path):
     """Keras returns as many rows as the batch has texts; the reason names the layer and what to use."""
     ids = keras.Input((None,), dtype="int64")
