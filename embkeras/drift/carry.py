@@ -200,7 +200,7 @@ def _check_unseen(seen: np.ndarray, moved: np.ndarray) -> None:
 
 
 class _Fit(NamedTuple):
-    """The predicted displacement of a direction, or, with `penalty` None, that there is none."""
+    """The predicted displacement of a direction; if `penalty` is None, rows held out could not be predicted."""
 
     landmarks: np.ndarray  # (m, D) unit rows
     solution: np.ndarray  # (m, D), float32, shrunk

@@ -44,7 +44,7 @@ class NeighbourDrift:
     def summary(self) -> pd.Series:
         """Rows looked at, all rows, and the mean of `kept` and `rank_shift` over all, moved and unmoved rows.
 
-        In a sample, moved and unmoved rows count by how many there are in the table. NaN where there is none.
+        In a sample, moved and unmoved rows count by how many there are in the table. NaN where there are no such rows.
         """
         numbers: dict[str, float] = {
             "looked_at": len(self.table),

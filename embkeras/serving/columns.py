@@ -129,7 +129,7 @@ def tower_of(card: Mapping[str, Any] | None, name: Any, source: str) -> dict[str
     """A tower as the card describes it.
 
     Raises:
-        ArgumentError: there is none of that name.
+        ArgumentError: the export has no tower of that name.
     """
     towers = {each["name"]: each for each in ([] if card is None else card["towers"])}
     if not isinstance(name, str) or name not in towers:

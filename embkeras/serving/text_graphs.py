@@ -78,7 +78,7 @@ def _(encoding: Vocabulary, assets: Path) -> tuple[TextGraph | None, str | None]
 
 
 def token_graph(encoding: Encoding, assets: Path) -> tuple[TextGraph | None, str | None]:
-    """Single tokens to ids as a TensorFlow graph and None, or None and the reason why there is none.
+    """A TensorFlow graph from single tokens to ids, and why it could not be made: one of the two is None.
 
     Each is looked up as it is written, as in `encoded_tokens`: a token with spaces stays one, that of the padding is the
     padding.
