@@ -11,8 +11,9 @@ import tensorflow as tf
 from embkeras._checks import shown
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
-from embkeras.serving.contract import Input, Output, answers_by_name, scores_of
+from embkeras.serving.contract import Output, answers_by_name, scores_of
 from embkeras.serving.folding import embeddings_of
+from embkeras.serving.inputs import Input
 from embkeras.serving.reasons import reason
 from embkeras.serving.server_files import WARM_UP_LENGTHS
 from embkeras.serving.slots import MASKS, Slot, masks_of, slots_of, structure_of

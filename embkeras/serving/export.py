@@ -22,9 +22,10 @@ from embkeras.serving import contract as contracts
 from embkeras.serving import names
 from embkeras.serving.card import card_of, checked_metadata, described_inputs, readme, write_assets
 from embkeras.serving.check import check_saved_model
-from embkeras.serving.contract import OUT_OF_RANGE, Contract, Input
+from embkeras.serving.contract import Contract
 from embkeras.serving.describe import Trial, activation_of, inputs_of
 from embkeras.serving.folding import embeddings_of, fold
+from embkeras.serving.inputs import OUT_OF_RANGE, Input
 from embkeras.serving.local import ExportedModel
 from embkeras.serving.nearest import Search, candidates_of, search_of
 from embkeras.serving.reasons import reason

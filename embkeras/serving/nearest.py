@@ -17,7 +17,7 @@ from embkeras._checks import one_of
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
 from embkeras.serving.columns import check_range, encoded_inputs, request_arrays
-from embkeras.serving.contract import Input
+from embkeras.serving.inputs import Input
 from embkeras.serving.packing import refused_where
 from embkeras.serving.reasons import reason
 from embkeras.serving.towers import Tower

@@ -1,5 +1,6 @@
 """Padding moved to one side of each text, and answers per token moved back to where their tokens are in the request."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,67 +13,62 @@ _OTHER_ROWS = (  # Keras 3.15 takes the size of the batch for the number of time
 
 
 @dataclass(frozen=True, eq=False)
-class Packing:
-    """Where the tokens of a request are, and where the model sees them.
+class Places:
+    """Where the answers for each token belong in a request.
 
     Attributes:
-        padding: what is padding, (batch, time), before an empty text became one OOV id.
-        order: the positions in the order in which the model sees them, (batch, time), or None if nothing moves.
-        width: how many of them the model sees.
+        padding: what is padding, (batch, time), before an empty text became one OOV id; None if nothing is.
+        place: for each position of the request, where the model sees it, (batch, time); None if it sees them all in place.
+        width: how many positions the model sees.
         asked: the time steps of the request.
-        in_front: whether the model sees padding in front.
-        most: the most time steps that the model takes, or None.
-        fixed: whether it takes that number alone.
-        cut: whether longer texts are cut to it, where the padding is.
     """
 
     padding: tf.Tensor | None
-    order: tf.Tensor | None
+    place: tf.Tensor | None
     width: tf.Tensor
     asked: tf.Tensor
-    in_front: bool
-    most: int | None
-    cut: bool = False
-    fixed: bool = True
-
-    def move(self, values: tf.Tensor) -> tf.Tensor:
-        """Values of each time step, (batch, time, ...), in the order in which the model sees them."""
-        if self.order is not None:
-            values = tf.gather(values, self.order, axis=1, batch_dims=1)
-            values = tf.reverse(values, [1]) if self.in_front else values
-            values = values[:, : self.width]
-            values = tf.reverse(values, [1]) if self.in_front else values
-            values = values if self.most is None else values[:, : self.most]
-        elif self.cut and self.most is not None:
-            values = values[:, : self.most]
-        return (
-            values
-            if self.most is None or not self.fixed
-            else tf.ensure_shape(values, (None, self.most, *values.shape[2:]))
-        )
 
     def back(self, answers: tf.Tensor) -> tf.Tensor:
         """Answers (batch, width, ...) as rows of the request, (batch, asked, ...), zeros on padding and on what was cut."""
-        if self.order is None or self.padding is None:
+        if self.place is None or self.padding is None:
             missing = tf.maximum(self.asked - tf.shape(answers)[1], 0)
             return tf.pad(answers[:, : self.asked], [[0, 0], [0, missing], *[[0, 0]] * (answers.shape.rank - 2)])
         steps = tf.fill(tf.shape(answers)[:1], tf.shape(answers)[1])
         answers = refused_where(steps != self.width, steps, answers, _OTHER_ROWS)
-        place = tf.argsort(self.order, axis=1)
-        if self.in_front:
-            place -= tf.shape(self.order)[1] - self.width
-        inside = (place >= 0) & (place < self.width)
-        place = tf.clip_by_value(place, 0, tf.shape(answers)[1] - 1)
-        found = tf.gather(answers, place, axis=1, batch_dims=1)
+        inside = self.place < self.width
+        found = tf.gather(answers, tf.minimum(self.place, tf.shape(answers)[1] - 1), axis=1, batch_dims=1)
         words = tf.reshape(
             inside & ~self.padding, [*tf.unstack(tf.shape(self.padding)), *[1] * (answers.shape.rank - 2)]
         )
         return tf.where(words, found, tf.zeros([], answers.dtype))[:, : self.asked]
 
 
+@dataclass(frozen=True, eq=False)
+class Packing:
+    """The order in which the model sees the positions of a request.
+
+    Attributes:
+        padding: what is padding, (batch, time), before an empty text became one OOV id.
+        order: the positions, (batch, time), those that the model sees first.
+        width: how many of them the model sees.
+    """
+
+    padding: tf.Tensor
+    order: tf.Tensor
+    width: tf.Tensor
+
+    def move(self, values: tf.Tensor) -> tf.Tensor:
+        """Values of each time step, (batch, time, ...), in that order."""
+        return tf.gather(values, self.order, axis=1, batch_dims=1)
+
+    @property
+    def place(self) -> tf.Tensor:
+        """For each position where the model sees it, (batch, time)."""
+        return tf.argsort(self.order, axis=1)
+
+
 def packing(
-    padding: tf.Tensor | None,
-    asked: tf.Tensor,
+    padding: tf.Tensor,
     *,
     in_front: bool,
     least: int,
@@ -84,8 +80,7 @@ def packing(
     """How to bring all padding of a row to one side, as wide as the longest text.
 
     Args:
-        padding: bool (batch, time), time at least `least`; None if nothing is padding.
-        asked: time steps of the request.
+        padding: bool (batch, time), time at least `least`.
         in_front: whether padding goes in front.
         least: the fewest time steps that the model reads.
         most: the most that it reads, the only number if that is `least`; or None.
@@ -93,18 +88,59 @@ def packing(
         rows: how many rows are one text, for the same.
         cut: cut longer texts, where the padding is, instead of refusing them.
     """
-    if padding is None:
-        return Packing(None, None, asked, asked, in_front, most, cut, least == most)
-    empty = empty_texts(padding, in_front)
-    order = tf.argsort(tf.cast((padding & ~empty) ^ in_front, tf.int32), axis=1, stable=True)
-    # Counted in the mask, not in the rows moved above: XLA compiles no slice of that length.
+    # Without padding in front, what is last is first: sorted by whether it is padding, the words keep their order.
+    order = tf.argsort(tf.cast((padding & ~empty_texts(padding, in_front)) ^ in_front, tf.int32), axis=1, stable=True)
+    # Counted in the mask, not in the rows moved by it: XLA compiles no slice of that length.
     lengths = tf.reduce_sum(tf.cast(~padding, tf.int32), axis=1)
     width = tf.maximum(tf.reduce_max(lengths), max(1, least))
     if most is not None and cut:
         width = tf.minimum(width, most)
     elif most is not None:
         order = refused_where(lengths > most, lengths, order, f"The model takes {what.format(most)}.", rows)
-    return Packing(padding, order, width, asked, in_front, most, cut, least == most)
+    if in_front:  # the last come first
+        time = tf.shape(order)[1]
+        order = tf.gather(order, (tf.range(time) + time - width) % time, axis=1)
+    return Packing(padding, order, width)
+
+
+def behind(words: tf.Tensor) -> tf.Tensor:
+    """Whether each row of 0 and 1, (batch, time), begins with a word and has all padding behind its words: a scalar."""
+    return tf.reduce_all(words[:, 1:] <= words[:, :-1]) & tf.reduce_all(tf.cast(words[:, 0], tf.bool))
+
+
+def cut_to(values: tf.Tensor, end: tf.Tensor, fixed: int | None) -> tf.Tensor:
+    """The time steps of values (batch, time, ...) that the model sees: `end` is (batch, time) as a tensor, or that many."""
+    if fixed is not None:
+        return of_length(values[:, :fixed], fixed)
+    return tf.strided_slice(values, [0, 0], end, begin_mask=0b11, end_mask=0b01)
+
+
+def of_length(values: tf.Tensor, fixed: int) -> tf.Tensor:
+    """Values of exactly that many time steps; others are refused."""
+    return tf.ensure_shape(values, (None, fixed, *values.shape[2:]))
+
+
+def unless(
+    plain: tf.Tensor, values: Sequence[tf.Tensor], keep: Callable[..., Any], change: Callable[..., Any]
+) -> list[tf.Tensor]:
+    """`keep(*values)` where `plain` is true, else `change(*values)`: tensors of the same types.
+
+    This is one operation. `tf.cond` becomes several for each value, and a session then visits every operation of the branch
+    that it doesn't take, which costs as much as a small model.
+    """
+    specs = [tf.TensorSpec(each.shape, each.dtype) for each in values]
+    kept, changed = (tf.function(each, autograph=False).get_concrete_function(*specs) for each in (keep, change))
+    refuses = any(each.op_def.is_stateful for each in changed.graph.get_operations())
+    choose = tf.raw_ops.If if refuses else tf.raw_ops.StatelessIf
+    shapes = [each.shape for each in changed.outputs]
+    return choose(
+        cond=plain,
+        input=list(values),
+        Tout=[each.dtype for each in changed.outputs],
+        then_branch=kept,
+        else_branch=changed,
+        output_shapes=shapes,
+    )
 
 
 def empty_texts(padding: tf.Tensor, in_front: bool) -> tf.Tensor:
@@ -114,11 +150,15 @@ def empty_texts(padding: tf.Tensor, in_front: bool) -> tf.Tensor:
     return tf.reduce_all(padding, axis=1, keepdims=True) & (tf.range(time)[None] == place)
 
 
-def lengthened(values: tf.Tensor, least: int, fill: Any, axis: int = 1) -> tf.Tensor:
-    """Values with at least this many entries along an axis, filled behind."""
-    missing = tf.maximum(least - tf.shape(values)[axis], 0)
-    widths = [[0, missing if each == axis else 0] for each in range(values.shape.rank)]
-    return tf.pad(values, widths, constant_values=fill)
+def lengthened(values: tf.Tensor, least: Sequence[int], fill: Any) -> tf.Tensor:
+    """Values with at least this many entries along each axis, filled behind; no axis is shortened."""
+    sizes = [*least, *[0] * (values.shape.rank - len(least))]
+    if not any(sizes):
+        return values
+    missing = tf.maximum(sizes - tf.shape(values), 0)
+    filled = tf.pad(values, tf.stack([[0] * len(sizes), missing], axis=1), constant_values=fill)
+    filled.set_shape([None if size else known for size, known in zip(sizes, values.shape, strict=True)])
+    return filled
 
 
 def refused_where(bad: tf.Tensor, values: tf.Tensor, kept: tf.Tensor, rule: str, rows: Any = 1) -> tf.Tensor:

@@ -17,8 +17,9 @@ import tensorflow as tf
 from embkeras._checks import shown
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
-from embkeras.serving.contract import Contract, Input, Output, scores_of
+from embkeras.serving.contract import Contract, Output, scores_of
 from embkeras.serving.describe import sources
+from embkeras.serving.inputs import Input
 from embkeras.serving.reasons import reason
 from embkeras.tables.addresses import LayerRef, as_refs, layer_path, match_layer
 
