@@ -195,7 +195,7 @@ def _packed_texts(
         width = tf.maximum(width, least) if least > 1 else width
         return [tf.stack([end[0], width]), *tensors, *(_in_place(words) if followed else [])]
 
-    def moved(end: tf.Tensor, _: tf.Tensor, *tensors: tf.Tensor) -> list[tf.Tensor]:
+    def moved(end: tf.Tensor, words: tf.Tensor, *tensors: tf.Tensor) -> list[tf.Tensor]:
         checked = {each.name: each.checked(tensor) for each, tensor in zip(group, tensors, strict=True)}
         padding = _all([checked[each.name] == each.fill for each in marked])
         what, shorter = "texts of up to {} tokens", first.long_texts == "cut"

@@ -12,6 +12,9 @@ _OTHER_ROWS = (  # Keras 3.15 takes the size of the batch for the number of time
 )
 
 
+SHORTCUT = "embkeras_shortcut"  # begins the name of each operation that `unless` makes
+
+
 @dataclass(frozen=True, eq=False)
 class Places:
     """Where the answers for each token belong in a request.
@@ -125,6 +128,8 @@ def unless(
 ) -> list[tf.Tensor]:
     """`keep(*values)` where `plain` is true, else `change(*values)`: tensors of the same types.
 
+    `change` must be right for every request, and `keep` only be faster: runtimes without such a choice take `change`.
+
     This is one operation. `tf.cond` becomes several for each value, and a session then visits every operation of the branch
     that it doesn't take, which costs as much as a small model.
     """
@@ -140,6 +145,7 @@ def unless(
         then_branch=kept,
         else_branch=changed,
         output_shapes=shapes,
+        name=SHORTCUT,
     )
 
 

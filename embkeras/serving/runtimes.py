@@ -15,6 +15,7 @@ import tensorflow as tf
 from embkeras.errors import SavedModelError
 from embkeras.serving import names
 from embkeras.serving.local import ExportedModel
+from embkeras.serving.packing import SHORTCUT
 from embkeras.serving.reasons import reason
 from embkeras.serving.trust import saved_model_message
 
@@ -24,6 +25,7 @@ Ask = Callable[
 ]  # for each request the answers, or why there are none
 
 _LISTS = ("TensorListReserve", "TensorListFromTensor", "TensorListGetItem", "TensorListStack")  # of a loop over time
+_CALLS = {"StatelessIf": "PartitionedCall", "If": "StatefulPartitionedCall"}  # what calls one of the branches
 # Asks a TensorFlow.js model: a line of JSON for each request on standard input, and for its answers on standard output.
 # (tf.loadGraphModel reads no files without a native package.)
 _ASK_JS = """
@@ -194,7 +196,22 @@ def _saved(export: ExportedModel, signature: str, rows: int | None = None) -> It
     module.weights = list(export.signatures[signature].variables)
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures={names.SERVING: serve})
+        _without_shortcuts(Path(folder))
         yield Path(folder)
+
+
+def _without_shortcuts(folder: Path) -> None:
+    """Every request takes the way that is right for all: LiteRT can't choose between branches of unknown lengths."""
+    message = saved_model_message(folder)
+    for function in message.meta_graphs[0].graph_def.library.function:
+        for node in function.node_def:
+            if node.op in _CALLS and node.name.startswith(SHORTCUT):
+                node.op = _CALLS[node.op]
+                del node.input[0]  # what chooses
+                node.attr["f"].CopyFrom(node.attr["else_branch"])
+                for name in set(node.attr) - {"Tin", "Tout", "f"}:
+                    del node.attr[name]
+    (folder / "saved_model.pb").write_bytes(message.SerializeToString())
 
 
 def _nodes(folder: Path) -> Iterator[Any]:

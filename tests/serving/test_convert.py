@@ -8,11 +8,13 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import embkeras as ek
 from embkeras.errors import ArgumentError, MissingDependencyError, OutputError, SavedModelError
 from embkeras.serving import convert, local, runtimes
 from embkeras.serving.convert import convert_saved_model, not_kept
+from embkeras.serving.packing import SHORTCUT
 from tests.serving.make_golden import FOLDER
 
 # A converter and a Node.js that work as the real ones do, as far as this goes: files and messages of the same form.
@@ -205,6 +207,21 @@ def loop(tmp_path_factory):
 
 def _checked(folder):
     return json.loads((folder / "conversion.json").read_text())["checked"]["requests"]
+
+
+def test_converters_get_no_shortcuts(loop):
+    """They get the way that is right for every request, whatever its padding, and with the same refusals."""
+    export = ek.ExportedModel(loop)
+    assert any(node.name.startswith(SHORTCUT) for node in runtimes._nodes(export.folder) if node.op == "If")
+    with runtimes._saved(export, "serving_default") as folder:
+        shortcuts = {node.op for node in runtimes._nodes(folder) if node.name.startswith(SHORTCUT)}
+        plain = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    assert shortcuts == {"StatefulPartitionedCall"}
+    for ids in ([[3, 4]], [[3, 4, 0], [5, 0, 0]], [[0, 3, 0, 4], [0, 0, 0, 0]]):
+        wanted = export.ask("serving_default", token_ids=np.array(ids))["scores"]
+        np.testing.assert_allclose(plain(token_ids=tf.constant(ids, tf.int64))["scores"], wanted, atol=1e-6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"must lie in \[0, 10\)"):
+        plain(token_ids=tf.constant([[10]], tf.int64))
 
 
 def test_onnx_runtime_answers_as_the_savedmodel(request, tmp_path):
