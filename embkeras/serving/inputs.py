@@ -21,6 +21,7 @@ from embkeras.serving.packing import (
     unless,
 )
 from embkeras.serving.slots import mask_of
+from embkeras.tables.pooling import with_steps
 from embkeras.text.encoding import Encoding
 
 OUT_OF_RANGE = ("oov", "error")
@@ -218,7 +219,9 @@ def _packed_texts(
     plain = [each.inside(values[each.name], words=each is marked[0]) for each in ids]
     plain += [] if most is None else [end[1] <= most]
     end, *found = unless(_all(plain), [end, *values.values()], kept, changed)
-    seen = {each.name: cut_to(moved, end, fixed) for each, moved in zip(group, found, strict=False)}
+    seen = {
+        each.name: with_steps(cut_to(moved, end, fixed), least) for each, moved in zip(group, found, strict=False)
+    }
     padding, place = found[-2:] if followed else (None, None)
     return seen, Places(padding, place, end[1], asked)
 

@@ -13,6 +13,15 @@ from embkeras._checks import whole_number
 from embkeras.errors import ArgumentError
 
 
+_STEPS = "_embkeras_steps"  # an attribute of tensors, as Keras' own `_keras_mask`
+
+
+def with_steps(ids: Any, steps: int) -> Any:
+    """The same ids (batch, time), known to have that many time steps or more: `PadToLength` needs no operation for them."""
+    setattr(ids, _STEPS, steps)
+    return ids
+
+
 @keras.saving.register_keras_serializable("embkeras")
 class PadToLength(keras.layers.Layer):
     """Append id 0 to ids of shape (batch, time) until time is at least `length`; longer ones pass unchanged.
@@ -26,6 +35,8 @@ class PadToLength(keras.layers.Layer):
 
     def call(self, ids: Any) -> Any:
         """Ids of shape (batch, max(time, length))."""
+        if getattr(ids, _STEPS, 0) >= self.length:
+            return ids
         lacking = ops.maximum(self.length - ops.shape(ids)[1], 0)
         padding = ops.zeros((ops.shape(ids)[0], lacking), ids.dtype)
         return ops.concatenate([ids, padding], axis=1)

@@ -228,7 +228,7 @@ def test_inputs_that_share_their_time_steps(tmp_path):
     kinds = ek.Vocabulary(["", "[UNK]", "noun", "verb"])
     words, parts = (keras.Input((None,), dtype="int64", name=name) for name in ("words", "parts"))
     lengths = keras.Input((None, 1), name="lengths")
-    joined = layers.concatenate([_table()(words), layers.Embedding(4, 2, mask_zero=True)(parts), lengths])
+    joined = layers.concatenate([_table()(words), layers.Embedding(4, 2, mask_zero=True, name="kinds")(parts), lengths])
     hidden = layers.LSTM(3, return_sequences=True)(joined)
     model = keras.Model([words, parts, lengths], layers.Dense(2)(hidden))
     export = _exported(model, tmp_path, {"words": WORDS, "parts": kinds})
