@@ -11,7 +11,6 @@ from embkeras.errors import SavedModelError
 from embkeras.serving.names import FEATURE, IDS, MASK
 from embkeras.serving.packing import (
     Places,
-    behind,
     cut_to,
     empty_texts,
     lengthened,
@@ -126,11 +125,9 @@ class Input:
         return tf.where(outside, self.oov, ids)
 
     def inside(self, ids: tf.Tensor, *, words: bool = False) -> tf.Tensor:
-        """Whether all ids are rows of the table, and with `words` none is padding: a scalar."""
+        """Which ids are rows of the table, and with `words` not padding."""
         right = (ids >= (1 if words and self.padding_id == 0 else 0)) & (ids < self.size)
-        if words and self.padding_id != 0:
-            right &= ids != self.fill
-        return tf.reduce_all(right)
+        return right & (ids != self.fill) if words and self.padding_id != 0 else right
 
 
 def packed(
@@ -170,7 +167,7 @@ def _packed_texts(
     """Inputs with the same time steps: what is padding in all ids is padding.
 
     Most requests need no change, and it costs more than a small model: it is made only where a request has padding, or ids
-    outside the table.
+    outside the table. Padding behind the words alone is cut off.
     """
     first, *others = group
     asked, least, most = tf.shape(values[first.name])[1], first.min_length, first.max_length
@@ -188,15 +185,17 @@ def _packed_texts(
             seen = {name: of_length(value, fixed) for name, value in seen.items()}
         return seen, Places(None, None, end[1], asked)
 
-    def kept(end: tf.Tensor, *tensors: tf.Tensor) -> list[tf.Tensor]:
-        return [end, *tensors, *(_in_place(tf.ones(end, tf.int8)) if followed else [])]
+    def fits(end: tf.Tensor) -> list[tf.Tensor]:
+        return [] if most is None else [end[1] <= most]
 
-    def cut(end: tf.Tensor, words: tf.Tensor, *tensors: tf.Tensor) -> list[tf.Tensor]:
-        width = tf.reduce_sum(tf.cast(tf.reduce_max(words, axis=0), tf.int32))
-        width = tf.maximum(width, least) if least > 1 else width
-        return [tf.stack([end[0], width]), *tensors, *(_in_place(words) if followed else [])]
+    def kept(end: tf.Tensor, right: tf.Tensor, *tensors: tf.Tensor) -> list[tf.Tensor]:
+        return [end, *tensors, *(_in_place(end, end[1]) if followed else [])]
 
-    def moved(end: tf.Tensor, words: tf.Tensor, *tensors: tf.Tensor) -> list[tf.Tensor]:
+    def cut(end: tf.Tensor, lengths: tf.Tensor, *tensors: tf.Tensor) -> list[tf.Tensor]:
+        width = tf.maximum(tf.reduce_max(lengths), least)
+        return [tf.stack([end[0], width]), *tensors, *(_in_place(end, lengths[:, None]) if followed else [])]
+
+    def moved(end: tf.Tensor, lengths: tf.Tensor, *tensors: tf.Tensor) -> list[tf.Tensor]:
         checked = {each.name: each.checked(tensor) for each, tensor in zip(group, tensors, strict=True)}
         padding = _all([checked[each.name] == each.fill for each in marked])
         what, shorter = "texts of up to {} tokens", first.long_texts == "cut"
@@ -206,22 +205,21 @@ def _packed_texts(
         places = [padding, found.place] if followed else []
         return [tf.stack([end[0], found.width]), *(found.move(value) for value in checked.values()), *places]
 
-    def changed(end: tf.Tensor, *tensors: tf.Tensor) -> list[tf.Tensor]:
-        given = {each.name: tensor for each, tensor in zip(group, tensors, strict=True)}
-        words = functools.reduce(tf.logical_or, [given[each.name] != each.fill for each in marked])
+    def changed(end: tf.Tensor, right: tf.Tensor, *tensors: tf.Tensor) -> list[tf.Tensor]:
+        lengths = tf.reduce_sum(tf.cast(right, tf.int32), axis=1)
         if first.in_front:
-            return moved(end, words, *tensors)
-        words = tf.cast(words, tf.int8)
-        right = [behind(words), *(each.inside(given[each.name]) for each in ids)]
-        right += [] if most is None else [end[1] <= most]
-        return unless(_all(right), [end, words, *tensors], cut, moved)
+            return moved(end, lengths, *tensors)
+        given = list(zip(group, tensors, strict=True))
+        padding = _all([tensor == each.fill for each, tensor in given if each.padding_id is not None])
+        # As many words as are right, all in front: so every word is right, and padding is behind.
+        behind = [tf.reduce_all(padding == (tf.range(end[1]) >= lengths[:, None])), tf.reduce_min(lengths) > 0]
+        unmarked = [each for each in given if each[0].kind == IDS and each[0].padding_id is None]
+        behind += [tf.reduce_all(each.inside(tensor)) for each, tensor in unmarked]  # they have no id that is padding
+        return unless(_all([*behind, *fits(end)]), [end, lengths, *tensors], cut, moved)
 
-    plain = [each.inside(values[each.name], words=each is marked[0]) for each in ids]
-    plain += [] if most is None else [end[1] <= most]
-    end, *found = unless(_all(plain), [end, *values.values()], kept, changed)
-    seen = {
-        each.name: with_steps(cut_to(moved, end, fixed), least) for each, moved in zip(group, found, strict=False)
-    }
+    right = _all([each.inside(values[each.name], words=each is marked[0]) for each in ids])
+    end, *found = unless(_all([tf.reduce_all(right), *fits(end)]), [end, right, *values.values()], kept, changed)
+    seen = {each.name: with_steps(cut_to(moved, end, fixed), least) for each, moved in zip(group, found, strict=False)}
     padding, place = found[-2:] if followed else (None, None)
     return seen, Places(padding, place, end[1], asked)
 
@@ -231,10 +229,10 @@ def _all(conditions: Sequence[tf.Tensor]) -> tf.Tensor:
     return functools.reduce(tf.logical_and, conditions)
 
 
-def _in_place(words: tf.Tensor) -> list[tf.Tensor]:
+def _in_place(end: tf.Tensor, lengths: tf.Tensor) -> list[tf.Tensor]:
     """What is padding, and the position of each time step, where none moves."""
-    shape = tf.shape(words)
-    return [tf.equal(words, 0), tf.broadcast_to(tf.range(shape[1]), shape)]
+    steps = tf.range(end[1])
+    return [tf.broadcast_to(steps >= lengths, end), tf.broadcast_to(steps, end)]
 
 
 def _packed_document(

@@ -106,11 +106,6 @@ def packing(
     return Packing(padding, order, width)
 
 
-def behind(words: tf.Tensor) -> tf.Tensor:
-    """Whether each row of 0 and 1, (batch, time), begins with a word and has all padding behind its words: a scalar."""
-    return tf.reduce_all(words[:, 1:] <= words[:, :-1]) & tf.reduce_all(tf.cast(words[:, 0], tf.bool))
-
-
 def cut_to(values: tf.Tensor, end: tf.Tensor, fixed: int | None) -> tf.Tensor:
     """The time steps of values (batch, time, ...) that the model sees: `end` is (batch, time) as a tensor, or that many."""
     if fixed is not None:
@@ -174,7 +169,7 @@ def refused_where(bad: tf.Tensor, values: tf.Tensor, kept: tf.Tensor, rule: str,
     """
 
     def refuse() -> tf.Tensor:
-        place = tf.where(bad)[0]
+        place = tf.gather(tf.where(bad), 0)  # [0] fails in XLA where it sees that there is none
         text = place[0] // tf.cast(rows, tf.int64)
         parts = [f"{rule} Received", tf.gather_nd(values, place), "in text", text]  # XLA can't format a string
         with tf.control_dependencies([tf.raw_ops.Assert(condition=False, data=parts, summarize=1)]):

@@ -12,7 +12,6 @@ from keras import ops
 from embkeras._checks import whole_number
 from embkeras.errors import ArgumentError
 
-
 _STEPS = "_embkeras_steps"  # an attribute of tensors, as Keras' own `_keras_mask`
 
 

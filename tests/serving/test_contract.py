@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import embkeras as ek
-from embkeras.serving.inputs import Input, packed
+from embkeras.serving import runtimes
 from embkeras.serving.local import ExportedModel
 from embkeras.text.tokenizer import TWEETS, WORDS, Tokenizer
 
@@ -228,40 +228,6 @@ def test_the_card_is_given_the_card_once_for_each_number(tmp_path):
 OLD = ek.Vocabulary.from_word_index({"a": 1, "b": 2, "c": 3, "\u00e9": 4})
 
 
-def _packed(encoding, xla, **options):
-    """What a model sees of ids, as a function."""
-    each = Input("token_ids", "ids", "int64", (None, None), encoding, group="token_ids", **options)
-    pack = tf.function(lambda ids: packed([each], {"token_ids": ids})[0]["token_ids"], jit_compile=xla)
-    return lambda ids: pack(tf.constant(ids, tf.int64)).numpy().tolist()
-
-
-@pytest.mark.parametrize("xla", [False, True])
-def test_padding_in_front_stays_there(xla):
-    """For an encoding whose padding is at the start; ids outside are dropped where unknown words are."""
-    pack = _packed(OLD, xla, min_length=2)
-    ids = [[1, 0, 2, 0, 3, 0], [0, 0, 0, 9, 1, -1], [0, 0, 0, 0, 0, 0], [0, 0, 0, 2, 3, 0]]
-    assert pack(ids) == [[1, 2, 3], [0, 0, 1], [0, 0, 0], [0, 2, 3]]
-    assert pack([[2]]) == [[0, 2]]
-
-
-@pytest.mark.parametrize("xla", [False, True])
-@pytest.mark.parametrize(
-    "ids, wanted",
-    [
-        ([[2, 3], [3, 1]], [[2, 3], [3, 1]]),  # nothing to do
-        ([[2, 3, 0, 0], [3, 0, 0, 0]], [[2, 3], [3, 0]]),  # padding behind the words
-        ([[2, 3, 0], [0, 0, 0]], [[2, 3], [1, 0]]),  # and a text without any
-        ([[2, 0, 3], [0, 0, 2]], [[2, 3], [2, 0]]),  # between words and in front
-        ([[2, 9, 0], [-1, 0, 0]], [[2, 1], [1, 0]]),  # ids outside beside padding
-        ([[2, 9], [3, 3]], [[2, 1], [3, 3]]),  # and without any
-        ([[], []], [[1], [1]]),
-    ],
-)
-def test_each_kind_of_request_is_packed(xla, ids, wanted):
-    """A request without padding, or with padding behind the words alone, takes a shorter way to the same form."""
-    assert _packed(ek.Vocabulary(["", "[UNK]", "a", "b"]), xla)(ids) == wanted
-
-
 @pytest.fixture(scope="module")
 def old(tmp_path_factory):
     """A model of the kind that knows no mask: each place of its five has weights of its own. And its export."""
@@ -286,3 +252,9 @@ def test_words_without_an_id_are_dropped_when_served(old):
     assert ek.TextEncoder(export.folder).encode(texts).tolist() == OLD.encode_batch(texts).tolist()
     assert (export.card["oov_id"], export.card["padding_id"]) == (0, 0)
     assert "ids outside [0, 5) are dropped" in (export.folder / "README.md").read_text("utf-8")
+
+
+def test_a_model_does_not_pad_again(export):
+    """One time step is padded by the export; a convolution needs more, and its model appends those."""
+    pads = any("/at_least" in node.name for node in runtimes._nodes(export.folder))
+    assert pads == ("cnn" in export.folder.parent.name)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from embkeras.errors import ArgumentError
-from embkeras.tables.pooling import MaskedConvolutions, MaskedMean, PadToLength
+from embkeras.tables.pooling import MaskedConvolutions, MaskedMean, PadToLength, with_steps
 
 VECTORS = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
 MASK = np.array([[True, True, False, False], [True, False, True, False]])
@@ -24,6 +24,13 @@ def test_pads_to_the_length(time, dtype):
 def test_shape_after_padding(time, expected):
     """For a symbolic input, an unknown time stays unknown, and a known one becomes at least the length."""
     assert PadToLength(3)(keras.Input((time,), dtype="int64")).shape == (None, expected)
+
+
+@pytest.mark.parametrize("steps, given", [(3, True), (2, False)])
+def test_ids_known_to_be_long_are_not_padded(steps, given):
+    """As in an export, which pads them itself: the graph then needs no operation."""
+    ids = with_steps(keras.ops.ones((2, 4), "int64"), steps)
+    assert (PadToLength(3)(ids) is ids) == given
 
 
 def test_mean_counts_only_what_the_mask_keeps():
