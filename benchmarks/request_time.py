@@ -7,7 +7,7 @@ realistic lengths, padded behind to the longest of their batch; one alone has no
 
 With `--onnx`, the same for ONNX Runtime: `serving_default` converted by tf2onnx, next to a graph written by hand that only
 looks the words up, averages them and scores the average (the `mean` model, without any guarantee: no padding, no ids outside
-the table). It needs `pip install tf2onnx onnxruntime`.
+the table). It needs `pip install tf2onnx onnxruntime`. With `--write`, the table goes to results/request_time.md.
 """
 
 import argparse
@@ -157,15 +157,27 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--only", nargs="+", choices=ARCHITECTURES, default=ARCHITECTURES, help="these models")
     parser.add_argument("--onnx", action="store_true", help="ONNX Runtime too")
+    parser.add_argument("--write", action="store_true", help="write the table to benchmarks/results/request_time.md")
     options = parser.parse_args()
     import embkeras as ek
 
     rounds = 60 if options.quick else 300
     table = np.random.default_rng(0).standard_normal((ROWS, WIDTH), np.float32)
     vocabulary = ek.Vocabulary(["", "[UNK]", *(f"w{place}" for place in range(ROWS - 2))])
-    print(machine_line("tensorflow", "keras", "onnxruntime"))
-    print("\n| model | first, us | second, us | more | of the smallest | median of turns | within the bound |")
-    print("|---|---|---|---|---|---|---|")
+    lines = [
+        "# The time of a request",
+        "",
+        machine_line("tensorflow", "keras", "onnxruntime"),
+        "",
+        "| model | first, us | second, us | more | of the smallest | median of turns | within the bound |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    print("\n".join(lines), flush=True)
+
+    def shown(label: str, found: dict[str, np.ndarray]) -> None:
+        lines.append(row(label, found))
+        print(lines[-1], flush=True)
+
     for architecture in options.only:
         model = ek.build_classifier(ek.AlignedMatrix(table, vocabulary), 2, architecture=architecture)
         with tempfile.TemporaryDirectory() as folder:
@@ -176,15 +188,23 @@ def main() -> None:
                 for kind in KINDS:
                     requests = requests_of(kind, batch)
                     ways = {name: c_api(path, requests) for name, path in (("stock", stock), ("ours", ours))}
-                    print(row(f"{architecture}, batch {batch}, {kind}", taken(ways, len(requests), rounds)), flush=True)
+                    shown(f"{architecture}, batch {batch}, {kind}", taken(ways, len(requests), rounds))
             if options.onnx and architecture == "mean":
                 _, *layers = (each.numpy() for each in (model.weights[0], *model.trainable_weights[-4:]))
                 made = {"by hand": handwritten(table, layers), "converted": converted(ours)}
                 for batch in BATCHES:
                     requests = requests_of("full", batch)
                     ways = {name: onnx_runtime(each, requests) for name, each in made.items()}
-                    print(row(f"ONNX mean, batch {batch}, full", taken(ways, len(requests), rounds)), flush=True)
-    print(f"\n{os.getloadavg()[0]:.1f} processes were at work on the machine at the end.")
+                    shown(f"ONNX mean, batch {batch}, full", taken(ways, len(requests), rounds))
+    bound = f"at most {BOUND} times the first in the median of turns, or {MORE * 1e6:.0f} us more in the smallest"
+    lines += [
+        "",
+        f"First: `model.export`, or the graph by hand; second: the export. {rounds} turns of each. The bound: {bound}.",
+        f"{os.getloadavg()[0]:.1f} processes were at work on the machine at the end.",
+    ]
+    print("\n".join(lines[-3:]))
+    if options.write:
+        Path(__file__).with_name("results").joinpath("request_time.md").write_text("\n".join(lines) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def packing(
         rows: how many rows are one text, for the same.
         cut: cut longer texts, where the padding is, instead of refusing them.
     """
-    # Without padding in front, what is last is first: sorted by whether it is padding, the words keep their order.
+    # A stable sort by whether each is padding: the words keep their order.
     order = tf.argsort(tf.cast((padding & ~empty_texts(padding, in_front)) ^ in_front, tf.int32), axis=1, stable=True)
     # Counted in the mask, not in the rows moved by it: XLA compiles no slice of that length.
     lengths = tf.reduce_sum(tf.cast(~padding, tf.int32), axis=1)
