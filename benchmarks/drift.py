@@ -80,10 +80,14 @@ def run(options: argparse.Namespace) -> None:
             record = {"data": data, "size": size, "way": NAMES[way], "seed": seed, "epochs": epochs}
             record |= {"tests": len(parts.test[1]), "unseen": int(parts.unseen.sum())}
             record |= measured(trial, parts, before, vocabulary, words[data].aligned.found, pairs)
+            if not size:
+                record["rows"] = rows_shown(before, trial.table(), vocabulary)
             if way == "rescaled 0.1" and way in CARRIED:
                 carried = trial.carry(parts)
                 record["carry"] = {"r2": round(carried.r2, 4), "factor": carried.factor}
                 record["carry"] |= measured(trial, parts, before, vocabulary, words[data].aligned.found, pairs)
+                if not size:
+                    record["carry"]["rows"] = rows_shown(before, trial.table(), vocabulary)
             store.add(record | {"seconds": clock.lap(), "machine": machine})
             print(
                 f"{data}, {size or 'all'} texts, {NAMES[way]}, seed {seed}: {record['accuracy']:.3f}, unseen "
@@ -93,18 +97,21 @@ def run(options: argparse.Namespace) -> None:
 
 
 def measured(trial: Any, parts: Any, before: np.ndarray, vocabulary: Any, found: np.ndarray, pairs: Any) -> Record:
-    """Accuracies, similarities before and after, and the rows of the picture."""
+    """Accuracies, and similarities before and after."""
     right, after = trial.right(parts), trial.table()
     row_of = {token: row for token, row in vocabulary.token_to_id.items() if found[row]}
     similarity = {name: word_similarity(before, after, row_of, each) for name, each in pairs.items()}
     record = {"accuracy": round(float(right.mean()), 5), "accuracy_unseen": round(float(right[parts.unseen].mean()), 5)}
     record["similarity"] = {name: [round(each.before, 4), round(each.after, 4)] for name, each in similarity.items()}
-    shown = {word: row_of[word] for word in (READ, NEVER_READ, *NEAR) if word in row_of}
-    record["rows"] = {
-        word: [[round(float(value), 5) for value in table[row]] for table in (before, after)]
-        for word, row in shown.items()
-    }
     return record
+
+
+def rows_shown(before: np.ndarray, after: np.ndarray, vocabulary: Any) -> dict[str, list[list[float]]]:
+    """The rows of the picture, before and after."""
+    return {
+        word: [[round(float(value), 5) for value in table[vocabulary.token_to_id[word]]] for table in (before, after)]
+        for word in (READ, NEVER_READ, *NEAR)
+    }
 
 
 def read() -> list[Record]:
