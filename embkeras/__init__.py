@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 # module -> the public names that it defines
 _WITHOUT_KERAS = {
     "drift.carry": "CarriedDrift propagate_drift",
-    "drift.plots": "plot_comparison plot_coverage plot_drift plot_training",
+    "drift.plots": "plot_comparison plot_coverage plot_drift plot_learning_curve plot_training",
     "drift.report": "DriftReport drift_report",
     "serving.bulk": "BatchScorer",
     "serving.client": "ServingClient",
@@ -29,6 +29,7 @@ _WITHOUT_KERAS = {
     "vectors.store": "KeyedVectors",
 }
 _WITH_KERAS = {
+    "experiments.curves": "learning_curve",
     "experiments.runs": "compare_strategies",
     "experiments.strategies": "Strategy",
     "serving.check": "check_saved_model",
@@ -82,10 +83,12 @@ __all__ = [
     "errors",
     "export_saved_model",
     "gradual_unfreeze",
+    "learning_curve",
     "load_vectors",
     "plot_comparison",
     "plot_coverage",
     "plot_drift",
+    "plot_learning_curve",
     "plot_training",
     "propagate_drift",
     "save_vectors",
@@ -99,9 +102,11 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.drift.plots import plot_comparison as plot_comparison
     from embkeras.drift.plots import plot_coverage as plot_coverage
     from embkeras.drift.plots import plot_drift as plot_drift
+    from embkeras.drift.plots import plot_learning_curve as plot_learning_curve
     from embkeras.drift.plots import plot_training as plot_training
     from embkeras.drift.report import DriftReport as DriftReport
     from embkeras.drift.report import drift_report as drift_report
+    from embkeras.experiments.curves import learning_curve as learning_curve
     from embkeras.experiments.runs import compare_strategies as compare_strategies
     from embkeras.experiments.strategies import Strategy as Strategy
     from embkeras.serving.bulk import BatchScorer as BatchScorer

@@ -37,6 +37,7 @@ DESIGN_NAMES = {
     "plot_drift plot_comparison plot_coverage",
 }
 BESIDES = {"DriftReport", "ExportedModel", "PretrainedEmbedding", "Tokenizer", "plot_training"}
+BESIDES |= {"learning_curve", "plot_learning_curve"}
 BESIDES |= {
     "BatchScorer",
     "CarriedDrift",

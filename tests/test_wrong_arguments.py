@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embkeras import AlignedMatrix, KeyedVectors, Tokenizer, Vocabulary, align, drift_report, propagate_drift
-from embkeras.drift.plots import plot_comparison, plot_coverage, plot_drift, plot_training
+from embkeras.drift.plots import plot_comparison, plot_coverage, plot_drift, plot_learning_curve, plot_training
 from embkeras.errors import EmbkerasError
 from embkeras.text.labelled import LabelledTexts, labelled, read_labelled, read_texts, split
 from embkeras.vectors import postprocess
@@ -106,6 +106,7 @@ CALLS = [
     (plot_drift, [REPORT], {"topn": 1, "min_count": 1}),
     (plot_coverage, [None], {}),
     (plot_comparison, [None], {}),
+    (plot_learning_curve, [None], {}),
 ]
 
 

@@ -9,7 +9,7 @@ from embkeras import __version__
 from embkeras.app import commands
 from embkeras.app.completion import SHELLS, completes_files
 from embkeras.app.output import Output
-from embkeras.app.settings import ARCHITECTURES
+from embkeras.app.settings import ARCHITECTURES, STRATEGIES
 
 _SEPARATORS = {"space": " ", "tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
 RUNTIMES = ("onnx", "litert", "tfjs")
@@ -86,14 +86,20 @@ def _add_command(subparsers: Any, name: str, run: Run, summary: str, example: st
 
 def _add_training(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("--architecture", choices=ARCHITECTURES, default="lstm", help="layers after the embedding (lstm)")
-    add("--epochs", type=int, help="at most so many epochs of training (8)")
-    add("--unfreeze-at", type=int, metavar="EPOCH", help="first epoch, from 0, in which the table trains (3)")
+    add("--architecture", choices=ARCHITECTURES, default="cnn", help="layers after the embedding (cnn)")
+    add(
+        "--strategy",
+        choices=STRATEGIES,
+        help="how the table trains: shared-map rescales the vectors and trains a map of all rows beside each row, phased trains "
+        "the table from an epoch on, fine-tuned from the start, frozen never (shared-map; with lstm or --unfreeze-at phased)",
+    )
+    add("--epochs", type=int, help="at most so many epochs of training (40)")
+    add("--unfreeze-at", type=int, metavar="EPOCH", help="first epoch, from 0, in which a phased table trains (3)")
     add(
         "--patience",
         type=int,
         metavar="N",
-        help="once the table trains, end after N epochs without a smaller validation loss (3); "
+        help="once the table trains, end after N epochs without a smaller validation loss (5); "
         "the weights of the best epoch are kept",
     )
     add(
@@ -110,7 +116,8 @@ def _add_training(command: argparse.ArgumentParser) -> None:
         "--rescale",
         type=float,
         metavar="STD",
-        help="multiply all vectors by one factor that brings their entries to this standard deviation, such as 0.1",
+        help="multiply all vectors by one factor that brings their entries to this standard deviation (0.1 for shared-map, "
+        "otherwise they stay as they are)",
     )
     add("--with-config", action="store_true", help="write settings for TensorFlow Serving next to the model")
 
@@ -127,8 +134,7 @@ def _add_demo(subparsers: Any) -> None:
 def _add_train(subparsers: Any) -> None:
     summary = "Run the whole pipeline on your own labelled texts and vectors."
     example = (
-        "embkeras train reviews.csv --text review --label stars --vectors glove.6B.50d.txt --unfreeze-at 3 "
-        "--out saved_models/reviews"
+        "embkeras train reviews.csv --text review --label stars --vectors glove.6B.50d.txt --out saved_models/reviews"
     )
     command = _add_command(subparsers, "train", commands.train, summary, example)
     add = command.add_argument
@@ -143,7 +149,7 @@ def _add_train(subparsers: Any) -> None:
     add("--encoding", help="text encoding of FILE (utf-8; latin-1 for Sentiment140)")
     add("--skip-empty", action="store_true", help="skip rows with an empty text or label")
     add("--no-quotes", dest="quotes", action="store_false", help='treat " in FILE as an ordinary character')
-    add("--compare", action="store_true", help="also train frozen, fine-tuned and random vectors, and compare")
+    add("--compare", action="store_true", help="also train the other strategies and random vectors, and compare")
     completes_files(add("--out", type=_folder, required=True, metavar="FOLDER", help="model folder"))
     _add_training(command)
 

@@ -20,7 +20,7 @@ from embkeras._files import check_writable, not_a_file
 from embkeras._registration import check_backend
 from embkeras.app.completion import completion_script
 from embkeras.app.output import Output
-from embkeras.app.settings import QUICK, Settings
+from embkeras.app.settings import QUICK, STRATEGIES, Settings
 from embkeras.errors import ArgumentError, DataError, EmbkerasError, VectorFileError
 from embkeras.serving import names
 
@@ -28,7 +28,17 @@ HEADER: dict[str, bool | str] = {"yes": True, "no": False, "ignore": "ignore"}  
 _READING = ("format", "words_file", "member", "encoding")  # arguments of load_vectors
 _ROWS = ("separator", "width", "header")  # and those for text
 _SETTINGS = (
-    *("architecture", "epochs", "unfreeze_at", "patience", "learning_rate", "batch_size", "max_length", "dropout"),
+    *(
+        "architecture",
+        "strategy",
+        "epochs",
+        "unfreeze_at",
+        "patience",
+        "learning_rate",
+        "batch_size",
+        "max_length",
+        "dropout",
+    ),
     *("seeds", "rescale", "with_config"),
 )
 
@@ -49,7 +59,8 @@ def demo(options: argparse.Namespace, output: Output) -> None:
     _start_tensorflow(output)
     from embkeras.app import pipeline
 
-    pipeline.run(prepared, options.out, settings, output, compare=True, examples=pipeline.EXAMPLES)
+    shares = (0.25, 1.0) if options.quick else pipeline.SHARES
+    pipeline.run(prepared, options.out, settings, output, compare=True, examples=pipeline.EXAMPLES, shares=shares)
 
 
 def train(options: argparse.Namespace, output: Output) -> None:
@@ -58,6 +69,11 @@ def train(options: argparse.Namespace, output: Output) -> None:
     settings = settings_of(options)
     if options.seeds is not None and not options.compare:
         raise ArgumentError("--seeds is the number of trainings in the comparison: add --compare.")
+    if options.unfreeze_at is not None and settings.chosen != "phased" and not options.compare:
+        raise ArgumentError(
+            f"--unfreeze-at says when a phased table begins to train: use --strategy phased. Received: --strategy "
+            f"{options.strategy}."
+        )
     _check_model_folder(options)
     _check_reading(options.vectors, options.words_file)
     _check_readable_twice(options.vectors)
@@ -305,6 +321,10 @@ def settings_of(options: argparse.Namespace) -> Settings:
     """The settings of a training: the flags that were given, and the defaults of the command."""
     base = QUICK if getattr(options, "quick", False) else Settings()
     given = {name: getattr(options, name) for name in _SETTINGS if getattr(options, name) is not None}
+    if "strategy" in given:
+        given["strategy"] = STRATEGIES[given["strategy"]]
+    elif "unfreeze_at" in given:
+        given["strategy"] = "phased"
     if "epochs" in given and "unfreeze_at" not in given:
         given["unfreeze_at"] = max(0, min(base.unfreeze_at, given["epochs"] - 1))
     if "learning_rate" in given:

@@ -19,7 +19,11 @@ _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
 
 def table_text(table: pd.DataFrame, *, index: bool = True) -> str:
     """The table with aligned columns, indented by two spaces."""
-    text = table.to_string(index=index, max_colwidth=60)
+    return indented(table.to_string(index=index, max_colwidth=60))
+
+
+def indented(text: str) -> str:
+    """Each line two spaces further in."""
     return "\n".join(f"  {line}" for line in text.splitlines())
 
 

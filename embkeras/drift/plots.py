@@ -1,5 +1,6 @@
 """Plots of training, drift, coverage and comparisons; the only module that imports matplotlib."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from embkeras.drift.report import DriftReport
 from embkeras.errors import ArgumentError, MissingDependencyError
 
 BLUE, ORANGE, VERMILION, GREY = "#0072B2", "#E69F00", "#D55E00", "#666666"  # Okabe and Ito's, and a grey
+_COLOURS = (VERMILION, BLUE, ORANGE, GREY, "#009E73", "#CC79A7")
 
 
 def new_figure(columns: int = 1, rows: int = 1) -> tuple[Any, list[Any]]:
@@ -196,6 +198,41 @@ def plot_coverage(aligned: Any, *, ax: Any = None) -> Any:
         ax.barh(list(shares), width, left=left, label=kind, color=color)
         left += width
     ax.set(xlabel="share", xlim=(0, 1), title="Coverage")
+    ax.legend()
+    return ax
+
+
+def plot_learning_curve(curve: Any, *, ax: Any = None) -> Any:
+    """Test accuracy by the number of training texts, one line for each strategy, with a band of the 95% intervals.
+
+    Args:
+        curve: what `learning_curve` returned.
+        ax: matplotlib Axes; a new figure if not given.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ArgumentError: not a LearningCurve.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    table = getattr(curve, "table", None)
+    if table is None or "half_width" not in table:
+        raise ArgumentError(f"plot_learning_curve takes what learning_curve returned. Received: {shown(curve)}.")
+    ax = ax or new_figure()[1][0]
+    looks = itertools.cycle(zip(_COLOURS, "o^sDvP", strict=True))
+    for (name, own), (color, marker) in zip(table.groupby("strategy", sort=False), looks, strict=False):
+        low, high = own["accuracy"] - own["half_width"], own["accuracy"] + own["half_width"]
+        ax.plot(own["texts"], own["accuracy"], color=color, marker=marker, label=name)
+        if np.isfinite(own["half_width"]).all():
+            ax.fill_between(own["texts"], low, high, color=color, alpha=0.15, linewidth=0)
+    ax.set_xscale("log")
+    ticks = sorted(set(table["texts"]))
+    ax.set_xticks(ticks, [f"{count:,}" for count in ticks])
+    ax.set_xticks([], minor=True)
+    ax.set(
+        xlabel="labelled texts that train", ylabel="test accuracy", title=f"{int(table['seeds'].min())} seed(s) each"
+    )
     ax.legend()
     return ax
 

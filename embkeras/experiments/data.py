@@ -1,7 +1,7 @@
 """Data: what every run of a comparison trains, validates and is tested on."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from embkeras._arrays import as_array
-from embkeras._checks import shown
+from embkeras._checks import number, shown
 from embkeras.errors import ArgumentError
 
 _BATCH = 256  # test examples scored at once
+_LEAST_VALIDATION = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +81,34 @@ class Data:
                 raise ArgumentError(f"data.test must have batches (inputs, labels). Received: {shown(batch)}.")
             read.append((batch[0], keras.ops.convert_to_numpy(batch[1])))
         return read
+
+    def some(self, share: float, seed: int) -> "Data":
+        """The same test part, with a share of the training examples, and of those for validation, drawn at random.
+
+        A larger share from the same seed contains the smaller. At least 50 examples, or all, validate.
+
+        Args:
+            share: above 0, up to 1; at least one example trains.
+            seed: of the draw.
+
+        Raises:
+            ArgumentError: a share out of range, or a training or validation part that is a dataset.
+        """
+        share = number(share, "share", above=0)
+        if share > 1:
+            raise ArgumentError(f"share must be at most 1. Received: {share}.")
+        parts = {}
+        for name, least in (("train", 1), ("validation", _LEAST_VALIDATION)):
+            part = getattr(self, name)
+            if is_dataset(part):
+                raise ArgumentError(
+                    f"A share of the examples can be drawn from arrays, not from a dataset. Received: data.{name}, {shown(part)}."
+                )
+            total = _length(part[1], f"data.{name}")
+            count = min(total, max(least, round(share * total)))
+            rows = np.random.default_rng(seed).permutation(total)[:count]
+            parts[name] = tuple(_rows(each, rows) for each in part)
+        return replace(self, **parts)
 
     def fit_arguments(self, batch_size: int) -> dict[str, Any]:
         """The arguments of `fit` that say what to train on."""
@@ -153,10 +182,12 @@ def _named(structure: Any) -> list[tuple[str, Any]]:
     return [(f" at {'/'.join(map(str, path))!r}" if path else "", leaf) for path, leaf in flat]
 
 
-def _rows(structure: Any, rows: slice) -> Any:
+def _rows(structure: Any, rows: slice | np.ndarray) -> Any:
     """Some examples of each array; of a DataFrame as an array."""
 
     def cut(leaf: Any) -> Any:
+        if isinstance(rows, np.ndarray):
+            return np.asarray(leaf)[rows]
         part = leaf[rows]
         return part.to_numpy() if hasattr(part, "to_numpy") else part
 

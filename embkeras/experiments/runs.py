@@ -254,21 +254,11 @@ def compare_strategies(
         MissingDependencyError: scipy or scikit-learn is not installed.
     """
     check_statistics()
-    chosen = _strategies(strategies, layer)
-    given = range(seeds) if is_whole(seeds) else sequence(seeds, "seeds")
-    numbers = [whole_number(seed, "seed", least=0, most=_LARGEST_SEED) for seed in given]
-    if len(set(numbers)) != len(numbers):
-        raise ArgumentError(f"Each seed may be run once. Received: {numbers}.")
+    chosen, numbers = checked_strategies(strategies, layer), checked_seeds(seeds)
     if not numbers or not chosen:
         names = [strategy.name for strategy in chosen]
         raise ArgumentError(f"A comparison needs strategies and seeds. Received: {names}, {numbers}.")
-    if not isinstance(data, Data):
-        if not isinstance(data, Sequence) or len(data) != 3:
-            raise ArgumentError(
-                f"data must be three parts, such as pairs (inputs, labels): training, validation and test. "
-                f"Received: {shown(data)}."
-            )
-        data = Data(*data)
+    data = checked_data(data)
     ready = {}
     for run in sequence(done, "done"):
         if not isinstance(run, Run) or not np.array_equal(run.labels, data.labels):
@@ -287,7 +277,29 @@ def compare_strategies(
     return Comparison(tuple(runs))
 
 
-def _strategies(given: Iterable[Strategy | str] | None, layer: str) -> list[Strategy]:
+def checked_seeds(seeds: Any) -> list[int]:
+    """The seeds, each once."""
+    given = range(seeds) if is_whole(seeds) else sequence(seeds, "seeds")
+    numbers = [whole_number(seed, "seed", least=0, most=_LARGEST_SEED) for seed in given]
+    if len(set(numbers)) != len(numbers):
+        raise ArgumentError(f"Each seed may be run once. Received: {numbers}.")
+    return numbers
+
+
+def checked_data(data: Any) -> Data:
+    """The three parts, as Data."""
+    if isinstance(data, Data):
+        return data
+    if not isinstance(data, Sequence) or len(data) != 3:
+        raise ArgumentError(
+            f"data must be three parts, such as pairs (inputs, labels): training, validation and test. "
+            f"Received: {shown(data)}."
+        )
+    return Data(*data)
+
+
+def checked_strategies(given: Iterable[Strategy | str] | None, layer: str) -> list[Strategy]:
+    """Strategies, each with a name of its own; by default all of `default_strategies`."""
     known = default_strategies(layer=layer)
     if given is None:
         return list(known.values())

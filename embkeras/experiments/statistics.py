@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,23 @@ def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
         0.4
     """
     return float(require("sklearn.metrics").f1_score(labels, predicted, average="macro", zero_division=0))
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The mean, and half the width of its 95% interval by Student's t; infinite for one value.
+
+    Raises:
+        MissingDependencyError: SciPy is not installed.
+
+    Example:
+        >>> mean, half = mean_interval([0.8, 0.9, 1.0])
+        >>> round(mean, 3), round(half, 3)
+        (0.9, 0.248)
+    """
+    if len(values) < 2:
+        return float(values[0]), math.inf
+    stats = require("scipy.stats")
+    return float(np.mean(values)), float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
 
 
 def paired_difference(differences: np.ndarray) -> tuple[float, float]:

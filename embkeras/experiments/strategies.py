@@ -4,6 +4,8 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from operator import methodcaller
 from typing import Any
 
 import keras
@@ -15,6 +17,7 @@ from embkeras.tables.builders import build_embedding
 from embkeras.training.schedule.callback import TrainabilitySchedule, unfreeze_at
 from embkeras.training.schedule.phases import Phase
 from embkeras.vectors.aligned import AlignedMatrix
+from embkeras.vectors.postprocess import rescale
 
 _VECTORS = ("pretrained", "random")
 _FORMS = tuple(inspect.signature(build_embedding).parameters)[1:]
@@ -123,23 +126,30 @@ class Strategy:
 
 
 def default_strategies(
-    unfreeze_epoch: int = 3, learning_rate: float | None = None, *, layer: str = "embedding"
+    unfreeze_epoch: int = 3, learning_rate: float | None = None, *, layer: str = "embedding", std: float = 0.1
 ) -> dict[str, Strategy]:
-    """Phased, frozen, fine-tuned from the start, and random vectors as the control, by name.
+    """Phased, frozen, fine-tuned from the start, a shared map, and random vectors as the control, by name.
+
+    "shared map" brings the entries of the vectors to a small standard deviation with one factor, and trains a map that all
+    rows share and each row from the start (`build_embedding(trainable="map+rows")`): `benchmarks/results/recipe.md` shows
+    where it leads.
 
     Args:
         unfreeze_epoch: the epoch, counted from 0, from which on the phased table trains.
         learning_rate: of all variables from that epoch on; by default it stays as it was.
         layer: name or path of the embedding layer.
+        std: the standard deviation of the entries for the shared map.
 
     Raises:
         ScheduleError: an epoch that is not an integer >= 0, or a rate that is not positive.
     """
     trainable = {"trainable": True}
+    rescaled = methodcaller("transformed", partial(rescale, std=std))
     strategies = (
         Strategy("phased", schedule=unfreeze_at(unfreeze_epoch, layer, learning_rate=learning_rate)),
         Strategy("frozen"),
         Strategy("fine-tuned", embedding=trainable),
+        Strategy("shared map", vectors=rescaled, embedding={"trainable": "map+rows"}),
         Strategy("random", vectors="random", embedding=trainable),
     )
     return {strategy.name: strategy for strategy in strategies}

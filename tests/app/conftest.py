@@ -30,5 +30,5 @@ def train_arguments(files, out, *more, text="review", label="stars", file="revie
     """The arguments of `embkeras train` on the small files."""
     return [
         *("train", str(files / file), "--text", text, "--label", label, "--vectors", str(files / vectors)),
-        *("--out", str(out), "--epochs", "2", "--unfreeze-at", "1", "--architecture", "mean", *more),
+        *("--out", str(out), "--epochs", "2", "--architecture", "mean", *more),
     ]

@@ -9,6 +9,7 @@ import sys
 from argparse import Namespace
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from embkeras import _progress
 from embkeras.app import cli, commands
 from embkeras.app.arguments import parser
 from embkeras.app.output import Output
+from embkeras.experiments.curves import LearningCurve
 from embkeras.experiments.runs import Comparison
 from tests.app.conftest import train_arguments as train
 from tests.processes import run_python
@@ -26,7 +28,7 @@ from tests.processes import run_python
 def trained(files, tmp_path_factory):
     """`embkeras train` run once in its own process, as by a user: its output and the model folder."""
     out = tmp_path_factory.mktemp("out") / "reviews"
-    done = run_python("-m", "embkeras", *train(files, out, "--compare", "--with-config"), timeout=280)
+    done = run_python("-m", "embkeras", *train(files, out, "--unfreeze-at", "1", "--compare", "--with-config"), timeout=280)
     return done.stdout, done.stderr, out
 
 
@@ -48,13 +50,14 @@ def test_train_reports_every_stage(trained, part):
 
 
 def test_train_prints_the_right_verdict(trained):
-    """Twelve test texts can't separate the strategies: the best one is named first, then the three others."""
+    """Twelve test texts can't separate the strategies: the best one is named first, then the four others."""
     lines = trained[0].splitlines()
     heading = next(number for number, line in enumerate(lines) if line.startswith("Result on 12 test texts"))
-    ranking = [line.split()[0] for line in lines[heading + 2 : heading + 6]]
-    assert sorted(ranking) == ["fine-tuned", "frozen", "phased", "random"]
-    verdict = lines[heading + 6]
-    assert re.findall("fine-tuned|frozen|phased|random", verdict) == ranking
+    names = "fine-tuned|frozen|phased|random|shared map"
+    ranking = [re.match(f" *({names}) ", line)[1] for line in lines[heading + 2 : heading + 7]]
+    assert sorted(ranking) == names.split("|")
+    verdict = lines[heading + 7]
+    assert re.findall(names, verdict) == ranking
 
 
 @pytest.mark.parametrize(("frozen_correct", "named"), [(0, ["phased"]), (63, ["phased", "frozen"])])
@@ -75,6 +78,41 @@ def test_verdict_follows_the_runs(monkeypatch, capsys, frozen_correct, named):
     pipeline._show_result(prepared, runs[0], {}, pipeline.Settings(), output, compare=True)
     assert re.findall("phased|frozen", capsys.readouterr().out.splitlines()[-1]) == named
     assert re.findall("phased|frozen", output.result["recommendation"]) == named
+
+
+def test_the_curve_is_printed_and_drawn(monkeypatch, capsys, tmp_path):
+    """Strategies by texts, accuracy on texts with words that have a vector and that no training text has, and a figure."""
+    pytest.importorskip("matplotlib")
+    from embkeras.app import pipeline
+
+    right = {"frozen": [1, 1, 1, 0], "stock Keras": [1, 0, 0, 0], "shared map": [1, 1, 1, 1]}
+    runs = [pipeline.Run(name, 0, np.ones(4, int), np.array(each), 1.0, {}) for name, each in right.items()]
+    seen = {}
+
+    def fake(build, data, *, strategies, **more):
+        model = build(strategies[1])
+        seen.update(
+            layer=type(model.get_layer("embedding")), optimizer=type(model.optimizer), rate=strategies[1].learning_rate
+        )
+        return LearningCurve((1, 1, 1, 2, 2, 2), (*runs, *runs))
+
+    monkeypatch.setattr(pipeline, "learning_curve", fake)
+    aligned = ek.AlignedMatrix(np.eye(4, dtype="float32"), ek.Vocabulary(["", "[UNK]", "read", "new"]))
+    train, test = np.array([[2], [2]]), np.array([[2, 0], [2, 2], [2, 3], [1, 1]])
+    part = (test, np.ones(4, int))
+    prepared = SimpleNamespace(aligned=aligned, vocabulary=aligned.vocabulary, class_names=("a", "b"))
+    vars(prepared).update(train=(train, np.zeros(2, int)), validation=part, test=part)
+    output = Output("demo")
+    settings = pipeline.Settings(architecture="mean")
+    pipeline._show_curve(prepared, pipeline._strategies(settings), (), settings, output, tmp_path, (0.5, 1))
+    printed = capsys.readouterr().out
+    assert ["2", "75.0", "25.0", "100.0"] in [line.split() for line in printed.splitlines()]
+    assert (
+        "On the 1 test texts with words that no training text has: frozen 100.0%, stock Keras 0.0%, shared" in printed
+    )
+    assert seen == {"layer": keras.layers.Embedding, "optimizer": keras.optimizers.Adam, "rate": 1e-3}
+    assert output.result["unseen_words"] == {"frozen": 1.0, "stock Keras": 0.0, "shared map": 1.0}
+    assert (tmp_path / "learning_curve.png").stat().st_size > 10_000
 
 
 def test_train_is_silent_on_standard_error(trained):
@@ -122,11 +160,13 @@ def bars(monkeypatch):
 
 def test_json_of_a_training_and_its_export(files, tmp_path, capsys, bars):
     """Figures and paths of train, check and predict; the epoch with the smallest validation loss was kept."""
-    flags = "--epochs 9 --patience 1 --learning-rate 2 --batch-size 16 --max-length 3 --dropout 0.1 --json"
+    flags = "--epochs 9 --patience 1 --learning-rate 2 --batch-size 16 --max-length 3 --dropout 0.1 --json "
+    flags += "--strategy shared-map --rescale 0.2"
     assert cli.main(train(files, tmp_path / "out", *flags.split())) == 0
     printed = capsys.readouterr()
     found = json.loads(printed.out)
     assert f"Best epoch: {found['best_epoch']} of 0 to {found['epochs'] - 1}, " in printed.err
+    assert "standard deviation of 0.2, a map of all rows and each row trained from the start" in printed.err
     assert "; 3 tokens per text" in printed.err and "learning rate 1" in printed.err and "\n4/4 - " in printed.err
     assert "The first epoch took " in printed.err
     losses = [float(loss) for loss in re.findall(r"val_loss: (\S+)", printed.err)]
@@ -284,8 +324,8 @@ def test_bad_input_leaves_no_folder(files, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["demo", "--quick"], (3, 1, 1)),
-        (["demo", "--quick", "--epochs", "6", "--seeds", "4"], (6, 1, 4)),
+        (["demo", "--quick"], (10, 2, 1)),
+        (["demo", "--quick", "--epochs", "6", "--seeds", "4"], (6, 2, 4)),
         (["demo", "--epochs", "2"], (2, 1, 3)),
         (["demo", "--epochs", "9", "--unfreeze-at", "4"], (9, 4, 3)),
     ],

@@ -34,6 +34,10 @@ REFUSED = {
     "dropout": ("train t.csv --vectors v.txt --out out --dropout 1", "--dropout must be a number >= 0 and < 1"),
     "rate": ("train t.csv --vectors v.txt --out out --learning-rate nan", "--learning-rate must be a number > 0"),
     "patience": ("train t.csv --vectors v.txt --out out --patience 0", "--patience must be an integer >= 1"),
+    "unfreeze without a schedule": (
+        "train t.csv --vectors v.txt --out out --strategy frozen --unfreeze-at 2",
+        "use --strategy phased. Received: --strategy frozen",
+    ),
     "unfreeze": ("demo --epochs 2 --unfreeze-at 2 --out out", "Received: 2"),
     "demo, unwritable folder": ("demo --out v.txt", "Cannot write"),
     "no such export": ("predict absent text", "absent': saved_model.pb is missing"),
@@ -265,6 +269,21 @@ def test_flags_of_training_reach_the_settings():
     assert (settings.batch_size, settings.max_length, settings.dropout, settings.patience) == (7, 9, 0.25, 5)
     assert settings.rescale == 0.2 and commands.settings_of(parser().parse_args(["demo"])).rescale is None
     assert settings.architecture == "cnn" and settings.with_config
+
+
+@pytest.mark.parametrize(
+    ("flags", "strategy"),
+    [
+        ("", "shared map"),
+        ("--unfreeze-at 2", "phased"),
+        ("--strategy fine-tuned", "fine-tuned"),
+        ("--strategy shared-map --unfreeze-at 2", "shared map"),
+        ("--architecture lstm", "phased"),
+    ],
+)
+def test_strategy_of_a_training(flags, strategy):
+    """The one asked for, the one that the flags belong to, or that of the architecture."""
+    assert commands.settings_of(parser().parse_args(["demo", *flags.split()])).chosen == strategy
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,28 @@ from embkeras.errors import ArgumentError
         ("dropout", -0.1),
         ("learning_rate", 0.0),
         ("unfrozen_learning_rate", float("inf")),
-        ("unfreeze_at", 8),
+        ("unfreeze_at", 40),
+        ("strategy", "map"),
     ],
 )
 def test_bad_settings(name, value):
     """The message names the setting and the value."""
     with pytest.raises(ArgumentError, match=f"(?s){name}.*Received: {value!r}"):
         Settings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [
+        ({}, "shared map"),
+        ({"architecture": "mean"}, "shared map"),
+        ({"architecture": "lstm"}, "phased"),
+        ({"architecture": "lstm", "strategy": "shared map"}, "shared map"),
+    ],
+)
+def test_the_strategy_follows_the_architecture(given, chosen):
+    """The shared map where it is shown to help, unless another is asked for."""
+    assert Settings(**given).chosen == chosen
 
 
 def test_quick_is_smaller():

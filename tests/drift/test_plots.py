@@ -17,6 +17,7 @@ from embkeras.drift.plots import (
     plot_comparison,
     plot_coverage,
     plot_drift,
+    plot_learning_curve,
     plot_training,
 )
 from embkeras.errors import ArgumentError, MissingDependencyError
@@ -174,6 +175,24 @@ def test_comparison_shows_each_strategy(deviation):
     assert ax.get_title() == "3 seed(s) each"
 
 
+def test_learning_curve_has_bands():
+    """A line for each strategy on a scale of logarithms, and a band where every point has an interval."""
+    table = pd.DataFrame(
+        {
+            "strategy": ["map", "map", "stock", "stock"],
+            "texts": [100, 1600] * 2,
+            "accuracy": [0.7, 0.9, 0.6, 0.8],
+            "half_width": [0.02, 0.01, np.inf, 0.01],
+            "seeds": 3,
+        }
+    )
+    ax = drawn(plot_learning_curve(SimpleNamespace(table=table)))
+    assert labels(ax) == ["map", "stock"] and ax.get_xscale() == "log"
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[0.7, 0.9], [0.6, 0.8]]
+    assert len(ax.collections) == 1
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["100", "1,600"]
+
+
 def test_draws_on_the_axes_given():
     """ax= is used and returned, and no other figure is made."""
     figure, (left, right) = new_figure(2)
@@ -190,7 +209,7 @@ def test_without_matplotlib_the_message_names_the_extra(monkeypatch):
 
 
 @pytest.mark.parametrize("value", [None, "text", b"bytes", 3, [0.5], {"table": 1}])
-@pytest.mark.parametrize("plot", [plot_training, plot_drift, plot_coverage, plot_comparison])
+@pytest.mark.parametrize("plot", [plot_training, plot_drift, plot_coverage, plot_comparison, plot_learning_curve])
 def test_other_objects_are_refused(plot, value):
     """The message names the function that returns what is needed, or the value."""
     with pytest.raises(ArgumentError, match=r"Received: "):

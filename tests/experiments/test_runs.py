@@ -169,7 +169,7 @@ def test_same_seed_gives_the_same_run():
 @pytest.mark.parametrize(
     ("arguments", "received"),
     [
-        ({"seeds": 0}, r"\['phased', 'frozen', 'fine-tuned', 'random'\], \[\]"),
+        ({"seeds": 0}, r"\['phased', 'frozen', 'fine-tuned', 'shared map', 'random'\], \[\]"),
         ({"strategies": [], "seeds": 1}, r"\[\], \[0\]"),
     ],
     ids=["no seeds", "no strategies"],
@@ -237,7 +237,7 @@ def test_data_are_three_parts(data, message):
     [
         ({"strategies": {"phased": Strategy("frozen")}}, "must be a sequence; .* Received: {'phased'"),
         ({"strategies": "frozen"}, "strategies must be a sequence, .* Received: 'frozen'"),
-        ({"strategies": ["thawed"]}, "one of phased, frozen, fine-tuned, random. Received: 'thawed'"),
+        ({"strategies": ["thawed"]}, "one of phased, frozen, fine-tuned, shared map, random. Received: 'thawed'"),
         ({"strategies": [None]}, "Received: None"),
         ({"strategies": ["frozen", Strategy("frozen")]}, r"a name of its own. Received: \['frozen', 'frozen'\]"),
         ({"seeds": True}, "seeds must be .* Received: True"),

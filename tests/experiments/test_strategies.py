@@ -41,11 +41,15 @@ def moved_rows(result):
 
 
 def test_default_strategies():
-    """Phased, frozen, fine-tuned and the random control, with the epoch and the rate received."""
+    """Phased, frozen, fine-tuned, shared map and the random control, with the epoch and the rate received."""
     strategies = default_strategies(2, 0.01)
-    assert list(strategies) == ["phased", "frozen", "fine-tuned", "random"]
+    assert list(strategies) == ["phased", "frozen", "fine-tuned", "shared map", "random"]
     assert [name for name, each in strategies.items() if each.vectors == "random"] == ["random"]
-    assert [name for name, each in strategies.items() if each.embedding.get("trainable")] == ["fine-tuned", "random"]
+    assert [name for name, each in strategies.items() if each.embedding.get("trainable")] == [
+        "fine-tuned",
+        "shared map",
+        "random",
+    ]
     phases = strategies["phased"].callbacks()[0].phases
     rates = [phase.rate and phase.rate.learning_rate for phase in phases]
     assert ([phase.start for phase in phases], rates) == ([0, 2], [None, 0.01])
