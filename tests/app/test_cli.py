@@ -28,7 +28,9 @@ from tests.processes import run_python
 def trained(files, tmp_path_factory):
     """`embkeras train` run once in its own process, as by a user: its output and the model folder."""
     out = tmp_path_factory.mktemp("out") / "reviews"
-    done = run_python("-m", "embkeras", *train(files, out, "--unfreeze-at", "1", "--compare", "--with-config"), timeout=280)
+    done = run_python(
+        "-m", "embkeras", *train(files, out, "--unfreeze-at", "1", "--compare", "--with-config"), timeout=280
+    )
     return done.stdout, done.stderr, out
 
 
