@@ -226,8 +226,8 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("odd = (count < 1) | (count > _MOST)", "odd = (count < 0) | (count > _MOST)"),
         ],
     ),
-    "serving/contract.py": (
-        "tests/serving/test_contract.py",
+    "serving/inputs.py": (
+        "tests/serving/test_inputs.py",
         [
             ("(ids < 0) | (ids >= self.size)", "(ids < 0) | (ids > self.size)"),
             ("each.name: tf.where(empty, each.oov,", "each.name: tf.where(~empty, each.oov,"),

@@ -31,7 +31,7 @@ ROWS, WIDTH, TIME = 20_000, 100, 50
 ARCHITECTURES = ("mean", "cnn", "lstm")
 BATCHES, KINDS = (1, 32), ("full", "padded")
 BOUND, MORE = 1.05, 10e-6
-TURN = 0.004  # seconds
+TURN, LONGEST, FEWEST = 0.004, 20, 20  # seconds of a turn, seconds of a row, turns of a slow model
 
 
 def requests_of(kind: str, batch: int, count: int = 20) -> list[np.ndarray]:
@@ -130,7 +130,9 @@ def taken(ways: dict[str, Callable[[int], None]], count: int, rounds: int) -> di
     start = time.process_time()
     for number in range(count):
         next(iter(ways.values()))(number)
-    passes = max(1, int(TURN / max(time.process_time() - start, 1e-6)))
+    once = max(time.process_time() - start, 1e-6)
+    passes = max(1, int(TURN / once))
+    rounds = max(FEWEST, min(rounds, int(LONGEST / (passes * once * len(ways)))))
     found: dict[str, list[float]] = {name: [] for name in ways}
     for round_ in range(rounds):
         for name in list(ways)[:: 1 if round_ % 2 else -1]:
@@ -199,7 +201,7 @@ def main() -> None:
     bound = f"at most {BOUND} times the first in the median of turns, or {MORE * 1e6:.0f} us more in the smallest"
     lines += [
         "",
-        f"First: `model.export`, or the graph by hand; second: the export. {rounds} turns of each. The bound: {bound}.",
+        f"First: `model.export`, or the graph by hand; second: the export. up to {rounds} turns of each. The bound: {bound}.",
         f"{os.getloadavg()[0]:.1f} processes were at work on the machine at the end.",
     ]
     print("\n".join(lines[-3:]))
