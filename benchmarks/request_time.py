@@ -201,7 +201,7 @@ def main() -> None:
     bound = f"at most {BOUND} times the first in the median of turns, or {MORE * 1e6:.0f} us more in the smallest"
     lines += [
         "",
-        f"First: `model.export`, or the graph by hand; second: the export. up to {rounds} turns of each. The bound: {bound}.",
+        f"First: `model.export`, or the graph by hand; second: the export; up to {rounds} turns of each. The bound: {bound}.",
         f"{os.getloadavg()[0]:.1f} processes were at work on the machine at the end.",
     ]
     print("\n".join(lines[-3:]))
