@@ -15,6 +15,7 @@ def pytest_collection_finish() -> None:
     """Keep what the imports made out of the garbage collector: 400,000 objects, 0.3 s in each full collection."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 5)  # for garbage by the million, as each traced graph is
     gc.enable()
 
 

@@ -65,10 +65,30 @@ def needs_tensorflow(name: str) -> bool:
     return any(module.split(".")[0] in ("tensorflow", "keras") for module in seen)
 
 
-@pytest.mark.parametrize("name", sorted(name for name in top_imports() if not needs_tensorflow(name)))
-def test_module_without_tensorflow_imports_alone(name):
-    """Each in a fresh process, before any other module of ours."""
-    assert run_python("-c", f"import {name}, sys; print('tensorflow' in sys.modules)").stdout.strip() == "False"
+# Before each import it forgets our modules, so that each is the first of them; what is not ours stays.
+_ALONE_WITHOUT = """
+import importlib, sys
+for name in sys.argv[1:]:
+    for loaded in [other for other in sys.modules if other.split(".")[0] in ("embkeras", "planted", "tensorflow")]:
+        del sys.modules[loaded]
+    try:
+        importlib.import_module(name)
+        if "tensorflow" in sys.modules:
+            print(f"{name}: imports TensorFlow")
+    except Exception as error:
+        print(f"{name}: {error}")
+"""
+
+
+def test_module_without_tensorflow_imports_alone(tmp_path):
+    """Each before any other module of ours, and none brings TensorFlow in; the same process notices one that does."""
+    (tmp_path / "tensorflow.py").write_text("")  # an empty one is found as soon
+    (tmp_path / "planted.py").write_text("import tensorflow")
+    names = sorted(name for name in top_imports() if not needs_tensorflow(name))
+    assert {"embkeras", "embkeras.text.vocabulary", "embkeras.vectors.store", "embkeras.app.cli"} <= set(names)
+    path = os.pathsep.join((str(ROOT), str(tmp_path)))
+    printed = run_python("-c", _ALONE_WITHOUT, *names, "planted", env={"PYTHONPATH": path}).stdout.splitlines()
+    assert printed == ["planted: imports TensorFlow"]
 
 
 # A process for each module would start TensorFlow 60 times. This one starts it once. Before each import it forgets our modules

@@ -28,9 +28,8 @@ from tests.processes import run_python
 def trained(files, tmp_path_factory):
     """`embkeras train` run once in its own process, as by a user: its output and the model folder."""
     out = tmp_path_factory.mktemp("out") / "reviews"
-    done = run_python(
-        "-m", "embkeras", *train(files, out, "--unfreeze-at", "1", "--compare", "--with-config"), timeout=280
-    )
+    more = ("--unfreeze-at", "1", "--compare", "--seeds", "2", "--with-config")
+    done = run_python("-m", "embkeras", *train(files, out, *more), timeout=280)
     return done.stdout, done.stderr, out
 
 

@@ -197,10 +197,12 @@ def test_another_tokenizer(copy):
         check_saved_model(copy)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("architecture", ["mean", "cnn", "lstm"])
+@pytest.mark.parametrize(
+    ("policy", "architecture"),
+    [("mixed_float16", "cnn"), *(("mixed_bfloat16", architecture) for architecture in ("mean", "cnn", "lstm"))],
+)
 def test_rounding_of_small_floats_is_not_taken_for_padding(tmp_path, policy, architecture):
-    """A model that computes in 16 bits is exported, and its card says so."""
+    """A model that computes in 16 bits is exported, and its card says so; bfloat16 rounds most."""
     keras.config.set_dtype_policy(policy)
     try:
         model = ek.build_classifier(ALIGNED, 2, architecture=architecture, units=3)

@@ -1,5 +1,8 @@
 """Asking an export in this process and in another one."""
 
+import functools
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -32,6 +35,12 @@ def path(model, vocabulary, tmp_path_factory):
     return path
 
 
+@pytest.fixture
+def copied(path, tmp_path):
+    """The folder of a copy of that version, which a test may damage; the model's folder is tmp_path."""
+    return shutil.copytree(path / "1", tmp_path / "1")
+
+
 def test_process_with_tensorflow_only_gives_the_same_scores(path, model, vocabulary):
     """The export works on its own, in a process without embkeras."""
     requests = [vocabulary.encode("good day"), vocabulary.encode("bad"), vocabulary.encode("")]
@@ -55,10 +64,10 @@ def test_predict_gives_label_and_probability(path, model, vocabulary):
     assert table["probability"][0] == pytest.approx(scores.max(), abs=1e-6)
 
 
-def test_highest_version_is_taken(model, vocabulary, tmp_path):
+def test_highest_version_is_taken(path, tmp_path):
     """10 comes after 9, and folders that aren't numbers don't count."""
     for version in (9, 10):
-        ek.export_saved_model(model, tmp_path, vocabulary=vocabulary, version=version)
+        shutil.copytree(path / "1", tmp_path / str(version))
     (tmp_path / "old").mkdir()
     assert ek.ExportedModel(tmp_path).folder.name == "10"
 
@@ -70,26 +79,24 @@ def test_folder_without_export_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["embkeras.json", "vocabulary.json"])
-def test_damaged_assets_are_refused(model, vocabulary, tmp_path, name):
+def test_damaged_assets_are_refused(copied, tmp_path, name):
     """A truncated file is refused."""
-    asset = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary) / "assets" / name
+    asset = copied / "assets" / name
     asset.write_bytes(asset.read_bytes()[:-20])
     with pytest.raises(ek.errors.EmbkerasError, match=r"damaged|not a vocabulary"):
         ek.ExportedModel(tmp_path)
 
 
-def test_other_vocabulary_in_the_assets_is_refused(model, vocabulary, tmp_path):
+def test_other_vocabulary_in_the_assets_is_refused(copied, tmp_path):
     """The fingerprint ties the vocabulary to the model."""
-    folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary)
-    ek.Vocabulary(["", "[UNK]", "other"]).save(folder / "assets" / "vocabulary.json")
+    ek.Vocabulary(["", "[UNK]", "other"]).save(copied / "assets" / "vocabulary.json")
     with pytest.raises(SavedModelError, match="not the one the model was exported with"):
         ek.ExportedModel(tmp_path)
 
 
-def test_damaged_weights_are_refused(model, vocabulary, tmp_path):
+def test_damaged_weights_are_refused(copied, tmp_path):
     """Truncated weights are an embkeras error, not one of TensorFlow's."""
-    folder = ek.export_saved_model(model, tmp_path, vocabulary=vocabulary)
-    data = next((folder / "variables").glob("*.data-*"))
+    data = next((copied / "variables").glob("*.data-*"))
     data.write_bytes(data.read_bytes()[:50])
     with pytest.raises(SavedModelError, match="Can't load"):
         ek.ExportedModel(tmp_path).predict(["good"])
@@ -193,22 +200,34 @@ def test_batched_scores_are_those_of_each_text_alone(kind, texts, tmp_path):
     assert len(asked) <= 15  # 13 lengths, and two to find out whether they may share a batch
 
 
+@pytest.fixture(scope="module")
+def of_three_tokens(tmp_path_factory):
+    """Exports a model of fixed length 3, once for each vocabulary."""
+
+    @functools.cache
+    def exported(vocabulary):
+        path = tmp_path_factory.mktemp("three")
+        ek.export_saved_model(_mean(vocabulary, mask=False, length=3), path, vocabulary=vocabulary)
+        return path
+
+    return exported
+
+
 @pytest.mark.parametrize("vocabulary, kept", [(_PADDED, "good bad day"), (_FRONT, "bad day so")])
-def test_long_texts_are_cut_as_in_training(vocabulary, kept, tmp_path):
+def test_long_texts_are_cut_as_in_training(vocabulary, kept, of_three_tokens):
     """At the end, or in front where padding is; the other texts of the batch are not affected."""
-    ek.export_saved_model(_mean(vocabulary, mask=False, length=3), tmp_path, vocabulary=vocabulary)
-    export = ek.ExportedModel(tmp_path)
+    export = ek.ExportedModel(of_three_tokens(vocabulary))
     table = export.predict(["so so", "good bad day so", kept])
     assert table["probability"][1] == pytest.approx(table["probability"][2], abs=1e-6)
     assert table["probability"][0] == pytest.approx(export.predict(["so so"])["probability"][0], abs=1e-6)
 
 
-def test_long_texts_are_refused_on_request(tmp_path):
+def test_long_texts_are_refused_on_request(of_three_tokens):
     """The message has the limit, what was received, and where."""
-    ek.export_saved_model(_mean(_PADDED, mask=False, length=3), tmp_path, vocabulary=_PADDED)
+    path = of_three_tokens(_PADDED)
     with pytest.raises(ArgumentError, match=r"texts of up to 3 tokens\. Received 4 in text 1\."):
-        ek.ExportedModel(tmp_path).predict(["so so", "good bad day so"], long_texts="error")
-    encoder = ek.TextEncoder(tmp_path)
+        ek.ExportedModel(path).predict(["so so", "good bad day so"], long_texts="error")
+    encoder = ek.TextEncoder(path)
     assert encoder.encode(["so so", "good bad day so"]).tolist() == [[5, 5, 0], [2, 3, 4]]
     assert encoder.encode(["good bad day so"], 4).shape == (1, 4)
     with pytest.raises(ArgumentError, match=r"texts of up to 3 tokens\. Received 4 in text 0\."):
@@ -217,10 +236,9 @@ def test_long_texts_are_refused_on_request(tmp_path):
 
 @pytest.mark.parametrize("xla", [False, True])
 @pytest.mark.parametrize("vocabulary", [_PADDED, _FRONT, _UNPADDED], ids=["end", "start", "no padding"])
-def test_export_cuts_long_texts_itself(vocabulary, xla, tmp_path):
+def test_export_cuts_long_texts_itself(vocabulary, xla, of_three_tokens):
     """Ids and texts, as encode_batch cuts them; padding doesn't count, and shorter texts beside it keep their scores."""
-    ek.export_saved_model(_mean(vocabulary, mask=False, length=3), tmp_path, vocabulary=vocabulary)
-    export = ek.ExportedModel(tmp_path)
+    export = ek.ExportedModel(of_three_tokens(vocabulary))
     serve = tf.function(export.signatures["serving_default"], jit_compile=xla)
     long = [int(vocabulary.token_to_id[word]) for word in ("good", "bad", "day", "so", "bad")]
     kept = long[-3:] if vocabulary is _FRONT else long[:3]

@@ -47,17 +47,17 @@ _CLASSES_ELSEWHERE = {"Optimizer", "MultiOptimizer"}  # the parent; and one with
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_equals_an_optimizer_that_knew_all_variables(name):
-    """unfreeze_at(2) leads to the same weights as a run whose optimizer was built over all variables first.
+    """unfreeze_at(1) leads to the same weights as a run whose optimizer was built over all variables first.
 
     Eager, which is faster here; `test_in_every_mode_of_the_train_step` has the others.
     """
     net = tiny.model(OPTIMIZERS[name](), run_eagerly=True)
     tables = tiny.Tables()
-    tiny.fit(net, callbacks=[unfreeze_at(2, "embedding"), tables])
-    expected = tiny.reference(OPTIMIZERS[name](), run_eagerly=True)
+    tiny.fit(net, epochs=2, callbacks=[unfreeze_at(1, "embedding"), tables])
+    expected = tiny.reference(OPTIMIZERS[name](), epoch=1, epochs=2, run_eagerly=True)
     assert tiny.apart(net, expected) <= 1e-6
-    np.testing.assert_array_equal(tables.kept[1], tiny.TABLE)
-    assert np.abs(tables.kept[3] - tiny.TABLE).max() > 1e-4
+    np.testing.assert_array_equal(tables.kept[0], tiny.TABLE)
+    assert np.abs(tables.kept[1] - tiny.TABLE).max() > 1e-4
     assert int(net.optimizer.iterations) == int(expected.optimizer.iterations)
 
 
@@ -358,7 +358,8 @@ def test_rebuild_without_a_change_changes_nothing():
             rebuild_training(self.model)
 
     for name in ("Nadam", "LossScaleOptimizer", "EMA", "gradient accumulation"):
-        plain, rebuilt = (tiny.model(OPTIMIZERS[name](), trainable=True) for _ in range(2))
+        eager = name != "LossScaleOptimizer"  # which has most to lose when it is traced again
+        plain, rebuilt = (tiny.model(OPTIMIZERS[name](), trainable=True, run_eagerly=eager) for _ in range(2))
         tiny.fit(plain, epochs=2)
         tiny.fit(rebuilt, epochs=2, callbacks=[Rebuild()])
         assert tiny.apart(plain, rebuilt) == 0, name
@@ -384,7 +385,7 @@ def test_stock_schedule_free_adamw_depends_on_when_it_is_built():
     before, inside = (tiny.model(tiny.since("ScheduleFreeAdamW")(0.01)) for _ in range(2))
     before.optimizer.build(before.trainable_variables)
     tiny.fit(before, epochs=2)
-    tiny.fit(inside, epochs=2)
+    inside.fit(tiny.batches(), epochs=2, shuffle=False, verbose=0)
     assert tiny.apart(before, inside) > 0.1
 
 
