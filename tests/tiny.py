@@ -94,11 +94,12 @@ def batches():
 def fit(net, *, epochs=4, callbacks=(), **arguments):
     """Three steps per epoch, in order.
 
-    Without callbacks, an optimizer of Keras is built first: fit traces a step twice that makes variables. One of ours is
-    built in the step, as in a user's fit; schedules and backups build it themselves.
+    Without callbacks, an optimizer of Keras is built first: fit traces a step twice that makes variables. One of ours,
+    alone or loss-scaled, is built in the step, as in a user's fit; schedules and backups build it themselves.
     """
     optimizer = net.optimizer
-    if not callbacks and net.built and not optimizer.built and type(optimizer).__module__.startswith("keras."):
+    stock = type(optimizer).__module__.startswith("keras.") and not hasattr(optimizer, "inner_optimizer")
+    if stock and not callbacks and net.built and not optimizer.built:
         optimizer.build(net.trainable_variables)
     return net.fit(batches(), epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks), **arguments)
 
