@@ -23,7 +23,7 @@ from embkeras.tables.own_graph import call_in_own_graph
 from embkeras.tables.partial_rows import RowEmbedding
 from embkeras.tables.projection import scores_by
 from embkeras.tables.resize import Resized
-from embkeras.tables.row_io import BLOCK, read_rows, table_from
+from embkeras.tables.row_io import BLOCK, read_rows
 
 MAPS = ("map", "map+rows")  # values of `trainable` that make such a layer
 
@@ -105,11 +105,15 @@ class MappedEmbedding(RowEmbedding):
         check_built(self)
         self._warn_if_empty()
         both = self.map_matrix + np.eye(self.output_dim, dtype=np.float32)
-        table = table_from(self._base.shape, lambda part: self._base[part] @ both)
-        places = self._places_by_id()
-        ids = np.flatnonzero(places >= 0)
-        for part in row_slices((len(ids), self.output_dim), BLOCK):
-            table[ids[part]] += read_rows(self._moving, places[ids[part]])
+        table, places = np.empty(self._base.shape, np.float32), self._places_by_id()
+        for part in row_slices(table.shape, BLOCK):
+            block, own = table[part], places[part]
+            np.matmul(self._base[part], both, out=block)
+            moving = own >= 0
+            if moving.all():
+                block += read_rows(self._moving, own)
+            elif moving.any():
+                block[moving] += read_rows(self._moving, own[moving])
         return table
 
     def _fill(self, matrix: np.ndarray) -> None:
