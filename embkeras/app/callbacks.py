@@ -58,11 +58,11 @@ class BestEpoch(keras.callbacks.Callback):
 
 
 class TimeLeft(keras.callbacks.Callback):
-    """Says after the first epoch how long the rest will take at most.
+    """Says after the first epoch how long the training will take at most, and at its end how long those that follow will.
 
     Args:
-        say: receives the line.
-        more_trainings: trainings of the same length that follow.
+        say: receives the lines.
+        more_trainings: trainings that follow.
     """
 
     def __init__(self, say: Callable[[str], None], more_trainings: int):
@@ -75,7 +75,11 @@ class TimeLeft(keras.callbacks.Callback):
         if epoch == 0:
             self._start = time.perf_counter()
         elif epoch == 1:
-            self._estimate(self.params["epochs"])
+            left = self.params["epochs"] - 1
+            self._say(
+                f"The first epoch took {duration_text(self._end - self._start)}; still to come: {left} epoch{'s' * (left > 1)}, "
+                f"{duration_text(left * (self._end - self._traced))} at most"
+            )
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """The first batch takes longer: TensorFlow compiles the step."""
@@ -86,19 +90,12 @@ class TimeLeft(keras.callbacks.Callback):
         self._end = self._end or time.perf_counter()
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Say it now if there was one epoch only."""
-        if self.params["epochs"] == 1:
-            self._estimate(1)
-
-    def _estimate(self, epochs: int) -> None:
-        begun, epoch = self._traced - self._start, self._end - self._traced
-        parts = [f"{epochs - 1} epoch{'s' * (epochs > 2)}"] * (epochs > 1)
-        parts += [f"{self._more} training{'s' * (self._more > 1)} for the comparison"] * (self._more > 0)
-        if parts:
-            seconds = (epochs - 1) * epoch + self._more * (begun + epochs * epoch)
-            taken = duration_text(self._end - self._start)
+        """How long the trainings that follow will take if they are as long as this one."""
+        if self._more:
+            taken = time.perf_counter() - self._start
             self._say(
-                f"The first epoch took {taken}; still to come: {' and '.join(parts)}, {duration_text(seconds)} at most"
+                f"The training took {duration_text(taken)}; {self._more} more for the comparison will take "
+                f"{duration_text(self._more * taken)}"
             )
 
 

@@ -230,9 +230,8 @@ def plot_learning_curve(curve: Any, *, ax: Any = None) -> Any:
     ticks = sorted(set(table["texts"]))
     ax.set_xticks(ticks, [f"{count:,}" for count in ticks])
     ax.set_xticks([], minor=True)
-    ax.set(
-        xlabel="labelled texts that train", ylabel="test accuracy", title=f"{int(table['seeds'].min())} seed(s) each"
-    )
+    seeds = int(table["seeds"].min())
+    ax.set(xlabel="labelled texts that train", ylabel="test accuracy", title=f"Mean and 95% interval, {seeds} seed(s)")
     ax.legend()
     return ax
 

@@ -39,7 +39,7 @@ class LearningCurve:
             for mean, half in zip(self.table["accuracy"], self.table["half_width"], strict=True)
         ]
         wide = self.table.assign(text=text).pivot(index="texts", columns="strategy", values="text")
-        return wide[list(self.table["strategy"].unique())].rename_axis(columns=None).to_string()
+        return wide[list(self.table["strategy"].unique())].rename_axis(index=None, columns=None).to_string()
 
     @cached_property
     def table(self) -> pd.DataFrame:

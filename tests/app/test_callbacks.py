@@ -83,16 +83,14 @@ def lines_of(monkeypatch, *, epochs, more, seconds=10.0):
 @pytest.mark.parametrize(
     ("epochs", "more", "said"),
     [
-        (4, 0, "took about 20 seconds; still to come: 3 epochs, about 30 seconds at most"),
-        (2, 0, "still to come: 1 epoch, about 10 seconds at most"),
-        (4, 3, "still to come: 3 epochs and 3 trainings for the comparison, about 3 minutes at most"),
-        (1, 1, "still to come: 1 training for the comparison, about 20 seconds at most"),
+        (4, 0, ["The first epoch took about 20 seconds; still to come: 3 epochs, about 30 seconds at most"]),
+        (2, 0, ["The first epoch took about 20 seconds; still to come: 1 epoch, about 10 seconds at most"]),
+        (1, 3, ["The training took about 20 seconds; 3 more for the comparison will take about 60 seconds"]),
     ],
 )
 def test_time_left(monkeypatch, epochs, more, said):
-    """One line, once; the time to compile the step counts once a training."""
-    (line,) = lines_of(monkeypatch, epochs=epochs, more=more)
-    assert line.endswith(said)
+    """Once for the training, without the time to compile the step, and once for those that follow."""
+    assert lines_of(monkeypatch, epochs=epochs, more=more) == said
 
 
 def test_nothing_left(monkeypatch):
