@@ -94,7 +94,7 @@ class TimeLeft(keras.callbacks.Callback):
         if self._more:
             taken = time.perf_counter() - self._start
             self._say(
-                f"The training took {duration_text(taken)}; {self._more} more for the comparison will take "
+                f"The training took {duration_text(taken)}; {self._more} more to compare with will take "
                 f"{duration_text(self._more * taken)}"
             )
 

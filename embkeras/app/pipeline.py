@@ -69,6 +69,8 @@ def run(
     say(f"\nTraining the {settings.architecture} classifier: {_treatment(settings)}")
     monitor, best = DriftMonitor(LAYER), _best_epoch(settings, settings.chosen)
     more = (len(strategies) * settings.seeds - 1) * compare + len(_CURVES) * len(shares) * settings.seeds
+    if compare and 1 in shares:
+        more -= (len(_CURVES) - 1) * settings.seeds  # the comparison has trained them
     run = run_strategy(
         _builder(prepared, settings),
         _data(prepared),

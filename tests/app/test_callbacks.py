@@ -85,7 +85,7 @@ def lines_of(monkeypatch, *, epochs, more, seconds=10.0):
     [
         (4, 0, ["The first epoch took about 20 seconds; still to come: 3 epochs, about 30 seconds at most"]),
         (2, 0, ["The first epoch took about 20 seconds; still to come: 1 epoch, about 10 seconds at most"]),
-        (1, 3, ["The training took about 20 seconds; 3 more for the comparison will take about 60 seconds"]),
+        (1, 3, ["The training took about 20 seconds; 3 more to compare with will take about 60 seconds"]),
     ],
 )
 def test_time_left(monkeypatch, epochs, more, said):
