@@ -29,6 +29,8 @@ _WITHOUT_KERAS = {
     "vectors.store": "KeyedVectors",
 }
 _WITH_KERAS = {
+    "encoders.heads": "build_encoder_classifier",
+    "encoders.reading": "PretrainedEncoder load_pretrained",
     "experiments.curves": "learning_curve",
     "experiments.runs": "compare_strategies",
     "experiments.strategies": "Strategy",
@@ -59,6 +61,7 @@ __all__ = [
     "KeyedVectors",
     "Phase",
     "PretrainedEmbedding",
+    "PretrainedEncoder",
     "ResumableBackup",
     "RowWiseAdagrad",
     "RowWiseAdam",
@@ -74,6 +77,7 @@ __all__ = [
     "align",
     "build_classifier",
     "build_embedding",
+    "build_encoder_classifier",
     "change_vocabulary",
     "check_saved_model",
     "combine_embeddings",
@@ -84,6 +88,7 @@ __all__ = [
     "export_saved_model",
     "gradual_unfreeze",
     "learning_curve",
+    "load_pretrained",
     "load_vectors",
     "plot_comparison",
     "plot_coverage",
@@ -106,6 +111,9 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.drift.plots import plot_training as plot_training
     from embkeras.drift.report import DriftReport as DriftReport
     from embkeras.drift.report import drift_report as drift_report
+    from embkeras.encoders.heads import build_encoder_classifier as build_encoder_classifier
+    from embkeras.encoders.reading import PretrainedEncoder as PretrainedEncoder
+    from embkeras.encoders.reading import load_pretrained as load_pretrained
     from embkeras.experiments.curves import learning_curve as learning_curve
     from embkeras.experiments.runs import compare_strategies as compare_strategies
     from embkeras.experiments.strategies import Strategy as Strategy

@@ -13,6 +13,7 @@ from types import ModuleType
 from embkeras.errors import BackendError
 
 _MODULES_WITH_CLASSES = (
+    "embkeras.encoders.layers",
     "embkeras.tables.combined",
     "embkeras.tables.embedding",
     "embkeras.tables.pooling",

@@ -29,6 +29,10 @@ class AlignmentError(EmbkerasError, ValueError):
     """Vectors and a vocabulary that do not match."""
 
 
+class EncoderError(EmbkerasError, ValueError):
+    """The folder of a pre-trained encoder that is damaged, or that can't be read as exactly the model it describes."""
+
+
 class UnknownWordError(EmbkerasError, KeyError):
     """A word that the vectors or the vocabulary do not have."""
 

@@ -38,6 +38,7 @@ DESIGN_NAMES = {
 }
 BESIDES = {"DriftReport", "ExportedModel", "PretrainedEmbedding", "Tokenizer", "plot_training"}
 BESIDES |= {"learning_curve", "plot_learning_curve"}
+BESIDES |= {"PretrainedEncoder", "build_encoder_classifier", "load_pretrained"}
 BESIDES |= {
     "BatchScorer",
     "CarriedDrift",

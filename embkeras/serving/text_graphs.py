@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from embkeras.serving.names import TOKENS_FILE
 from embkeras.text.encoding import Encoding
+from embkeras.text.pieces import PieceTokenizer
 from embkeras.text.tokenizer import UNICODE, WHITE_SPACE
 from embkeras.text.vocabulary import Vocabulary
 
@@ -44,6 +45,8 @@ def _(encoding: Vocabulary, assets: Path) -> tuple[TextGraph | None, str | None]
     tokenizer = encoding.tokenizer
     if tokenizer is None:
         return None, "the vocabulary has no tokenizer"
+    if isinstance(tokenizer, PieceTokenizer):
+        return None, "the pieces of an encoder's tokenizer are made by TextEncoder, not in a graph"
     if not tokenizer.split:
         return None, "the vocabulary's tokenizer takes a text as one token, and the model takes texts of several"
     if encoding.padding_id is None:

@@ -10,7 +10,7 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from embkeras._checks import flag, shown
 from embkeras.errors import VocabularyError
@@ -52,6 +52,7 @@ class Tokenizer:
     rules: tuple[tuple[str, str], ...] = ()
     lowercase: bool | str = True
     split: bool = True
+    frame: ClassVar[tuple[int, int]] = (0, 0)  # special tokens before a text and behind it
 
     def __post_init__(self) -> None:
         if not isinstance(self.rules, list | tuple) or not all(map(_is_pair_of_strings, self.rules)):

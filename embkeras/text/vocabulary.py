@@ -18,6 +18,7 @@ from embkeras._files import written_beside
 from embkeras.errors import VocabularyError
 from embkeras.text.from_keras import read_layer, read_word_index
 from embkeras.text.hashing import hash_bucket
+from embkeras.text.pieces import PieceTokenizer, from_dict, read_tokenizer
 from embkeras.text.tokenizer import OLD_KERAS, WORDS, Tokenizer, check_tokenizer
 
 PADDING, OOV = "", "[UNK]"
@@ -40,7 +41,8 @@ class Vocabulary:
         oov_ids: ids for tokens out of the vocabulary: none, one, or several, among which `encode` chooses by the hash
             that `StringLookup(num_oov_indices=k)` uses (without a salt).
         counts: occurrences in the training text: int array of shape (V,), or a mapping token -> count.
-        tokenizer: how `encode` splits a text; without one, only tokens can be looked up.
+        tokenizer: how `encode` splits a text; without one, only tokens can be looked up. `from_tokenizer` makes that of an
+            encoder.
         padding_side: where `encode_batch` and exported models put padding: "end", or "start" as `pad_sequences` does.
         drop_unknown: leave tokens out of the vocabulary out of a text, as `texts_to_sequences` does, instead of refusing
             them; only with `oov_ids=()`.
@@ -70,14 +72,14 @@ class Vocabulary:
         padding_id: int | None = 0,
         oov_ids: Sequence[int] = _DEFAULT_OOV,
         counts: Any = None,
-        tokenizer: Tokenizer | None = None,
+        tokenizer: Tokenizer | PieceTokenizer | None = None,
         padding_side: str = "end",
         drop_unknown: bool = False,
     ):
         self.tokens = tuple(strings(tokens, "tokens", error=VocabularyError))
         if not self.tokens:
             raise VocabularyError("A vocabulary needs at least one token. Received: an empty sequence.")
-        if tokenizer is not None:
+        if tokenizer is not None and not isinstance(tokenizer, PieceTokenizer):
             check_tokenizer(tokenizer)
         self.tokenizer = tokenizer
         special_id = functools.partial(whole_number, least=0, most=len(self.tokens) - 1, error=VocabularyError)
@@ -222,6 +224,32 @@ class Vocabulary:
         settings = read_word_index(word_index, num_words, oov_token)
         return cls(**settings, padding_side=padding_side, tokenizer=tokenizer)
 
+    @classmethod
+    def from_tokenizer(cls, path: str | os.PathLike[str], *, size: int | None = None) -> "Vocabulary":
+        """The pieces of a pre-trained encoder's tokenizer, ids unchanged.
+
+        `encode` returns the ids that the `tokenizers` library returns, special pieces included ("[CLS] ... [SEP]"), but for
+        a text that spells out the padding: "[PAD]" in a text is an unknown token. `encode_batch(texts, length)` cuts a long
+        text inside its special pieces.
+
+        Args:
+            path: a tokenizer.json, the vocab.txt of a BERT, or a folder that contains one of them. A tokenizer_config.json
+                beside it is read too.
+            size: the number of ids, if the encoder's table has more rows than the tokenizer has pieces.
+
+        Raises:
+            VocabularyError: a missing or damaged file, or ids beyond `size`.
+            MissingDependencyError: tokenizers is not installed.
+
+        Example:
+            >>> vocabulary = Vocabulary.from_tokenizer("bert/tokenizer.json")  # doctest: +SKIP
+            >>> vocabulary.encode("hello world").tolist()  # doctest: +SKIP
+            [101, 7592, 2088, 102]
+        """
+        if size is not None:
+            size = whole_number(size, "size", least=1, error=VocabularyError)
+        return cls(**read_tokenizer(path, size))
+
     def extended(self, tokens: Iterable[str]) -> "Vocabulary":
         """This vocabulary with new tokens at the end (count 0); those it already has keep their ids.
 
@@ -292,7 +320,8 @@ class Vocabulary:
             truncate: the side on which a longer text is truncated, "end" or "start"; by default that of the padding.
 
         Raises:
-            VocabularyError: no padding id, a single string, or what `encode` raises.
+            VocabularyError: no padding id, a single string, a `length` that leaves no room between the special pieces of an
+                encoder, or what `encode` raises.
             ArgumentError: a `length` that is not an integer >= 1, or an unknown `truncate`.
         """
         if self.padding_id is None:
@@ -302,16 +331,26 @@ class Vocabulary:
         truncate = self.padding_side if truncate is None else one_of(truncate, "truncate", _SIDES)
         if length is not None:
             length = whole_number(length, "length", least=1, most=_LONGEST)
-        tokenized = _tokenized(sequence(texts, "texts", error=VocabularyError), self._required_tokenizer())
+        tokenizer = self._required_tokenizer()
+        before, behind = tokenizer.frame
+        if length is not None and length <= before + behind:
+            raise VocabularyError(
+                f"length must be at least {before + behind + 1}: {before + behind} pieces of each text are special. "
+                f"Received: {length}."
+            )
+        tokenized = _tokenized(sequence(texts, "texts", error=VocabularyError), tokenizer)
         rows = [self._ids_of(tokens) for tokens in tokenized]
         width = length or max([1, *map(len, rows)])
         batch = np.full((len(rows), width), self.padding_id, np.int64)
         for filled, ids in zip(batch, rows, strict=True):
-            ids = ids[:width] if truncate == "end" else ids[-width:]
+            if len(ids) > width:  # cut between the special pieces
+                inside, room = ids[before : len(ids) - behind], width - before - behind
+                inside = inside[:room] if truncate == "end" else inside[len(inside) - room :]
+                ids = ids[:before] + inside + ids[len(ids) - behind :]
             filled[slice(len(ids)) if self.padding_side == "end" else slice(width - len(ids), None)] = ids
         return batch
 
-    def _required_tokenizer(self) -> Tokenizer:
+    def _required_tokenizer(self) -> Tokenizer | PieceTokenizer:
         if self.tokenizer is None:
             raise VocabularyError(
                 "This vocabulary has no tokenizer: pass one as tokenizer=, or encode with the layer it came from."
@@ -376,7 +415,7 @@ class Vocabulary:
                 padding_id=data["padding_id"],
                 oov_ids=data["oov_ids"],
                 counts=data["counts"],
-                tokenizer=data["tokenizer"] and Tokenizer.from_dict(data["tokenizer"]),
+                tokenizer=data["tokenizer"] and from_dict(data["tokenizer"]),
                 padding_side=data.get("padding_side", "end"),  # files of 0.1 have neither
                 drop_unknown=data.get("drop_unknown", False),
             )
@@ -391,7 +430,7 @@ class Vocabulary:
         return vocabulary
 
 
-def _tokenized(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[str]]:
+def _tokenized(texts: Iterable[str], tokenizer: Tokenizer | PieceTokenizer) -> Iterator[list[str]]:
     """The tokens of each text; an error names the text's place."""
     for place, text in enumerate(texts):
         try:

@@ -1,0 +1,230 @@
+"""load_pretrained: the folder of a pre-trained encoder, as layers of a flat Keras model.
+
+Its blocks are keras-hub's `TransformerEncoder`, made with the activation, epsilon and dropout of config.json and filled from the
+file itself. keras-hub's own converters ignore some of these settings, and need tensors that not every file has.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from embkeras._checks import flag
+from embkeras._checks import path as checked_path
+from embkeras.encoders.families import NORM, POSITIONS, PROJECTION, SEGMENTS, WORDS, Architecture, architecture_of
+from embkeras.encoders.layers import PaddingMask, PositionTable, SegmentTable, gelu_tanh
+from embkeras.encoders.reference import hidden_states
+from embkeras.encoders.tensors import Tensors, opened, read_json
+from embkeras.errors import EncoderError, MissingDependencyError
+from embkeras.tables.builders import build_embedding
+from embkeras.tables.embedding import check_name
+from embkeras.text.vocabulary import Vocabulary
+from embkeras.vectors.aligned import AlignedMatrix
+
+_TOLERANCE = 1e-4  # of hidden states, whose size is about 1
+_CONFIG, _POOLING = "config.json", "1_Pooling/config.json"
+
+
+class PretrainedEncoder:
+    """An encoder that `load_pretrained` found in a folder. Each model built from it has layers of its own.
+
+    Attributes:
+        folder: where it is.
+        config: the contents of its config.json.
+        tokenizer: its pieces, a `Vocabulary`: `encode_batch` makes the ids that its models take.
+        max_length: the most tokens of a text, special ones included.
+        width: the width of its vectors.
+        pool: "mean" or "cls": how its authors made one vector of a text, if the folder says so; else "cls".
+        blocks: the names of its blocks, from the input up: "transformer_layer_0", ...
+        layer_groups: names of all its layers that train, from the input up, as `gradual_unfreeze` takes them.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any], architecture: Architecture, tokenizer: Vocabulary):
+        self.folder, self.config, self.tokenizer = folder, config, tokenizer
+        self.max_length, self.width = architecture.positions, architecture.width
+        self.pool = _pool_of(folder)
+        self._architecture = architecture
+        self._names = {
+            block: f"transformer_layer_{place}" for place, block in enumerate(dict.fromkeys(architecture.blocks))
+        }
+        self.blocks = tuple(self._names.values())
+        below = ["token_embedding", "position_embedding", "segment_embedding", "embeddings_layer_norm"]
+        below += ["embeddings_projection"] if architecture.projected else []
+        if not architecture.segments:
+            below.remove("segment_embedding")
+        self.layer_groups: list[list[str]] = [below, *([block] for block in self.blocks)]
+
+    def __repr__(self) -> str:
+        kind = self.config["model_type"]
+        return (
+            f"PretrainedEncoder({kind}, {len(self.blocks)} blocks, width {self.width}, {len(self.tokenizer):,} pieces)"
+        )
+
+    def model(self, name: str = "encoder") -> keras.Model:
+        """A flat model from `token_ids` (batch, time) to the vectors behind the last block, (batch, time, width)."""
+        ids = keras.Input((None,), dtype="int64", name="token_ids")
+        return keras.Model(ids, self.vectors(ids)[0], name=check_name(name))
+
+    def vectors(self, ids: Any) -> tuple[Any, Any]:
+        """New layers on symbolic ids (batch, time), filled from the folder.
+
+        Returns:
+            The vectors behind the last block, (batch, time, width), and the mask of tokens that are no padding, bool
+            (batch, time).
+
+        Raises:
+            EncoderError: the tensors are damaged, or others than config.json describes.
+            MissingDependencyError: keras-hub or safetensors is not installed.
+        """
+        hub, of = _package(), self._architecture
+        with opened(self.folder, of.family) as tensors:
+            table = tensors(f"{WORDS}.weight", (of.vocabulary_size, of.embedding_width))
+            found = np.arange(len(table)) != of.padding_id
+            aligned = AlignedMatrix(table, self.tokenizer, found=found)
+            x = build_embedding(aligned, trainable=True, mask_zero=False, name="token_embedding")(ids)
+            mask = PaddingMask(of.padding_id, name="padding_mask")(ids)
+            first = of.family.unused_positions
+            rows = tensors(f"{POSITIONS}.weight", (of.positions + first, of.embedding_width))[first:]
+            x = _filled(PositionTable(of.positions, name="position_embedding"), x, [rows])
+            if of.segments:
+                rows = tensors(f"{SEGMENTS}.weight", (of.segments, of.embedding_width))
+                x = _filled(SegmentTable(of.segments, name="segment_embedding"), x, [rows])
+            norm = keras.layers.LayerNormalization(epsilon=of.epsilon, name="embeddings_layer_norm")
+            x = _filled(norm, x, [tensors(f"{NORM}.{kind}", x.shape[-1:]) for kind in ("weight", "bias")])
+            x = keras.layers.Dropout(of.dropout, name="embeddings_dropout")(x)
+            if of.projected:
+                kernel = tensors(f"{PROJECTION}.weight", (of.width, of.embedding_width)).T
+                dense = keras.layers.Dense(of.width, name="embeddings_projection")
+                x = _filled(dense, x, [kernel, tensors(f"{PROJECTION}.bias", (of.width,))])
+            made: dict[str, keras.layers.Layer] = {}
+            for block in of.blocks:
+                if block not in made:
+                    made[block] = hub.layers.TransformerEncoder(
+                        of.inner_width,
+                        of.heads,
+                        dropout=of.dropout,
+                        activation=gelu_tanh if of.activation == "gelu_tanh" else of.activation,
+                        layer_norm_epsilon=of.epsilon,
+                        name=self._names[block],
+                    )
+                    made[block].build(x.shape)
+                    _fill_block(made[block], tensors, of, block)
+                x = made[block](x, padding_mask=mask)
+            if unread := tensors.unread():
+                raise EncoderError(
+                    f"{tensors.where} has tensors that config.json doesn't describe: the model with them is another one. "
+                    f"Received: {', '.join(unread[:3])}{' and others' if len(unread) > 3 else ''}."
+                )
+        return x, mask
+
+
+def load_pretrained(folder: str | os.PathLike[str], *, verify: bool = False) -> PretrainedEncoder:
+    """Read a pre-trained encoder from the folder of a Hugging Face model.
+
+    The model types bert, distilbert, roberta, xlm-roberta and albert are read, as config.json describes them: activation,
+    epsilon of the norms, segments. What can't be followed exactly is refused.
+
+    Args:
+        folder: with config.json, model.safetensors (or several with an index), and tokenizer.json or vocab.txt.
+        verify: compare what the Keras model returns with a forward pass in NumPy, on three short rows of ids. It builds the
+            model once more.
+
+    Returns:
+        The encoder: its `tokenizer` turns texts into ids, and `build_encoder_classifier` puts a head on it.
+
+    Raises:
+        EncoderError: a missing or damaged file, another kind of model, tensors or settings that differ from those described,
+            or a model that doesn't return what the reference returns.
+        VocabularyError: a missing or damaged tokenizer, or one with more pieces than the encoder's table has rows.
+        MissingDependencyError: keras-hub, tokenizers or safetensors is not installed.
+
+    Example:
+        >>> read = load_pretrained("all-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> ids = read.tokenizer.encode_batch(["good morning", "hm"], 64)  # doctest: +SKIP
+        >>> read.model()(ids).shape  # doctest: +SKIP
+        TensorShape([2, 64, 384])
+    """
+    folder, verify = checked_path(folder, "folder"), flag(verify, "verify")
+    if not folder.is_dir():
+        raise EncoderError(
+            f"load_pretrained takes the folder of a Hugging Face model, on this machine. "
+            f"There is no folder {str(folder.absolute())!r}."
+        )
+    config = read_json(folder / _CONFIG)
+    architecture = architecture_of(config, str(folder / _CONFIG))
+    _package()
+    with opened(folder, architecture.family) as tensors:  # refuse files of another kind now, not when a model is built
+        tensors(f"{NORM}.weight", (architecture.embedding_width,))
+    tokenizer = Vocabulary.from_tokenizer(folder, size=architecture.vocabulary_size)
+    if tokenizer.padding_id != architecture.padding_id:
+        raise EncoderError(
+            f"Tokenizer and config.json of {str(folder)!r} must name the same padding. "
+            f"Received: id {tokenizer.padding_id} and pad_token_id {architecture.padding_id}."
+        )
+    read = PretrainedEncoder(folder, config, architecture, tokenizer)
+    if verify:
+        _verify(read, architecture)
+    return read
+
+
+def _verify(read: PretrainedEncoder, of: Architecture) -> None:
+    """Compare the Keras model with the reference, on rows of several lengths."""
+    lengths = [min(length, of.positions) for length in (12, 5, 1)]
+    ids = np.random.default_rng(0).integers(0, of.vocabulary_size, (3, lengths[0]))
+    ids[ids == of.padding_id] = (of.padding_id + 1) % of.vocabulary_size
+    for row, length in zip(ids, lengths, strict=True):
+        row[length:] = of.padding_id
+    with opened(read.folder, of.family) as tensors:
+        wanted = hidden_states(tensors, of, ids)
+    got = np.asarray(read.model()(ids, training=False))
+    error = float(np.abs(got - wanted)[ids != of.padding_id].max())
+    if not error <= _TOLERANCE:
+        raise EncoderError(
+            f"The Keras model of {str(read.folder)!r} doesn't return what its file says: vectors differ by {error:.1e} from "
+            f"a forward pass in NumPy, more than {_TOLERANCE:g}. Don't use it."
+        )
+
+
+def _filled(layer: keras.layers.Layer, x: Any, values: list[np.ndarray]) -> Any:
+    """The output of a new layer on x, with these weights."""
+    layer.build(x.shape)
+    layer.set_weights(values)
+    return layer(x)
+
+
+def _fill_block(block: keras.layers.Layer, tensors: Tensors, of: Architecture, prefix: str) -> None:
+    """Fill a block from the tensors of that prefix, by the paths of its variables."""
+    widths = {"feedforward_intermediate_dense": of.inner_width}
+    for variable in block.weights:
+        *_, inside, kind = variable.path.split("/")
+        ours = next(
+            name for name in of.family.tensors if name.endswith(inside) and f"/{name}/{kind}" in f"/{variable.path}"
+        )
+        out = widths.get(ours, of.width)
+        into = of.inner_width if ours == "feedforward_output_dense" else of.width
+        name = prefix + of.family.tensors[ours]
+        if kind == "kernel":
+            value = tensors(f"{name}.weight", (out, into)).T
+        else:
+            value = tensors(f"{name}.{'weight' if kind == 'gamma' else 'bias'}", (out,))
+        variable.assign(value.reshape(variable.shape))
+
+
+def _pool_of(folder: Path) -> str:
+    """How sentence-transformers pools this encoder, where "mean" or "cls"."""
+    if not (folder / _POOLING).is_file():
+        return "cls"
+    return "mean" if read_json(folder / _POOLING).get("pooling_mode_mean_tokens") is True else "cls"
+
+
+def _package() -> Any:
+    try:
+        import keras_hub
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"An encoder's blocks need keras-hub, which can't be imported ({error}): "
+            f'python -m pip install "embkeras[contextual]".'
+        ) from None
+    return keras_hub

@@ -1,0 +1,193 @@
+"""The tokenizer of a pre-trained encoder: texts to pieces of words, as the `tokenizers` library reads its tokenizer.json."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from embkeras._checks import path as checked_path
+from embkeras._checks import shown
+from embkeras.errors import MissingDependencyError, VocabularyError
+from embkeras.text.tokenizer import Tokenizer, check_unicode
+
+_PADDING, _OOV = ("[PAD]", "<pad>"), ("[UNK]", "<unk>")
+_KIND = "pieces"
+
+
+@dataclass(frozen=True)
+class PieceTokenizer:
+    """Splits texts into the pieces of a tokenizer.json, special ones such as "[CLS]" and "[SEP]" included.
+
+    Args:
+        definition: the contents of a tokenizer.json. What it says about truncation and padding is ignored:
+            `Vocabulary.encode_batch` does both.
+
+    Raises:
+        VocabularyError: not the contents of a tokenizer.json.
+        MissingDependencyError: tokenizers is not installed.
+    """
+
+    definition: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        try:
+            data = dict(json.loads(self.definition), truncation=None, padding=None)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise VocabularyError(f"A tokenizer.json must be a JSON object. Received: {error}.") from None
+        object.__setattr__(self, "definition", json.dumps(data))
+        _ = self._library  # refuse a damaged definition now, not at the first text
+
+    @cached_property
+    def _library(self) -> Any:
+        try:
+            return _package().Tokenizer.from_str(self.definition)
+        except MissingDependencyError:
+            raise
+        except Exception as error:  # the library raises Exception itself
+            raise VocabularyError(f"The tokenizers library can't read this tokenizer.json: {error}.") from None
+
+    @cached_property
+    def frame(self) -> tuple[int, int]:
+        """How many special pieces are put before a text and behind it; a text that is cut keeps them."""
+        inside = len(self._library.encode("a", add_special_tokens=False).ids)
+        mask = self._library.encode("a").special_tokens_mask
+        before = mask.index(0) if 0 in mask else len(mask) - inside
+        return before, len(mask) - inside - before
+
+    def __call__(self, text: str) -> list[str]:
+        """The pieces of `text`, in order.
+
+        Raises:
+            VocabularyError: not a string, or one with half a surrogate pair.
+        """
+        if not isinstance(text, str):
+            raise VocabularyError(f"A text must be a str. Received: {shown(text)} of type {type(text).__name__}.")
+        check_unicode(text)
+        return list(self._library.encode(text).tokens)
+
+    def pieces(self) -> dict[str, int]:
+        """Every piece and its id."""
+        return dict(self._library.get_vocab(with_added_tokens=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tokenizer as plain data for JSON."""
+        return {_KIND: self.definition}
+
+
+def from_dict(data: Any) -> "Tokenizer | PieceTokenizer":
+    """The tokenizer that `to_dict` of either kind described.
+
+    Raises:
+        VocabularyError: other data.
+    """
+    return PieceTokenizer(data[_KIND]) if isinstance(data, Mapping) and _KIND in data else Tokenizer.from_dict(data)
+
+
+def read_tokenizer(path: Any, size: int | None = None) -> dict[str, Any]:
+    """The arguments with which `Vocabulary` has the ids of a tokenizer's file; see `Vocabulary.from_tokenizer`."""
+    file = _file(checked_path(path, "path"))
+    settings = _json(file.with_name("tokenizer_config.json"), required=False)
+    if file.suffix == ".txt":
+        tokenizer, model, padding = _word_pieces(file, settings), {}, None
+    else:
+        data = _json(file)
+        model, padding = data.get("model") or {}, (data.get("padding") or {}).get("pad_token")
+        try:
+            tokenizer = PieceTokenizer(json.dumps(data))
+        except VocabularyError as error:
+            raise VocabularyError(f"{str(file)!r} is not a tokenizer that can be read: {error}") from None
+    ids = tokenizer.pieces()
+    last = max(ids.values(), default=-1)
+    if size is not None and last >= size:
+        raise VocabularyError(
+            f"The tokenizer {str(file)!r} has ids up to {last}, but the table of the encoder has {size} rows: "
+            f"they don't belong together."
+        )
+    tokens = [f"[no piece {id_}]" for id_ in range(last + 1 if size is None else size)]
+    for piece, id_ in ids.items():
+        tokens[id_] = piece
+    padding_id = _id_of(ids, (padding, _named(settings, "pad_token"), *_PADDING))
+    unknown = model.get("unk_token")
+    if isinstance(model.get("unk_id"), int):
+        unknown = model["vocab"][model["unk_id"]][0]
+    oov_id = _id_of(ids, (unknown, _named(settings, "unk_token"), *_OOV))
+    return {
+        "tokens": tokens,
+        "padding_id": padding_id,
+        "oov_ids": () if oov_id is None else (oov_id,),
+        "tokenizer": tokenizer,
+    }
+
+
+def _file(path: Path) -> Path:
+    """The tokenizer's file: the path itself, or the one in the folder."""
+    if not path.is_dir():
+        return path
+    for name in ("tokenizer.json", "vocab.txt"):
+        if (path / name).is_file():
+            return path / name
+    raise VocabularyError(
+        f"There is no tokenizer.json and no vocab.txt in {str(path)!r}. Hugging Face's "
+        f"AutoTokenizer.from_pretrained(folder).save_pretrained(folder) writes a tokenizer.json."
+    )
+
+
+def _json(path: Path, required: bool = True) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        if not required:
+            return {}
+        raise VocabularyError(f"Cannot read the tokenizer {str(path)!r}: there is no such file.") from None
+    except OSError as error:
+        raise VocabularyError(f"Cannot read the tokenizer {str(path)!r}: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise VocabularyError(f"{str(path)!r} is not JSON: {error}.") from None
+    if not isinstance(data, dict):
+        raise VocabularyError(f"{str(path)!r} must contain a JSON object. Received: {type(data).__name__}.")
+    return data
+
+
+def _word_pieces(file: Path, settings: Mapping[str, Any]) -> PieceTokenizer:
+    """BERT's tokenizer from its list of pieces and the settings beside it."""
+    library = _package()
+    try:
+        pieces = file.read_text("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise VocabularyError(f"Cannot read the pieces {str(file)!r}: {error}.") from None
+    ids = {piece.removesuffix("\r"): id_ for id_, piece in enumerate(pieces) if piece.removesuffix("\r")}
+    missing = [piece for piece in ("[UNK]", "[CLS]", "[SEP]") if piece not in ids]
+    if missing:
+        raise VocabularyError(
+            f"{str(file)!r} is not the list of pieces of a BERT: it has no {', '.join(missing)}. Pass a tokenizer.json."
+        )
+    lowercase = settings.get("do_lower_case", True)
+    made = library.implementations.BertWordPieceTokenizer(
+        ids,
+        lowercase=lowercase,
+        strip_accents=settings.get("strip_accents"),
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+    )
+    return PieceTokenizer(made.to_str())
+
+
+def _named(settings: Mapping[str, Any], key: str) -> Any:
+    """A token in a tokenizer_config.json: a string, or an object with its content."""
+    value = settings.get(key)
+    return value.get("content") if isinstance(value, Mapping) else value
+
+
+def _id_of(ids: Mapping[str, int], candidates: tuple[Any, ...]) -> int | None:
+    return next((ids[each] for each in candidates if isinstance(each, str) and each in ids), None)
+
+
+def _package() -> Any:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise MissingDependencyError(
+            f'The tokenizer of an encoder needs the package {error.name}: python -m pip install "embkeras[contextual]".'
+        ) from None
+    return tokenizers

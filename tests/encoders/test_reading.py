@@ -1,0 +1,177 @@
+"""Folders of encoders become the models that they describe, or are refused by name."""
+
+import json
+
+import numpy as np
+import pytest
+
+import embkeras as ek
+from embkeras.encoders.reference import hidden_states
+from embkeras.encoders.tensors import opened
+from embkeras.errors import ArgumentError, EncoderError, VocabularyError
+from tests.encoders.folders import EXACT_THERE, TEXTS, write_folder
+
+keras_hub = pytest.importorskip("keras_hub", reason="keras-hub is not installed (extra contextual)")
+pytest.importorskip("tokenizers", reason="tokenizers is not installed (extra contextual)")
+
+
+def vectors_of(read, ids):
+    """What the Keras model returns, and what NumPy does with the file."""
+    from embkeras.encoders.families import architecture_of
+
+    architecture = architecture_of(read.config, "config.json")
+    with opened(read.folder, architecture.family) as tensors:
+        wanted = hidden_states(tensors, architecture, ids)
+    return np.asarray(read.model()(ids)), wanted
+
+
+@pytest.mark.parametrize("kind", EXACT_THERE)
+def test_equals_keras_hub_where_its_converter_is_exact(kind, tmp_path):
+    """Vectors are those of keras-hub's own conversion, and those of the forward pass in NumPy."""
+    zeros = {"embeddings.token_type_embeddings.weight": 0} if kind == "roberta" else {}  # its converter leaves them out
+
+    def change(tensors):
+        for name, factor in zeros.items():
+            tensors[name] *= factor
+
+    read = ek.load_pretrained(write_folder(tmp_path / kind, kind, change=change))
+    ids = read.tokenizer.encode_batch(TEXTS)
+    feeds = {"token_ids": ids, "padding_mask": ids != read.tokenizer.padding_id, "segment_ids": np.zeros_like(ids)}
+    stock = keras_hub.models.Backbone.from_preset(str(read.folder))
+    wanted = stock({name: value.astype("int32") for name, value in feeds.items() if name in stock.input})
+    wanted = np.asarray(wanted["sequence_output"] if isinstance(wanted, dict) else wanted)
+    got, reference = vectors_of(read, ids)
+    words = ids != read.tokenizer.padding_id
+    np.testing.assert_allclose(got[words], wanted[words], atol=2e-6)
+    np.testing.assert_allclose(got[words], reference[words], atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("bert", {"hidden_act": "gelu", "layer_norm_eps": 1e-2, "type_vocab_size": 3}),
+        ("bert", {"hidden_act": "relu", "layer_norm_eps": None, "type_vocab_size": None}),
+        ("roberta", {"hidden_act": "silu", "layer_norm_eps": 1e-2}),
+        ("albert", {"hidden_act": "gelu", "num_hidden_layers": 3, "inner_group_num": 2}),
+    ],
+)
+def test_settings_that_keras_hub_ignores_are_followed(kind, config, tmp_path):
+    """Activation, epsilon and segments are those of config.json, also without the prefix and a pooler."""
+
+    def change(tensors):
+        for name in [name for name in tensors if name.startswith("pooler")]:
+            del tensors[name]
+
+    read = ek.load_pretrained(write_folder(tmp_path / "x", kind, prefix="", change=change, **config), verify=True)
+    ids = read.tokenizer.encode_batch(TEXTS)
+    got, wanted = vectors_of(read, ids)
+    words = ids != read.tokenizer.padding_id
+    np.testing.assert_allclose(got[words], wanted[words], atol=2e-6)
+
+
+def test_older_names_of_norms(tmp_path):
+    """LayerNorm.gamma and .beta, as checkpoints that came from TensorFlow have."""
+
+    def change(tensors):
+        for name in [name for name in tensors if "LayerNorm" in name]:
+            tensors[name.replace("weight", "gamma").replace("bias", "beta")] = tensors.pop(name)
+
+    ek.load_pretrained(write_folder(tmp_path / "x", change=change), verify=True)
+
+
+def test_what_was_read(tmp_path):
+    """The encoder says how long texts may be, how they are pooled and what its layers are called."""
+    folder = write_folder(tmp_path / "x", "roberta")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    read = ek.load_pretrained(str(folder))
+    assert (read.max_length, read.width, read.pool, read.tokenizer.padding_id) == (14, 8, "mean", 1)
+    assert read.blocks == ("transformer_layer_0", "transformer_layer_1")
+    assert "2 blocks, width 8, 28 pieces" in repr(read)
+    model = read.model()
+    trains = [layer.name for layer in model.layers if layer.trainable_weights]
+    assert trains == [name for group in read.layer_groups for name in group]
+    np.testing.assert_allclose(read.model().get_weights()[-1], model.get_weights()[-1])
+    assert read.model().layers[-1] is not model.layers[-1]
+
+
+def test_verification_notices_another_model(tmp_path, monkeypatch):
+    """A block with another activation than the file's is refused."""
+    from embkeras.encoders import reading
+
+    folder = write_folder(tmp_path / "x")
+    monkeypatch.setattr(reading, "gelu_tanh", "gelu")
+    with pytest.raises(EncoderError, match=r"differ by .*e-0"):
+        ek.load_pretrained(folder, verify=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "match"),
+    [
+        ({"model_type": "electra"}, "model_type .*bert.*'electra'"),
+        ({"model_type": None}, "model_type"),
+        ({"hidden_act": "quick_gelu"}, "hidden_act .*'quick_gelu'"),
+        ({"layer_norm_eps": 0}, "layer_norm_eps .*: 0 "),
+        ({"hidden_dropout_prob": True}, "hidden_dropout_prob .*True"),
+        ({"num_attention_heads": 3}, "hidden_size .*3 heads.*: 8 "),
+        ({"num_attention_heads": "2"}, "num_attention_heads .*'2'"),
+        ({"hidden_size": None}, "no hidden_size"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type .*relative_key"),
+        ({"is_decoder": True}, "is_decoder"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"vocab_size": 29}, r"word_embeddings.weight.*\(29, 8\).*\(28, 8\)"),
+        ({"num_hidden_layers": 3}, "encoder.layer.2.attention"),
+        ({"num_hidden_layers": 1}, "doesn't describe.*encoder.layer.1."),
+        ({"intermediate_size": 11}, r"intermediate.dense.weight.*\(11, 8\)"),
+        ({"max_position_embeddings": 8}, "position_embeddings.weight"),
+        ({"pad_token_id": 3}, "padding.*id 0 and pad_token_id 3"),
+    ],
+)
+def test_a_config_of_another_model_is_refused(config, match, tmp_path):
+    """The error names the setting or tensor, what was received, and the file."""
+    folder = write_folder(tmp_path / "x")
+    data = json.loads((folder / "config.json").read_text())
+    data = {name: value for name, value in (data | config).items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(data))
+    with pytest.raises(EncoderError, match=match) as caught:
+        ek.load_pretrained(folder).model()
+    assert str(folder) in str(caught.value)
+
+
+def test_damaged_folders(tmp_path):
+    """Each missing or damaged file is named."""
+    with pytest.raises(EncoderError, match="no folder"):
+        ek.load_pretrained(tmp_path / "none")
+    for wrong in (3, "", b"x", "https://host/x"):
+        with pytest.raises(ArgumentError, match="folder"):
+            ek.load_pretrained(wrong)
+    with pytest.raises(ArgumentError, match="verify"):
+        ek.load_pretrained(tmp_path, verify=1)
+    folder = write_folder(tmp_path / "x")
+    tensors = (folder / "model.safetensors").read_bytes()
+    for size in (0, 7, 100, len(tensors) - 1):
+        (folder / "model.safetensors").write_bytes(tensors[:size])
+        with pytest.raises(EncoderError, match=r"model\.safetensors"):
+            ek.load_pretrained(folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(EncoderError, match=r"no model.safetensors .*pytorch_model.bin"):
+        ek.load_pretrained(folder)
+    (folder / "pytorch_model.bin").rename(folder / "model.safetensors")
+    (folder / "model.safetensors").write_bytes(tensors)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(VocabularyError, match=r"no tokenizer\.json"):
+        ek.load_pretrained(folder)
+    (folder / "config.json").write_text("[")
+    with pytest.raises(EncoderError, match=r"config.json.* not JSON"):
+        ek.load_pretrained(folder)
+
+
+def test_nan_in_a_tensor(tmp_path):
+    """NaN is refused with the tensor's name."""
+
+    def change(tensors):
+        tensors["encoder.layer.1.output.dense.bias"][3] = np.nan
+
+    read = ek.load_pretrained(write_folder(tmp_path / "x", change=change))
+    with pytest.raises(EncoderError, match=r"bert.encoder.layer.1.output.dense.bias.*NaN"):
+        read.model()
