@@ -89,8 +89,9 @@ def read_tokenizer(path: Any, size: int | None = None) -> dict[str, Any]:
     """The arguments with which `Vocabulary` has the ids of a tokenizer's file; see `Vocabulary.from_tokenizer`."""
     file = _file(checked_path(path, "path"))
     settings = _json(file.with_name("tokenizer_config.json"), required=False)
+    model: dict[str, Any] = {}
     if file.suffix == ".txt":
-        tokenizer, model, padding = _word_pieces(file, settings), {}, None
+        tokenizer, padding = _word_pieces(file, settings), None
     else:
         data = _json(file)
         model, padding = data.get("model") or {}, (data.get("padding") or {}).get("pad_token")

@@ -61,18 +61,18 @@ def test_pooling_and_padding(pool, read, ids):
 
 
 def test_gradual_unfreezing(read, model, ids):
-    """Blocks thaw from the top, one an epoch; what is frozen stays bit-identical."""
+    """Blocks thaw from the top; what is frozen stays bit-identical."""
     model.compile(ek.RowWiseAdam(1e-3), "sparse_categorical_crossentropy")
     before, moved = {weight.path: np.array(weight) for weight in model.weights}, []
 
     def note(epoch, logs):
         moved.append({each.path.split("/")[0] for each in model.weights if (np.array(each) != before[each.path]).any()})
 
-    schedule = ek.gradual_unfreeze(read.layer_groups, start=1)
+    below, first, second = read.layer_groups
+    schedule = ek.gradual_unfreeze([below + first, second], start=0)
     record = keras.callbacks.LambdaCallback(on_epoch_end=note)
-    model.fit(ids, np.array([0, 1, 1, 0]), epochs=4, verbose=0, callbacks=[schedule, record])
-    top = [{"scores"}, {"transformer_layer_1"}, {"transformer_layer_0"}, set(read.layer_groups[0])]
-    assert moved == [set().union(*top[: epoch + 1]) for epoch in range(4)]
+    model.fit(ids, np.array([0, 1, 1, 0]), epochs=2, verbose=0, callbacks=[schedule, record])
+    assert moved == [{*second, "scores"}, {*below, *first, *second, "scores"}]
 
 
 def test_saved_and_loaded(model, ids, tmp_path):
@@ -89,8 +89,10 @@ def test_longer_than_the_positions(read, model):
     assert model(ids).shape == (1, 2) and ids[0, -1] == read.tokenizer.token_to_id["[SEP]"]
 
 
-def test_export(read, model, ids, tmp_path):
-    """The export takes ids and texts, has one copy of the weights, and knows how long texts may be."""
+def test_export(ids, tmp_path):
+    """The export takes ids and texts, stores the token table as int8, and knows how long texts may be."""
+    read = ek.load_pretrained(write_folder(tmp_path / "x", num_hidden_layers=1))
+    model = ek.build_encoder_classifier(read, 2)
     version = ek.export_saved_model(
         model, tmp_path / "m", vocabulary=read.tokenizer, dtype="int8", class_names=["n", "y"]
     )
