@@ -130,7 +130,8 @@ FAMILIES = {
         },
     ),
 }
-WORDS, POSITIONS, SEGMENTS = (f"embeddings.{name}_embeddings" for name in ("word", "position", "token_type"))
+WORDS, POSITIONS = "embeddings.word_embeddings", "embeddings.position_embeddings"
+SEGMENTS = "embeddings.token_type_embeddings"
 NORM, PROJECTION = "embeddings.LayerNorm", "encoder.embedding_hidden_mapping_in"
 
 
