@@ -238,6 +238,9 @@ def test_fixed_length_is_kept(vocabulary, tmp_path):
     np.testing.assert_allclose(
         serve(token_ids=tf.constant(np.pad(ids, ((0, 0), (0, 9)))))["scores"], model(ids), atol=1e-6
     )
+    for padding in (0, 2):  # a text of just that length, alone and with padding behind it
+        full = np.pad(np.array([[3, 4, 5, 6, 7, 8]]), ((0, 0), (0, padding)))
+        np.testing.assert_allclose(serve(token_ids=tf.constant(full))["scores"], model(full[:, :6]), atol=1e-6)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"up to 6 tokens\. Received\] \[7\] \[in text\] \[0\]"):
         serve(token_ids=tf.ones((1, 7), tf.int64))
 
