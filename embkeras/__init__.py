@@ -31,6 +31,7 @@ _WITHOUT_KERAS = {
 _WITH_KERAS = {
     "encoders.heads": "build_encoder_classifier",
     "encoders.reading": "PretrainedEncoder load_pretrained",
+    "encoders.lora": "enable_lora merge_lora",
     "experiments.curves": "learning_curve",
     "experiments.runs": "compare_strategies",
     "experiments.strategies": "Strategy",
@@ -43,6 +44,7 @@ _WITH_KERAS = {
     "tables.word_dropout": "WordDropout",
     "training.change_vocabulary": "change_vocabulary",
     "training.drift_monitor": "DriftMonitor",
+    "training.optimizers.layerwise": "layerwise_rates",
     "training.optimizers.rules": "RowWiseAdagrad RowWiseAdam RowWiseAdamW RowWiseSGD",
     "training.resume.backup": "ResumableBackup",
     "training.schedule.callback": "TrainabilitySchedule gradual_unfreeze unfreeze_at",
@@ -84,12 +86,15 @@ __all__ = [
     "compare_strategies",
     "convert_saved_model",
     "drift_report",
+    "enable_lora",
     "errors",
     "export_saved_model",
     "gradual_unfreeze",
+    "layerwise_rates",
     "learning_curve",
     "load_pretrained",
     "load_vectors",
+    "merge_lora",
     "plot_comparison",
     "plot_coverage",
     "plot_drift",
@@ -112,6 +117,8 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.drift.report import DriftReport as DriftReport
     from embkeras.drift.report import drift_report as drift_report
     from embkeras.encoders.heads import build_encoder_classifier as build_encoder_classifier
+    from embkeras.encoders.lora import enable_lora as enable_lora
+    from embkeras.encoders.lora import merge_lora as merge_lora
     from embkeras.encoders.reading import PretrainedEncoder as PretrainedEncoder
     from embkeras.encoders.reading import load_pretrained as load_pretrained
     from embkeras.experiments.curves import learning_curve as learning_curve
@@ -133,6 +140,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.text.vocabulary import Vocabulary as Vocabulary
     from embkeras.training.change_vocabulary import change_vocabulary as change_vocabulary
     from embkeras.training.drift_monitor import DriftMonitor as DriftMonitor
+    from embkeras.training.optimizers.layerwise import layerwise_rates as layerwise_rates
     from embkeras.training.optimizers.rules import RowWiseAdagrad as RowWiseAdagrad
     from embkeras.training.optimizers.rules import RowWiseAdam as RowWiseAdam
     from embkeras.training.optimizers.rules import RowWiseAdamW as RowWiseAdamW

@@ -39,6 +39,7 @@ DESIGN_NAMES = {
 BESIDES = {"DriftReport", "ExportedModel", "PretrainedEmbedding", "Tokenizer", "plot_training"}
 BESIDES |= {"learning_curve", "plot_learning_curve"}
 BESIDES |= {"PretrainedEncoder", "build_encoder_classifier", "load_pretrained"}
+BESIDES |= {"enable_lora", "layerwise_rates", "merge_lora"}
 BESIDES |= {
     "BatchScorer",
     "CarriedDrift",
@@ -58,15 +59,18 @@ KERAS_PRIVATE = {
     "_autocast",
     "_direction",
     "_embeddings",
+    "_functional",
     "_functions",
     "_get",
     "_h5_entry_group",
     "_initial_epoch",
     "_inputs",
     "_iterations",
+    "_kernel",
     "_layers",
     "_learning_rate",
     "_model_variables_moving_average",
+    "_nodes_by_depth",
     "_track_variable",
     "_tracker",
     "_trainable_variables",

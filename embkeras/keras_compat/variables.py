@@ -4,7 +4,8 @@ A table is known by a mark on its variable. Layers of embkeras mark their own ta
 stock Embedding layers, which hold no mark until somebody sees the model.
 
 Private names used here, because Keras and TensorFlow have no public way: `Embedding._embeddings` (the public `embeddings`
-adds LoRA's whole product to the table), `Variable._autocast` (can only be set before the variable is made),
+adds LoRA's whole product to the table), `Dense._kernel` and `EinsumDense._kernel` (likewise),
+`Variable._autocast` (can only be set before the variable is made),
 `DistributedValues._get` (the part of a variable that belongs to the current replica), and `_h5_entry_group` of the store
 that Keras passes to `save_own_variables` (which publicly reads and writes whole arrays, several copies of a table).
 """
@@ -23,6 +24,8 @@ _SAVING = "keras.src.saving.saving_lib"
 _VALUES = "tensorflow.python.distribute.values"
 PRIVATE = (
     Private("keras.layers.Embedding", ("_embeddings",), sample_layer),
+    Private("keras.layers.Dense", ("_kernel",), lambda: in_code(keras.layers.Dense.build)),
+    Private("keras.layers.EinsumDense", ("_kernel",), lambda: in_code(keras.layers.EinsumDense.build)),
     Private("keras.Variable", ("_autocast",), lambda: sample_layer().embeddings),
     Private(f"{_VALUES}.DistributedValues", ("_get",), lambda: private_module(_VALUES).DistributedValues),
     Private(f"{_SAVING}.H5IOStore", ("_h5_entry_group",), lambda: in_code(private_module(_SAVING).H5IOStore.__init__)),
@@ -85,6 +88,11 @@ def reads_whole_table(variable: Any) -> bool:
 def stock_table(layer: keras.layers.Embedding) -> keras.Variable:
     """The table of a built Embedding layer, without LoRA's product."""
     return layer._embeddings
+
+
+def stock_kernel(layer: keras.layers.Layer) -> keras.Variable:
+    """The kernel of a built Dense or EinsumDense, without LoRA's product."""
+    return layer._kernel
 
 
 def native(variable: Any) -> Any:

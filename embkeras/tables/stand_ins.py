@@ -1,6 +1,6 @@
-"""Stand-ins: functions that replace the call of an embedding layer in one thread, while other threads call the layer.
+"""Stand-ins: functions that replace the call of a layer in one thread, while other threads call the layer.
 
-An export traces its graph with stand-ins that read the stored tables, so the live model never changes.
+An export traces its graph with stand-ins that read the stored tables and kernels, so the live model never changes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,13 +16,10 @@ from embkeras.keras_compat.layers import functions_being_traced
 
 
 class StandIn(Protocol):
-    """What replaces the call of a layer."""
+    """What replaces the call of a layer. That of an embedding layer also has `scores(vectors)`: the product with every row."""
 
-    def __call__(self, ids: Any) -> tf.Tensor:
-        """The rows of ids."""
-
-    def scores(self, vectors: tf.Tensor) -> tf.Tensor:
-        """The products of vectors (..., width) and every row."""
+    def __call__(self, inputs: Any, /) -> tf.Tensor:
+        """The rows of ids, or what a dense layer makes of its inputs."""
 
 
 # A ContextVar belongs to one thread or task.
@@ -39,8 +36,8 @@ def stand_ins(lookups: Mapping[keras.layers.Layer, StandIn]) -> Iterator[None]:
         _active.reset(token)
 
 
-def stand_in_for(layer: keras.layers.Layer) -> StandIn | None:
-    """What replaces the call of `layer` in this thread, or None.
+def stand_in_for(layer: keras.layers.Layer) -> Any:
+    """The `StandIn` of `layer` in this thread, or None.
 
     Raises:
         SavedModelError: the layer is called in a `tf.function` of the model's own. It would keep the graph that it

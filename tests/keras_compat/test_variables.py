@@ -3,6 +3,7 @@
 import h5py
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from embkeras.keras_compat.variables import (
@@ -16,6 +17,7 @@ from embkeras.keras_compat.variables import (
     reads_rows,
     reads_whole_table,
     replicas,
+    stock_kernel,
     stock_table,
 )
 from tests import tiny
@@ -31,6 +33,17 @@ def test_private_names_are_there():
     """When Keras or TensorFlow renames one, keras_compat/variables.py must change."""
     assert hasattr(_stock(), "_embeddings") and hasattr(_stock().embeddings, "_autocast")
     assert hasattr(_mirrored(), "_get")
+
+
+@pytest.mark.parametrize(
+    "layer", [keras.layers.Dense(2, lora_rank=1), keras.layers.EinsumDense("ab,bc->ac", 2, lora_rank=1)]
+)
+def test_the_kernel_without_lora(layer):
+    """A variable where Keras' own `kernel` is the sum."""
+    layer.build((None, 3))
+    assert any(stock_kernel(layer) is weight for weight in layer.weights) and not isinstance(
+        layer.kernel, keras.Variable
+    )
 
 
 def _mirrored():

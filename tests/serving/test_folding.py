@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from embkeras.encoders.lora import enable_lora
 from embkeras.errors import SavedModelError
 from embkeras.serving import folding
 from embkeras.serving.export import export_saved_model
@@ -94,6 +95,28 @@ def test_other_threads_use_the_live_model(form, tmp_path):
         thread.join()
     assert not changed
     assert np.abs(ExportedModel(tmp_path).ask("embed", token_ids=IDS)["vectors"] - rows).max() > 1e-3  # int8 it is
+
+
+def test_kernels_have_their_lora_in_them(tmp_path):
+    """Those of an attention and a head: the model's scores, one kernel each, no A and no B; the model keeps them."""
+    keras.utils.set_random_seed(0)
+    ids = keras.Input((6,), dtype="int64")
+    x = build_embedding(ALIGNED)(ids)
+    x = keras.layers.MultiHeadAttention(2, 2, name="attention")(x, x)
+    head = keras.layers.Dense(2, name="head")
+    net = keras.Model(ids, head(keras.layers.GlobalAveragePooling1D()(x)))
+    plain = sum(map(keras.ops.size, net.weights))
+    enable_lora(net, 2, ["attention", "head"])
+    for weight in net.trainable_variables:
+        weight.assign(np.random.default_rng(3).normal(size=weight.shape) / 4)
+    before, ids = net.predict(IDS[:, :6], verbose=0), IDS[:, :6]
+    folded = fold(net)
+    held = folded.variables(net)
+    assert sum(np.prod(each.shape) for each in held) == plain and len(folded.kernels) == 5
+    export_saved_model(net, tmp_path, vocabulary=VOCABULARY)
+    np.testing.assert_allclose(ExportedModel(tmp_path).scores(ids), before, atol=1e-4)
+    np.testing.assert_array_equal(net.predict(ids, verbose=0), before)
+    assert len(net.trainable_variables) == 10
 
 
 def test_what_is_stored_as_it_is_is_shared():

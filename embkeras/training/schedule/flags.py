@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import keras
 
 from embkeras.errors import ScheduleError
+from embkeras.keras_compat.layers import may_train
 from embkeras.tables.addresses import LayerRef, match_layers, match_variables, own_weights, variables_named, walk
 from embkeras.training.rebuild import is_built
 from embkeras.training.schedule.phases import Phase
@@ -157,7 +158,7 @@ class Flags:
         """Give variables that were frozen one by one the flag of their layer again."""
         for place in self._tree:
             for weight in _HELD.pop(place.layer, ()):
-                weight.trainable = place.layer.trainable
+                weight.trainable = place.layer.trainable and may_train(place.layer, weight)  # LoRA came in between
 
     def _wanted(self, phase: Phase) -> dict[int, bool]:
         """The flag of each layer that the phase decides about, by the layer's id."""

@@ -1,0 +1,192 @@
+"""LoRA on the layers of a model: what trains, files, schedules, merging."""
+
+import keras
+import numpy as np
+import pytest
+
+from embkeras.encoders.lora import enable_lora, merge_lora
+from embkeras.errors import ArgumentError, UnknownLayerError
+from embkeras.training.resume.backup import ResumableBackup
+from embkeras.training.schedule import Phase, Train, TrainabilitySchedule, TrainVariables, gradual_unfreeze
+from tests import tiny
+from tests.encoders import blocks
+
+INSIDE = ["attention/query", "attention/key", "attention/value", "attention/attention_output", "wide", "narrow"]
+PATHS = [f"block_1/{path}" for path in INSIDE]
+
+
+def _trained(net):
+    """The names of what trains, as parent/variable."""
+    return {"/".join(each.path.split("/")[-2:]) for each in net.trainable_variables}
+
+
+def test_ordinary_low_rank():
+    """Scores are unchanged; 4 x rank numbers each way of a 4 x 4 kernel; the kernels stay to the bit, A and B move."""
+    net = blocks.model()
+    before = blocks.scores(net)
+    for name in ("embedding", "block_0", "block_1"):
+        net.get_layer(name).trainable = False
+    assert enable_lora(net, 2, "block_[1]/**") == PATHS
+    np.testing.assert_array_equal(blocks.scores(net), before)
+    assert sum(map(keras.ops.size, net.get_layer("block_1").trainable_variables)) == 4 * 16 + 2 * 14
+    weights = blocks.values(net)
+    blocks.fit(net, epochs=2)
+    moved = blocks.moved(net, weights)
+    assert moved == {path for path in weights if "/lora_kernel_" in path or path.startswith("head/")}
+
+
+def test_biases_train_when_asked():
+    """Those of the dense layers; the flags of other layers are the user's."""
+    net = blocks.model()
+    enable_lora(net, 1, ["block_1", "head"], train_biases=True)
+    trained = _trained(net.get_layer("block_1"))
+    assert {"query/bias", "wide/bias", "norm/gamma"} <= trained and "wide/kernel" not in trained
+    assert _trained(net.get_layer("head")) == {"head/bias", "head/lora_kernel_a", "head/lora_kernel_b"}
+
+
+def test_a_schedule_cannot_thaw_the_kernels():
+    """Thawing the layers around them, and the model from the top, leaves base kernels to the bit."""
+    net = blocks.model()
+    enable_lora(net, 2, "block_*/**")
+    net.get_layer("block_0").norm.trainable = False
+    weights = blocks.values(net)
+    schedule = gradual_unfreeze(["block_1", "block_0"], every=1, start=1)
+    blocks.fit(net, epochs=4, callbacks=[schedule])
+    moved = blocks.moved(net, weights)
+    assert net.get_layer("block_0").trainable and any("block_0/attention/query/lora" in path for path in moved)
+    assert not [path for path in moved if "block" in path and path.endswith(("kernel", "bias"))]
+    assert not [path for path in moved if "block_0/norm" in path]
+
+
+def test_a_schedule_that_held_a_kernel_before():
+    """A variable that an earlier schedule froze by itself is not thawed by the next one after LoRA came."""
+    net = blocks.model()
+    blocks.fit(net, callbacks=[TrainabilitySchedule(Phase(0, TrainVariables("**/bias"), Train("head")))])
+    enable_lora(net, 2, "block_1/**")
+    kernels = {path: value for path, value in blocks.values(net).items() if path.endswith("kernel")}
+    blocks.fit(net, callbacks=[TrainabilitySchedule(Phase(0, train=["block_1", "head"]))])
+    assert not [path for path in blocks.moved(net, blocks.values(net) | kernels) if "block_1" in path]
+
+
+def test_only_a_and_b_by_a_schedule():
+    """`TrainVariables` names them as any variable."""
+    net = blocks.model()
+    enable_lora(net, 2, "block_1/**")
+    blocks.fit(net, callbacks=[TrainabilitySchedule(Phase(0, TrainVariables("**/lora_kernel_?"), Train("head")))])
+    names = {each.split("/")[-1] for each in _trained(net)}
+    assert names == {"lora_kernel_a", "lora_kernel_b", "kernel", "bias"} and "norm/gamma" not in _trained(net)
+
+
+def test_a_file_and_a_clone(tmp_path):
+    """LoRA, the flags inside a block and the optimizer's state come back: two fits go on alike."""
+    net = blocks.model()
+    enable_lora(net, 2, "block_1/**", lora_alpha=3.0)
+    net.get_layer("block_1").norm.trainable = False
+    blocks.fit(net)
+    net.save(tmp_path / "net.keras")
+    loaded = keras.models.load_model(tmp_path / "net.keras")
+    np.testing.assert_array_equal(blocks.scores(loaded), blocks.scores(net))
+    assert len(loaded.trainable_variables) == len(net.trainable_variables)
+    blocks.fit(net, epochs=2)
+    blocks.fit(loaded, epochs=2)
+    np.testing.assert_allclose(blocks.scores(loaded), blocks.scores(net), atol=1e-6)
+    clone = keras.models.clone_model(net)
+    clone.set_weights(net.get_weights())
+    np.testing.assert_array_equal(blocks.scores(clone), blocks.scores(net))
+    assert loaded.get_layer("block_1").narrow.low_rank.alpha == 3.0
+
+
+def test_an_interrupted_fit_goes_on(tmp_path):
+    """A and B are part of the saved state of a training."""
+    whole, part, again = (_with_lora() for _ in range(3))
+    blocks.fit(whole, epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        blocks.fit(part, epochs=2, callbacks=[ResumableBackup(tmp_path), _Interrupted(1)])
+    blocks.fit(again, epochs=2, callbacks=[ResumableBackup(tmp_path), _Interrupted(None)])
+    np.testing.assert_array_equal(blocks.scores(again), blocks.scores(whole))
+
+
+class _Interrupted(keras.callbacks.Callback):
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise KeyboardInterrupt
+
+    def state(self):
+        """None."""
+        return {}
+
+    def restore(self, model, state):
+        """Nothing."""
+
+
+def _with_lora():
+    net = blocks.model()
+    enable_lora(net, 2, "block_1/**")
+    return net
+
+
+def test_merging():
+    """The scores stay up to rounding, the layers are those of Keras again, and everything trains."""
+    net = blocks.model()
+    enable_lora(net, 2, "block_1/**")
+    blocks.fit(net)
+    before, count = blocks.scores(net), len(blocks.model().trainable_variables)
+    assert merge_lora(net) == PATHS
+    np.testing.assert_allclose(blocks.scores(net), before, atol=1e-6)
+    block = net.get_layer("block_1")
+    assert (type(block), type(block.narrow)) == (blocks.Block, keras.layers.Dense)
+    assert len(net.trainable_variables) == len(net.weights) == count
+    with pytest.raises(ArgumentError, match=r"no layer of model .* has LoRA"):
+        merge_lora(net)
+
+
+def test_a_table_has_its_own_lora():
+    """The layers of `build_embedding` are among those that an address names."""
+    net = tiny.model("sgd", trainable=True)
+    assert enable_lora(net, 2, "**") == ["embedding", "head"]
+    assert net.get_layer("embedding").lora_rank == 2
+    net.get_layer("embedding").lora_embeddings_a.assign(np.ones((10, 2)))
+    before = np.asarray(net(tiny.IDS))
+    assert merge_lora(net) == ["embedding", "head"]
+    np.testing.assert_allclose(net(tiny.IDS), before, atol=1e-6)
+
+
+def test_keras_asks_for_compile():
+    """What was traced before trains other variables."""
+    net = tiny.model("sgd")
+    net.predict(tiny.IDS, verbose=0)
+    enable_lora(net, 1, "head")
+    net.get_layer("head").low_rank.b.assign(np.ones((1, 3)))
+    np.testing.assert_allclose(net.predict(tiny.IDS, verbose=0), net(tiny.IDS), atol=1e-6)
+    with pytest.raises(ValueError, match="compile"):
+        net.fit(tiny.IDS, tiny.LABELS, verbose=0)
+
+
+def test_a_refusal_changes_nothing():
+    """What can't be done is named, and the model is as it was."""
+    net = blocks.model()
+    names = [weight.path for weight in net.weights]
+    for layers, error, match in (
+        ("block_1/norm", ArgumentError, "'block_1/norm' has none of them: LayerNormalization"),
+        ("block_7", UnknownLayerError, "block_7"),
+        (3, ArgumentError, "Received: 3"),
+    ):
+        with pytest.raises(error, match=match):
+            enable_lora(net, 2, layers)
+    enable_lora(net, 1, "block_0")
+    with pytest.raises(ArgumentError, match="'block_0/attention/query': it has LoRA already"):
+        enable_lora(net, 2, ["block_1", "block_0"])
+    assert [weight.path for weight in net.weights if "lora" not in weight.path and "block_0" not in weight.path] == [
+        name for name in names if "block_0" not in name
+    ]
+    stock = keras.Sequential([keras.Input((3,)), keras.layers.Embedding(4, 2, name="rows"), keras.layers.Dense(2)])
+    with pytest.raises(ArgumentError, match="can't use layer 'rows': it is a stock Embedding"):
+        enable_lora(stock, 2, "**")
+    with pytest.raises(ArgumentError, match="rank must be"):
+        enable_lora(net, 0, "block_1")
+    with pytest.raises(ArgumentError, match=r"keras\.Model\. Received: 'net'"):
+        enable_lora("net", 1, "block_1")
