@@ -21,6 +21,7 @@ _WITHOUT_KERAS = {
     "serving.client": "ServingClient",
     "serving.convert": "convert_saved_model",
     "serving.text_encoder": "TextEncoder",
+    "encoders.tagging": "encode_tagged",
     "text.tokenizer": "Tokenizer",
     "text.vocabulary": "Vocabulary",
     "vectors.align": "align",
@@ -29,7 +30,7 @@ _WITHOUT_KERAS = {
     "vectors.store": "KeyedVectors",
 }
 _WITH_KERAS = {
-    "encoders.heads": "build_encoder_classifier",
+    "encoders.heads": "build_encoder_classifier build_encoder_regressor build_encoder_tagger build_sentence_encoder",
     "encoders.reading": "PretrainedEncoder load_pretrained",
     "encoders.lora": "enable_lora merge_lora",
     "experiments.curves": "learning_curve",
@@ -80,6 +81,9 @@ __all__ = [
     "build_classifier",
     "build_embedding",
     "build_encoder_classifier",
+    "build_encoder_regressor",
+    "build_encoder_tagger",
+    "build_sentence_encoder",
     "change_vocabulary",
     "check_saved_model",
     "combine_embeddings",
@@ -87,6 +91,7 @@ __all__ = [
     "convert_saved_model",
     "drift_report",
     "enable_lora",
+    "encode_tagged",
     "errors",
     "export_saved_model",
     "gradual_unfreeze",
@@ -117,10 +122,14 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.drift.report import DriftReport as DriftReport
     from embkeras.drift.report import drift_report as drift_report
     from embkeras.encoders.heads import build_encoder_classifier as build_encoder_classifier
+    from embkeras.encoders.heads import build_encoder_regressor as build_encoder_regressor
+    from embkeras.encoders.heads import build_encoder_tagger as build_encoder_tagger
+    from embkeras.encoders.heads import build_sentence_encoder as build_sentence_encoder
     from embkeras.encoders.lora import enable_lora as enable_lora
     from embkeras.encoders.lora import merge_lora as merge_lora
     from embkeras.encoders.reading import PretrainedEncoder as PretrainedEncoder
     from embkeras.encoders.reading import load_pretrained as load_pretrained
+    from embkeras.encoders.tagging import encode_tagged as encode_tagged
     from embkeras.experiments.curves import learning_curve as learning_curve
     from embkeras.experiments.runs import compare_strategies as compare_strategies
     from embkeras.experiments.strategies import Strategy as Strategy

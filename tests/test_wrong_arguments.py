@@ -52,6 +52,8 @@ CALLS = [
     (Vocabulary.from_texts, [["a"]], {"max_tokens": 5, "min_count": 1, "tokenizer": Tokenizer()}),
     (Vocabulary.from_layer, [None], {"tokenizer": None}),
     (Vocabulary.load, ["missing.json"], {}),
+    (Vocabulary.from_tokenizer, ["missing.json"], {"size": 3}),
+    (VOCABULARY.encode_pairs, [["cat"], ["dog"]], {"length": 9}),
     (VOCABULARY.extended, [["a"]], {}),
     (VOCABULARY.encode, ["cat"], {}),
     (VOCABULARY.encode_batch, [["cat"]], {"length": 2, "truncate": "end"}),

@@ -82,32 +82,55 @@ class PositionTable(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("embkeras")
 class SegmentTable(keras.layers.Layer):
-    """Adds the row of the first segment to every vector: (batch, time, D) -> the same. The other rows are kept.
+    """Adds the row of a token's segment to its vector: (batch, time, D) -> the same.
+
+    Every token is in segment 0, or with a separator: those behind the first separator, the second one included, are in
+    segment 1.
 
     Args:
         input_dim: rows of the table.
+        separator_id: the id that ends a segment, such as that of "[SEP]"; by default there is none, and no ids are needed.
     """
 
-    def __init__(self, input_dim: int, **kwargs: Any):
+    def __init__(self, input_dim: int, separator_id: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.input_dim = whole_number(input_dim, "input_dim", least=1)
+        self.separator_id = None if separator_id is None else whole_number(separator_id, "separator_id", least=0)
+        self.input_dim = whole_number(input_dim, "input_dim", least=1 if separator_id is None else 2)
 
     def build(self, input_shape: Any) -> None:
         """Make the table, of zeros until it is filled."""
         self.table = self.add_weight(name="embeddings", shape=(self.input_dim, input_shape[-1]), initializer="zeros")
         self.built = True
 
-    def call(self, vectors: Any) -> Any:
+    def call(self, vectors: Any, ids: Any = None) -> Any:
         """The sums."""
-        return vectors + ops.cast(self.table, vectors.dtype)[0]
+        table = ops.cast(self.table, vectors.dtype)
+        if self.separator_id is None:
+            return vectors + table[0]
+        ends = ops.cast(ops.equal(ids, ops.cast(self.separator_id, ids.dtype)), "int32")
+        before = ops.cumsum(ends, axis=1) - ends
+        return vectors + ops.where((before == 1)[..., None], table[1], table[0])
 
-    def compute_output_spec(self, vectors: Any) -> keras.KerasTensor:
+    def compute_output_spec(self, vectors: Any, ids: Any = None) -> keras.KerasTensor:
         """The shape of the vectors."""
         return keras.KerasTensor(vectors.shape, self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         """The settings, without the table."""
-        return {**super().get_config(), "input_dim": self.input_dim}
+        return {**super().get_config(), "input_dim": self.input_dim, "separator_id": self.separator_id}
+
+
+@keras.saving.register_keras_serializable("embkeras")
+class UnitLength(keras.layers.Layer):
+    """Vectors divided by their length, so that their dot product is the cosine."""
+
+    def call(self, vectors: Any) -> Any:
+        """The vectors; one of zeros stays zeros."""
+        return ops.normalize(vectors, axis=-1)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        """The same."""
+        return tuple(input_shape)
 
 
 @keras.saving.register_keras_serializable("embkeras")

@@ -62,13 +62,23 @@ class PretrainedEncoder:
             f"PretrainedEncoder({kind}, {len(self.blocks)} blocks, width {self.width}, {len(self.tokenizer):,} pieces)"
         )
 
+    def _separator(self) -> int | None:
+        """The id that separates the texts of a pair; None where both are in one segment."""
+        if self._architecture.segments < 2:
+            return None
+        return int(self.tokenizer.encode("")[-1])
+
     def model(self, name: str = "encoder") -> keras.Model:
         """A flat model from `token_ids` (batch, time) to the vectors behind the last block, (batch, time, width)."""
         ids = keras.Input((None,), dtype="int64", name="token_ids")
         return keras.Model(ids, self.vectors(ids)[0], name=check_name(name))
 
-    def vectors(self, ids: Any) -> tuple[Any, Any]:
+    def vectors(self, ids: Any, *, pairs: bool = False) -> tuple[Any, Any]:
         """New layers on symbolic ids (batch, time), filled from the folder.
+
+        Args:
+            ids: a `keras.Input`.
+            pairs: rows are pairs of texts, as `tokenizer.encode_pairs` makes them: segments are found at the separators.
 
         Returns:
             The vectors behind the last block, (batch, time, width), and the mask of tokens that are no padding, bool
@@ -90,7 +100,9 @@ class PretrainedEncoder:
             x = _filled(PositionTable(of.positions, name="position_embedding"), x, [rows])
             if of.segments:
                 rows = tensors(f"{SEGMENTS}.weight", (of.segments, of.embedding_width))
-                x = _filled(SegmentTable(of.segments, name="segment_embedding"), x, [rows])
+                separator = self._separator() if pairs else None
+                segments = SegmentTable(of.segments, separator, name="segment_embedding")
+                x = _filled(segments, x, [rows], *([] if separator is None else [ids]))
             norm = keras.layers.LayerNormalization(epsilon=of.epsilon, name="embeddings_layer_norm")
             x = _filled(norm, x, [tensors(f"{NORM}.{kind}", x.shape[-1:]) for kind in ("weight", "bias")])
             x = keras.layers.Dropout(of.dropout, name="embeddings_dropout")(x)
@@ -187,11 +199,11 @@ def _verify(read: PretrainedEncoder, of: Architecture) -> None:
         )
 
 
-def _filled(layer: keras.layers.Layer, x: Any, values: list[np.ndarray]) -> Any:
+def _filled(layer: keras.layers.Layer, x: Any, values: list[np.ndarray], *others: Any) -> Any:
     """The output of a new layer on x, with these weights."""
     layer.build(x.shape)
     layer.set_weights(values)
-    return layer(x)
+    return layer(x, *others)
 
 
 def _fill_block(block: keras.layers.Layer, tensors: Tensors, of: Architecture, prefix: str) -> None:

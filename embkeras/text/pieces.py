@@ -1,14 +1,14 @@
 """The tokenizer of a pre-trained encoder: texts to pieces of words, as the `tokenizers` library reads its tokenizer.json."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from embkeras._checks import path as checked_path
-from embkeras._checks import shown
+from embkeras._checks import shown, strings
 from embkeras.errors import MissingDependencyError, VocabularyError
 from embkeras.text.tokenizer import Tokenizer, check_unicode
 
@@ -62,10 +62,35 @@ class PieceTokenizer:
         Raises:
             VocabularyError: not a string, or one with half a surrogate pair.
         """
-        if not isinstance(text, str):
-            raise VocabularyError(f"A text must be a str. Received: {shown(text)} of type {type(text).__name__}.")
-        check_unicode(text)
+        _check_text(text)
         return list(self._library.encode(text).tokens)
+
+    def pair(self, first: str, second: str, length: int | None = None) -> list[str]:
+        """The pieces of two texts in one row; if they are more than `length`, the longer text is cut first.
+
+        Raises:
+            VocabularyError: not a string, one with half a surrogate pair, or a `length` that leaves room for no piece.
+        """
+        for text in (first, second):
+            _check_text(text)
+        special = self._library.num_special_tokens_to_add(True)
+        if length is not None and length < special + 2:
+            raise VocabularyError(
+                f"length must be at least {special + 2}: {special} pieces of a pair are special. Received: {length}."
+            )
+        return list(_cut_to(self, length).encode(first, second).tokens)
+
+    def of_words(self, words: Sequence[str]) -> tuple[list[str], list[int | None]]:
+        """The pieces of a text that is split into words already, and for each the place of its word; None if special.
+
+        Raises:
+            VocabularyError: not strings.
+        """
+        words = strings(words, "words", error=VocabularyError)
+        for word in words:
+            check_unicode(word)
+        found = self._library.encode(words, is_pretokenized=True)
+        return list(found.tokens), list(found.word_ids)
 
     def pieces(self) -> dict[str, int]:
         """Every piece and its id."""
@@ -74,6 +99,21 @@ class PieceTokenizer:
     def to_dict(self) -> dict[str, Any]:
         """The tokenizer as plain data for JSON."""
         return {_KIND: self.definition}
+
+
+@lru_cache(maxsize=4)
+def _cut_to(tokenizer: PieceTokenizer, length: int | None) -> Any:
+    """The library's tokenizer that cuts to a length."""
+    made = _package().Tokenizer.from_str(tokenizer.definition)
+    if length is not None:
+        made.enable_truncation(length)
+    return made
+
+
+def _check_text(text: Any) -> None:
+    if not isinstance(text, str):
+        raise VocabularyError(f"A text must be a str. Received: {shown(text)} of type {type(text).__name__}.")
+    check_unicode(text)
 
 
 def from_dict(data: Any) -> "Tokenizer | PieceTokenizer":

@@ -350,6 +350,44 @@ class Vocabulary:
             filled[slice(len(ids)) if self.padding_side == "end" else slice(width - len(ids), None)] = ids
         return batch
 
+    def encode_pairs(self, firsts: Sequence[str], seconds: Sequence[str], length: int | None = None) -> np.ndarray:
+        """Ids of pairs of texts, one row each, as an encoder reads them: "[CLS] first [SEP] second [SEP]".
+
+        Args:
+            firsts: the first texts.
+            seconds: as many second texts.
+            length: pieces of a row; of a longer pair, the longer text is cut first. By default those of the longest pair.
+
+        Raises:
+            VocabularyError: not the vocabulary of an encoder's tokenizer, no padding id, another number of second texts than
+                first ones, something that is not a text, or a `length` that leaves no room.
+
+        Example:
+            >>> vocabulary = Vocabulary.from_tokenizer("bert/tokenizer.json")  # doctest: +SKIP
+            >>> vocabulary.encode_pairs(["hello"], ["world"]).tolist()  # doctest: +SKIP
+            [[101, 7592, 102, 2088, 102]]
+        """
+        tokenizer = self._required_tokenizer()
+        if not isinstance(tokenizer, PieceTokenizer) or self.padding_id is None:
+            raise VocabularyError(
+                f"Pairs need the vocabulary of an encoder, from Vocabulary.from_tokenizer, with padding. Received: {self!r}."
+            )
+        firsts, seconds = (
+            list(sequence(firsts, "firsts", error=VocabularyError)),
+            list(sequence(seconds, "seconds", error=VocabularyError)),
+        )
+        if len(firsts) != len(seconds):
+            raise VocabularyError(
+                f"Pairs need as many second texts as first ones. Received: {len(firsts)}, {len(seconds)}."
+            )
+        if length is not None:
+            length = whole_number(length, "length", least=1, most=_LONGEST)
+        rows = [self._ids_of(tokenizer.pair(*pair, length)) for pair in zip(firsts, seconds, strict=True)]
+        batch = np.full((len(rows), length or max([1, *map(len, rows)])), self.padding_id, np.int64)
+        for filled, ids in zip(batch, rows, strict=True):
+            filled[: len(ids)] = ids
+        return batch
+
     def _required_tokenizer(self) -> Tokenizer | PieceTokenizer:
         if self.tokenizer is None:
             raise VocabularyError(

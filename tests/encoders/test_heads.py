@@ -117,11 +117,49 @@ def test_fewer_pieces(read, model, ids):
     np.testing.assert_array_equal(model(after.encode_batch(TEXTS)), scores)
 
 
+def test_pairs_and_labels(read):
+    """Pairs have segments, in a file too; labels that exclude nothing have scores of their own; numbers are unbounded."""
+    ids = read.tokenizer.encode_pairs(["cat", "dog"], ["dog cab", "b"], 8)
+    model = ek.build_encoder_classifier(read, 3, pairs=True, multi_label=True)
+    scores = np.asarray(model(ids))
+    assert scores.shape == (2, 3) and abs(scores.sum(1) - 1).min() > 1e-3
+    assert model.get_layer("segment_embedding").separator_id == read.tokenizer.token_to_id["[SEP]"]
+    values = ek.build_encoder_regressor(read, 2, pool="mean")
+    assert values(ids).shape == (2, 2) and values.get_layer("values").activation is keras.activations.linear
+
+
+def test_pairs_without_segments(tmp_path):
+    """An encoder with one segment reads pairs by their separators alone."""
+    read = ek.load_pretrained(write_folder(tmp_path / "x", "roberta"))
+    model = ek.build_encoder_classifier(read, 2, pairs=True)
+    assert model.get_layer("segment_embedding").separator_id is None
+    assert model(read.tokenizer.encode_pairs(["cat"], ["dog"])).shape == (1, 2)
+
+
+def test_sentence_vectors(read, ids):
+    """Vectors of length 1, or the mean as it is."""
+    vectors = np.asarray(ek.build_sentence_encoder(read, pool="mean")(ids))
+    plain = np.asarray(ek.build_sentence_encoder(read, pool="mean", normalize=False)(ids))
+    np.testing.assert_allclose(vectors, plain / np.linalg.norm(plain, axis=1, keepdims=True), atol=1e-6)
+
+
+def test_tagger_learns_first_pieces(read):
+    """Only the first piece of a word counts; the model tags each token."""
+    ids, labels, weights = ek.encode_tagged(read.tokenizer, [["cab", "dog"], ["a"]], [[1, 2], [0]])
+    model = ek.build_encoder_tagger(read, 3)
+    model.compile(ek.RowWiseAdam(0.05), "sparse_categorical_crossentropy")
+    model.fit(ids, labels, sample_weight=weights, epochs=30, verbose=0)
+    tags = np.asarray(model(ids)).argmax(-1)
+    assert tags[weights == 1].tolist() == [1, 2, 0]
+
+
 def test_wrong_arguments(read):
     """Each is refused with what was received."""
     for positional, named, match in (
         ((read.folder, 2), {}, "load_pretrained.*PosixPath"),
         ((read, 1), {}, "num_classes.*1"),
+        ((read, 2), {"pairs": 1}, "pairs .*1"),
+        ((read, 2), {"multi_label": "no"}, "multi_label .*'no'"),
         ((read, 2), {"pool": "max"}, "pool .*'max'"),
         ((read, 2), {"dropout": 1}, "dropout .*1"),
         ((read, 2), {"name": "a/b"}, "name .*'a/b'"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from embkeras.encoders.layers import FirstToken, PaddingMask, PositionTable, SegmentTable, gelu_tanh
+from embkeras.encoders.layers import FirstToken, PaddingMask, PositionTable, SegmentTable, UnitLength, gelu_tanh
 from embkeras.errors import ArgumentError
 
 VECTORS = np.arange(24.0, dtype=np.float32).reshape(2, 4, 3)
@@ -30,6 +30,21 @@ def test_positions_and_segments_are_added():
     np.testing.assert_array_equal(filled(SegmentTable(2), 2)(VECTORS), VECTORS + rows[0])
 
 
+def test_segments_begin_behind_a_separator():
+    """The second separator ends segment 1; what follows is in segment 0."""
+    layer = filled(SegmentTable(2, separator_id=9), 2)
+    got = layer(np.zeros((2, 6, 3), np.float32), np.array([[1, 9, 2, 2, 9, 0], [9, 1, 1, 1, 1, 1]])).numpy()[..., 0]
+    assert got.tolist() == [[0, 0, 3, 3, 3, 0], [0, 3, 3, 3, 3, 3]]
+    with pytest.raises(ArgumentError, match=r"input_dim .*1"):
+        SegmentTable(1, separator_id=9)
+
+
+def test_unit_length():
+    """Length 1, and zeros for zeros."""
+    got = UnitLength()(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    np.testing.assert_allclose(got, [[0.6, 0.8], [0.0, 0.0]], rtol=1e-6)
+
+
 def test_too_many_tokens():
     """Refused by our error where the length is known, and by our message in a graph of any length."""
     layer = filled(PositionTable(3, name="p"), 3)
@@ -45,7 +60,8 @@ def test_layers_survive_a_file(tmp_path):
     """Each is made again from its config, with its table."""
     ids, vectors = keras.Input((None,), dtype="int64", name="ids"), keras.Input((None, 3), name="vectors")
     x = filled(SegmentTable(2), 2)(filled(PositionTable(5), 5)(vectors))
-    x = keras.layers.Activation(gelu_tanh)(x)
+    x = filled(SegmentTable(2, separator_id=2), 2)(x, ids)
+    x = UnitLength()(keras.layers.Activation(gelu_tanh)(x))
     model = keras.Model([ids, vectors], [FirstToken()(x), PaddingMask(7)(ids)])
     model.save(tmp_path / "m.keras")
     feeds = [np.array([[7, 1], [2, 7]]), VECTORS[:, :2] / 9]

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
@@ -25,6 +26,12 @@ def vectors_of(read, ids):
     return np.asarray(read.model()(ids)), wanted
 
 
+STOCK = pytest.mark.skipif(
+    tuple(map(int, keras_hub.__version__.split(".")[:2])) < (0, 32), reason="older keras-hub has fewer converters"
+)
+
+
+@STOCK
 @pytest.mark.parametrize("kind", EXACT_THERE)
 def test_equals_keras_hub_where_its_converter_is_exact(kind, tmp_path):
     """Vectors are those of keras-hub's own conversion, and those of the forward pass in NumPy."""
@@ -42,8 +49,28 @@ def test_equals_keras_hub_where_its_converter_is_exact(kind, tmp_path):
     wanted = np.asarray(wanted["sequence_output"] if isinstance(wanted, dict) else wanted)
     got, reference = vectors_of(read, ids)
     words = ids != read.tokenizer.padding_id
-    np.testing.assert_allclose(got[words], wanted[words], atol=2e-6)
-    np.testing.assert_allclose(got[words], reference[words], atol=2e-6)
+    np.testing.assert_allclose(got[words], wanted[words], atol=5e-6)
+    np.testing.assert_allclose(got[words], reference[words], atol=5e-6)
+
+
+@STOCK
+def test_segments_of_pairs(tmp_path):
+    """They are found at the separators, and are those that the tokenizers library gives to keras-hub's model."""
+    from tokenizers import Tokenizer
+
+    read = ek.load_pretrained(write_folder(tmp_path / "x"))
+    ids = read.tokenizer.encode_pairs(["cat", "dog cab", "a"], ["dog", "b", ""])
+    library = Tokenizer.from_file(str(read.folder / "tokenizer.json"))
+    library.no_truncation()
+    library.enable_padding(pad_id=0)
+    segments = np.array([each.type_ids for each in library.encode_batch([("cat", "dog"), ("dog cab", "b"), ("a", "")])])
+    stock = keras_hub.models.Backbone.from_preset(str(read.folder))
+    feeds = {"token_ids": ids, "padding_mask": ids != 0, "segment_ids": segments}
+    wanted = np.asarray(stock({name: value.astype("int32") for name, value in feeds.items()})["sequence_output"])
+    symbolic = keras.Input((None,), dtype="int64")
+    got = np.asarray(keras.Model(symbolic, read.vectors(symbolic, pairs=True)[0])(ids))
+    np.testing.assert_allclose(got[ids != 0], wanted[ids != 0], atol=5e-6)
+    assert np.abs(np.asarray(read.model()(ids)) - got)[ids != 0].max() > 0.01
 
 
 @pytest.mark.parametrize(
@@ -66,7 +93,7 @@ def test_settings_that_keras_hub_ignores_are_followed(kind, config, tmp_path):
     ids = read.tokenizer.encode_batch(TEXTS)
     got, wanted = vectors_of(read, ids)
     words = ids != read.tokenizer.padding_id
-    np.testing.assert_allclose(got[words], wanted[words], atol=2e-6)
+    np.testing.assert_allclose(got[words], wanted[words], atol=5e-6)
 
 
 def test_older_names_of_norms(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embkeras import Vocabulary
+from embkeras import Tokenizer, Vocabulary
 from embkeras.errors import VocabularyError
 from embkeras.text.pieces import PieceTokenizer
 from tests.encoders.folders import PIECES, TEXTS, write_tokenizer
@@ -68,6 +68,29 @@ def test_cut_between_the_special_pieces(vocabulary):
     assert vocabulary.encode_batch(["a b"]).tolist() == [[2, 4, 5, 3]]
     with pytest.raises(VocabularyError, match=r"at least 3.*2"):
         vocabulary.encode_batch(["a"], 2)
+
+
+def test_pairs(vocabulary, library):
+    """Two texts in a row; the longer one is cut first, as the library does."""
+    firsts, seconds = ["a b c d", "cat", ""], ["dog", "a b", "b"]
+    wanted = [library.encode(*pair).ids for pair in zip(firsts, seconds, strict=True)]
+    got = vocabulary.encode_pairs(firsts, seconds)
+    assert [row[: len(ids)].tolist() for row, ids in zip(got, wanted, strict=True)] == wanted
+    assert vocabulary.encode_pairs(firsts, seconds, 6).tolist() == [
+        [2, 4, 5, 3, 25, 3],
+        [2, 24, 3, 4, 5, 3],
+        [2, 3, 5, 3, 0, 0],
+    ]
+    for arguments, match in (
+        ((["a"], ["a", "b"]), "1, 2"),
+        ((["a"], [3]), "3 "),
+        (("a", "b"), "firsts"),
+        ((["a"], ["b"], 4), "at least 5.*4"),
+    ):
+        with pytest.raises(VocabularyError, match=match):
+            vocabulary.encode_pairs(*arguments)
+    with pytest.raises(VocabularyError, match="from_tokenizer"):
+        Vocabulary(["", "[UNK]"], tokenizer=Tokenizer()).encode_pairs(["a"], ["b"])
 
 
 def test_saved_and_loaded(vocabulary, tmp_path):
