@@ -62,14 +62,13 @@ class MaskedMean(keras.layers.Layer):
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
         """The mean of each text."""
-        if mask is None:
-            mask = ops.ones(ops.shape(inputs)[:2], "bool")
+        kept = ops.expand_dims(ops.ones(ops.shape(inputs)[:2], "bool") if mask is None else ops.cast(mask, "bool"), -1)
         # Not in float16: a sum of many numbers loses digits, and would depend on the padding.
         wide = keras.backend.result_type(inputs.dtype, "float32")
-        weights, values = ops.expand_dims(ops.cast(mask, wide), -1), ops.cast(inputs, wide)
+        values, count = ops.cast(inputs, wide), ops.sum(ops.cast(kept, wide), axis=1)
         # where, not a product: 0 * infinity in a padding row would be NaN.
-        total = ops.sum(ops.where(weights > 0, values, ops.zeros_like(values)), axis=1)
-        return ops.cast(total / ops.maximum(ops.sum(weights, axis=1), 1), inputs.dtype)
+        total = ops.sum(ops.where(kept, values, ops.zeros((), wide)), axis=1)
+        return ops.cast(total / ops.maximum(count, 1), inputs.dtype)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> None:
         """None: no time axis is left to mask."""
