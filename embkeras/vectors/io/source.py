@@ -31,6 +31,7 @@ _DAMAGED += (UnicodeDecodeError,)  # names in an archive
 _MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"PK\x03\x04": "zip"}
 _GZIP_READ = 1 << 17  # bytes
 _COPIED = 1 << 20  # bytes of a pipe at once
+_ENCRYPTED = 1  # a bit of a zip archive's flags
 _GZIP = 31  # tells zlib to expect a gzip header and a window of 32 KB
 
 
@@ -198,7 +199,13 @@ class Stream(io.RawIOBase):
         kind = self._source.compression
         if kind == "zip":
             archive = zipfile.ZipFile(self._file)
-            return archive.open(_member(archive, self._source))
+            member = _member(archive, self._source)
+            if archive.getinfo(member).flag_bits & _ENCRYPTED:
+                raise VectorFileError(
+                    f"{member!r} in {str(self._source.shown)!r} has a password: unpack it first (`7z x FILE` asks for the "
+                    f"password), and load the file that was in it."
+                )
+            return archive.open(member)
         openers: dict[str | None, Any] = {"gz": Gunzip, "bz2": bz2.open, "xz": lzma.open}
         return openers[kind](self._file) if kind in openers else self._file
 

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embkeras import KeyedVectors, _progress, save_vectors
+from embkeras import KeyedVectors, _progress, load_vectors, save_vectors
 from embkeras.errors import ArgumentError, VectorFileError
 from embkeras.vectors.inspection import inspect_vectors
 from embkeras.vectors.io import source as source_module
@@ -30,6 +30,17 @@ from tests.properties import PROPERTY
 
 CONTENTS = b"".join(b"word%d 0.5 %d.25\n" % (row, row) for row in range(5000))
 PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "none": bytes}
+
+
+def test_archives_with_a_password_are_named(tmp_path):
+    """Not called incomplete."""
+    path = _zip(tmp_path / "v.zip", {"a.txt": b"a 1.5\n"})
+    raw = bytearray(path.read_bytes())
+    raw[6] |= 1  # in the member's own header
+    raw[raw.index(b"PK\x01\x02") + 8] |= 1  # in the directory at the end
+    path.write_bytes(raw)
+    with pytest.raises(VectorFileError, match=r"'a\.txt' in '.*v\.zip' has a password: unpack it first"):
+        load_vectors(path)
 
 
 def _zip(path, files):
