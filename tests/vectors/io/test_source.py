@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embkeras import KeyedVectors, _progress, load_vectors, save_vectors
+from embkeras import KeyedVectors, _progress, save_vectors
 from embkeras.errors import ArgumentError, VectorFileError
 from embkeras.vectors.inspection import inspect_vectors
 from embkeras.vectors.io import source as source_module
