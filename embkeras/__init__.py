@@ -45,6 +45,7 @@ _WITH_KERAS = {
     "tables.word_dropout": "WordDropout",
     "training.change_vocabulary": "change_vocabulary",
     "training.drift_monitor": "DriftMonitor",
+    "training.frozen_trunk.fit": "fit_on_frozen",
     "training.optimizers.layerwise": "layerwise_rates",
     "training.optimizers.rules": "RowWiseAdagrad RowWiseAdam RowWiseAdamW RowWiseSGD",
     "training.resume.backup": "ResumableBackup",
@@ -94,6 +95,7 @@ __all__ = [
     "encode_tagged",
     "errors",
     "export_saved_model",
+    "fit_on_frozen",
     "gradual_unfreeze",
     "layerwise_rates",
     "learning_curve",
@@ -149,6 +151,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.text.vocabulary import Vocabulary as Vocabulary
     from embkeras.training.change_vocabulary import change_vocabulary as change_vocabulary
     from embkeras.training.drift_monitor import DriftMonitor as DriftMonitor
+    from embkeras.training.frozen_trunk.fit import fit_on_frozen as fit_on_frozen
     from embkeras.training.optimizers.layerwise import layerwise_rates as layerwise_rates
     from embkeras.training.optimizers.rules import RowWiseAdagrad as RowWiseAdagrad
     from embkeras.training.optimizers.rules import RowWiseAdam as RowWiseAdam

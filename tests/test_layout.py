@@ -53,6 +53,7 @@ BESIDES |= {
     "convert_saved_model",
     "unfreeze_rows",
 }
+BESIDES |= {"fit_on_frozen"}
 BESIDES |= {"ResumableBackup", "RowWiseAdagrad", "RowWiseAdamW", "RowWiseSGD"}
 HEAVY = {"tensorflow", "keras", "matplotlib"}
 # Private names of Keras and TensorFlow. Only keras_compat may use them, on `self` too.
@@ -60,6 +61,7 @@ KERAS_PRIVATE = {
     "_autocast",
     "_direction",
     "_embeddings",
+    "_eval_epoch_iterator",
     "_functional",
     "_functions",
     "_get",
@@ -72,6 +74,7 @@ KERAS_PRIVATE = {
     "_learning_rate",
     "_model_variables_moving_average",
     "_nodes_by_depth",
+    "_run_through_graph",
     "_track_variable",
     "_tracker",
     "_trainable_variables",

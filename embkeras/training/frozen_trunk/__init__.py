@@ -1,0 +1,1 @@
+"""Frozen layers run once over the data, and not in every epoch."""
