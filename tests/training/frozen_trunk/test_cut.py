@@ -60,14 +60,27 @@ def test_a_sequential_model():
     assert cut_of(model) == (["frozen"], 1)
 
 
+class Positions(layers.Embedding):
+    """A vector for each position, the same for all rows."""
+
+    def call(self, x):
+        """Of shape (length, width)."""
+        return super().call(keras.ops.arange(x.shape[1]))
+
+    def compute_output_shape(self, shape):
+        """No rows."""
+        return shape[1], self.output_dim
+
+
 def test_what_has_no_rows_stays_above():
-    """Positions, which are the same for all rows, are not kept."""
+    """Positions are not kept, and what is made of them and of rows is."""
     inputs = keras.Input((6, 4))
-    table = layers.Embedding(6, 4, trainable=False, name="positions")
-    positions = table(keras.ops.arange(6))
+    positions = Positions(6, 4, trainable=False, name="positions")(inputs)
     hidden = layers.Dense(4, trainable=False, name="frozen")(inputs)
-    joined = layers.Dense(4, trainable=True)(hidden) + positions
-    assert cut_of(keras.Model(inputs, joined)) == (["frozen"], 1)
+    trained = layers.Dense(4)(hidden) + positions
+    assert cut_of(keras.Model(inputs, trained)) == (["frozen"], 1)
+    joined = layers.Dense(4)(hidden + positions)
+    assert cut_of(keras.Model(inputs, joined)) == (["positions", "frozen"], 1)
 
 
 def test_a_branch_that_is_read_twice():
