@@ -202,7 +202,7 @@ class _Probe:
     def announce(self, kept: Kept, settings: Settings) -> None:
         """Say what will be run, what it takes, and what is left out."""
         left = kept.count - kept.done
-        first, last = self._below[0].name, self._layers[-1].name
+        first, last = self._below[0].name, self._below[-1].name
         settings.say(
             f"Frozen layers {first!r} to {last!r} run once over {left:,} rows: {_size(left * kept.row_size)} in "
             f"{str(kept.folder)!r}, about {self._seconds * left / self._rows:.1f} s"
