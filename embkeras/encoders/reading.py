@@ -5,6 +5,7 @@ file itself. keras-hub's own converters ignore some of these settings, and need 
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,16 @@ class PretrainedEncoder:
         layer_groups: names of all its layers that train, from the input up, as `gradual_unfreeze` takes them.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any], architecture: Architecture, tokenizer: Vocabulary):
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        architecture: Architecture,
+        tokenizer: Vocabulary,
+        rows: np.ndarray | None = None,
+    ):
         self.folder, self.config, self.tokenizer = folder, config, tokenizer
+        self._rows = np.arange(architecture.vocabulary_size) if rows is None else rows
         self.max_length, self.width = architecture.positions, architecture.width
         self.pool = _pool_of(folder)
         self._architecture = architecture
@@ -61,6 +70,22 @@ class PretrainedEncoder:
         return (
             f"PretrainedEncoder({kind}, {len(self.blocks)} blocks, width {self.width}, {len(self.tokenizer):,} pieces)"
         )
+
+    def trimmed(self, texts: Iterable[str], *, min_count: int = 1) -> "PretrainedEncoder":
+        """The same encoder with the pieces that these texts need alone: its token table has fewer rows.
+
+        Vectors of these texts are the same; other words are spelled in smaller pieces. See `Vocabulary.trimmed`.
+
+        Raises:
+            VocabularyError: a tokenizer of another kind than word pieces, or what `Vocabulary.encode` raises.
+
+        Example:
+            >>> read = load_pretrained("all-MiniLM-L6-v2").trimmed(texts)  # doctest: +SKIP
+        """
+        tokenizer = self.tokenizer.trimmed(texts, min_count=min_count)
+        place = {token: id_ for id_, token in enumerate(self.tokenizer.tokens)}
+        rows = self._rows[[place[token] for token in tokenizer.tokens]]
+        return PretrainedEncoder(self.folder, self.config, self._architecture, tokenizer, rows)
 
     def _separator(self) -> int | None:
         """The id that separates the texts of a pair; None where both are in one segment."""
@@ -90,11 +115,12 @@ class PretrainedEncoder:
         """
         hub, of = _package(), self._architecture
         with opened(self.folder, of.family) as tensors:
-            table = tensors(f"{WORDS}.weight", (of.vocabulary_size, of.embedding_width))
-            found = np.arange(len(table)) != of.padding_id
+            table = tensors(f"{WORDS}.weight", (of.vocabulary_size, of.embedding_width))[self._rows]
+            padding_id = int(self.tokenizer.padding_id or 0)  # load_pretrained refuses a tokenizer without one
+            found = np.arange(len(table)) != padding_id
             aligned = AlignedMatrix(table, self.tokenizer, found=found)
             x = build_embedding(aligned, trainable=True, mask_zero=False, name="token_embedding")(ids)
-            mask = PaddingMask(of.padding_id, name="padding_mask")(ids)
+            mask = PaddingMask(padding_id, name="padding_mask")(ids)
             first = of.family.unused_positions
             rows = tensors(f"{POSITIONS}.weight", (of.positions + first, of.embedding_width))[first:]
             x = _filled(PositionTable(of.positions, name="position_embedding"), x, [rows])

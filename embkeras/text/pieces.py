@@ -1,7 +1,7 @@
 """The tokenizer of a pre-trained encoder: texts to pieces of words, as the `tokenizers` library reads its tokenizer.json."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -95,6 +95,43 @@ class PieceTokenizer:
     def pieces(self) -> dict[str, int]:
         """Every piece and its id."""
         return dict(self._library.get_vocab(with_added_tokens=True))
+
+    def needed(self, counts: Mapping[str, int], min_count: int, special: Iterable[str]) -> list[str]:
+        """The pieces that occur `min_count` times, the special ones, and all single characters, in the order of ids."""
+        added = (each["content"] for each in json.loads(self.definition)["added_tokens"])
+        special = {*special, *added, *self("")}
+        ids = self.pieces()
+        kept = (
+            piece
+            for piece in ids
+            if counts.get(piece, 0) >= min_count or piece in special or len(piece.removeprefix("##")) == 1
+        )
+        return sorted(kept, key=ids.__getitem__)
+
+    def trimmed(self, pieces: Sequence[str]) -> "PieceTokenizer":
+        """The tokenizer with these pieces alone, whose ids are their places.
+
+        Word pieces are matched from the longest down (Wu et al. 2016), so a text all of whose pieces are left is split as
+        before. That holds for no other kind of model.
+
+        Raises:
+            VocabularyError: another kind of model.
+        """
+        data = json.loads(self.definition)
+        if data["model"].get("type") != "WordPiece":
+            raise VocabularyError(
+                f"Only a tokenizer of word pieces, as BERT's, can be trimmed. "
+                f"Received: a {data['model'].get('type')} model, whose pieces are made from others."
+            )
+        ids = {piece: place for place, piece in enumerate(pieces)}
+        data["model"]["vocab"] = ids
+        data["added_tokens"] = [each | {"id": ids[each["content"]]} for each in data["added_tokens"]]
+        after = data.get("post_processor") or {}
+        for end in {"sep", "cls"} & set(after):  # BertProcessing
+            after[end][1] = ids[after[end][0]]
+        for each in after.get("special_tokens", {}).values():  # TemplateProcessing
+            each["ids"] = [ids[token] for token in each["tokens"]]
+        return PieceTokenizer(json.dumps(data))
 
     def to_dict(self) -> dict[str, Any]:
         """The tokenizer as plain data for JSON."""

@@ -250,6 +250,41 @@ class Vocabulary:
             size = whole_number(size, "size", least=1, error=VocabularyError)
         return cls(**read_tokenizer(path, size))
 
+    def trimmed(self, texts: Iterable[str], *, min_count: int = 1) -> "Vocabulary":
+        """An encoder's vocabulary with the pieces that these texts need alone; `read.trimmed(texts)` makes the encoder fit.
+
+        Special pieces and single characters stay too, so that other words can still be spelled. The texts are split as before;
+        ids are others.
+
+        Args:
+            texts: the training texts.
+            min_count: occurrences that a piece needs. Words with rarer ones are split into smaller pieces.
+
+        Raises:
+            VocabularyError: not the vocabulary of a tokenizer of word pieces, or what `encode` raises.
+
+        Example:
+            >>> Vocabulary.from_tokenizer("bert/tokenizer.json").trimmed(texts)  # doctest: +SKIP
+            Vocabulary(7,896 tokens, padding_id=0, oov_ids=(100,))
+        """
+        tokenizer = self.tokenizer
+        if not isinstance(tokenizer, PieceTokenizer):
+            raise VocabularyError(
+                f"Only the vocabulary of an encoder, from Vocabulary.from_tokenizer, can be trimmed. Received: {self!r}."
+            )
+        min_count = whole_number(min_count, "min_count", least=1, error=VocabularyError)
+        tokenized = _tokenized(sequence(texts, "texts", error=VocabularyError), tokenizer)
+        counts = Counter(token for tokens in tokenized for token in tokens)
+        kept = tokenizer.needed(counts, min_count, [self.tokens[id_] for id_ in self.special_ids])
+        fewer = tokenizer.trimmed(kept)
+        return Vocabulary(
+            kept,
+            padding_id=None if self.padding_id is None else kept.index(self.tokens[self.padding_id]),
+            oov_ids=[kept.index(self.tokens[id_]) for id_ in self.oov_ids],
+            counts=[counts[token] for token in kept],
+            tokenizer=fewer,
+        )
+
     def extended(self, tokens: Iterable[str]) -> "Vocabulary":
         """This vocabulary with new tokens at the end (count 0); those it already has keep their ids.
 

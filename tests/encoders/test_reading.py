@@ -122,6 +122,20 @@ def test_what_was_read(tmp_path):
     assert read.model().layers[-1] is not model.layers[-1]
 
 
+def test_trimmed_to_the_pieces_of_texts(tmp_path):
+    """Vectors of these texts are the same to the bit, and the token table has the rows of their pieces alone."""
+    read = ek.load_pretrained(write_folder(tmp_path / "x"))
+    small = read.trimmed(["cat dog"])
+    assert "cat" in small.tokenizer and len(small.tokenizer) == 26
+    assert "cat" not in read.trimmed(["dog"]).trimmed(["a"]).tokenizer
+    ids, other = read.tokenizer.encode_batch(["cat dog", "dog"]), small.tokenizer.encode_batch(["cat dog", "dog"])
+    np.testing.assert_array_equal(read.model()(ids), small.model()(other))
+    again = read.trimmed(["dog"]).trimmed(["dog"])
+    assert again.model().get_layer("token_embedding").input_dim == len(again.tokenizer) == 25
+    ids, other = read.tokenizer.encode_batch(["dog a"]), again.tokenizer.encode_batch(["dog a"])
+    np.testing.assert_array_equal(read.model()(ids), again.model()(other))
+
+
 def test_verification_notices_another_model(tmp_path, monkeypatch):
     """A block with another activation than the file's is refused."""
     from embkeras.encoders import reading

@@ -93,6 +93,43 @@ def test_pairs(vocabulary, library):
         Vocabulary(["", "[UNK]"], tokenizer=Tokenizer()).encode_pairs(["a"], ["b"])
 
 
+@given(st.text("abcdogt ", max_size=20))
+@PROPERTY
+def test_trimmed(vocabulary, text):
+    """The texts are split as before; single characters and special pieces stay, so that other words can be spelled."""
+    small = vocabulary.trimmed([text])
+    kept = [*PIECES[:-2], *(word for word in ("cat", "dog") if word in vocabulary.tokenizer(text))]
+    assert sorted(small.tokens) == sorted(kept) and (small.padding_id, small.oov_ids) == (0, (1,))
+    assert small.tokenizer(text) == vocabulary.tokenizer(text)
+    assert [small.tokens[id_] for id_ in small.encode("dab")] == ["[CLS]", "d", "##a", "##b", "[SEP]"]
+
+
+def test_trimmed_templates_and_counts(tmp_path):
+    """Ids in a template are those of the kept pieces; a rare piece is left out."""
+    file = write_tokenizer(tmp_path / "tokenizer.json", [*"cba", *PIECES[:4], "ab", "##b"])
+    template = tokenizers.processors.TemplateProcessing(
+        "[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]", [("[CLS]", 5), ("[SEP]", 6)]
+    )
+    data = json.loads(file.read_text()) | {"post_processor": json.loads(template.__getstate__())}
+    file.write_text(json.dumps(data))
+    vocabulary = Vocabulary.from_tokenizer(file)
+    assert vocabulary.encode("ab a").tolist() == [5, 7, 2, 6]
+    small = vocabulary.trimmed(["ab a c", "a"], min_count=2)
+    assert "ab" not in small and small.tokenizer("ab a") == ["[CLS]", "a", "##b", "a", "[SEP]"]
+    assert [small.tokens[id_] for id_ in small.encode("ab a")] == small.tokenizer("ab a")
+    assert small.counts[small.token_to_id["a"]] == 2
+
+
+def test_only_word_pieces_are_trimmed(tmp_path):
+    """Other kinds are refused."""
+    made = tokenizers.Tokenizer(tokenizers.models.Unigram([("<unk>", 0.0), ("a", -1.0)], 0))
+    (tmp_path / "tokenizer.json").write_text(made.to_str())
+    with pytest.raises(VocabularyError, match="Unigram"):
+        Vocabulary.from_tokenizer(tmp_path).trimmed(["a"])
+    with pytest.raises(VocabularyError, match="from_tokenizer"):
+        Vocabulary(["", "[UNK]"], tokenizer=Tokenizer()).trimmed(["a"])
+
+
 def test_saved_and_loaded(vocabulary, tmp_path):
     """The tokenizer is in the vocabulary's file."""
     loaded = Vocabulary.load(vocabulary.save(tmp_path / "v.json"))
