@@ -31,8 +31,8 @@ _WITHOUT_KERAS = {
 }
 _WITH_KERAS = {
     "encoders.heads": "build_encoder_classifier build_encoder_regressor build_encoder_tagger build_sentence_encoder",
-    "encoders.reading": "PretrainedEncoder load_pretrained",
     "encoders.lora": "enable_lora merge_lora",
+    "encoders.reading": "PretrainedEncoder load_pretrained",
     "experiments.curves": "learning_curve",
     "experiments.runs": "compare_strategies",
     "experiments.strategies": "Strategy",

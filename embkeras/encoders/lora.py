@@ -8,7 +8,6 @@ from embkeras._checks import flag, number, shown, whole_number
 from embkeras.encoders import low_rank
 from embkeras.encoders.low_rank import DENSE, LowRankKernel
 from embkeras.errors import ArgumentError
-from embkeras.keras_compat.variables import stock_table
 from embkeras.tables.addresses import LayerRef, as_refs, match_layers, own_weights, walk
 from embkeras.tables.embedding import PretrainedEmbedding
 
@@ -31,9 +30,9 @@ def enable_lora(
     them stays as it is. So freeze first what shall not move: other layers (normalisations, lower blocks, the head) keep
     their flags.
 
-    `.keras` files keep LoRA; `export_saved_model` stores kernels with A @ B in them, and nothing beside. A layer of
-    `build_embedding` gets the LoRA of its own `enable_lora`. Compile the model afterwards. LoRA is from Hu et al. 2021
-    (Low-Rank Adaptation of Large Language Models).
+    `.keras` files keep LoRA, and what is frozen inside of layers, which Keras forgets. `export_saved_model` stores kernels
+    with A @ B in them, and nothing beside. A layer of `build_embedding` gets the LoRA of its own `enable_lora`. Compile the
+    model afterwards. LoRA is from Hu et al. 2021 (Low-Rank Adaptation of Large Language Models).
 
     Args:
         model: any built model.
@@ -68,16 +67,14 @@ def enable_lora(
     for path, layer in targets.items():
         if why := _problem(layer):
             raise ArgumentError(f"enable_lora can't use layer {path!r}: it {why}. Give layers= without it.")
-    _thaw(model, list(targets.values()))
-    # Tables first: they check more, and nothing has changed if one refuses.
-    for layer in sorted(targets.values(), key=lambda each: isinstance(each, DENSE)):
+    for layer in targets.values():
         if isinstance(layer, DENSE):
             low_rank.add(layer, rank, alpha, train_biases)
         else:
             layer.enable_lora(rank, alpha)
+    _thaw(model, list(targets.values()))
     for holder in low_rank.holders(model):
-        if any(isinstance(each, LowRankKernel) for _, each in [("", holder), *walk(holder)]):
-            low_rank.remember(holder)
+        low_rank.remember(holder)
     _uncompile(model)
     return list(targets)
 
@@ -160,9 +157,17 @@ def _problem(layer: keras.layers.Layer) -> str | None:
         return low_rank.problem(layer)
     if not isinstance(layer, PretrainedEmbedding):
         return "is a stock Embedding, of which LoRA would move every row; build_embedding makes one of which it doesn't"
-    if layer.lora_enabled:
-        return "has LoRA already"
-    return None if layer.built and stock_table(layer) is not None else "is not built"
+    if type(layer).enable_lora is not PretrainedEmbedding.enable_lora:
+        return "trains in a way of its own: a shared map, or some of its rows"
+    for refused, why in (
+        (not layer.built, "is not built: call the model once on a batch"),
+        (layer.lora_enabled, "has LoRA already"),
+        (layer.quantization_mode is not None, f"is quantized ({layer.quantization_mode})"),
+        (layer.embeddings_constraint is not None, "has an embeddings_constraint"),
+    ):
+        if refused:
+            return why
+    return None
 
 
 def _thaw(model: keras.Model, targets: Sequence[keras.layers.Layer]) -> None:

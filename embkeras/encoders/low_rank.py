@@ -98,8 +98,9 @@ def _shapes(layer: keras.layers.Layer) -> tuple[list[int], list[int]]:
 
 @keras.saving.register_keras_serializable("embkeras", "LoRA")
 class Remembers:
-    """Beside a layer's own class: its config also says where inside it LoRA is.
+    """Beside a layer's own class: its config also says where inside it LoRA is, and what is frozen inside it.
 
+    Keras keeps the flag of the layer alone: loaded, a frozen layer says that it is frozen, and the layers inside it train.
     A layer inside is known by its place in the walk through all of them: names that Keras gives differ between processes.
     """
 
@@ -127,28 +128,32 @@ class Remembers:
     def from_config(cls, config: dict[str, Any]) -> keras.layers.Layer:
         """The layer with its LoRA."""
         layer = keras.saving.deserialize_keras_object(config["layer"])
-        if not layer.built:
-            raise ArgumentError(f"Layer {layer.name!r} has LoRA and can't be made from a config that was not built.")
-        inside = list(_inside(layer))
+        inside, flags = list(_inside(layer)), config["trainable"]
+        if config["lora"] and not (layer.built and len(inside) == len(flags)):
+            raise ArgumentError(
+                f"Layer {layer.name!r} had LoRA inside, and {len(flags)} layers. As made from its config, it has "
+                f"{len(inside)}. Has its class {type(layer).__name__} changed since it was saved?"
+            )
         for each in config["lora"]:
-            place, settings = each["place"], {name: each[name] for name in ("rank", "alpha", "train_biases")}
-            where = f"LoRA of layer {layer.name!r}, at place {place} of the {len(inside)} layers inside it"
-            if place >= len(inside) or not isinstance(inside[place], DENSE):
-                raise ArgumentError(f"{where}: there is no dense layer. Has its class changed since it was saved?")
-            if not isinstance(inside[place], LowRankKernel):  # it may have remembered by itself
-                if why := problem(inside[place]):
-                    raise ArgumentError(f"{where}: {inside[place].name!r} {why}.")
-                add(inside[place], **settings)
-        for each, flag in zip(inside, config["trainable"], strict=True):  # parents first: their flag sets those inside
-            if each.trainable != flag:
-                each.trainable = flag
+            target, settings = inside[each["place"]], {name: each[name] for name in ("rank", "alpha", "train_biases")}
+            why = problem(target) if isinstance(target, DENSE) else f"is a {type(target).__name__}"
+            if not isinstance(target, LowRankKernel):  # it may have remembered by itself
+                if why:
+                    raise ArgumentError(f"Layer {target.name!r} inside {layer.name!r} had LoRA, and now {why}.")
+                add(target, **settings)
+        if layer.built and len(inside) == len(flags):
+            for each, flag in zip(inside, flags, strict=True):  # parents first: their flag sets those inside
+                if each.trainable != flag:
+                    each.trainable = flag
         remember(layer)
         return layer
 
 
 def remember(layer: keras.layers.Layer) -> None:
-    """Make the layer's config say where inside it LoRA is."""
-    if not isinstance(layer, Remembers):
+    """Make the layer's config say where inside it LoRA is, and what is frozen, if there can be either."""
+    late = type(layer).build is keras.layers.Layer.build  # there is nothing inside when it is loaded
+    has_lora = any(isinstance(each, LowRankKernel) for each in _inside(layer))
+    if not isinstance(layer, Remembers) and (has_lora or (children(layer) and not late)):
         _become(layer, _with(Remembers, _plain_class(layer)))
 
 

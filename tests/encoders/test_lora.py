@@ -4,12 +4,23 @@ import keras
 import numpy as np
 import pytest
 
+from embkeras.encoders.heads import build_encoder_classifier
 from embkeras.encoders.lora import enable_lora, merge_lora
+from embkeras.encoders.reading import load_pretrained
 from embkeras.errors import ArgumentError, UnknownLayerError
+from embkeras.serving.export import export_saved_model
+from embkeras.serving.folding import fold
+from embkeras.serving.local import ExportedModel
+from embkeras.tables.builders import build_embedding
+from embkeras.text.vocabulary import Vocabulary
+from embkeras.training.optimizers.layerwise import layerwise_rates
+from embkeras.training.optimizers.rules import RowWiseAdamW
 from embkeras.training.resume.backup import ResumableBackup
 from embkeras.training.schedule import Phase, Train, TrainabilitySchedule, TrainVariables, gradual_unfreeze
+from embkeras.vectors.aligned import AlignedMatrix
 from tests import tiny
 from tests.encoders import blocks
+from tests.encoders.folders import TEXTS, write_folder
 
 INSIDE = ["attention/query", "attention/key", "attention/value", "attention/attention_output", "wide", "narrow"]
 PATHS = [f"block_1/{path}" for path in INSIDE]
@@ -78,15 +89,16 @@ def test_only_a_and_b_by_a_schedule():
 
 
 def test_a_file_and_a_clone(tmp_path):
-    """LoRA, the flags inside a block and the optimizer's state come back: two fits go on alike."""
+    """LoRA, what is frozen inside blocks and the optimizer's state come back: two fits go on alike."""
     net = blocks.model()
+    net.get_layer("block_0").trainable = False
     enable_lora(net, 2, "block_1/**", lora_alpha=3.0)
     net.get_layer("block_1").norm.trainable = False
     blocks.fit(net)
     net.save(tmp_path / "net.keras")
     loaded = keras.models.load_model(tmp_path / "net.keras")
     np.testing.assert_array_equal(blocks.scores(loaded), blocks.scores(net))
-    assert len(loaded.trainable_variables) == len(net.trainable_variables)
+    assert len(loaded.trainable_variables) == len(net.trainable_variables) == 12 + 1 + 2
     blocks.fit(net, epochs=2)
     blocks.fit(loaded, epochs=2)
     np.testing.assert_allclose(blocks.scores(loaded), blocks.scores(net), atol=1e-6)
@@ -186,7 +198,40 @@ def test_a_refusal_changes_nothing():
     stock = keras.Sequential([keras.Input((3,)), keras.layers.Embedding(4, 2, name="rows"), keras.layers.Dense(2)])
     with pytest.raises(ArgumentError, match="can't use layer 'rows': it is a stock Embedding"):
         enable_lora(stock, 2, "**")
+    aligned = AlignedMatrix(tiny.TABLE, Vocabulary(["", *"abcdefghi"], oov_ids=()))
+    some = build_embedding(aligned, trainable=np.arange(10) > 5, name="some")
+    frozen = keras.Sequential([keras.Input((3,), dtype="int64"), some, keras.layers.Dense(2, trainable=False)])
+    with pytest.raises(ArgumentError, match="can't use layer 'some': it trains in a way of its own"):
+        enable_lora(frozen, 2, "**")
+    assert not frozen.layers[1].trainable and len(frozen.layers[1].weights) == 2
     with pytest.raises(ArgumentError, match="rank must be"):
         enable_lora(net, 0, "block_1")
     with pytest.raises(ArgumentError, match=r"keras\.Model\. Received: 'net'"):
         enable_lora("net", 1, "block_1")
+
+
+def test_on_an_encoder(tmp_path):
+    """A BERT of two blocks: LoRA in the upper one from a file and in an export, whose kernels have it; then biases alone."""
+    pytest.importorskip("keras_hub", reason="keras-hub is not installed (extra contextual)")
+    pytest.importorskip("tokenizers", reason="tokenizers is not installed (extra contextual)")
+    read = load_pretrained(write_folder(tmp_path / "x", hidden_act="gelu"))
+    net, ids = build_encoder_classifier(read, 2), read.tokenizer.encode_batch(TEXTS)
+    count = sum(np.prod(each.shape) for each in net.variables)
+    for layer in net.layers[:-1]:
+        layer.trainable = False
+    assert len(enable_lora(net, 2, "transformer_layer_[1]/**")) == 6
+    for weight in net.trainable_variables:
+        weight.assign(np.random.default_rng(3).normal(size=weight.shape) / 4)
+    net.save(tmp_path / "net.keras")
+    loaded = keras.models.load_model(tmp_path / "net.keras")
+    np.testing.assert_array_equal(loaded(ids), net(ids))
+    assert len(loaded.trainable_variables) == len(net.trainable_variables) == 14
+    assert sum(np.prod(each.shape) for each in fold(net).variables(net)) == count
+    export_saved_model(net, tmp_path / "served", vocabulary=read.tokenizer)
+    np.testing.assert_allclose(ExportedModel(tmp_path / "served").scores(ids), net(ids), atol=1e-5)
+    plain, biases = build_encoder_classifier(read, 2), Phase(0, TrainVariables("**/bias"), Train("scores"))
+    before = blocks.values(plain)
+    rates = layerwise_rates(plain, 0.8, read.layer_groups)
+    plain.compile(RowWiseAdamW(0.01, learning_rate_multipliers=rates), "sparse_categorical_crossentropy")
+    plain.fit(ids, np.arange(len(ids)) % 2, verbose=0, callbacks=[TrainabilitySchedule(biases)])
+    assert {path.split("/")[-1] for path in blocks.moved(plain, before) if "scores" not in path} == {"bias"}

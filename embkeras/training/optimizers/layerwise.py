@@ -27,8 +27,8 @@ def layerwise_rates(
     Args:
         model: a built model.
         factor: above 0, at most 1; from one level to the next.
-        layers: instead, the addresses of the levels, top first; an item of several addresses is one level. Layers that
-            none of them names keep the optimizer's rate.
+        layers: instead, the levels in the model's order, from the input to the output, as `gradual_unfreeze` takes them
+            (`read.layer_groups` of an encoder): each an address, or several. The last has 1, as have layers in no level.
 
     Returns:
         Address -> multiplier, top first.
@@ -43,7 +43,7 @@ def layerwise_rates(
         >>> model = keras.Model(ids, keras.layers.Dense(2, name="head")(keras.layers.LSTM(4, name="lstm")(vectors)))
         >>> layerwise_rates(model, 0.5)
         {'head': 1.0, 'lstm': 0.5, 'embedding': 0.25}
-        >>> layerwise_rates(model, 0.1, ["lstm", "embedding"])
+        >>> layerwise_rates(model, 0.1, ["embedding", "lstm"])
         {'lstm': 1.0, 'embedding': 0.1}
     """
     if not isinstance(model, keras.Model) or not model.built:
@@ -56,17 +56,18 @@ def layerwise_rates(
 def _named(model: keras.Model, layers: Sequence[str | Sequence[str]]) -> dict[str, int]:
     """The level of each address."""
     levels: dict[str, int] = {}
-    for level, item in enumerate(sequence(layers, "layers", error=OptimizerError)):
+    items = list(sequence(layers, "layers", error=OptimizerError))
+    for place, item in enumerate(items):
         for address in (item,) if isinstance(item, str) else sequence(item, "An item of layers", error=OptimizerError):
             if not isinstance(address, str) or address in levels:
-                raise OptimizerError(f"layers must be distinct addresses. Received: {shown(address)} at level {level}.")
+                raise OptimizerError(f"layers must be distinct addresses. Received: {shown(address)} at place {place}.")
             try:
                 found = match_variables(model, address)
             except UnknownLayerError as error:
-                raise OptimizerError(f"layerwise_rates can't use {address!r} of level {level}. {error}") from None
+                raise OptimizerError(f"layerwise_rates can't use {address!r} at place {place}. {error}") from None
             if not found:
-                raise OptimizerError(f"layerwise_rates can't use {address!r} of level {level}: it has no weights.")
-            levels[address] = level
+                raise OptimizerError(f"layerwise_rates can't use {address!r} at place {place}: it has no weights.")
+            levels[address] = len(items) - 1 - place
     return levels
 
 
@@ -85,7 +86,7 @@ def _descend(model: keras.Model, prefix: str, top: int, found: dict[int, tuple[s
     if graph is None:
         raise OptimizerError(
             f"layerwise_rates reads the graph of a functional or Sequential model, and {model.name!r} has none. Give the "
-            f"levels, top first: layers=['head', 'block_2', 'block_1']."
+            f"levels in the model's order: layers=['block_1', 'block_2', 'head']."
         )
     below: defaultdict[int, int] = defaultdict(lambda: top)  # by call: the level of what it makes
     lowest = top

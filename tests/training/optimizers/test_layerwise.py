@@ -31,8 +31,8 @@ def test_norms_models_inside_and_several_ways():
 
 
 def test_a_list_of_levels():
-    """Top first; several addresses are one level; globs too."""
-    rates = layerwise_rates(blocks.model(), 0.5, ["head", ("block_1/att*/**", "block_1/norm"), "embedding"])
+    """In the model's order, the last has 1; several addresses are one level; globs too."""
+    rates = layerwise_rates(blocks.model(), 0.5, ["embedding", ("block_1/att*/**", "block_1/norm"), "head"])
     assert rates == {"head": 1.0, "block_1/att*/**": 0.5, "block_1/norm": 0.5, "embedding": 0.25}
 
 
@@ -64,8 +64,8 @@ def test_what_is_refused():
         ((net, 1.5), "Received: 1.5"),
         ((own, 0.5), "'own' has none. Give the levels"),
         ((Own(), 0.5), "built keras.Model"),
-        ((net, 0.5, ["head", "block_9"]), "'block_9' of level 1"),
-        ((net, 0.5, ["head", "head"]), "distinct .* 'head' at level 1"),
+        ((net, 0.5, ["head", "block_9"]), "'block_9' at place 1"),
+        ((net, 0.5, ["head", "head"]), "distinct .* 'head' at place 1"),
         ((net, 0.5, "head"), "not a single string"),
         ((net, 0.5, ["block_0", 3]), "Received: 3"),
     ):
