@@ -16,6 +16,7 @@ from embkeras._checks import flag
 from embkeras._checks import path as checked_path
 from embkeras.encoders.families import NORM, POSITIONS, PROJECTION, SEGMENTS, WORDS, Architecture, architecture_of
 from embkeras.encoders.layers import PaddingMask, PositionTable, SegmentTable, gelu_tanh
+from embkeras.encoders.low_rank import remember
 from embkeras.encoders.reference import hidden_states
 from embkeras.encoders.tensors import Tensors, opened, read_json
 from embkeras.errors import EncoderError, MissingDependencyError
@@ -149,6 +150,7 @@ class PretrainedEncoder:
                     )
                     made[block].build(x.shape)
                     _fill_block(made[block], tensors, of, block)
+                    remember(made[block])  # what is frozen, in a .keras file
                 x = made[block](x, padding_mask=mask)
             if unread := tensors.unread():
                 raise EncoderError(

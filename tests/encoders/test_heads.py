@@ -76,9 +76,12 @@ def test_gradual_unfreezing(read, model, ids):
 
 
 def test_saved_and_loaded(model, ids, tmp_path):
-    """Exact GELU survives a .keras file."""
+    """Exact GELU survives a .keras file, and so do frozen blocks, whose inner layers Keras thaws."""
+    model.get_layer("transformer_layer_0").trainable = False
     model.save(tmp_path / "m.keras")
-    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "m.keras")(ids), model(ids))
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(loaded(ids), model(ids))
+    assert not [each.path for each in loaded.trainable_variables if each.path.startswith("transformer_layer_0")]
 
 
 def test_longer_than_the_positions(read, model):

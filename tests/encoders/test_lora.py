@@ -13,6 +13,7 @@ from embkeras.serving.folding import fold
 from embkeras.serving.local import ExportedModel
 from embkeras.tables.builders import build_embedding
 from embkeras.text.vocabulary import Vocabulary
+from embkeras.training.frozen_trunk.fit import fit_on_frozen
 from embkeras.training.optimizers.layerwise import layerwise_rates
 from embkeras.training.optimizers.rules import RowWiseAdamW
 from embkeras.training.resume.backup import ResumableBackup
@@ -116,6 +117,20 @@ def test_an_interrupted_fit_goes_on(tmp_path):
         blocks.fit(part, epochs=2, callbacks=[ResumableBackup(tmp_path), _Interrupted(1)])
     blocks.fit(again, epochs=2, callbacks=[ResumableBackup(tmp_path), _Interrupted(None)])
     np.testing.assert_array_equal(blocks.scores(again), blocks.scores(whole))
+
+
+def test_on_kept_outputs(tmp_path):
+    """`fit_on_frozen` runs what is below the LoRA once, and trains as `fit` does."""
+    nets = [_with_lora() for _ in range(2)]
+    for net, fitting in zip(nets, ({}, {"keep": tmp_path}), strict=True):
+        for name in ("embedding", "block_0"):
+            net.get_layer(name).trainable = False
+        net.compile(RowWiseAdamW(0.05), keras.losses.SparseCategoricalCrossentropy(True), run_eagerly=True)
+        (fit_on_frozen if fitting else keras.Model.fit)(
+            net, blocks.IDS, blocks.LABELS, epochs=2, shuffle=False, verbose=0, **fitting
+        )
+    np.testing.assert_allclose(blocks.scores(nets[1]), blocks.scores(nets[0]), atol=1e-6)
+    assert list(tmp_path.iterdir()) and np.abs(blocks.scores(nets[1]) - blocks.scores(_with_lora())).max() > 1e-3
 
 
 class _Interrupted(keras.callbacks.Callback):
@@ -227,11 +242,13 @@ def test_on_an_encoder(tmp_path):
     np.testing.assert_array_equal(loaded(ids), net(ids))
     assert len(loaded.trainable_variables) == len(net.trainable_variables) == 14
     assert sum(np.prod(each.shape) for each in fold(net).variables(net)) == count
-    export_saved_model(net, tmp_path / "served", vocabulary=read.tokenizer)
+    export_saved_model(net, tmp_path / "served", vocabulary=read.tokenizer, check=False)
     np.testing.assert_allclose(ExportedModel(tmp_path / "served").scores(ids), net(ids), atol=1e-5)
     plain, biases = build_encoder_classifier(read, 2), Phase(0, TrainVariables("**/bias"), Train("scores"))
     before = blocks.values(plain)
     rates = layerwise_rates(plain, 0.8, read.layer_groups)
-    plain.compile(RowWiseAdamW(0.01, learning_rate_multipliers=rates), "sparse_categorical_crossentropy")
+    plain.compile(
+        RowWiseAdamW(0.01, learning_rate_multipliers=rates), "sparse_categorical_crossentropy", run_eagerly=True
+    )
     plain.fit(ids, np.arange(len(ids)) % 2, verbose=0, callbacks=[TrainabilitySchedule(biases)])
     assert {path.split("/")[-1] for path in blocks.moved(plain, before) if "scores" not in path} == {"bias"}
