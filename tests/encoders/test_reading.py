@@ -10,6 +10,7 @@ import embkeras as ek
 from embkeras.encoders.reference import hidden_states
 from embkeras.encoders.tensors import opened
 from embkeras.errors import ArgumentError, EncoderError, VocabularyError
+from embkeras.tables.pooling import MaskedMean
 from tests.encoders.folders import EXACT_THERE, TEXTS, write_folder
 
 keras_hub = pytest.importorskip("keras_hub", reason="keras-hub is not installed (extra contextual)")
@@ -108,7 +109,7 @@ def test_older_names_of_norms(tmp_path):
 
 def test_what_was_read(tmp_path):
     """The encoder says how long texts may be, how they are pooled and what its layers are called."""
-    folder = write_folder(tmp_path / "x", "roberta")
+    folder = write_folder(tmp_path / "x", "roberta", hidden_dropout_prob=0.25)
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
     read = ek.load_pretrained(str(folder))
@@ -119,6 +120,8 @@ def test_what_was_read(tmp_path):
     trains = [layer.name for layer in model.layers if layer.trainable_weights]
     assert trains == [name for group in read.layer_groups for name in group]
     np.testing.assert_allclose(read.model().get_weights()[-1], model.get_weights()[-1])
+    assert model.get_layer("transformer_layer_0").dropout == model.get_layer("embeddings_dropout").rate == 0.25
+    assert isinstance(ek.build_encoder_classifier(read, 2).get_layer("pool"), MaskedMean)
     assert read.model().layers[-1] is not model.layers[-1]
 
 
@@ -150,7 +153,8 @@ def test_verification_notices_another_model(tmp_path, monkeypatch):
     ("config", "match"),
     [
         ({"model_type": "electra"}, "model_type .*bert.*'electra'"),
-        ({"model_type": None}, "model_type"),
+        ({"model_type": None}, "model_type .*None"),
+        ({"model_type": None, "registered_name": "keras_hub>BertBackbone"}, "preset of keras-hub"),
         ({"hidden_act": "quick_gelu"}, "hidden_act .*'quick_gelu'"),
         ({"layer_norm_eps": 0}, "layer_norm_eps .*: 0 "),
         ({"hidden_dropout_prob": True}, "hidden_dropout_prob .*True"),
@@ -205,6 +209,54 @@ def test_damaged_folders(tmp_path):
     (folder / "config.json").write_text("[")
     with pytest.raises(EncoderError, match=r"config.json.* not JSON"):
         ek.load_pretrained(folder)
+
+
+def test_several_files_and_half_precision(tmp_path):
+    """Tensors in several files with an index, in half precision, give the model of one file."""
+    import ml_dtypes
+    from safetensors.numpy import load_file, save_file
+
+    folder = write_folder(tmp_path / "x")
+    tensors = {
+        name: value.astype(ml_dtypes.bfloat16) for name, value in load_file(folder / "model.safetensors").items()
+    }
+    save_file({name: value.astype(np.float32) for name, value in tensors.items()}, folder / "model.safetensors")
+    read = ek.load_pretrained(folder)
+    wanted = read.model()(np.arange(4, 16)[None])
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    parts = {"a.safetensors": names[:9], "b.safetensors": names[9:]}
+    for file, own in parts.items():
+        save_file({name: tensors[name] for name in own}, folder / file)
+    index = {"weight_map": {name: file for file, own in parts.items() for name in own}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    np.testing.assert_array_equal(ek.load_pretrained(folder).model()(np.arange(4, 16)[None]), wanted)
+    (folder / "b.safetensors").unlink()
+    with pytest.raises(EncoderError, match=r"b\.safetensors"):
+        ek.load_pretrained(folder)
+    (folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(EncoderError, match="no weight_map"):
+        ek.load_pretrained(folder)
+
+
+def test_integers_are_no_weights(tmp_path):
+    """Quantized tensors are refused."""
+
+    def change(tensors):
+        tensors["encoder.layer.0.output.dense.weight"] = tensors["encoder.layer.0.output.dense.weight"].astype(np.int8)
+
+    with pytest.raises(EncoderError, match=r"output.dense.weight.*int8"):
+        ek.load_pretrained(write_folder(tmp_path / "x", change=change)).model()
+
+
+def test_two_encoders_in_a_file(tmp_path):
+    """It isn't clear which to read."""
+
+    def change(tensors):
+        tensors["other.embeddings.word_embeddings.weight"] = tensors["embeddings.word_embeddings.weight"]
+
+    with pytest.raises(EncoderError, match=r"one encoder.*other"):
+        ek.load_pretrained(write_folder(tmp_path / "x", change=change))
 
 
 def test_nan_in_a_tensor(tmp_path):
