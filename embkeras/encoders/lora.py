@@ -171,17 +171,22 @@ def _problem(layer: keras.layers.Layer) -> str | None:
 
 
 def _thaw(model: keras.Model, targets: Sequence[keras.layers.Layer]) -> None:
-    """Set the flags of these layers and of the layers around them; the others keep theirs."""
+    """Thaw these layers and those around them, but of these no weights of their own; the others keep their flags."""
     chosen, places = {id(layer) for layer in targets}, _with_root(model)
-    flags = {id(layer): layer.trainable for _, layer in places}
+    flags: dict[int, bool] = {}  # a layer inside a frozen one is frozen, whatever its own flag says
+    for _, layer in places:
+        flags.setdefault(id(layer), layer.trainable)
+        if not flags[id(layer)]:
+            flags.update((id(each), False) for _, each in walk(layer))
     around = {id(layer) for _, layer in places if not chosen.isdisjoint(id(each) for _, each in walk(layer))}
     for _ in range(2):  # a layer shared by two others is set again by the second
         for _, layer in places:  # parents first: their flag sets those of the layers inside
             wanted = flags[id(layer)] or id(layer) in chosen | around
             if layer.trainable != wanted:
                 layer.trainable = wanted
-                for weight in own_weights(layer) if id(layer) in around - chosen else ():
-                    weight.trainable = False
+    for _, layer in places:
+        for weight in own_weights(layer) if id(layer) in around - chosen and not flags[id(layer)] else ():
+            weight.trainable = False
 
 
 def _uncompile(model: keras.Model) -> None:

@@ -184,14 +184,19 @@ def _inside(layer: Any) -> Iterator[keras.layers.Layer]:
 
 def _plain(layer: Any) -> dict[str, Any]:
     """What Keras stores of a layer of its own class."""
-    now = type(layer)
-    _become(layer, layer.plain_class)
-    try:
-        config = keras.saving.serialize_keras_object(layer)
-    finally:
-        _become(layer, now)
-    config.pop("compile_config", None)  # Keras stores it again beside this one, and LoRA comes first
-    return config
+    store = keras.saving.serialize_keras_object
+    named = {key: value for key, value in store(_sample(layer.plain_class)).items() if key != "shared_object_id"}
+    config, built = layer.plain_class.get_config(layer), layer.get_build_config()
+    return {**named, "config": store(config), **({} if built is None else {"build_config": store(built)})}
+
+
+@functools.cache  # kept, because Keras knows by their ids what it has stored already
+def _sample(plain: type) -> Any:
+    """An object of a class with nothing in it, for which Keras stores the name of the class alone."""
+    sample: Any = object.__new__(plain)
+    nothing = {"get_config": dict, "get_build_config": lambda: None, "get_compile_config": lambda: None}
+    object.__setattr__(sample, "__dict__", nothing)
+    return sample
 
 
 @functools.cache

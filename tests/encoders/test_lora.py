@@ -56,6 +56,25 @@ def test_biases_train_when_asked():
     assert _trained(net.get_layer("head")) == {"head/bias", "head/lora_kernel_a", "head/lora_kernel_b"}
 
 
+def test_layers_around_are_thawed_for_a_and_b_alone():
+    """Frozen by you, they let A and B train; their own weights and the other layers inside stay frozen."""
+
+    class Scaled(keras.layers.Layer):
+        def build(self, shape):
+            self.inner, self.other = keras.layers.Dense(4, name="inner"), keras.layers.Dense(4, name="other")
+            self.scale = self.add_weight(name="scale", shape=(4,), initializer="ones")
+            self.inner.build(shape)
+            self.other.build(shape)
+
+        def call(self, x):
+            return self.scale * self.other(self.inner(x))
+
+    net = keras.Sequential([keras.Input((4,)), Scaled(name="scaled", trainable=False), keras.layers.Dense(2)])
+    net.trainable = False
+    enable_lora(net, 1, "scaled/inner")
+    assert [each.name for each in net.trainable_variables] == ["lora_kernel_a", "lora_kernel_b"]
+
+
 def test_a_schedule_cannot_thaw_the_kernels():
     """Thawing the layers around them, and the model from the top, leaves base kernels to the bit."""
     net = blocks.model()
