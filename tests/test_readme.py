@@ -3,6 +3,11 @@
 import re
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+import embkeras as ek
+from tests.encoders.folders import TEXTS, write_folder
 from tests.processes import run_python
 
 README = Path(__file__).parents[1] / "README.md"
@@ -28,7 +33,7 @@ assert model.get_layer("embedding").input_dim == len(more) == len(vocabulary) + 
 
 def script() -> str:
     """All blocks in order, as one program, with a vector file and some texts."""
-    first, second, third, fourth = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    first, second, third, _, fourth = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
     phases = "\nassert list(schedule.history['phase']) == [1, 2]\n"
     return BEFORE + first + BETWEEN + second + phases + third + AFTER + fourth
 
@@ -38,3 +43,14 @@ def test_the_python_blocks_run(tmp_path):
     run_python("-c", script(), cwd=tmp_path)
     assert (tmp_path / "saved_models" / "tweets" / "1" / "saved_model.pb").exists()
     assert not (tmp_path / "backup").exists()
+
+
+def test_the_block_on_encoders_runs(tmp_path, monkeypatch):
+    """With a folder of a small BERT."""
+    pytest.importorskip("keras_hub", reason="keras-hub is not installed (extra contextual)")
+    pytest.importorskip("tokenizers", reason="tokenizers is not installed (extra contextual)")
+    block = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)[3]
+    write_folder(tmp_path / "all-MiniLM-L6-v2", hidden_act="gelu")
+    monkeypatch.chdir(tmp_path)
+    exec(block, {"ek": ek, "texts": TEXTS, "labels": np.arange(len(TEXTS)) % 2})
+    assert (tmp_path / "saved_models" / "encoder" / "1" / "saved_model.pb").exists()
