@@ -45,12 +45,13 @@ def test_the_python_blocks_run(tmp_path):
     assert not (tmp_path / "backup").exists()
 
 
+@pytest.mark.filterwarnings("ignore:Frozen layers .* drop nothing out")
 def test_the_block_on_encoders_runs(tmp_path, monkeypatch):
     """With a folder of a small BERT."""
     pytest.importorskip("keras_hub", reason="keras-hub is not installed (extra contextual)")
     pytest.importorskip("tokenizers", reason="tokenizers is not installed (extra contextual)")
     block = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)[3]
-    write_folder(tmp_path / "all-MiniLM-L6-v2", hidden_act="gelu")
+    write_folder(tmp_path / "all-MiniLM-L6-v2", hidden_act="gelu", max_position_embeddings=64)
     monkeypatch.chdir(tmp_path)
     exec(block, {"ek": ek, "texts": TEXTS, "labels": np.arange(len(TEXTS)) % 2})
     assert (tmp_path / "saved_models" / "encoder" / "1" / "saved_model.pb").exists()
