@@ -71,7 +71,7 @@ def check_equal(make, x, *, schedule=list, places, **arguments):
     for fit in (keras.Model.fit, fit_on_frozen):
         model = make()
         keras.utils.set_random_seed(2)
-        history = fit(model, x, LABELS, verbose=0, callbacks=schedule(), batch_size=8, **arguments)
+        history = fit(model, x, y, verbose=0, callbacks=schedule(), batch_size=8, **arguments)
         results.append((history.history, everything(model)))
     assert results[0][0] == results[1][0]
     for plain, other in zip(*(each[1] for each in results), strict=True):
@@ -87,8 +87,15 @@ def test_a_frozen_table_below_an_lstm():
         IDS,
         schedule=lambda: [unfreeze_at(2, "embedding", learning_rate=0.01)],
         epochs=3,
+        validation_split=0.2,
         places=[(0, "embedding")],
     )
+
+
+def test_the_mask_reaches_the_loss():
+    """No layer above reads it: Keras takes it from the outputs, and padding counts neither there nor in metrics."""
+    labels = (IDS % 2).astype(np.float32)[..., None]
+    check_equal(tags, IDS, labels, epochs=1, validation_split=0.2, places=[(0, "embedding")])
 
 
 def test_a_stack_that_thaws_from_the_top():

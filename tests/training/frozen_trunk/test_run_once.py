@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from embkeras.errors import ArgumentError
+from embkeras.errors import ArgumentError, EmbkerasWarning
 from embkeras.keras_compat.graph import graph_of
 from embkeras.training.frozen_trunk.cut import find_cut
 from embkeras.training.frozen_trunk.run_once import Settings, keep_outputs
@@ -33,11 +33,13 @@ def kept_of(tmp_path, *layers):
 
 
 def test_rows_are_those_of_predict(tmp_path):
-    """A batch that is shorter than the others too; an estimate comes first."""
-    kept, done, expected, said = kept_of(tmp_path, keras.layers.Dense(2, trainable=False, name="frozen"))
+    """A batch that is shorter than the others too, and without dropout; an estimate comes first."""
+    lower, upper = (keras.layers.Dense(2, trainable=False, name=name) for name in ("lower", "upper"))
+    with pytest.warns(EmbkerasWarning, match="model.fit: drop"):
+        kept, done, expected, said = kept_of(tmp_path, lower, keras.layers.Dropout(0.5, name="drop"), upper)
     assert np.array_equal(kept.records(np.arange(7)).view(np.float32), expected)
-    assert (done.rows, done.computed, done.bytes, done.dropping) == (7, 7, 56, [])
-    assert len(said) == 1 and said[0].startswith("Frozen layers 'frozen' to 'frozen' run once over 7 rows: 56 bytes in")
+    assert (done.rows, done.computed, done.bytes, done.dropping) == (7, 7, 56, ["drop"])
+    assert len(said) == 1 and said[0].startswith("Frozen layers 'lower' to 'upper' run once over 7 rows: 56 bytes in")
 
 
 def test_a_layer_that_loses_rows(tmp_path):
