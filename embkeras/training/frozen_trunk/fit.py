@@ -205,7 +205,7 @@ class _Trunk(keras.callbacks.Callback):
         def opened(*element: Any) -> dict[str, Any]:
             numbered, y, weight = keras.utils.unpack_x_y_sample_weight(element if len(element) > 1 else element[0])
             found = tf.numpy_function(records, [numbered["rows"]], tf.uint8, stateful=False)
-            found.set_shape((None, None))
+            found.set_shape((numbered["rows"].shape[0], None))
             return {_BATCH: keras.utils.pack_x_y_sample_weight(numbered["x"], y, weight), _RECORDS: found}
 
         known = tf.data.experimental.assert_cardinality(-(-count // batch_size))

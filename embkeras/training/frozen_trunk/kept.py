@@ -71,7 +71,7 @@ def pack(outputs: Sequence[tuple[Any, Any]], slots: Sequence[Slot]) -> tuple[np.
 
 def unpack(records: tf.Tensor, slots: Sequence[Slot]) -> list[tuple[tf.Tensor, tf.Tensor | None]]:
     """The values and masks in records, inside a graph."""
-    records = tf.ensure_shape(records, (None, sum(slot.size for slot in slots)))
+    records = tf.ensure_shape(records, (records.shape[0], sum(slot.size for slot in slots)))
     pairs: list[tuple[tf.Tensor, tf.Tensor | None]] = []
     start = 0
     for slot in slots:
@@ -87,7 +87,8 @@ def unpack(records: tf.Tensor, slots: Sequence[Slot]) -> list[tuple[tf.Tensor, t
 def _tensor(piece: tf.Tensor, slot: Slot) -> tf.Tensor:
     stored = tf.as_dtype(slot.stored)
     width = () if stored.size == 1 else (stored.size,)
-    piece = tf.reshape(piece, (-1, *slot.shape, *width))
+    rows = -1 if piece.shape[0] is None else piece.shape[0]
+    piece = tf.reshape(piece, (rows, *slot.shape, *width))
     value = tf.cast(piece, stored) if stored == tf.bool else tf.bitcast(piece, stored)
     return tf.cast(value, slot.dtype)
 

@@ -142,9 +142,7 @@ def _compiled(
     """The same without training, compiled as the model's steps are, for batches of any number of rows."""
     if model.run_eagerly:
         return lambda batch: outputs(batch, False)
-    spec = keras.tree.map_structure(
-        lambda each: tf.TensorSpec((None, *each.shape[1:]), each.dtype), batches.element_spec["x"]
-    )
+    spec = batches.element_spec["x"]  # shapes as known as in the model's steps: TensorFlow optimizes by them
     return tf.function(
         lambda batch: outputs(batch, False), [spec], jit_compile=bool(model.jit_compile), autograph=False
     )
