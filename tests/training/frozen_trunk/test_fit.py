@@ -182,7 +182,7 @@ def test_a_monitor_that_freezes_moves_the_cut_up():
 
 
 def test_kept_outputs_are_found_again(tmp_path, monkeypatch):
-    """The same again computes nothing; another weight, other data or settings make a pass; an interrupted one goes on."""
+    """The same again computes nothing; another weight or other data make a pass; an interrupted one goes on."""
     monkeypatch.setattr(run_once, "_PART_BYTES", 1)  # a file for each batch
 
     def computed(x=ROWS, model=None, **arguments):
@@ -213,7 +213,6 @@ def test_kept_outputs_are_found_again(tmp_path, monkeypatch):
     changed.get_layer("dense_1").bias.assign(np.ones(4))
     assert computed(model=changed) == 20
     assert computed(x=ROWS + 1) == 20
-    assert computed(dtype="float16") == 20
 
 
 def test_float16():
@@ -273,7 +272,7 @@ def test_resumed_runs(tmp_path):
         keras.utils.set_random_seed(2)
         callbacks = [unfreeze_at(2, ["dense_0", "dense_1"]), ResumableBackup(tmp_path / folder), Dies(at)]
         history = fit_on_frozen(
-            model, ROWS, LABELS, keep=tmp_path / "kept", epochs=3, verbose=0, callbacks=callbacks, batch_size=10
+            model, ROWS, LABELS, keep=tmp_path / "kept", epochs=3, verbose=0, callbacks=callbacks, batch_size=20
         )
         return history, everything(model)
 
