@@ -12,7 +12,7 @@ import pandas as pd
 from embkeras._checks import number, sequence
 from embkeras.errors import ArgumentError
 from embkeras.experiments.data import Data
-from embkeras.experiments.runs import Run, checked_data, checked_seeds, checked_strategies, run_strategy
+from embkeras.experiments.runs import Run, checked_data, checked_done, checked_seeds, checked_strategies, run_strategy
 from embkeras.experiments.statistics import check_statistics, mean_interval
 from embkeras.experiments.strategies import Strategy
 
@@ -106,7 +106,7 @@ def learning_curve(
     drawn = [
         (seed, share, data.some(share, seed)) for seed in numbers for share in sorted(parts)
     ]  # refused before training
-    ready = {(run.strategy, run.seed): run for run in done if np.array_equal(run.labels, data.labels)}
+    ready = checked_done(done, data)
     texts, runs = [], []
     for seed, share, some in drawn:
         count = len(some.train[1])

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from embkeras._arrays import as_array
-from embkeras._checks import number, shown
+from embkeras._checks import number, shown, whole_number
 from embkeras.errors import ArgumentError
 
 _BATCH = 256  # test examples scored at once
@@ -92,7 +92,7 @@ class Data:
             seed: of the draw.
 
         Raises:
-            ArgumentError: a share out of range, or a training or validation part that is a dataset.
+            ArgumentError: a share or seed out of range, or a training or validation part that is a dataset.
         """
         share = number(share, "share", above=0)
         if share > 1:
@@ -106,7 +106,7 @@ class Data:
                 )
             total = _length(part[1], f"data.{name}")
             count = min(total, max(least, round(share * total)))
-            rows = np.random.default_rng(seed).permutation(total)[:count]
+            rows = np.random.default_rng(whole_number(seed, "seed", least=0)).permutation(total)[:count]
             parts[name] = tuple(_rows(each, rows) for each in part)
         return replace(self, **parts)
 

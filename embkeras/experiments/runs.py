@@ -91,6 +91,10 @@ def run_strategy(
     """
     if not isinstance(strategy, Strategy):
         raise ArgumentError(f"run_strategy takes a Strategy. Received: {shown(strategy)}.")
+    if not callable(build_model):
+        raise ArgumentError(
+            f"build_model must be a function from a Strategy to a model. Received: {shown(build_model)}."
+        )
     if class_weight is not None and not isinstance(class_weight, Mapping):
         raise ArgumentError(f"class_weight must map class numbers to weights. Received: {shown(class_weight)}.")
     keras.utils.set_random_seed(whole_number(seed, "seed", least=0, most=_LARGEST_SEED))
@@ -259,13 +263,7 @@ def compare_strategies(
         names = [strategy.name for strategy in chosen]
         raise ArgumentError(f"A comparison needs strategies and seeds. Received: {names}, {numbers}.")
     data = checked_data(data)
-    ready = {}
-    for run in sequence(done, "done"):
-        if not isinstance(run, Run) or not np.array_equal(run.labels, data.labels):
-            raise ArgumentError(
-                f"done must contain runs with these test labels, as of an earlier comparison. Received: {shown(run)}."
-            )
-        ready[run.strategy, run.seed] = run
+    ready = checked_done(done, data)
     runs = []
     for seed in numbers:
         for strategy in chosen:
@@ -284,6 +282,18 @@ def checked_seeds(seeds: Any) -> list[int]:
     if len(set(numbers)) != len(numbers):
         raise ArgumentError(f"Each seed may be run once. Received: {numbers}.")
     return numbers
+
+
+def checked_done(done: Any, data: Data) -> dict[tuple[str, int], Run]:
+    """Runs on this test part, by strategy and seed."""
+    ready = {}
+    for run in sequence(done, "done"):
+        if not isinstance(run, Run) or not np.array_equal(run.labels, data.labels):
+            raise ArgumentError(
+                f"done must contain runs with these test labels, as of an earlier comparison. Received: {shown(run)}."
+            )
+        ready[run.strategy, run.seed] = run
+    return ready
 
 
 def checked_data(data: Any) -> Data:

@@ -53,10 +53,9 @@ def test_labels_stay_with_their_texts():
 
 
 def test_runs_on_all_examples_are_not_repeated(trained):
-    """Those of an earlier comparison on the same test part; others are."""
+    """Those of an earlier comparison on the same test part."""
     ready = Run("frozen", 0, DATA.labels, 1 - DATA.labels, 1.0, {})
-    other = Run("frozen", 1, 1 - DATA.labels, DATA.labels, 1.0, {})
-    curve = learning_curve(None, DATA, strategies=["frozen"], shares=[0.5, 1], seeds=2, done=[ready, other])
+    curve = learning_curve(None, DATA, strategies=["frozen"], shares=[0.5, 1], seeds=2, done=[ready])
     assert [each[1:3] for each in trained] == [(0, 200), (1, 200), (1, 400)]
     assert [run.accuracy for run in curve.runs] == [1, 0, 1, 1]
 
@@ -91,6 +90,13 @@ def test_a_real_training():
         ({"shares": [0]}, "shares .*Received: 0"),
         ({"shares": [0.5, 1.5]}, "share must be at most 1. Received: 1.5"),
         ({"seeds": 0}, r"Received: \['frozen'\], \[\]"),
+        ({"done": [3]}, "done must contain runs with these test labels.* Received: 3"),
+        (
+            {"done": [Run("frozen", 1, 1 - DATA.labels, DATA.labels, 1.0, {})]},
+            "done must contain runs with these test labels",
+        ),
+        ({"done": 3}, "done must be a sequence.* Received: 3"),
+        ({"seeds": [-1]}, "seed .*Received: -1"),
         ({"strategies": []}, r"Received: \[\], \[0"),
         (
             {"data": [tf.data.Dataset.from_tensors((IDS, LABELS)), DATA.validation, DATA.test]},
@@ -104,3 +110,15 @@ def test_refused_before_training(trained, arguments, message):
     with pytest.raises(ArgumentError, match=message):
         learning_curve(None, arguments.pop("data"), **arguments)
     assert not trained
+
+
+def test_a_builder_that_is_no_function():
+    """Refused by run_strategy, so by a comparison too."""
+    with pytest.raises(ArgumentError, match=r"build_model must be a function .*Received: 3"):
+        learning_curve(3, DATA, strategies=["frozen"], shares=[1], seeds=1)
+
+
+def test_a_seed_that_draws_nothing():
+    """Below 0."""
+    with pytest.raises(ArgumentError, match=r"seed .*Received: -1"):
+        DATA.some(0.5, -1)
