@@ -210,7 +210,7 @@ def _checked(folder):
 
 
 def test_converters_get_no_shortcuts(loop):
-    """They get the way that is right for every request, whatever its padding, and with the same refusals."""
+    """They get the branch that is right for every request, padded or not, with the same refusals."""
     export = ek.ExportedModel(loop)
     assert any(node.name.startswith(SHORTCUT) for node in runtimes._nodes(export.folder) if node.op == "If")
     with runtimes._saved(export, "serving_default") as folder:
