@@ -46,6 +46,7 @@ _WITH_KERAS = {
     "training.change_vocabulary": "change_vocabulary",
     "training.drift_monitor": "DriftMonitor",
     "training.frozen_trunk.fit": "fit_on_frozen",
+    "training.optimizers.fine_tuning": "LinearDecay",
     "training.optimizers.layerwise": "layerwise_rates",
     "training.optimizers.rules": "RowWiseAdagrad RowWiseAdam RowWiseAdamW RowWiseSGD",
     "training.resume.backup": "ResumableBackup",
@@ -63,6 +64,7 @@ __all__ = [
     "DriftReport",
     "ExportedModel",
     "KeyedVectors",
+    "LinearDecay",
     "Phase",
     "PretrainedEmbedding",
     "PretrainedEncoder",
@@ -152,6 +154,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.training.change_vocabulary import change_vocabulary as change_vocabulary
     from embkeras.training.drift_monitor import DriftMonitor as DriftMonitor
     from embkeras.training.frozen_trunk.fit import fit_on_frozen as fit_on_frozen
+    from embkeras.training.optimizers.fine_tuning import LinearDecay as LinearDecay
     from embkeras.training.optimizers.layerwise import layerwise_rates as layerwise_rates
     from embkeras.training.optimizers.rules import RowWiseAdagrad as RowWiseAdagrad
     from embkeras.training.optimizers.rules import RowWiseAdam as RowWiseAdam

@@ -128,13 +128,17 @@ class RowWise(RateMultipliers):
     def _decayed(self, index: int, variable: Any, rate: Any, rows: Any) -> Any:
         """The value after weight decay, and after a share of the way back to the anchor; both decoupled from the gradient."""
         value = before = _read(variable, rows)
-        decay = weight_decay_of(self, variable)
+        decay = self._decay_of(variable)
         if decay is not None:
             value = value - before * tf.cast(decay, value.dtype) * rate
         anchor = self._anchors[index]
         if anchor is not None:
             value = value - (before - _read(anchor, rows)) * tf.cast(self.anchor_decay, value.dtype)
         return value
+
+    def _decay_of(self, variable: Any) -> float | None:
+        """The weight decay of a variable, None without."""
+        return weight_decay_of(self, variable)
 
     def _bounded(self, index: int, value: Any, rows: Any) -> Any:
         """The value, moved back to the surface of the ball around its anchor where it left it."""

@@ -6,8 +6,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from embkeras._checks import flag
+from embkeras.errors import OptimizerError
 from embkeras.keras_compat.optimizers import adagrad_slots, adam_slots
+from embkeras.training.optimizers.multipliers import path_of
 from embkeras.training.optimizers.row_wise import RowWise
+
+_BIASES = ("bias", "beta", "gamma")  # names of the variables that `decay_biases` is about
 
 
 @keras.saving.register_keras_serializable("embkeras")
@@ -79,12 +84,30 @@ class RowWiseAdamW(RowWiseAdam, keras.optimizers.AdamW):
     Args:
         learning_rate: a float or a `LearningRateSchedule`.
         weight_decay: in units of the learning rate.
+        decay_biases: False leaves biases, and the scales and shifts of normalisations, without decay, as is usual when an
+            encoder is fine-tuned (Devlin et al. 2019). It is saved with the model; what `exclude_from_weight_decay` names
+            is not.
         **kwargs: as for `RowWiseAdam`.
 
     Example:
         >>> RowWiseAdamW(1e-3, weight_decay=0.01).weight_decay
         0.01
     """
+
+    def __init__(self, *args: Any, decay_biases: bool = True, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.decay_biases = flag(decay_biases, "decay_biases", error=OptimizerError)
+
+    def _decay_of(self, variable: Any) -> float | None:
+        """None also for biases and normalisations that are left without."""
+        small = (
+            len(variable.shape) < 2 or path_of(variable).rpartition("/")[2] in _BIASES
+        )  # an attention's are matrices
+        return super()._decay_of(variable) if self.decay_biases or not small else None
+
+    def get_config(self) -> dict[str, Any]:
+        """The settings."""
+        return {**super().get_config(), "decay_biases": self.decay_biases}
 
 
 @keras.saving.register_keras_serializable("embkeras")

@@ -334,3 +334,25 @@ def test_in_a_custom_loop(traced):
     for start in (0, 4, 8) * 2:
         run(tf.constant(tiny.IDS[start : start + 4]), tf.constant(tiny.LABELS[start : start + 4]))
     assert tiny.apart(net, fitted) <= 1e-6
+
+
+def test_decay_biases_false_leaves_biases_and_normalisations():
+    """Kernels decay; biases (an attention's have two axes), scales and shifts don't; the setting is in the config."""
+    x = keras.Input((3, 4))
+    attention = keras.layers.MultiHeadAttention(2, 2, name="attention")(x, x)
+    normalised = keras.layers.LayerNormalization(name="norm")(attention)
+    model = keras.Model(x, keras.layers.Dense(2, name="head")(normalised))
+    for variable in model.variables:
+        variable.assign(np.ones(variable.shape))
+    optimizer = RowWiseAdamW(0.1, weight_decay=0.5, decay_biases=False)
+    optimizer = RowWiseAdamW.from_config(optimizer.get_config())
+    optimizer.apply([tf.zeros(variable.shape) for variable in model.variables], model.variables)
+    moved = {variable.path.rpartition("/")[2] for variable in model.variables if np.any(np.array(variable) != 1)}
+    assert moved == {"kernel"}
+    assert [np.unique(variable) for variable in model.get_layer("head").weights] == [[np.float32(0.95)], [1.0]]
+
+
+def test_decay_biases_is_a_flag():
+    """Other values are refused."""
+    with pytest.raises(OptimizerError, match=r"decay_biases .*'no'"):
+        RowWiseAdamW(decay_biases="no")
