@@ -33,6 +33,7 @@ _WITH_KERAS = {
     "encoders.heads": "build_encoder_classifier build_encoder_regressor build_encoder_tagger build_sentence_encoder",
     "encoders.lora": "enable_lora merge_lora",
     "encoders.reading": "PretrainedEncoder load_pretrained",
+    "encoders.words": "vectors_from_encoder",
     "experiments.curves": "learning_curve",
     "experiments.runs": "compare_strategies",
     "experiments.strategies": "Strategy",
@@ -113,6 +114,7 @@ __all__ = [
     "save_vectors",
     "unfreeze_at",
     "unfreeze_rows",
+    "vectors_from_encoder",
 ]
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ imports on demand
@@ -134,6 +136,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.encoders.reading import PretrainedEncoder as PretrainedEncoder
     from embkeras.encoders.reading import load_pretrained as load_pretrained
     from embkeras.encoders.tagging import encode_tagged as encode_tagged
+    from embkeras.encoders.words import vectors_from_encoder as vectors_from_encoder
     from embkeras.experiments.curves import learning_curve as learning_curve
     from embkeras.experiments.runs import compare_strategies as compare_strategies
     from embkeras.experiments.strategies import Strategy as Strategy
