@@ -122,7 +122,8 @@ class _Rows:
     """
 
     def __init__(self, read: PretrainedEncoder, vocabulary: Vocabulary):
-        before, behind = read.tokenizer.tokenizer.frame
+        tokenizer = read.tokenizer.tokenizer
+        before, behind = (0, 0) if tokenizer is None else tokenizer.frame
         unknown = list(read.tokenizer.special_ids)
         self.words: list[str] = []
         self.ids: list[np.ndarray] = []
