@@ -30,9 +30,10 @@ def enable_lora(
     them stays as it is. So freeze first what shall not move: other layers (normalisations, lower blocks, the head) keep
     their flags.
 
-    `.keras` files keep LoRA, and what is frozen inside of layers, which Keras forgets. `export_saved_model` stores kernels
-    with A @ B in them, and nothing beside. A layer of `build_embedding` gets the LoRA of its own `enable_lora`. Compile the
-    model afterwards. LoRA is from Hu et al. 2021 (Low-Rank Adaptation of Large Language Models).
+    `.keras` files keep LoRA, and what is frozen inside of layers, which Keras forgets; single weights too, if they are frozen
+    before this call or in a layer with others inside. `export_saved_model` stores kernels with A @ B in them, and nothing
+    beside. A layer of `build_embedding` gets the LoRA of its own `enable_lora`. Compile the model afterwards. LoRA is from
+    Hu et al. 2021 (Low-Rank Adaptation of Large Language Models).
 
     Args:
         model: any built model.

@@ -20,9 +20,9 @@ import keras
 import numpy as np
 
 from embkeras.errors import ArgumentError
-from embkeras.keras_compat.layers import children, replace_variables, unlocked
+from embkeras.keras_compat.layers import children, may_train, replace_variables, unlocked
 from embkeras.keras_compat.variables import stock_kernel
-from embkeras.tables.addresses import walk
+from embkeras.tables.addresses import own_weights, walk
 from embkeras.tables.stand_ins import stand_in_for
 
 DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
@@ -100,8 +100,9 @@ def _shapes(layer: keras.layers.Layer) -> tuple[list[int], list[int]]:
 class Remembers:
     """Beside a layer's own class: its config also says where inside it LoRA is, and what is frozen inside it.
 
-    Keras keeps the flag of the layer alone: loaded, a frozen layer says that it is frozen, and the layers inside it train.
-    A layer inside is known by its place in the walk through all of them: names that Keras gives differ between processes.
+    Keras keeps the flag of the layer alone: loaded, a frozen layer says that it is frozen, and the layers inside it train,
+    and so do weights that were frozen by themselves. A layer inside is known by its place in the walk through all of them:
+    names that Keras gives differ between processes.
     """
 
     plain_class: type[keras.layers.Layer]
@@ -122,7 +123,11 @@ class Remembers:
                 f"kernels first: merge_lora(model)."
             )
         lora = [{"place": place, **inside[place].low_rank.settings()} for place in places]
-        return {"layer": _plain(self), "lora": lora, "trainable": [layer.trainable for layer in inside]}
+        flags = {
+            "trainable": [layer.trainable for layer in inside],
+            "frozen_weights": list(map(_frozen_weights, inside)),
+        }
+        return {"layer": _plain(self), "lora": lora, **flags}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> keras.layers.Layer:
@@ -145,6 +150,9 @@ class Remembers:
             for each, flag in zip(inside, flags, strict=True):  # parents first: their flag sets those inside
                 if each.trainable != flag:
                     each.trainable = flag
+            for each, places in zip(inside, config["frozen_weights"], strict=True):
+                for place in places:
+                    own_weights(each)[place].trainable = False
         remember(layer)
         return layer
 
@@ -153,7 +161,8 @@ def remember(layer: keras.layers.Layer) -> None:
     """Make the layer's config say where inside it LoRA is, and what is frozen, if there can be either."""
     late = type(layer).build is keras.layers.Layer.build  # there is nothing inside when it is loaded
     has_lora = any(isinstance(each, LowRankKernel) for each in _inside(layer))
-    if not isinstance(layer, Remembers) and (has_lora or (children(layer) and not late)):
+    has_flags = bool(children(layer) or _frozen_weights(layer)) and not late
+    if not isinstance(layer, Remembers) and (has_lora or has_flags):
         _become(layer, _with(Remembers, _plain_class(layer)))
 
 
@@ -180,6 +189,14 @@ def _inside(layer: Any) -> Iterator[keras.layers.Layer]:
     yield layer
     for _, each in walk(layer):
         yield each
+
+
+def _frozen_weights(layer: keras.layers.Layer) -> list[int]:
+    """Places of the layer's own weights that were frozen by themselves, while the layer trains."""
+    frozen = [
+        place for place, weight in enumerate(own_weights(layer)) if not weight.trainable and may_train(layer, weight)
+    ]
+    return frozen if layer.trainable else []
 
 
 def _plain(layer: Any) -> dict[str, Any]:

@@ -35,8 +35,8 @@ def vectors_from_encoder(
     (https://github.com/MinishLab/model2vec/blob/main/docs/what_is_model2vec.md); `dim` and `weigh` are the other two, in this
     order.
 
-    The table is for models that keep it frozen: `benchmarks/word_table.py` compares it with GloVe. It knows no context, so the
-    encoder itself classifies better.
+    The table is for models that keep it frozen, at the price of any table of that width. It knows no context, so the encoder
+    itself classifies better.
 
     Args:
         read: what `load_pretrained` returned, whole or trimmed. The smaller pieces of a trimmed one make other vectors.

@@ -18,6 +18,7 @@ from embkeras.errors import ArgumentError
 from embkeras.keras_compat.arrays import batches_of, forget_validation, split_rows
 from embkeras.keras_compat.graph import graph_of, run_by, set_mask
 from embkeras.keras_compat.versions import check_versions
+from embkeras.tables.addresses import walk
 from embkeras.training.frozen_trunk.cut import Cut, find_cut, run_calls
 from embkeras.training.frozen_trunk.kept import Kept, unpack
 from embkeras.training.frozen_trunk.run_once import Settings, keep_outputs
@@ -339,8 +340,9 @@ def _are_arrays(data: Any) -> bool:
 def _check_arrays(x: Any, name: str) -> None:
     if x is None or not _are_arrays(x):
         raise ArgumentError(
-            f"fit_on_frozen finds the kept outputs of a row by its number, so {name} must be arrays (or a dictionary or "
-            f"list of arrays), not a Dataset or generator. Received: {_checks.shown(x)}."
+            f"fit_on_frozen finds the kept outputs of a row by its number, and shuffles itself, so {name} must be arrays (or a "
+            f"dictionary or list of arrays). Received: {_checks.shown(x)}. Of batches (x, y) that end and have one shape, such "
+            f"as those of a Dataset, make arrays by x, y = map(np.concatenate, zip(*batches))."
         )
     lengths = sorted({len(each) for each in keras.tree.flatten(x)})
     if len(lengths) != 1 or lengths[0] == 0:
@@ -359,10 +361,21 @@ def _why_no_cut(model: keras.Model, epoch: int) -> str:
     trains = {id(variable) for variable in model.trainable_variables}
     if not trains:
         return f"Nothing in model {model.name!r} trains in epoch {epoch} (counted from 0). Unfreeze what should train."
-    training = [layer.name for layer in model.layers if any(id(weight) in trains for weight in layer.weights)]
-    return (
+    training = [layer for layer in model.layers if any(id(weight) in trains for weight in layer.weights)]
+    why = (
         f"fit_on_frozen found no layer with weights that is frozen below everything that trains, in epoch {epoch} "
-        f"(counted from 0) of model {model.name!r}; layers that train: {', '.join(training)}. Freeze the layers nearest "
-        f"to the inputs (layer.trainable = False, or a schedule such as unfreeze_at), or use model.fit. A nested model "
-        f"counts as one layer."
+        f"(counted from 0) of model {model.name!r}; layers that train: {', '.join(layer.name for layer in training)}. Freeze "
+        f"the layers nearest to the inputs (layer.trainable = False, or a schedule such as unfreeze_at), or use model.fit."
     )
+    partly = [layer for layer in training if any(inner.weights and not inner.trainable for _, inner in walk(layer))]
+    if partly:
+        how = " (of a nested model, build on its input and output: keras.Model(inner.input, head(inner.output)))"
+        why += (
+            f" Frozen in part: {', '.join(layer.name for layer in partly)}. A layer with layers inside counts as one: freeze "
+            f"all of it, or put its layers into the model itself{how if _has_model(partly) else ''}."
+        )
+    return why
+
+
+def _has_model(layers: Sequence[keras.layers.Layer]) -> bool:
+    return any(isinstance(layer, keras.Model) for layer in layers)

@@ -118,6 +118,25 @@ def test_a_stack_that_thaws_from_the_top():
     )
 
 
+def test_the_best_epoch_is_restored_and_saved(tmp_path):
+    """By EarlyStopping and ModelCheckpoint, while the cut moves: weights and files are those of `fit`."""
+    runs = []
+
+    def schedule():
+        runs.append(tmp_path / f"{len(runs)}.keras")
+        best = keras.callbacks.EarlyStopping("val_loss", patience=2, restore_best_weights=True)
+        saved = keras.callbacks.ModelCheckpoint(runs[-1], save_best_only=True)
+        return [gradual_unfreeze(["dense_0", "dense_1"]), best, saved]
+
+    places = [(0, "dense_1"), (1, "dense_0")]
+    history = check_equal(stack, ROWS, schedule=schedule, epochs=8, validation_split=0.3, places=places)
+    losses = history.history["val_loss"]
+    assert losses.index(min(losses)) < len(losses) - 1 < 7
+    plain, other = (keras.saving.load_model(path) for path in runs)
+    for one, two in zip(plain.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_several_inputs_and_tensors():
     """Two calls of one table cross with their masks, and an input goes above by itself; weights of rows stay with them."""
     x = {"q": IDS, "d": IDS[::-1].copy(), "n": ROWS}
@@ -272,7 +291,7 @@ def test_resumed_runs(tmp_path):
         keras.utils.set_random_seed(2)
         callbacks = [unfreeze_at(2, ["dense_0", "dense_1"]), ResumableBackup(tmp_path / folder), Dies(at)]
         history = fit_on_frozen(
-            model, ROWS, LABELS, keep=tmp_path / "kept", epochs=3, verbose=0, callbacks=callbacks, batch_size=20
+            model, ROWS, LABELS, keep=tmp_path / "kept", epochs=3, verbose=0, callbacks=callbacks, batch_size=10
         )
         return history, everything(model)
 
@@ -331,6 +350,14 @@ class Subclassed(keras.Model):
         return x
 
 
+def partly_frozen():
+    """A nested model whose lower layer is frozen."""
+    lower = keras.layers.Dense(3, trainable=False)
+    inner = keras.Sequential([keras.Input((6,)), lower, keras.layers.Dense(2)], name="inner")
+    inputs = keras.Input((6,))
+    return classifier(inputs, inner(inputs))
+
+
 def own_step():
     """A functional model with a train step of its own."""
     inputs = keras.Input((6,))
@@ -349,9 +376,10 @@ def own_step():
         (own_step, {}, "train_step of OwnStep"),
         (stack, {}, "epoch 0 .*'small'.*dense_0, dense_1, dense_2, head"),
         (lambda: stack(frozen=(1,)), {}, "dense_0"),
+        (partly_frozen, {}, "in part: inner.*inner.input"),
         (lambda: with_layer(Penalty(name="penalty")), {}, "add to the loss.*penalty"),
         (lambda: with_layer(Counter(name="counter")), {}, "counter/count"),
-        (stack, {"x": tf.data.Dataset.range(3)}, "x must be arrays.*Dataset"),
+        (stack, {"x": tf.data.Dataset.range(3)}, "x must be arrays.*Dataset.*np.concatenate"),
         (stack, {"x": None}, "x must be arrays.*None"),
         (stack, {"x": {"a": ROWS, "b": ROWS[:3]}}, r"\[3, 20\] rows"),
         (stack, {"y": LABELS[:4]}, "batches of these data"),
