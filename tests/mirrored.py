@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from keras import optimizers
 
+from embkeras.encoders.lora import enable_lora
 from embkeras.tables.builders import build_embedding
 from embkeras.tables.combined import combine_embeddings
 from embkeras.tables.embedding import PretrainedEmbedding
@@ -73,6 +74,14 @@ def raised(net):
     net.set_weights([weight + 1 for weight in net.get_weights()])
 
 
+def low_rank(net):
+    """LoRA on all layers, from outside the scope."""
+    enable_lora(net, 2, "**")
+    with net.distribute_strategy.scope():
+        net.compile(optimizers.Adam(0.05), loss="sparse_categorical_crossentropy")
+        net.optimizer.build(net.trainable_variables)
+
+
 def more_tokens(net):
     """A vocabulary that grew."""
     values = np.concatenate([tiny.TABLE, np.ones((2, 4), np.float32)])
@@ -125,6 +134,7 @@ RUNS = {
     "int8, thawed": Run(lambda: RowWiseAdam(0.05), thaw, lambda: rows(stored="int8")),
     "quantized": Run(lambda: RowWiseAdam(0.05), layer=rows, between=lambda net: net.layers[1].quantize("int8")),
     "LoRA": Run(lambda: RowWiseAdam(0.05), layer=lora, between=lambda net: net.layers[1].merge_lora()),
+    "enable_lora": Run(lambda: optimizers.SGD(0.1), between=low_rank),
     "combined": Run(lambda: optimizers.Adam(0.05), layer=combined),
     "unfreeze_rows": Run(  # a slot that starts at the value of a row
         lambda: optimizers.Adam(0.05, use_ema=True),

@@ -19,6 +19,7 @@ TABLES = [
     "int8, thawed",
     "quantized",
     "LoRA",
+    "enable_lora",
     "combined",
     "unfreeze_rows",
     "dense gradients",

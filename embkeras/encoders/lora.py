@@ -68,11 +68,12 @@ def enable_lora(
     for path, layer in targets.items():
         if why := _problem(layer):
             raise ArgumentError(f"enable_lora can't use layer {path!r}: it {why}. Give layers= without it.")
-    for layer in targets.values():
-        if isinstance(layer, DENSE):
-            low_rank.add(layer, rank, alpha, train_biases)
-        else:
-            layer.enable_lora(rank, alpha)
+    with model.distribute_strategy.scope():  # A and B belong where the kernels are
+        for layer in targets.values():
+            if isinstance(layer, DENSE):
+                low_rank.add(layer, rank, alpha, train_biases)
+            else:
+                layer.enable_lora(rank, alpha)
     _thaw(model, list(targets.values()))
     for holder in low_rank.holders(model):
         low_rank.remember(holder)
