@@ -9,7 +9,7 @@ from embkeras import __version__
 from embkeras.app import commands
 from embkeras.app.completion import SHELLS, completes_files
 from embkeras.app.output import Output
-from embkeras.app.settings import ARCHITECTURES, STRATEGIES
+from embkeras.app.settings import ALSO_CALLED, ARCHITECTURES, ENCODER_STRATEGIES, STRATEGIES
 
 _SEPARATORS = {"space": " ", "tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
 RUNTIMES = ("onnx", "litert", "tfjs")
@@ -86,14 +86,17 @@ def _add_command(subparsers: Any, name: str, run: Run, summary: str, example: st
 
 def _add_training(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("--architecture", choices=ARCHITECTURES, default="cnn", help="layers after the embedding (cnn)")
+    add("--architecture", choices=ARCHITECTURES, help="layers after the embedding (cnn)")
     add(
         "--strategy",
-        choices=STRATEGIES,
+        type=lambda text: ALSO_CALLED.get(text, text),
+        choices=tuple(dict.fromkeys([*STRATEGIES, *ENCODER_STRATEGIES])),
         help="how the table trains: shared-map rescales the vectors and trains a map of all rows beside each row, phased trains "
-        "the table from an epoch on, fine-tuned from the start, frozen never (shared-map; with lstm or --unfreeze-at phased)",
+        "the table from an epoch on, fine-tuned from the start, frozen never (shared-map; with lstm or --unfreeze-at phased). "
+        "What trains of an encoder: frozen the head alone, top its last block too, lora LoRA in its upper half, fine-tuned "
+        "all (fine-tuned)",
     )
-    add("--epochs", type=int, help="at most so many epochs of training (40)")
+    add("--epochs", type=int, help="at most so many epochs of training (40; of an encoder 3, 4, or 30 of its head)")
     add("--unfreeze-at", type=int, metavar="EPOCH", help="first epoch, from 0, in which a phased table trains (3)")
     add(
         "--patience",
@@ -106,11 +109,23 @@ def _add_training(command: argparse.ArgumentParser) -> None:
         "--learning-rate",
         type=float,
         metavar="RATE",
-        help="learning rate while the table is frozen (0.002), and half of it once the table trains",
+        help="learning rate while the table is frozen (0.002), and half of it once the table trains; of an encoder 0.0001, "
+        "with lora 0.001, of its head alone 0.003",
     )
     add("--batch-size", type=int, metavar="N", help="texts per training step (32)")
-    add("--max-length", type=int, metavar="N", help="tokens per text; longer texts lose their end (64)")
-    add("--dropout", type=float, metavar="SHARE", help="share of units dropped in training, 0 to 1 (0.4)")
+    add(
+        "--max-length",
+        type=int,
+        metavar="N",
+        help="tokens per text; longer texts lose their end (64; for an encoder "
+        "as many as leave 99%% of the texts whole, at most 128)",
+    )
+    add(
+        "--dropout",
+        type=float,
+        metavar="SHARE",
+        help="share of units dropped in training, 0 to 1 (0.4; before the last layer on an encoder 0.1)",
+    )
     add("--seeds", type=int, metavar="N", help="trainings per strategy in the comparison (3)")
     add(
         "--rescale",
@@ -127,12 +142,23 @@ def _add_demo(subparsers: Any) -> None:
     command = _add_command(subparsers, "demo", commands.demo, summary, "embkeras demo --seeds 5")
     _add_training(command)
     command.add_argument("--quick", action="store_true", help="a smaller run: fewer tweets, epochs and words")
+    completes_files(
+        command.add_argument(
+            "--encoder",
+            nargs="?",
+            const=True,
+            type=_folder,
+            metavar="FOLDER",
+            help="also train on a pre-trained encoder, the Hugging Face folder FOLDER or all-MiniLM-L6-v2, and set both models "
+            "side by side; exported to OUT-encoder",
+        )
+    )
     out = Path("saved_models", "tweets")
     completes_files(command.add_argument("--out", type=_folder, default=out, help="model folder (saved_models/tweets)"))
 
 
 def _add_train(subparsers: Any) -> None:
-    summary = "Run the whole pipeline on your own labelled texts and vectors."
+    summary = "Run the whole pipeline on your own labelled texts, with word vectors or a pre-trained encoder."
     example = (
         "embkeras train reviews.csv --text review --label stars --vectors glove.6B.50d.txt --out saved_models/reviews"
     )
@@ -141,15 +167,17 @@ def _add_train(subparsers: Any) -> None:
     completes_files(add("file", type=Path, help="CSV, TSV, JSON Lines, Parquet, or Sentiment140's CSV"))
     add("--text", metavar="COLUMN", help="column with the text (not needed for Sentiment140)")
     add("--label", metavar="COLUMN", help="column with the label (not needed for Sentiment140)")
-    completes_files(
-        add("--vectors", required=True, metavar="PATH", help="vectors in any format that load_vectors reads")
-    )
+    trained = command.add_mutually_exclusive_group(required=True)
+    vectors = "word vectors in any format that load_vectors reads"
+    completes_files(trained.add_argument("--vectors", metavar="PATH", help=vectors))
+    encoder = "a pre-trained encoder in place of word vectors: the folder of a Hugging Face model"
+    completes_files(trained.add_argument("--encoder", type=_folder, metavar="FOLDER", help=encoder))
     completes_files(add("--words-file", type=Path, metavar="PATH", help="list of words for .npy vectors"))
     _add_rows(command)
     add("--encoding", help="text encoding of FILE (utf-8; latin-1 for Sentiment140)")
     add("--skip-empty", action="store_true", help="skip rows with an empty text or label")
     add("--no-quotes", dest="quotes", action="store_false", help='treat " in FILE as an ordinary character')
-    add("--compare", action="store_true", help="also train the other strategies and random vectors, and compare")
+    add("--compare", action="store_true", help="also train the other strategies (and random vectors), and compare")
     completes_files(add("--out", type=_folder, required=True, metavar="FOLDER", help="model folder"))
     _add_training(command)
 

@@ -10,7 +10,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +19,22 @@ from embkeras._files import check_writable, not_a_file
 from embkeras._registration import check_backend
 from embkeras.app.completion import completion_script
 from embkeras.app.output import Output
-from embkeras.app.settings import QUICK, STRATEGIES, Settings
+from embkeras.app.settings import EncoderSettings, encoder_settings_of, settings_of
 from embkeras.errors import ArgumentError, DataError, EmbkerasError, VectorFileError
 from embkeras.serving import names
 
 HEADER: dict[str, bool | str] = {"yes": True, "no": False, "ignore": "ignore"}  # --header: header=
 _READING = ("format", "words_file", "member", "encoding")  # arguments of load_vectors
 _ROWS = ("separator", "width", "header")  # and those for text
-_SETTINGS = (
-    *(
-        "architecture",
-        "strategy",
-        "epochs",
-        "unfreeze_at",
-        "patience",
-        "learning_rate",
-        "batch_size",
-        "max_length",
-        "dropout",
-    ),
-    *("seeds", "rescale", "with_config"),
-)
 
 
 def demo(options: argparse.Namespace, output: Output) -> None:
-    """Run the pipeline on GloVe 6B 50d and rated tweets."""
+    """Run the pipeline on GloVe 6B 50d and rated tweets, and on an encoder beside them if asked for."""
     _check_backend_setting()
     settings = settings_of(options)
-    _check_model_folder(options)
+    _check_model_folder(options.out, options.with_config)
+    beside = _beside(options.out)
+    encoder = None if options.encoder is None else _encoder_of_demo(options, beside)
     from embkeras.app import material
 
     matrix, words = material.glove_paths()
@@ -59,13 +46,36 @@ def demo(options: argparse.Namespace, output: Output) -> None:
     _start_tensorflow(output)
     from embkeras.app import pipeline
 
+    if encoder is not None:
+        from embkeras.app import encoders
+
+        folders = options.out, beside
+        encoders.run_beside(prepared, parts, settings, encoder, folders, output, examples=pipeline.EXAMPLES)
+        return
     shares = (0.25, 1.0) if options.quick else pipeline.SHARES
     pipeline.run(prepared, options.out, settings, output, compare=True, examples=pipeline.EXAMPLES, shares=shares)
 
 
+def _encoder_of_demo(options: argparse.Namespace, out: Path) -> tuple[Path, str, EncoderSettings]:
+    """The folder of the encoder, its name, and how to train it; refuses at once what can't work."""
+    from embkeras.app import material
+
+    for name in ("seeds", "learning_rate"):
+        if getattr(options, name) is not None:
+            why = {"seeds": "each model is trained once", "learning_rate": "the two models need different rates"}[name]
+            raise ArgumentError(f"--{name.replace('_', '-')} can't go with demo --encoder: {why}.")
+    settings = encoder_settings_of(options)
+    _check_model_folder(out, options.with_config)
+    packaged = options.encoder is True
+    folder = material.minilm_folder() if packaged else options.encoder
+    _check_encoder(folder)
+    return folder, "all-MiniLM-L6-v2" if packaged else _name_of(folder), settings
+
+
 def train(options: argparse.Namespace, output: Output) -> None:
-    """Run the pipeline on the user's own texts and vectors."""
+    """Run the pipeline on the user's own texts, with word vectors or an encoder."""
     _check_backend_setting()
+    on_encoder = encoder_settings_of(options) if options.encoder is not None else None
     settings = settings_of(options)
     if options.seeds is not None and not options.compare:
         raise ArgumentError("--seeds is the number of trainings in the comparison: add --compare.")
@@ -74,9 +84,12 @@ def train(options: argparse.Namespace, output: Output) -> None:
             f"--unfreeze-at says when a phased table begins to train: use --strategy phased. Received: --strategy "
             f"{options.strategy}."
         )
-    _check_model_folder(options)
-    _check_reading(options.vectors, options.words_file)
-    _check_readable_twice(options.vectors)
+    _check_model_folder(options.out, options.with_config)
+    if options.encoder is not None:
+        _check_encoder(options.encoder)
+    else:
+        _check_reading(options.vectors, options.words_file)
+        _check_readable_twice(options.vectors)
     if options.compare:
         _check_comparison()
     from embkeras.text.labelled import read_labelled, split
@@ -85,6 +98,14 @@ def train(options: argparse.Namespace, output: Output) -> None:
     data = read_labelled(options.file, **reading)
     output.say(f"Text: {len(data):,} texts in {len(data.class_names)} classes ({', '.join(data.class_names[:5])})")
     parts = split(data)
+    how: dict[str, Any] = {"compare": options.compare, "examples": parts.test.texts[:4]}
+    if on_encoder is not None:
+        _start_tensorflow(output)
+        from embkeras.app import encoders
+
+        encoder = encoders.prepare(parts, options.encoder, _name_of(options.encoder), on_encoder, output.say)
+        encoders.run(encoder, options.out, on_encoder, output, **how)
+        return
     from embkeras.app import preparation
 
     rows = _rows(options) | _arguments(options, "words_file")
@@ -92,8 +113,7 @@ def train(options: argparse.Namespace, output: Output) -> None:
     _start_tensorflow(output)
     from embkeras.app import pipeline
 
-    examples = parts.test.texts[:4]
-    pipeline.run(prepared, options.out, settings, output, compare=options.compare, examples=examples)
+    pipeline.run(prepared, options.out, settings, output, **how)
 
 
 def predict(options: argparse.Namespace, output: Output) -> None:
@@ -317,25 +337,6 @@ def help(options: argparse.Namespace, output: Output) -> None:
     output.answer(text.removesuffix("\n"))
 
 
-def settings_of(options: argparse.Namespace) -> Settings:
-    """The settings of a training: the flags that were given, and the defaults of the command."""
-    base = QUICK if getattr(options, "quick", False) else Settings()
-    given = {name: getattr(options, name) for name in _SETTINGS if getattr(options, name) is not None}
-    if "strategy" in given:
-        given["strategy"] = STRATEGIES[given["strategy"]]
-    elif "unfreeze_at" in given:
-        given["strategy"] = "phased"
-    if "epochs" in given and "unfreeze_at" not in given:
-        given["unfreeze_at"] = max(0, min(base.unfreeze_at, given["epochs"] - 1))
-    if "learning_rate" in given:
-        given["unfrozen_learning_rate"] = given["learning_rate"] * base.unfrozen_learning_rate / base.learning_rate
-    try:
-        return replace(base, **given)
-    except ArgumentError as error:  # it begins with the name of a setting, which has a flag here
-        name, rest = str(error).split(" ", 1)
-        raise ArgumentError(f"--{name.replace('_', '-')} {rest}") from None
-
-
 def _arguments(options: argparse.Namespace, *wanted: str) -> dict[str, Any]:
     return {name: getattr(options, name) for name in wanted}
 
@@ -357,12 +358,29 @@ def _check_backend_setting() -> None:
         check_backend()
 
 
-def _check_model_folder(options: argparse.Namespace) -> None:
+def _check_model_folder(out: Path, with_config: bool) -> None:
     """Refuse a model folder that can't be written, or whose name the settings of a server can't hold."""
-    check_writable(options.out)
-    names.versions(options.out)
-    if options.with_config:
-        names.check_model_name(options.out.resolve().name)
+    check_writable(out)
+    names.versions(out)
+    if with_config:
+        names.check_model_name(out.resolve().name)
+
+
+def _check_encoder(folder: Path) -> None:
+    """Refuse a folder that isn't one of an encoder, and an encoder without the packages that it needs."""
+    from embkeras.encoders.folder import read_folder
+
+    read_folder(folder)
+
+
+def _beside(out: Path) -> Path:
+    """The folder of a second model."""
+    out = out.resolve() if out.name in ("", "..") else out
+    return out.with_name(f"{out.name}-encoder")
+
+
+def _name_of(folder: Path) -> str:
+    return folder.resolve().name
 
 
 def _check_comparison() -> None:

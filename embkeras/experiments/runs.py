@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import keras
@@ -69,6 +69,7 @@ def run_strategy(
     epochs: int = 8,
     batch_size: int = 32,
     class_weight: Mapping[int, float] | None = None,
+    fit: Callable[..., keras.callbacks.History] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 0,
 ) -> Run:
@@ -79,9 +80,10 @@ def run_strategy(
         data: the encoded texts.
         strategy: how to treat the table.
         seed: the random seed.
-        epochs: as in Keras.
+        epochs: as in Keras; a strategy may have its own.
         batch_size: as in Keras; datasets have their own.
         class_weight: as in Keras.
+        fit: trains the model in place of `model.fit`, with the same arguments: `fit_on_frozen`, or a function of your own.
         callbacks: further callbacks for `fit`.
         verbose: as in Keras.
 
@@ -95,6 +97,8 @@ def run_strategy(
         raise ArgumentError(
             f"build_model must be a function from a Strategy to a model. Received: {shown(build_model)}."
         )
+    if fit is not None and not callable(fit):
+        raise ArgumentError(f"fit must be a function such as fit_on_frozen. Received: {shown(fit)}.")
     if class_weight is not None and not isinstance(class_weight, Mapping):
         raise ArgumentError(f"class_weight must map class numbers to weights. Received: {shown(class_weight)}.")
     keras.utils.set_random_seed(whole_number(seed, "seed", least=0, most=_LARGEST_SEED))
@@ -112,9 +116,10 @@ def run_strategy(
     _check_scores(model, data)
     own = strategy.callbacks()
     begin = time.perf_counter()
-    history = model.fit(
+    train = model.fit if fit is None else partial(fit, model)
+    history = train(
         **data.fit_arguments(batch_size),
-        epochs=epochs,
+        epochs=strategy.epochs or epochs,
         class_weight=None if class_weight is None else dict(class_weight),
         callbacks=[*own, *callbacks],
         verbose=verbose,
@@ -250,7 +255,7 @@ def compare_strategies(
         done: runs on the same test texts that need not be repeated, such as `comparison.runs`.
         on_start: called before each run with its strategy's name and seed; returns further callbacks for `fit`.
         layer: name or path of the embedding layer, for strategies passed by name.
-        **fit_arguments: `epochs`, `batch_size`, `class_weight` and `verbose`, as for `run_strategy`.
+        **fit_arguments: `epochs`, `batch_size`, `class_weight`, `fit` and `verbose`, as for `run_strategy`.
 
     Raises:
         ArgumentError: no seeds, a seed or strategy twice, no strategies, invalid data, `done` with other test labels, or

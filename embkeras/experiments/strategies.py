@@ -39,10 +39,11 @@ class Strategy:
             run gets a copy.
         learning_rate: the optimizer's learning rate at the start, in place of the one that the model was compiled
             with; a schedule may change it later.
+        epochs: of its training, in place of those of the comparison.
 
     Raises:
-        ArgumentError: an empty name, unknown vectors, an argument that `build_embedding` does not have, a rank below
-            1, a rate that is not positive, or a schedule of other things or already in use.
+        ArgumentError: an empty name, unknown vectors, an argument that `build_embedding` does not have, a rank or
+            epochs below 1, a rate that is not positive, or a schedule of other things or already in use.
 
     Example:
         >>> gradual = Strategy("gradual", schedule=[Phase(0, freeze="embedding"), Phase(2, rate_factor=0.5)])
@@ -58,6 +59,7 @@ class Strategy:
     lora_rank: int | None = None
     schedule: Any = ()
     learning_rate: float | None = None
+    epochs: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -75,9 +77,9 @@ class Strategy:
                 f"Received: {shown(self.embedding)} {where}."
             )
         object.__setattr__(self, "embedding", dict(self.embedding))
-        if self.lora_rank is not None:
-            rank = whole_number(self.lora_rank, "lora_rank", least=1, where=where)
-            object.__setattr__(self, "lora_rank", rank)
+        for name in ("lora_rank", "epochs"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, whole_number(value, name, least=1, where=where))
         if self.learning_rate is not None:
             rate = number(self.learning_rate, "learning_rate", above=0, where=where)
             object.__setattr__(self, "learning_rate", rate)

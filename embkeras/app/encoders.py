@@ -1,0 +1,398 @@
+"""From labelled texts to the export of a classifier on a pre-trained encoder: `train --encoder` and `demo --encoder`."""
+
+import contextlib
+import functools
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from embkeras.app import pipeline, preparation, printed, results
+from embkeras.app.callbacks import BestEpoch, TimeLeft
+from embkeras.app.output import Output
+from embkeras.app.preparation import Part, Say
+from embkeras.app.settings import EncoderSettings, Settings
+from embkeras.drift.plots import plot_training
+from embkeras.encoders.heads import build_encoder_classifier
+from embkeras.encoders.lora import enable_lora
+from embkeras.encoders.reading import PretrainedEncoder, load_pretrained
+from embkeras.errors import EmbkerasWarning
+from embkeras.experiments.data import Data
+from embkeras.experiments.runs import Run, run_strategy
+from embkeras.experiments.strategies import Strategy
+from embkeras.serving.export import export_saved_model
+from embkeras.text.labelled import Split
+from embkeras.text.vocabulary import Vocabulary
+from embkeras.training.frozen_trunk.fit import fit_on_frozen
+from embkeras.training.optimizers.fine_tuning import LinearDecay
+from embkeras.training.optimizers.layerwise import layerwise_rates
+from embkeras.training.optimizers.rules import RowWiseAdam, RowWiseAdamW
+
+_TABLE = "token_embedding"
+_RANK, _DECAY, _FACTOR = 8, 0.01, 0.8  # of LoRA; of weights; of the rate from one block to the next below
+_WHOLE, _MOST = 0.99, 128  # share of the training texts that aren't cut, tokens per text
+_LICENCE_LINES = 60  # of a README, in which its head says the licence
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a strategy trains.
+
+    Attributes:
+        epochs: how many, unless the settings say it.
+        learning_rate: the peak, unless the settings say it.
+    """
+
+    epochs: int
+    learning_rate: float
+
+
+WAYS = {
+    "frozen": Way(30, 3e-3),
+    "top block": Way(4, 1e-4),
+    "LoRA": Way(4, 1e-3),
+    "fine-tuned": Way(3, 1e-4),
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An encoder and the ids of the texts, ready for training."""
+
+    read: PretrainedEncoder
+    name: str
+    train: Part
+    validation: Part
+    test: Part
+    class_names: tuple[str, ...]
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The pieces behind the ids."""
+        return self.read.tokenizer
+
+
+def prepare(parts: Split, folder: Path, name: str, settings: EncoderSettings, say: Say) -> Prepared:
+    """Read the encoder and encode the texts.
+
+    The table keeps all pieces, and not only those of the training texts: others would be spelled in single characters,
+    which costs a point of accuracy on new tweets.
+
+    Args:
+        parts: the texts.
+        folder: of the encoder.
+        name: what the encoder is called.
+        settings: what to train.
+        say: receives each line of the report.
+    """
+    read = load_pretrained(folder)
+    kind, width, pieces = read.config["model_type"], read.width, len(read.tokenizer)
+    say(f"Encoder: {name}, {kind} of {_count(len(read.blocks))}, width {width}, {pieces:,} pieces of words, all kept")
+    lengths = np.array([len(read.tokenizer.encode(text)) for text in parts.train.texts])
+    most = settings.max_length or min(_MOST, int(np.quantile(lengths, _WHOLE, method="higher")))
+    length = min(most, read.max_length, int(lengths.max()))
+    cut = (lengths > length).mean()
+    say(
+        f"Split: {len(parts.train):,} training, {len(parts.validation):,} validation, {len(parts.test):,} test; "
+        f"{length} tokens per text (the longest has {lengths.max()}; {cut:.1%} of the training texts lose their end)"
+    )
+    train, validation, test = (
+        (read.tokenizer.encode_batch(part.texts, length), part.labels)
+        for part in (parts.train, parts.validation, parts.test)
+    )
+    return Prepared(read, name, train, validation, test, parts.train.class_names)
+
+
+def run(
+    prepared: Prepared,
+    out: Path,
+    settings: EncoderSettings,
+    output: Output,
+    *,
+    compare: bool,
+    examples: Sequence[str],
+    advice: str = "; add --compare to compare with other strategies",
+) -> tuple[Run, Path]:
+    """Train, compare if asked to, export, and query the export.
+
+    Args:
+        prepared: encoder and texts.
+        out: model folder.
+        settings: what to train.
+        output: receives the report and, as its `result`, the figures.
+        compare: whether to train the other strategies too.
+        examples: texts to query the export with.
+        advice: what the line with the result ends with where nothing is compared.
+
+    Returns:
+        The training, and the folder of the export.
+    """
+    say, read = output.say, prepared.read
+    strategies = {strategy.name: strategy for strategy in _strategies(settings)}
+    treatment = _treatment(read, settings)
+    say(f"\nTraining the classifier on {prepared.name}: {treatment}")
+    best = BestEpoch(settings.patience, 0)
+    more = (len(strategies) * settings.seeds - 1) * compare
+    with tempfile.TemporaryDirectory(prefix="embkeras-") as kept:
+        how: dict[str, Any] = {
+            "batch_size": settings.batch_size,
+            "fit": functools.partial(_fit, keep=kept, padding_id=read.tokenizer.padding_id or 0),
+        }
+        build, data = _builder(prepared, settings), Data(prepared.train, prepared.validation, prepared.test)
+        run = run_strategy(
+            build,
+            data,
+            strategies[settings.strategy],
+            callbacks=[best, TimeLeft(say, more)],
+            verbose=output.verbosity,
+            **how,
+        )
+        say(str(best))
+        trained, total = (
+            sum(int(np.prod(each.shape)) for each in weights)
+            for weights in (run.model.trainable_variables, run.model.weights)
+        )
+        say(f"Trained: {trained:,} of {total:,} parameters")
+        output.result |= {
+            "strategy": settings.strategy,
+            "best_epoch": best.epoch,
+            "epochs": best.last + 1,
+            "validation_loss": best.loss,
+            "trained": trained,
+            "parameters": total,
+            "seconds": run.seconds,
+        }
+
+        def compared() -> Any:
+            others = strategies.values()
+            best_epoch = functools.partial(_best_epoch, settings)
+            return results.compared(build, data, others, run, best_epoch, say, seeds=settings.seeds, **how)
+
+        results.show_result(run, output, compared if compare else None, advice=advice)
+    metadata = {
+        "Encoder": _encoder_section(prepared),
+        "Data": {"texts": results.sizes(train=prepared.train, validation=prepared.validation, test=prepared.test)},
+        "Training": f"{treatment[0].upper()}{treatment[1:]}: {trained:,} of {total:,} parameters trained, "
+        f"{best.last + 1} epochs, batches of {settings.batch_size}, up to {prepared.train[0].shape[1]} tokens per text. {best}.",
+        "Result on the test texts": results.result_section(run),
+    }
+    with _quiet():
+        folder = export_saved_model(
+            run.model,
+            out,
+            vocabulary=prepared.vocabulary,
+            class_names=prepared.class_names,
+            metadata=metadata,
+            with_config=settings.with_config,
+        )
+    say(f"\nExported to {os.path.join(folder, '')}")
+    output.result |= {"model": folder}
+    results.show_answers(run.model, prepared.vocabulary, prepared.class_names, folder, examples, say)
+
+    def draw(axes: list[Any]) -> None:
+        plot_training(run.history, ax=axes[0])
+
+    output.result |= {"figure": results.save_figure(draw, 1, out / "training.png", say)}
+    return run, folder
+
+
+def run_beside(
+    words: preparation.Prepared,
+    parts: Split,
+    settings: Settings,
+    encoder: tuple[Path, str, EncoderSettings],
+    out: tuple[Path, Path],
+    output: Output,
+    *,
+    examples: Sequence[str],
+) -> None:
+    """Train word vectors and an encoder on the same texts, export both, and set them side by side.
+
+    Args:
+        words: texts and vectors.
+        parts: the same texts.
+        settings: how word vectors are trained.
+        encoder: its folder, its name, and how it is trained.
+        out: the model folders of both.
+        output: receives the report and, as its `result`, the figures.
+        examples: texts to query the exports with.
+    """
+    whole, found = output.result, {}
+    output.result = whole["word_vectors"] = {}
+    trained = pipeline.run(words, out[0], settings, output, compare=False, examples=examples, advice="")
+    found[f"word vectors, {settings.architecture}, {settings.chosen}"] = *trained, words.vocabulary
+    folder, name, how = encoder
+    output.say("\nThe same with an encoder")
+    output.result = whole["encoder"] = {}
+    prepared = prepare(parts, folder, name, how, output.say)
+    trained = run(prepared, out[1], how, output, compare=False, examples=examples, advice="")
+    found[f"{name}, {how.strategy}"] = *trained, prepared.vocabulary
+    output.result = whole
+    table = pd.DataFrame({model: _figures(*each) for model, each in found.items()}).T
+    output.say("\nSide by side")
+    output.say(printed.models_text(table))
+    output.say(
+        "Each was trained once, on the same texts; without --encoder, demo compares strategies over several seeds."
+    )
+    output.result |= {"side_by_side": table.rename_axis("model").reset_index().to_dict("records")}
+
+
+def _figures(run: Run, folder: Path, vocabulary: Vocabulary) -> dict[str, float]:
+    """What a model does and costs; its bytes with the table in float32, as it was exported, and in int8."""
+    with tempfile.TemporaryDirectory(prefix="embkeras-") as other, _quiet():
+        small = export_saved_model(run.model, other, vocabulary=vocabulary, dtype="int8", check=False)
+        served, packed = (
+            sum(file.stat().st_size for file in (path / "variables").iterdir()) for path in (folder, Path(small))
+        )
+    found = results.scores(run)
+    scores = {"accuracy": run.accuracy, "f1": found.get(results.F1, np.nan)}
+    return {**scores, "seconds": run.seconds, "bytes": served, "bytes_int8": packed}
+
+
+def _strategies(settings: EncoderSettings) -> list[Strategy]:
+    """What is compared."""
+    return [Strategy(name, epochs=settings.epochs or way.epochs) for name, way in WAYS.items()]
+
+
+def _builder(prepared: Prepared, settings: EncoderSettings) -> Callable[[Strategy], keras.Model]:
+    """A function that builds and compiles the model of a strategy."""
+
+    def build(strategy: Strategy) -> keras.Model:
+        read, classes = prepared.read, len(prepared.class_names)
+        model = build_encoder_classifier(read, classes, dropout=settings.dropout)
+        frozen, upper = _frozen(read, strategy.name)
+        for layer in frozen:
+            model.get_layer(layer).trainable = False
+        if strategy.name == "LoRA":
+            enable_lora(model, _RANK, upper)
+        rate = _rate(settings, strategy.name)
+        optimizer: keras.optimizers.Optimizer = RowWiseAdam(rate)
+        if strategy.name != "frozen":
+            steps = (strategy.epochs or 1) * -(-len(prepared.train[1]) // settings.batch_size)
+            rates = layerwise_rates(model, _FACTOR, read.layer_groups) if strategy.name == "fine-tuned" else None
+            optimizer = RowWiseAdamW(
+                LinearDecay(rate, steps), weight_decay=_DECAY, decay_biases=False, learning_rate_multipliers=rates
+            )
+        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    return build
+
+
+def _frozen(read: PretrainedEncoder, strategy: str) -> tuple[list[str], list[str]]:
+    """The layers that a strategy freezes, and the blocks above them."""
+    count = {"frozen": 0, "top block": 1, "LoRA": max(1, len(read.blocks) // 2), "fine-tuned": len(read.blocks) + 1}
+    place = len(read.layer_groups) - count[strategy]
+    below, above = read.layer_groups[:place], read.layer_groups[place:]
+    return [layer for group in below for layer in group], [layer for group in above for layer in group]
+
+
+def _rate(settings: EncoderSettings, strategy: str) -> float:
+    return settings.learning_rate or WAYS[strategy].learning_rate
+
+
+def _treatment(read: PretrainedEncoder, settings: EncoderSettings) -> str:
+    """What the strategy trains, in words."""
+    rate, blocks = f"learning rate {_rate(settings, settings.strategy):g}", len(read.blocks)
+    upper = len(_frozen(read, "LoRA")[1])
+    once = "what is frozen runs once, without dropout"
+    return {
+        "frozen": f"the head trained with {rate}; {once}",
+        "top block": f"the last of {_count(blocks)} and the head trained with {rate} at its peak; {once}",
+        "LoRA": f"LoRA of rank {_RANK} in the upper {upper} of {_count(blocks)}, their norms and the head trained with {rate} "
+        f"at its peak; {once}",
+        "fine-tuned": f"all layers trained with {rate} at its peak, {_FACTOR:g} times that for each block further down",
+    }[settings.strategy]
+
+
+def _count(blocks: int) -> str:
+    return f"{blocks} block{'s' * (blocks != 1)}"
+
+
+def _best_epoch(settings: EncoderSettings, strategy: str) -> BestEpoch:
+    return BestEpoch(settings.patience, 0)
+
+
+def _fit(
+    model: keras.Model,
+    *,
+    keep: str,
+    padding_id: int,
+    x: Any,
+    y: Any,
+    batch_size: int,
+    validation_data: Any,
+    **more: Any,
+) -> keras.callbacks.History:
+    """`fit` on batches as long as their longest text; where the lower layers are frozen, they run once."""
+    if model.get_layer(_TABLE).trainable:
+        train, validation = (
+            _batches(ids, labels, batch_size, padding_id, shuffle=shuffle)
+            for ids, labels, shuffle in ((x, y, True), (*validation_data, False))
+        )
+        return model.fit(train, validation_data=validation, shuffle=False, **more)
+    with _quiet():
+        return fit_on_frozen(
+            model,
+            x,
+            y,
+            batch_size=batch_size,
+            validation_data=validation_data,
+            keep=keep,
+            dtype="float16",
+            **more,
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without warnings about what the report says, or what isn't so."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Frozen layers of model", EmbkerasWarning)
+        warnings.filterwarnings(
+            "ignore", "You are using a softmax over axis", UserWarning
+        )  # attention of a single token
+        yield
+
+
+def _batches(ids: np.ndarray, labels: np.ndarray, size: int, padding_id: int, *, shuffle: bool) -> tf.data.Dataset:
+    """Batches without the columns that only hold padding."""
+    rows = tf.data.Dataset.from_tensor_slices((ids, labels))
+    rows = rows.shuffle(len(labels)) if shuffle else rows
+
+    def cut(ids: Any, labels: Any) -> Any:
+        return tf.boolean_mask(ids, tf.reduce_any(ids != padding_id, axis=0), axis=1), labels
+
+    return rows.batch(size).map(cut).prefetch(2)
+
+
+def _encoder_section(prepared: Prepared) -> dict[str, str]:
+    """The model card's section on the encoder."""
+    read = prepared.read
+    found = {
+        "name": prepared.name,
+        "model_type": read.config["model_type"],
+        "size": f"{_count(len(read.blocks))}, width {read.width}",
+        "licence": _licence(read.folder),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _licence(folder: Path) -> str:
+    """The licence in the head of the folder's README.md, as Hugging Face writes it; "" if it says none."""
+    try:
+        lines = (folder / "README.md").read_text("utf-8").splitlines()[:_LICENCE_LINES]
+    except (OSError, UnicodeDecodeError):
+        return ""
+    if not lines or lines[0].strip() != "---":
+        return ""
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("license:"))
+    return next(named, "")

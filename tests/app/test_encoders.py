@@ -1,0 +1,178 @@
+"""Training on an encoder: what each strategy trains, the whole command on a tiny BERT, and both models side by side."""
+
+import json
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import embkeras as ek
+from embkeras.app import cli
+from embkeras.app.output import Output
+from embkeras.app.settings import ENCODER_STRATEGIES, EncoderSettings, Settings
+from embkeras.experiments.runs import Run
+from tests.encoders.folders import write_folder
+
+pytest.importorskip("keras_hub", reason="keras-hub is not installed (extra contextual)")
+pytest.importorskip("tokenizers", reason="tokenizers is not installed (extra contextual)")
+
+from embkeras.app import encoders
+
+TEXTS = tuple(f"{'cat' if number % 2 else 'dog'} {'abcdefghij'[: number % 8]}" for number in range(24))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny BERT with a README that names its licence, and labelled texts."""
+    folder = tmp_path_factory.mktemp("encoder")
+    (write_folder(folder / "bert") / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# BERT\n")
+    rows = [f"{'up' if number % 2 else 'down'},{text}\n" for number, text in enumerate(TEXTS * 2)]
+    (folder / "texts.csv").write_text("stars,review\n" + "".join(rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(folder):
+    """Texts as the ids of the tiny BERT."""
+    read = ek.load_pretrained(folder / "bert")
+    part = read.tokenizer.encode_batch(TEXTS), np.arange(len(TEXTS)) % 2
+    return encoders.Prepared(read, "bert", part, part, part, ("down", "up"))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "trains"),
+    [
+        ("frozen", {"scores"}),
+        ("top block", {"scores", "transformer_layer_1"}),
+        ("LoRA", {"scores", "transformer_layer_1"}),
+        (
+            "fine-tuned",
+            {
+                *("token_embedding", "position_embedding", "segment_embedding", "embeddings_layer_norm"),
+                *("transformer_layer_0", "transformer_layer_1", "scores"),
+            },
+        ),
+    ],
+)
+def test_what_a_strategy_trains(prepared, strategy, trains):
+    """The layers, and under LoRA none of the kernels below it; smaller rates further down where all of them train."""
+    model = encoders._builder(prepared, EncoderSettings())(encoders.Strategy(strategy, epochs=2))
+    assert {variable.path.split("/")[0] for variable in model.trainable_variables} == trains
+    kernels = [each.path for each in model.trainable_variables if each.path.endswith("dense/kernel")]
+    assert bool(kernels) == (strategy in ("top block", "fine-tuned"))
+    rates = model.optimizer.get_config()["learning_rate_multipliers"]
+    assert bool(rates) == (strategy == "fine-tuned")
+    if rates:
+        assert rates["transformer_layer_1"] == 1 and rates["token_embedding"] == pytest.approx(0.64)
+
+
+def test_train_on_an_encoder(folder, tmp_path, monkeypatch, capsys):
+    """The whole command: report and figures, a model card that names the encoder, and an export that answers texts."""
+    monkeypatch.setattr(encoders.results, "show_answers", lambda *_: None)  # tested with word vectors
+    out = tmp_path / "out"
+    line = f"train {folder / 'texts.csv'} --text review --label stars --encoder {folder / 'bert'} --out {out} --json"
+    assert (
+        cli.main([*line.split(), *["--strategy", "lora", "--epochs", "1", "--max-length", "6", "--dropout", "0"]]) == 0
+    )
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert (
+        "bert of 2 blocks, width 8, 28 pieces" in printed.err and "6 tokens per text (the longest has 10" in printed.err
+    )
+    assert "LoRA of rank 8 in the upper 1 of 2 blocks" in printed.err and "warning" not in printed.err
+    assert (found["strategy"], found["epochs"], found["best_epoch"]) == ("LoRA", 1, 0)
+    assert 0 < found["trained"] < found["parameters"] and 0 <= found["test"]["accuracy"] <= 1
+    card = (out / "1" / "README.md").read_text()
+    assert "| name | bert |" in card and "| licence | apache-2.0 |" in card and "| size | 2 blocks, width 8 |" in card
+    assert f"{found['trained']:,} of {found['parameters']:,} parameters trained, 1 epochs" in card
+    assert cli.main(["predict", str(out), "cat abc", "--json"]) == 0
+    (prediction,) = json.loads(capsys.readouterr().out)["predictions"]
+    assert prediction["label"] in ("up", "down")
+
+
+def test_batches_are_as_long_as_their_longest_text():
+    """Columns of padding are left out, at either side; labels keep their texts."""
+    ids = np.array([[5, 6, 0, 0], [5, 0, 0, 0], [7, 8, 9, 0]])
+    batches = list(encoders._batches(ids, np.arange(3), 2, 0, shuffle=False))
+    assert [batch.numpy().tolist() for batch, _ in batches] == [[[5, 6], [5, 0]], [[7, 8, 9]]]
+    assert [labels.numpy().tolist() for _, labels in batches] == [[0, 1], [2]]
+    (front,) = encoders._batches(ids[:, ::-1], np.arange(3), 3, 0, shuffle=True)
+    assert sorted(front[0].numpy().tolist()) == [[0, 0, 5], [0, 6, 5], [9, 8, 7]]
+
+
+def test_fit_trains_all_layers_on_such_batches():
+    """Where nothing is frozen, `fit` gets them; its History comes back."""
+    ids = keras.Input((None,), dtype="int64")
+    vectors = keras.layers.Embedding(4, 2, mask_zero=True, name="token_embedding")(ids)
+    pooled = keras.layers.GlobalAveragePooling1D()(vectors)
+    model = keras.Model(ids, keras.layers.Dense(2, activation="softmax")(pooled))
+    model.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
+    part = np.array([[1, 2, 0], [3, 0, 0]]), np.array([0, 1])
+    before = model.get_weights()[0]
+    more = {"keep": "", "padding_id": 0, "batch_size": 2, "validation_data": part, "epochs": 2, "verbose": 0}
+    history = encoders._fit(model, x=part[0], y=part[1], **more)
+    assert len(history.history["val_loss"]) == 2 and (model.get_weights()[0] != before)[1:].all()
+
+
+def test_what_is_compared():
+    """All strategies, each with the epochs that it needs unless the settings say them."""
+    epochs = {each.name: each.epochs for each in encoders._strategies(EncoderSettings())}
+    assert epochs == {"frozen": 30, "top block": 4, "LoRA": 4, "fine-tuned": 3}
+    assert {each.epochs for each in encoders._strategies(EncoderSettings(epochs=2))} == {2}
+    assert list(epochs) == list(ENCODER_STRATEGIES.values())
+
+
+def test_side_by_side(prepared, monkeypatch, tmp_path, capsys):
+    """Both are trained and exported; scores, time and bytes are in one table, and the figures of each in the result."""
+    runs = [
+        Run("x", 0, np.array([0, 1]), np.array(each), seconds, {}) for each, seconds in (([0, 0], 60.0), ([0, 1], 90.0))
+    ]
+
+    def trained(number):
+        def run(*arguments, compare, **more):
+            folder = tmp_path / str(number)
+            (folder / "variables").mkdir(parents=True)
+            (folder / "variables" / "data").write_bytes(b"0" * 2_000_000 * (number + 1))
+            arguments[3].result["test"] = number
+            assert not compare
+            return runs[number], folder
+
+        return run
+
+    def packed(model, out, *, dtype, **more):
+        (Path(out) / "1" / "variables").mkdir(parents=True)
+        (Path(out) / "1" / "variables" / "data").write_bytes(b"0" * 1_000_000)
+        return Path(out) / "1"
+
+    monkeypatch.setattr(encoders.pipeline, "run", trained(0))
+    monkeypatch.setattr(encoders, "run", trained(1))
+    monkeypatch.setattr(encoders, "prepare", lambda *_: prepared)
+    monkeypatch.setattr(encoders, "export_saved_model", packed)
+    output, how = Output("demo"), EncoderSettings(strategy="frozen")
+    encoders.run_beside(prepared, None, Settings(), ("f", "MiniLM", how), (tmp_path, tmp_path), output, examples=())
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["MiniLM,", "frozen", "100.0", "100.0", "1.5", "4.0", "1.0"] in rows
+    assert [row[-5:] for row in rows if row[:1] == ["word"]] == [["50.0", "33.3", "1.0", "2.0", "1.0"]]
+    assert (output.result["word_vectors"], output.result["encoder"]) == ({"test": 0}, {"test": 1})
+    assert [row["bytes"] for row in output.result["side_by_side"]] == [2e6, 4e6]
+
+
+@pytest.mark.parametrize("text", ["# BERT\nlicense: mit\n", "---\nlanguage: en\n---\n", ""])
+def test_a_readme_that_names_no_licence(tmp_path, text):
+    """Nothing is invented; nor where there is no README."""
+    assert encoders._licence(tmp_path) == ""
+    (tmp_path / "README.md").write_text(text)
+    assert encoders._licence(tmp_path) == ""
+
+
+def test_missing_package_is_said_before_tensorflow_starts(folder, monkeypatch, tmp_path, capsys):
+    """With what to install."""
+    monkeypatch.setitem(sys.modules, "keras_hub", None)
+    monkeypatch.setattr("embkeras.app.commands._start_tensorflow", lambda output=None: pytest.fail("it was started"))
+    line = (
+        f"train {folder / 'texts.csv'} --text review --label stars --encoder {folder / 'bert'} --out {tmp_path / 'out'}"
+    )
+    assert cli.main(line.split()) == 2
+    assert 'pip install "embkeras[contextual]"' in capsys.readouterr().err
