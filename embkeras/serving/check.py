@@ -15,7 +15,6 @@ from embkeras.serving import names
 from embkeras.serving.contract import answers_by_name, scores_of
 from embkeras.serving.local import ExportedModel
 from embkeras.serving.nearest import all_scores
-from embkeras.serving.reasons import reason
 from embkeras.serving.server_files import read_warm_up, warm_up_inputs, warm_up_records
 from embkeras.serving.slots import mask_of
 from embkeras.serving.text_encoder import encoded_rows, encoded_tokens
@@ -339,7 +338,7 @@ class _Check:
                     continue
                 try:
                     self._scores(request)
-                except tf.errors.InvalidArgumentError:
+                except SavedModelError:
                     continue
                 raise self._wrong(f"the id {outside}{of} is not refused")
 
@@ -408,8 +407,8 @@ class _Check:
         """The vectors of a tower, for inputs with a batch."""
         try:
             return self.export.ask(tower["name"], **{name: inputs[name] for name in tower["inputs"]})
-        except tf.errors.InvalidArgumentError as error:
-            raise self._wrong(f"tower {tower['name']!r} refuses a request: {reason(error.message)}") from error
+        except SavedModelError as error:
+            raise self._wrong(f"tower {tower['name']!r} {self._said(error)}") from error
 
     def scores_of(self, model: keras.Model) -> None:
         """The model in memory has the same scores, or nearly the same if the table is stored in fewer bytes."""
@@ -489,15 +488,14 @@ class _Check:
         """The model's outputs for inputs with a batch."""
         try:
             answers = self.export.ask(names.SERVING, **inputs)
-        except tf.errors.InvalidArgumentError as error:
+        except SavedModelError as error:
             outside = any(
                 ((inputs[name] < 0) | (inputs[name] >= each["vocabulary_size"])).any()
                 for name, each in self.ids.items()
             )
             if self.card["out_of_range"] == "error" and outside:
                 raise
-            shapes = ", ".join(f"{name} of shape {value.shape}" for name, value in inputs.items())
-            raise self._wrong(f"it refuses {shapes}: {reason(error.message)}") from error
+            raise self._wrong(f"it {self._said(error)}") from error
         for name in self.card["outputs"]:
             if name not in answers:
                 raise self._wrong(f"it has no output {name!r}, only {', '.join(sorted(answers))}")
@@ -528,6 +526,10 @@ class _Check:
     def _shown(self, request: Request) -> str:
         """The ids of a request."""
         return ", ".join(f"{name} {np.ravel(request[name]).tolist()[:20]}" for name in self.ids)
+
+    def _said(self, error: SavedModelError) -> str:
+        """What the export said, without its folder."""
+        return str(error).removeprefix(f"{str(self.export.folder)!r} ").removesuffix(".")
 
     def _wrong(self, what: str, advice: str = "") -> SavedModelError:
         return SavedModelError(f"The export {str(self.folder)!r} is wrong: {what}.{advice}")

@@ -193,7 +193,7 @@ def _compare(export: "ExportedModel", to: str, folder: Path, facts: dict[str, An
     for (kind, request), got in zip(asked, answers, strict=True):
         try:
             wanted = export.ask(signature, **request)
-        except tf.errors.InvalidArgumentError:
+        except SavedModelError:
             if not isinstance(got, str) and kind == "outside" and _finite(got):
                 what = "ids outside the table have scores, and the SavedModel refuses them"
                 raise _wrong(export, to, request, what) from None

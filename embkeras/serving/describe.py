@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from embkeras._checks import shown
+from embkeras.encoders.layers import PositionTable
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
 from embkeras.serving.contract import Output, answers_by_name, scores_of
@@ -306,11 +307,15 @@ class Trial:
         """The most time steps that the model reads, where a table of positions ends; None without such a table."""
         tables = [layer.input_dim for _, layer in walk(self.model) if isinstance(layer, keras.layers.Embedding)]
         sizes = [each.size for each in {id(each.encoding): each for each in self.inputs}.values()]
-        rows = {each.shape[0] for each in self.model.weights if len(each.shape) == 2 and "position" in each.path}
+        ends = {layer.input_dim for _, layer in walk(self.model) if isinstance(layer, PositionTable)}
+        rows = {each.shape[0] for each in self.model.weights if len(each.shape) == 2 and "position" in each.path} | ends
         rows |= {size for size in tables if tables.count(size) > sizes.count(size)}  # others are of words
         for most in sorted(rows):
-            if least < most <= _MOST_POSITIONS and self.failure(self.least, **dict.fromkeys(group, most + 1)):
-                return most if self.failure(self.least, **dict.fromkeys(group, most)) is None else None
+            tried = least < most <= _MOST_POSITIONS or most in ends
+            if tried and self.failure(self.least, **dict.fromkeys(group, most + 1)):
+                # A PositionTable says itself where it ends; another failure may have another cause.
+                known = most in ends or self.failure(self.least, **dict.fromkeys(group, most)) is None
+                return most if known else None
         return None
 
     def outputs(self, class_names: Sequence[str] | None) -> list[Output]:

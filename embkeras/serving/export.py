@@ -233,7 +233,7 @@ def _write(
     folded = fold(model, dtype)
     module.weights = folded.variables(model)
     graphs, no_text_reason = _text_graphs(contract, assets)
-    module.text_graphs = [graph.resources for graph in graphs.values()]
+    module.text_graphs = [graph.resources for graph in graphs.values() if graph.resources is not None]
     embeddings = embeddings_of(model)
     embed = _embedded(embeddings, contract)
     with folded.reading():

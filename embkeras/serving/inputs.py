@@ -22,6 +22,7 @@ from embkeras.serving.packing import (
 from embkeras.serving.slots import mask_of
 from embkeras.tables.pooling import with_steps
 from embkeras.text.encoding import Encoding
+from embkeras.text.pieces import PieceTokenizer
 
 OUT_OF_RANGE = ("oov", "error")
 
@@ -75,6 +76,12 @@ class Input:
     def in_front(self) -> bool:
         """Whether the model was trained with padding in front."""
         return padding_in_front(self.encoding)
+
+    @property
+    def frame(self) -> tuple[int, int]:
+        """How many special tokens an encoder's text has in front and behind, which it keeps where it is cut."""
+        tokenizer = getattr(self.encoding, "tokenizer", None)
+        return tokenizer.frame if isinstance(tokenizer, PieceTokenizer) else (0, 0)
 
     @property
     def oov_id(self) -> int:
@@ -199,7 +206,8 @@ def _packed_texts(
         checked = {each.name: each.checked(tensor) for each, tensor in zip(group, tensors, strict=True)}
         padding = _all([checked[each.name] == each.fill for each in marked])
         what, shorter = "texts of up to {} tokens", first.long_texts == "cut"
-        found = packing(padding, in_front=first.in_front, least=least, most=most, what=what, cut=shorter)
+        sides = {"in_front": first.in_front, "frame": first.frame}
+        found = packing(padding, least=least, most=most, what=what, cut=shorter, **sides)
         empty = empty_texts(padding, first.in_front)
         checked |= {each.name: tf.where(empty, each.oov, checked[each.name]) for each in ids}
         places = [padding, found.place] if followed else []

@@ -117,14 +117,17 @@ class ExportedModel:
         """The answers of one signature, as NumPy arrays.
 
         Raises:
-            SavedModelError: there is no such signature.
-            tf.errors.InvalidArgumentError: the export refuses the request.
+            SavedModelError: there is no such signature, or the export refuses the request.
         """
         if signature not in self.signatures:
             raise SavedModelError(
                 f"{str(self.folder)!r} has no signature {signature!r}, only {', '.join(sorted(self.signatures))}."
             )
-        answers = self.signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
+        try:
+            answers = self.signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
+        except tf.errors.InvalidArgumentError as error:
+            shapes = ", ".join(f"{name} of shape {np.shape(value)}" for name, value in inputs.items())
+            raise SavedModelError(f"{str(self.folder)!r} refuses {shapes}: {reason(error.message)}") from error
         return {name: answer.numpy() for name, answer in answers.items()}
 
     def variables(self) -> list[tuple[tuple[int, ...], tf.DType]]:
@@ -170,11 +173,7 @@ class ExportedModel:
 
     def _asked(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
         """Some outputs for inputs with a batch."""
-        try:
-            answers = self.ask(names.SERVING, **inputs)
-        except tf.errors.InvalidArgumentError as error:
-            shapes = ", ".join(f"{name} of shape {value.shape}" for name, value in inputs.items())
-            raise SavedModelError(f"{str(self.folder)!r} refuses {shapes}: {reason(error.message)}") from error
+        answers = self.ask(names.SERVING, **inputs)
         for output in outputs:
             if output not in answers:
                 raise SavedModelError(
@@ -237,10 +236,7 @@ class ExportedModel:
             part = {name: array[start : start + _ROWS] for name, array in arrays.items()}
             if k is not None:
                 part[names.K] = np.full(min(_ROWS, count - start), k, np.int32)
-            try:
-                yield self.ask(signature, **part)
-            except tf.errors.InvalidArgumentError as error:
-                raise SavedModelError(f"{str(self.folder)!r} refuses the request: {reason(error.message)}") from error
+            yield self.ask(signature, **part)
 
     def predict(
         self,

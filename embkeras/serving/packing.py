@@ -79,6 +79,7 @@ def packing(
     what: str,
     rows: Any = 1,
     cut: bool = False,
+    frame: tuple[int, int] = (0, 0),
 ) -> Packing:
     """How to bring all padding of a row to one side, as wide as the longest text.
 
@@ -90,11 +91,15 @@ def packing(
         what: "texts of up to {} tokens", for the refusal of longer ones.
         rows: how many rows are one text, for the same.
         cut: cut longer texts, where the padding is, instead of refusing them.
+        frame: how many tokens at the start and at the end a text that is cut keeps.
     """
-    # A stable sort by whether each is padding: the words keep their order.
-    order = tf.argsort(tf.cast((padding & ~empty_texts(padding, in_front)) ^ in_front, tf.int32), axis=1, stable=True)
     # Counted in the mask, not in the rows moved by it: XLA compiles no slice of that length.
     lengths = tf.reduce_sum(tf.cast(~padding, tf.int32), axis=1)
+    behind = padding & ~empty_texts(padding, in_front)
+    if most is not None and cut and any(frame):
+        behind |= _cut_inside(padding, lengths, most, frame, in_front)
+    # A stable sort by whether each is padding: the words keep their order.
+    order = tf.argsort(tf.cast(behind ^ in_front, tf.int32), axis=1, stable=True)
     width = tf.maximum(tf.reduce_max(lengths), max(1, least))
     if most is not None and cut:
         width = tf.minimum(width, most)
@@ -104,6 +109,16 @@ def packing(
         time = tf.shape(order)[1]
         order = tf.gather(order, (tf.range(time) + time - width) % time, axis=1)
     return Packing(padding, order, width)
+
+
+def _cut_inside(
+    padding: tf.Tensor, lengths: tf.Tensor, most: int, frame: tuple[int, int], in_front: bool
+) -> tf.Tensor:
+    """The tokens that longer texts lose, (batch, time): those in the middle, up to the last of the frame or from its first."""
+    lost = (lengths - most)[:, None]
+    first = frame[0] if in_front else most - frame[1]
+    place = tf.cumsum(tf.cast(~padding, tf.int32), axis=1) - 1
+    return ~padding & (place >= first) & (place < first + lost)
 
 
 def cut_to(values: tf.Tensor, end: tf.Tensor, fixed: int | None) -> tf.Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from embkeras.serving.names import TOKENS_FILE
+from embkeras.serving.word_piece_graph import word_piece_graph
 from embkeras.text.encoding import Encoding
 from embkeras.text.pieces import PieceTokenizer
 from embkeras.text.tokenizer import UNICODE, WHITE_SPACE
@@ -22,7 +23,7 @@ class TextGraph:
     Attributes:
         encode: texts, shape (batch,) -> a RaggedTensor of int64 ids, (batch, None); they must be those of `encode_batch`. Of
             single tokens: (batch,) -> int64 ids (batch,).
-        resources: what the SavedModel has to keep for it, such as lookup tables.
+        resources: what the SavedModel has to keep for it, such as lookup tables, or None.
     """
 
     encode: Callable[[tf.Tensor], Any]
@@ -46,7 +47,10 @@ def _(encoding: Vocabulary, assets: Path) -> tuple[TextGraph | None, str | None]
     if tokenizer is None:
         return None, "the vocabulary has no tokenizer"
     if isinstance(tokenizer, PieceTokenizer):
-        return None, "the pieces of an encoder's tokenizer are made by TextEncoder, not in a graph"
+        encode, why = word_piece_graph(encoding)
+        if encode is None:
+            return None, f"the pieces of an encoder's tokenizer are made by TextEncoder, not in a graph: {why}"
+        return TextGraph(encode, None), None
     if not tokenizer.split:
         return None, "the vocabulary's tokenizer takes a text as one token, and the model takes texts of several"
     if encoding.padding_id is None:
