@@ -4,7 +4,7 @@ Both read a text character by character, with one exception: decomposition (NFD)
 class. So a table of characters, with a rank for each such mark, says all, and no rule of Unicode is written twice.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -68,7 +68,9 @@ def characters(
         if wrong := [each for each in changed if each in marks or set(kept[each]) & marks.keys()]:
             return None, f"its normalizer changes the combining mark U+{ord(wrong[0]):04X}"
     kinds = _kinds(known)
-    if any(whole[place] != known[place] or kinds[point] != LETTER for place, point in enumerate(asked) if point in _EMPTY):
+    if any(
+        whole[place] != known[place] or kinds[point] != LETTER for place, point in enumerate(asked) if point in _EMPTY
+    ):
         return None, "its normalizer changes characters that don't exist"
     kinds[_EMPTY] = LETTER
     counts = np.zeros(POINTS, np.int64)
@@ -119,7 +121,7 @@ def _kinds(known: Sequence[str]) -> np.ndarray:
 
 
 def _normalizer(*settings: bool) -> Callable[[str], str]:
-    return _library().normalizers.BertNormalizer(*settings).normalize_str  # type: ignore[no-any-return]
+    return _library().normalizers.BertNormalizer(*settings).normalize_str
 
 
 def _library() -> Any:

@@ -172,7 +172,6 @@ def _converted(export: "ExportedModel", to: str, folder: Path) -> dict[str, Any]
 
 def _compare(export: "ExportedModel", to: str, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Ask both the same; returns how many requests there were, and the largest difference."""
-    import tensorflow as tf
 
     from embkeras.serving import runtimes
     from embkeras.serving.check import TOLERANCE, requests_of

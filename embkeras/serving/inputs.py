@@ -206,8 +206,8 @@ def _packed_texts(
         checked = {each.name: each.checked(tensor) for each, tensor in zip(group, tensors, strict=True)}
         padding = _all([checked[each.name] == each.fill for each in marked])
         what, shorter = "texts of up to {} tokens", first.long_texts == "cut"
-        sides = {"in_front": first.in_front, "frame": first.frame}
-        found = packing(padding, least=least, most=most, what=what, cut=shorter, **sides)
+        frame = first.frame
+        found = packing(padding, in_front=first.in_front, least=least, most=most, what=what, cut=shorter, frame=frame)
         empty = empty_texts(padding, first.in_front)
         checked |= {each.name: tf.where(empty, each.oov, checked[each.name]) for each in ids}
         places = [padding, found.place] if followed else []

@@ -111,9 +111,7 @@ def packing(
     return Packing(padding, order, width)
 
 
-def _cut_inside(
-    padding: tf.Tensor, lengths: tf.Tensor, most: int, frame: tuple[int, int], in_front: bool
-) -> tf.Tensor:
+def _cut_inside(padding: tf.Tensor, lengths: tf.Tensor, most: int, frame: tuple[int, int], in_front: bool) -> tf.Tensor:
     """The tokens that longer texts lose, (batch, time): those in the middle, up to the last of the frame or from its first."""
     lost = (lengths - most)[:, None]
     first = frame[0] if in_front else most - frame[1]

@@ -47,10 +47,10 @@ def _(encoding: Vocabulary, assets: Path) -> tuple[TextGraph | None, str | None]
     if tokenizer is None:
         return None, "the vocabulary has no tokenizer"
     if isinstance(tokenizer, PieceTokenizer):
-        encode, why = word_piece_graph(encoding)
-        if encode is None:
+        pieces, why = word_piece_graph(encoding)
+        if pieces is None:
             return None, f"the pieces of an encoder's tokenizer are made by TextEncoder, not in a graph: {why}"
-        return TextGraph(encode, None), None
+        return TextGraph(pieces, None), None
     if not tokenizer.split:
         return None, "the vocabulary's tokenizer takes a text as one token, and the model takes texts of several"
     if encoding.padding_id is None:

@@ -115,7 +115,9 @@ def _points(texts: tf.Tensor, special: Sequence[str]) -> tuple[tf.Tensor, tf.Ten
     decoded = tf.strings.unicode_decode(tf.where(is_special, "x", parts.values), "UTF-8")
     part_of = decoded.value_rowids()
     numbers = tf.argmax(parts.values[:, None] == tf.constant(special), axis=1)
-    points = tf.where(tf.gather(is_special, part_of), POINTS + tf.gather(numbers, part_of), tf.cast(decoded.values, tf.int64))
+    points = tf.where(
+        tf.gather(is_special, part_of), POINTS + tf.gather(numbers, part_of), tf.cast(decoded.values, tf.int64)
+    )
     return points, part_of, text_of
 
 
@@ -207,7 +209,9 @@ class _Trie:
         self._edges = tf.constant(edges, tf.int64)
         self._ids = _constant([node.get(0, _NO_PIECE) for node in nodes])
 
-    def longest(self, symbols: tf.Tensor, at: tf.Tensor, roots: tf.Tensor, ends: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def longest(
+        self, symbols: tf.Tensor, at: tf.Tensor, roots: tf.Tensor, ends: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """The length and the id of the longest piece that starts at each place, 0 where there is none.
 
         Args:
@@ -217,7 +221,9 @@ class _Trie:
             ends: the end of the word of each symbol.
         """
 
-        def step(depth: tf.Tensor, at: tf.Tensor, node: tf.Tensor, lengths: tf.Tensor, ids: tf.Tensor) -> list[tf.Tensor]:
+        def step(
+            depth: tf.Tensor, at: tf.Tensor, node: tf.Tensor, lengths: tf.Tensor, ids: tf.Tensor
+        ) -> list[tf.Tensor]:
             wanted = node * self._size + tf.gather(symbols, at + depth)
             edge = tf.minimum(tf.searchsorted(self._edges, wanted, out_type=tf.int64), self._edges.shape[0] - 1)
             there = tf.gather(self._edges, edge) == wanted
@@ -240,9 +246,7 @@ class _Trie:
         return lengths, ids
 
 
-def _pieces(
-    symbols: tf.Tensor, starts: tf.Tensor, trie: _Trie, unknown: int, most: int
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _pieces(symbols: tf.Tensor, starts: tf.Tensor, trie: _Trie, unknown: int, most: int) -> tuple[tf.Tensor, tf.Tensor]:
     """The ids of all pieces, and the place of each in the symbols.
 
     A word of more than `most` characters, or with a part that is no piece, is one unknown piece.

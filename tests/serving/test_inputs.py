@@ -68,7 +68,11 @@ def _check(inputs, request, seen, answers):
     if marked:
         words = np.any([read[each.name] != each.padding_id for each in marked], axis=0)
     most, width = first.max_length or words.shape[1], seen["ids_0"].shape[1]
-    places = [np.flatnonzero(row)[-most:] if first.in_front else np.flatnonzero(row)[:most] for row in words]
+    before, behind = (
+        (most - first.frame[1], first.frame[1]) if not first.in_front else (first.frame[0], most - first.frame[0])
+    )
+    places = [np.flatnonzero(row) for row in words]
+    places = [[*row[:before], *row[len(row) - behind :]] if len(row) > most else row for row in places]
     longest = max((len(place) for place in places), default=1) if marked else min(words.shape[1], most)
     assert width == max(longest, first.min_length) or not len(words)
     for row, place in enumerate(places):
@@ -133,6 +137,17 @@ def test_each_request_is_read_as_row_by_row(encodings, limits):
     inputs = _group(*encodings, **limits)
     pack = _pack(inputs)
     for request in _requests(inputs, 40):
+        seen, answers = pack({name: tf.constant(value) for name, value in request.items()})
+        _check(inputs, request, {name: each.numpy() for name, each in seen.items()}, answers.numpy())
+
+
+@pytest.mark.parametrize("encodings", [(PLAIN,), (IN_FRONT,), (PLAIN, LAST)], ids=range(3))
+def test_a_text_that_is_cut_keeps_its_special_tokens(encodings, monkeypatch):
+    """An encoder's first one and its last one; the answers of tokens that were lost are zeros."""
+    monkeypatch.setattr(Input, "frame", (1, 1))
+    inputs = _group(*encodings, max_length=3)
+    pack = _pack(inputs)
+    for request in _requests(inputs, 20):
         seen, answers = pack({name: tf.constant(value) for name, value in request.items()})
         _check(inputs, request, {name: each.numpy() for name, each in seen.items()}, answers.numpy())
 
