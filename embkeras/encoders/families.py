@@ -178,11 +178,6 @@ def architecture_of(config: Mapping[str, Any], where: str) -> Architecture:
         EncoderError: another kind of model, a missing or impossible setting, or one that the layers can't follow.
     """
     kind = config.get("model_type")
-    if kind is None and "registered_name" in config:
-        raise EncoderError(
-            f"load_pretrained reads folders as Hugging Face writes them. Received: a preset of keras-hub, {where}. "
-            f"keras_hub.models.Backbone.from_preset reads it."
-        )
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise EncoderError(
             f"load_pretrained reads encoders of model_type {', '.join(FAMILIES)}. Received: {shown(kind)} in {where}."

@@ -1,4 +1,4 @@
-"""What a folder of a pre-trained encoder holds, read and checked without Keras."""
+"""What a folder of a pre-trained encoder holds, read and checked; without Keras, unless it is a preset of keras-hub."""
 
 import importlib.util
 import os
@@ -25,21 +25,37 @@ def read_folder(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any], A
     folder = checked_path(folder, "folder")
     if not folder.is_dir():
         raise EncoderError(
-            f"load_pretrained takes the folder of a Hugging Face model, on this machine. "
+            f"load_pretrained takes the folder of a Hugging Face model, or a preset of keras-hub, on this machine. "
             f"There is no folder {str(folder.absolute())!r}."
         )
-    config = read_json(folder / CONFIG)
-    architecture = architecture_of(config, str(folder / CONFIG))
+    config, preset = read_json(folder / CONFIG), is_preset(folder)
+    if not preset:
+        architecture = architecture_of(config, str(folder / CONFIG))
     if importlib.util.find_spec("keras_hub") is None:
         raise MissingDependencyError(
             'An encoder\'s blocks need keras-hub, which is not installed: python -m pip install "embkeras[contextual]".'
         )
-    with opened(folder, architecture.family) as tensors:  # refuse files of another kind now, not when a model is built
-        tensors(f"{NORM}.weight", (architecture.embedding_width,))
-    tokenizer = Vocabulary.from_tokenizer(folder, size=architecture.vocabulary_size)
+    if preset:
+        from embkeras.encoders.presets import preset_config, preset_tokenizer
+
+        config = preset_config(folder)
+        architecture = architecture_of(config, str(folder / CONFIG))
+        tokenizer = preset_tokenizer(folder, architecture.vocabulary_size)
+    else:
+        with opened(
+            folder, architecture.family
+        ) as tensors:  # refuse files of another kind now, not when a model is built
+            tensors(f"{NORM}.weight", (architecture.embedding_width,))
+        tokenizer = Vocabulary.from_tokenizer(folder, size=architecture.vocabulary_size)
     if tokenizer.padding_id != architecture.padding_id:
         raise EncoderError(
             f"Tokenizer and config.json of {str(folder)!r} must name the same padding. "
             f"Received: id {tokenizer.padding_id} and pad_token_id {architecture.padding_id}."
         )
     return folder, config, architecture, tokenizer
+
+
+def is_preset(folder: Path) -> bool:
+    """Whether the folder's config.json is that of a preset of keras-hub."""
+    config = read_json(folder / CONFIG)
+    return "model_type" not in config and "registered_name" in config

@@ -6,6 +6,7 @@ file itself. keras-hub's own converters ignore some of these settings, and need 
 
 import os
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import keras
 import numpy as np
 
 from embkeras._checks import flag
-from embkeras.encoders.families import NORM, POSITIONS, PROJECTION, SEGMENTS, WORDS, Architecture
-from embkeras.encoders.folder import read_folder
+from embkeras.encoders.families import NORM, POSITIONS, PROJECTION, SEGMENTS, WORDS, Architecture, Family
+from embkeras.encoders.folder import is_preset, read_folder
 from embkeras.encoders.layers import PaddingMask, PositionTable, SegmentTable, gelu_tanh
 from embkeras.encoders.low_rank import remember
+from embkeras.encoders.presets import preset_states, preset_tensors
 from embkeras.encoders.reference import hidden_states
 from embkeras.encoders.tensors import Tensors, opened, read_json
 from embkeras.errors import EncoderError, MissingDependencyError
@@ -34,7 +36,7 @@ class PretrainedEncoder:
 
     Attributes:
         folder: where it is.
-        config: the contents of its config.json.
+        config: the contents of its config.json; of a preset, the same settings by their Hugging Face names.
         tokenizer: its pieces, a `Vocabulary`: `encode_batch` makes the ids that its models take.
         max_length: the most tokens of a text, special ones included.
         width: the width of its vectors.
@@ -115,7 +117,7 @@ class PretrainedEncoder:
             MissingDependencyError: keras-hub or safetensors is not installed.
         """
         hub, of = _package(), self._architecture
-        with opened(self.folder, of.family) as tensors:
+        with _opened(self.folder, of.family) as tensors:
             table = tensors(f"{WORDS}.weight", (of.vocabulary_size, of.embedding_width))[self._rows]
             padding_id = int(self.tokenizer.padding_id or 0)  # load_pretrained refuses a tokenizer without one
             found = np.arange(len(table)) != padding_id
@@ -161,15 +163,17 @@ class PretrainedEncoder:
 
 
 def load_pretrained(folder: str | os.PathLike[str], *, verify: bool = False) -> PretrainedEncoder:
-    """Read a pre-trained encoder from the folder of a Hugging Face model.
+    """Read a pre-trained encoder from the folder of a Hugging Face model, or from a preset of keras-hub.
 
     The model types bert, distilbert, roberta, xlm-roberta and albert are read, as config.json describes them: activation,
-    epsilon of the norms, segments. What can't be followed exactly is refused.
+    epsilon of the norms, segments. What can't be followed exactly is refused. Of keras-hub, presets with a BertBackbone,
+    DistilBertBackbone or RobertaBackbone are read.
 
     Args:
-        folder: with config.json, model.safetensors (or several with an index), and tokenizer.json or vocab.txt.
-        verify: compare what the Keras model returns with a forward pass in NumPy, on three short rows of ids. It builds the
-            model once more.
+        folder: with config.json, model.safetensors (or several with an index), and tokenizer.json or vocab.txt. Or what
+            `save_to_preset` of a backbone and of its tokenizer wrote.
+        verify: compare what the Keras model returns with a forward pass in NumPy, or with keras-hub's own model for a preset,
+            on three short rows of ids. It builds the model once more.
 
     Returns:
         The encoder: its `tokenizer` turns texts into ids, and `build_encoder_classifier` puts a head on it.
@@ -202,15 +206,24 @@ def _verify(read: PretrainedEncoder, of: Architecture) -> None:
     ids[ids == of.padding_id] = (of.padding_id + 1) % of.vocabulary_size
     for row, length in zip(ids, lengths, strict=True):
         row[length:] = of.padding_id
-    with opened(read.folder, of.family) as tensors:
-        wanted = hidden_states(tensors, of, ids)
+    preset = is_preset(read.folder)
+    if preset:
+        wanted = preset_states(read.folder, ids, of.padding_id)
+    else:
+        with opened(read.folder, of.family) as tensors:
+            wanted = hidden_states(tensors, of, ids)
     got = np.asarray(read.model()(ids, training=False))
     error = float(np.abs(got - wanted)[ids != of.padding_id].max())
     if not error <= _TOLERANCE:
         raise EncoderError(
             f"The Keras model of {str(read.folder)!r} doesn't return what its file says: vectors differ by {error:.1e} from "
-            f"a forward pass in NumPy, more than {_TOLERANCE:g}. Don't use it."
+            f"{'those of keras-hub' if preset else 'a forward pass in NumPy'}, more than {_TOLERANCE:g}. Don't use it."
         )
+
+
+def _opened(folder: Path, family: Family) -> AbstractContextManager[Tensors]:
+    """The tensors of either kind of folder."""
+    return nullcontext(preset_tensors(folder, family)) if is_preset(folder) else opened(folder, family)
 
 
 def _filled(layer: keras.layers.Layer, x: Any, values: list[np.ndarray], *others: Any) -> Any:

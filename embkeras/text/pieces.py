@@ -168,7 +168,7 @@ def read_tokenizer(path: Any, size: int | None = None) -> dict[str, Any]:
     settings = _json(file.with_name("tokenizer_config.json"), required=False)
     model: dict[str, Any] = {}
     if file.suffix == ".txt":
-        tokenizer, padding = _word_pieces(file, settings), None
+        tokenizer, padding = word_pieces(file, settings), None
     else:
         data = _json(file)
         model, padding = data.get("model") or {}, (data.get("padding") or {}).get("pad_token")
@@ -228,7 +228,7 @@ def _json(path: Path, required: bool = True) -> dict[str, Any]:
     return data
 
 
-def _word_pieces(file: Path, settings: Mapping[str, Any]) -> PieceTokenizer:
+def word_pieces(file: Path, settings: Mapping[str, Any]) -> PieceTokenizer:
     """BERT's tokenizer from its list of pieces and the settings beside it."""
     library = _package()
     try:
@@ -248,6 +248,26 @@ def _word_pieces(file: Path, settings: Mapping[str, Any]) -> PieceTokenizer:
         strip_accents=settings.get("strip_accents"),
         handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
     )
+    return PieceTokenizer(made.to_str())
+
+
+def byte_pieces(ids: Path, merges: Path, add_prefix_space: bool) -> PieceTokenizer:
+    """RoBERTa's tokenizer from its pieces, a JSON object of their ids, and its list of merges.
+
+    Raises:
+        VocabularyError: damaged files, or pieces without the special ones.
+    """
+    library, known = _package(), _json(ids)
+    missing = [piece for piece in ("<s>", "<pad>", "</s>") if piece not in known]
+    if missing:
+        raise VocabularyError(f"{str(ids)!r} has not the pieces of a RoBERTa: it has no {', '.join(missing)}.")
+    try:
+        made = library.ByteLevelBPETokenizer(str(ids), str(merges), add_prefix_space=add_prefix_space)
+    except Exception as error:  # the library raises Exception itself
+        raise VocabularyError(f"The tokenizers library can't read {str(merges)!r}: {error}.") from None
+    made.add_special_tokens([piece for piece in ("<s>", "<pad>", "</s>", "<unk>", "<mask>") if piece in known])
+    ends = [(piece, known[piece]) for piece in ("</s>", "<s>")]
+    made.post_processor = library.processors.RobertaProcessing(*ends, add_prefix_space=add_prefix_space)
     return PieceTokenizer(made.to_str())
 
 

@@ -154,7 +154,6 @@ def test_verification_notices_another_model(tmp_path, monkeypatch):
     [
         ({"model_type": "electra"}, "model_type .*bert.*'electra'"),
         ({"model_type": None}, "model_type .*None"),
-        ({"model_type": None, "registered_name": "keras_hub>BertBackbone"}, "preset of keras-hub"),
         ({"hidden_act": "quick_gelu"}, "hidden_act .*'quick_gelu'"),
         ({"layer_norm_eps": 0}, "layer_norm_eps .*: 0 "),
         ({"hidden_dropout_prob": True}, "hidden_dropout_prob .*True"),
