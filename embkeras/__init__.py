@@ -35,6 +35,7 @@ _WITH_KERAS = {
     "encoders.reading": "PretrainedEncoder load_pretrained",
     "encoders.words": "vectors_from_encoder",
     "experiments.curves": "learning_curve",
+    "experiments.race": "race_strategies",
     "experiments.runs": "compare_strategies",
     "experiments.strategies": "Strategy",
     "serving.check": "check_saved_model",
@@ -111,6 +112,7 @@ __all__ = [
     "plot_learning_curve",
     "plot_training",
     "propagate_drift",
+    "race_strategies",
     "save_vectors",
     "unfreeze_at",
     "unfreeze_rows",
@@ -138,6 +140,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.encoders.tagging import encode_tagged as encode_tagged
     from embkeras.encoders.words import vectors_from_encoder as vectors_from_encoder
     from embkeras.experiments.curves import learning_curve as learning_curve
+    from embkeras.experiments.race import race_strategies as race_strategies
     from embkeras.experiments.runs import compare_strategies as compare_strategies
     from embkeras.experiments.strategies import Strategy as Strategy
     from embkeras.serving.bulk import BatchScorer as BatchScorer

@@ -53,7 +53,7 @@ BESIDES |= {
     "convert_saved_model",
     "unfreeze_rows",
 }
-BESIDES |= {"fit_on_frozen"}
+BESIDES |= {"fit_on_frozen", "race_strategies"}
 BESIDES |= {"ResumableBackup", "RowWiseAdagrad", "RowWiseAdamW", "RowWiseSGD"}
 HEAVY = {"tensorflow", "keras", "matplotlib"}
 # Private names of Keras and TensorFlow. Only keras_compat may use them, on `self` too.

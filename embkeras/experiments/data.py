@@ -13,6 +13,7 @@ from embkeras._arrays import as_array
 from embkeras._checks import number, shown, whole_number
 from embkeras.errors import ArgumentError
 
+PARTS = ("train", "validation", "test")
 _BATCH = 256  # test examples scored at once
 _LEAST_VALIDATION = 50
 
@@ -28,20 +29,24 @@ class Data:
     Attributes:
         train, validation: trained on, and watched in training.
         test: scored at the end; one class number for each example. Weights of test examples are not allowed.
+        unseen: which test texts have words that no training text has: a bool array of shape (examples,), to see how each
+            strategy does on them. By default the ids say it (`unseen_texts`).
 
     Raises:
-        ArgumentError: a part of another kind, inputs and labels of different lengths, a dataset that never ends, or test
-            labels that are not one class number per example.
+        ArgumentError: a part of another kind, inputs and labels of different lengths, a dataset that never ends, test
+            labels that are not one class number per example, or `unseen` of another form.
     """
 
     train: Any
     validation: Any
     test: Any
+    unseen: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name, part in vars(self).items():
+        parts = {name: getattr(self, name) for name in PARTS}
+        for name, part in parts.items():
             _check_part(part, name)
-        _check_alike({name: part[0] for name, part in vars(self).items() if not is_dataset(part)})
+        _check_alike({name: part[0] for name, part in parts.items() if not is_dataset(part)})
         if not is_dataset(self.test) and len(self.test) > 2:
             raise ArgumentError("The test part takes no sample_weight: every text counts alike. Received: three items.")
         examples, labels = sum(_length(inputs, "data.test") for inputs in self.test_batches()), self.labels
@@ -51,6 +56,14 @@ class Data:
                 f"The test part needs at least one text, and one class number per text. "
                 f"Received: {examples} texts, labels of shape {labels.shape} and dtype {labels.dtype}."
             )
+        if self.unseen is not None:
+            mask = as_array(self.unseen, "unseen")
+            if mask.dtype != bool or mask.shape != labels.shape:
+                raise ArgumentError(
+                    f"unseen must be a bool array of shape {labels.shape}, one value for each test text. "
+                    f"Received: shape {mask.shape}, dtype {mask.dtype}."
+                )
+            object.__setattr__(self, "unseen", mask)
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -97,7 +110,7 @@ class Data:
         share = number(share, "share", above=0)
         if share > 1:
             raise ArgumentError(f"share must be at most 1. Received: {share}.")
-        parts = {}
+        parts: dict[str, Any] = {}
         for name, least in (("train", 1), ("validation", _LEAST_VALIDATION)):
             part = getattr(self, name)
             if is_dataset(part):
@@ -109,6 +122,74 @@ class Data:
             rows = np.random.default_rng(whole_number(seed, "seed", least=0)).permutation(total)[:count]
             parts[name] = tuple(_rows(each, rows) for each in part)
         return replace(self, **parts)
+
+    def fold(self, place: int, of: int, seed: int) -> "Data":
+        """All examples, dealt anew: one of `of` equal parts tests, the next one validates, and the others train.
+
+        The parts have about the same share of each class. From the same seed, each example tests once.
+
+        Args:
+            place: which part tests, from 0.
+            of: how many parts, at least 3.
+            seed: of the deal.
+
+        Raises:
+            ArgumentError: a number out of range, fewer than two examples for each part, datasets, sample weights (the test
+                part has none), or parts of different shapes.
+        """
+        of = whole_number(of, "folds", least=3)
+        place = whole_number(place, "place", least=0, most=of - 1)
+        everything = self._pooled()
+        labels = everything[1]
+        if len(labels) < 2 * of:
+            raise ArgumentError(f"{of} folds need at least {2 * of} examples. Received: {len(labels)}.")
+        order = np.random.default_rng(whole_number(seed, "seed", least=0)).permutation(len(labels))
+        order = order[np.argsort(labels[order], kind="stable")]  # so that the parts share the classes evenly
+        dealt = np.empty(len(labels), int)
+        dealt[order] = np.arange(len(labels)) % of
+        holders = {"test": dealt == place, "validation": dealt == (place + 1) % of}
+        holders["train"] = ~(holders["test"] | holders["validation"])
+        parts: dict[str, Any] = {
+            name: tuple(_rows(each, np.flatnonzero(mask)) for each in everything) for name, mask in holders.items()
+        }
+        return Data(**parts)
+
+    def _pooled(self) -> tuple[Any, np.ndarray]:
+        """Inputs and labels of all three parts."""
+        parts = {name: getattr(self, name) for name in PARTS}
+        for name, part in parts.items():
+            if is_dataset(part):
+                raise ArgumentError(
+                    f"Folds can be dealt from arrays, not from a dataset. Received: data.{name}, {shown(part)}."
+                )
+            if len(part) > 2:
+                raise ArgumentError(
+                    f"Folds can't be dealt with sample_weight, which a test part lacks. Received: data.{name}."
+                )
+        try:
+            inputs = keras.tree.map_structure(
+                lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]),
+                *(part[0] for part in parts.values()),
+            )
+            labels = np.concatenate([np.asarray(part[1]) for part in parts.values()])
+        except ValueError as error:
+            raise ArgumentError(
+                f"Folds need parts of one shape: pad the texts of all parts to one length, and give all labels as class "
+                f"numbers. Received: {error}."
+            ) from None
+        return inputs, labels
+
+    @cached_property
+    def unseen_texts(self) -> np.ndarray | None:
+        """`unseen`, or else which test texts have an id (0 aside) that no training text has; None if inputs aren't ids."""
+        if self.unseen is not None or is_dataset(self.train) or is_dataset(self.test):
+            return self.unseen
+        read, asked = self.train[0], self.test[0]
+        if not all(hasattr(ids, "dtype") and np.asarray(ids).dtype.kind in "iu" for ids in (read, asked)):
+            return None
+        read, asked = np.asarray(read), np.asarray(asked)
+        new: np.ndarray = (asked != 0) & ~np.isin(asked, read)
+        return np.asarray(new.reshape(len(asked), -1).any(axis=1))
 
     def fit_arguments(self, batch_size: int) -> dict[str, Any]:
         """The arguments of `fit` that say what to train on."""

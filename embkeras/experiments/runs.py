@@ -1,5 +1,6 @@
 """compare_strategies: whether frozen, fine-tuned or phased is best on your data, answered with seeds and intervals."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,8 +14,10 @@ import pandas as pd
 from embkeras._checks import is_whole, sequence, shown, whole_number
 from embkeras.errors import ArgumentError
 from embkeras.experiments.data import Data
-from embkeras.experiments.statistics import check_statistics, macro_f1, paired_difference
+from embkeras.experiments.frozen_part import runs_once
+from embkeras.experiments.statistics import ALPHA, Difference, check_statistics, holm, macro_f1
 from embkeras.experiments.strategies import Strategy, default_strategies
+from embkeras.training.frozen_trunk.fit import fit_on_frozen
 from embkeras.training.schedule.callback import TrainabilitySchedule
 
 _LARGEST_SEED = 2**32 - 1  # of NumPy
@@ -28,11 +31,13 @@ class Run:
         strategy: name of the strategy.
         seed: the random seed.
         labels: the true classes, int array of shape (texts,).
-        predicted: the classes with the highest scores, int array of shape (texts,).
+        predicted: the classes with the highest scores, int array of shape (texts,); -1, which is never right, where a
+            score is not a finite number because the training diverged.
         seconds: duration of the training.
         history: Keras' `History.history`.
         model: the trained model, or None where it was not kept.
         phases: `TrainabilitySchedule.history`, one row per phase; None without a schedule.
+        scores: float array of shape (texts, classes).
     """
 
     strategy: str
@@ -43,6 +48,7 @@ class Run:
     history: dict[str, list[float]] = field(repr=False)
     model: Any = field(default=None, repr=False)
     phases: pd.DataFrame | None = field(default=None, repr=False)
+    scores: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def correct(self) -> np.ndarray:
@@ -72,6 +78,7 @@ def run_strategy(
     fit: Callable[..., keras.callbacks.History] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 0,
+    keep: str | os.PathLike[str] | None = None,
 ) -> Run:
     """Train one model under one strategy from one seed, and test it.
 
@@ -86,10 +93,14 @@ def run_strategy(
         fit: trains the model in place of `model.fit`, with the same arguments: `fit_on_frozen`, or a function of your own.
         callbacks: further callbacks for `fit`.
         verbose: as in Keras.
+        keep: a folder in which the outputs of frozen layers are kept (`fit_on_frozen`), so that they run once for all epochs
+            and runs. It is used where that changes nothing and costs less: without a schedule, without dropout below
+            what trains, and with more than a table frozen. By default all layers run in every step.
 
     Raises:
         ArgumentError: not a Strategy, a model that is not compiled, can't take the test inputs or has no score for each
-            class, or an optimizer whose learning rate can't be set as the strategy requires; before training.
+            class, an optimizer that can't be set as the strategy requires, or a model to which the strategy was not
+            applied; before training.
     """
     if not isinstance(strategy, Strategy):
         raise ArgumentError(f"run_strategy takes a Strategy. Received: {shown(strategy)}.")
@@ -105,6 +116,9 @@ def run_strategy(
     model = build_model(strategy)
     if not isinstance(model, keras.Model) or not model.compiled:
         raise ArgumentError(f"build_model must return a compiled Keras model. Received: {shown(model)}.")
+    strategy.check(model)
+    if strategy.optimizer:
+        model.optimizer = _changed_optimizer(model.optimizer, strategy)
     if strategy.learning_rate is not None:
         try:
             model.optimizer.learning_rate = strategy.learning_rate
@@ -115,9 +129,12 @@ def run_strategy(
             ) from None
     _check_scores(model, data)
     own = strategy.callbacks()
+    once = keep is not None and not own and runs_once(model, data)
     begin = time.perf_counter()
-    train = model.fit if fit is None else partial(fit, model)
-    history = train(
+    if fit is None:
+        fit = partial(fit_on_frozen, keep=keep, progress=False) if once else type(model).fit
+    history = fit(
+        model,
         **data.fit_arguments(batch_size),
         epochs=strategy.epochs or epochs,
         class_weight=None if class_weight is None else dict(class_weight),
@@ -125,11 +142,31 @@ def run_strategy(
         verbose=verbose,
     )
     seconds = time.perf_counter() - begin
-    scores = np.concatenate([_scores(model, inputs) for inputs in data.test_batches()])
+    scores = scores_of(model, data)
     schedules = [callback for callback in own if isinstance(callback, TrainabilitySchedule)]
     phases = schedules[0].history if schedules else None
-    predicted = scores.argmax(axis=1)
-    return Run(strategy.name, seed, data.labels, predicted, seconds, history.history, model, phases)
+    return Run(strategy.name, seed, data.labels, classes_of(scores), seconds, history.history, model, phases, scores)
+
+
+def scores_of(model: keras.Model, data: Data) -> np.ndarray:
+    """The model's scores of the test part, shape (texts, classes)."""
+    return np.concatenate([_scores(model, inputs) for inputs in data.test_batches()])
+
+
+def classes_of(scores: np.ndarray) -> np.ndarray:
+    """The classes with the highest scores; -1 where a score is not a finite number."""
+    return np.where(np.isfinite(scores).all(axis=1), scores.argmax(axis=1), -1)
+
+
+def _changed_optimizer(optimizer: keras.optimizers.Optimizer, strategy: Strategy) -> keras.optimizers.Optimizer:
+    """A new optimizer with the strategy's settings in place of its own."""
+    try:
+        return type(optimizer).from_config(optimizer.get_config() | strategy.optimizer)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"Strategy {strategy.name!r} sets {shown(strategy.optimizer)}, which the optimizer does not take: compile the "
+            f"model with one that does, such as RowWiseAdam. Received: a {type(optimizer).__name__}, which answers: {error}"
+        ) from error
 
 
 def _scores(model: keras.Model, inputs: Any) -> np.ndarray:
@@ -192,29 +229,38 @@ class Comparison:
     def difference(self, first: str, second: str) -> tuple[float, float]:
         """Accuracy of `first` minus that of `second`, and half the width of its 95% interval.
 
-        See `embkeras.experiments.statistics.paired_difference`; only seeds that both strategies have count.
+        See `embkeras.experiments.statistics.Difference`; only seeds that both strategies have count.
 
         Raises:
             ArgumentError: the two have no seed in common.
         """
+        difference = self._difference(first, second)
+        return difference.mean, difference.half_width()
+
+    def _difference(self, first: str, second: str) -> Difference:
         one, other = ({run.seed: run.correct for run in self.runs if run.strategy == name} for name in (first, second))
         by_seed = [one[seed].astype(float) - other[seed] for seed in one if seed in other]
         if not by_seed:
             raise ArgumentError(f"No seed was run with both {first!r} and {second!r}.")
-        return paired_difference(np.stack(by_seed))
+        return Difference.of_texts(np.stack(by_seed))
 
     @property
     def leads(self) -> pd.DataFrame:
         """The lead of the best strategy over each of the others.
 
-        One row per other strategy, with `difference` and `half_width` as `difference` returns them, and `significant`:
-        whether the lead is larger than the half width.
+        One row per other strategy, with `difference` and `half_width` as `difference` returns them, `p_value` after Holm's
+        correction for the number of strategies, and `significant`: whether that is below 0.05.
         """
         best, *others = self.table.index
-        rows = [self.difference(best, other) for other in others]
-        leads = pd.DataFrame(rows, index=pd.Index(others, name="strategy"), columns=["difference", "half_width"])
-        leads["significant"] = leads["difference"] > leads["half_width"]
-        return leads
+        found = [self._difference(best, other) for other in others]
+        adjusted = holm([each.p_value for each in found])
+        columns = {
+            "difference": [each.mean for each in found],
+            "half_width": [each.half_width() for each in found],
+            "p_value": adjusted,
+            "significant": adjusted < ALPHA,
+        }
+        return pd.DataFrame(columns, index=pd.Index(others, name="strategy"))
 
 
 def recommendation(comparison: Comparison) -> str:
@@ -255,7 +301,7 @@ def compare_strategies(
         done: runs on the same test texts that need not be repeated, such as `comparison.runs`.
         on_start: called before each run with its strategy's name and seed; returns further callbacks for `fit`.
         layer: name or path of the embedding layer, for strategies passed by name.
-        **fit_arguments: `epochs`, `batch_size`, `class_weight`, `fit` and `verbose`, as for `run_strategy`.
+        **fit_arguments: `epochs`, `batch_size`, `class_weight`, `fit`, `verbose` and `keep`, as for `run_strategy`.
 
     Raises:
         ArgumentError: no seeds, a seed or strategy twice, no strategies, invalid data, `done` with other test labels, or

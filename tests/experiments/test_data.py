@@ -86,6 +86,59 @@ def test_test_batches_have_their_labels(monkeypatch, test):
         assert [known[tuple(ids)] for ids in np.concatenate(batches).tolist()] == data.labels.tolist()
 
 
+FOLDED = Data(
+    (np.arange(20)[:, None], np.arange(20) % 2),
+    (np.arange(20, 26)[:, None], np.arange(6) % 2),
+    (np.arange(26, 31)[:, None], np.zeros(5, int)),
+)
+
+
+@pytest.mark.parametrize("of", [3, 5])
+def test_folds_share_out_all_examples(of):
+    """Each tests once and validates once, labels stay with their texts, and the parts have the same share of each class."""
+    folds = [FOLDED.fold(place, of, 7) for place in range(of)]
+    for part in ("test", "validation"):
+        assert sorted(np.concatenate([getattr(fold, part)[0][:, 0] for fold in folds])) == list(range(31))
+    for fold in folds:
+        parts = fold.train, fold.validation, fold.test
+        assert sorted(np.concatenate([ids[:, 0] for ids, _ in parts])) == list(range(31))
+        assert abs(fold.labels.sum() - 13 / of) < 1
+        for ids, labels in parts:
+            assert (labels == np.where(ids[:, 0] < 26, ids[:, 0] % 2, 0)).all()
+    again, other = FOLDED.fold(0, of, 7).test[0], FOLDED.fold(0, of, 8).test[0]
+    assert (folds[0].test[0] == again).all() and (again != other).any()
+
+
+@pytest.mark.parametrize(
+    ("data", "arguments", "message"),
+    [
+        (FOLDED, (0, 2, 0), "folds must be an integer >= 3. Received: 2"),
+        (FOLDED, (3, 3, 0), "place .* Received: 3"),
+        (FOLDED, (0, 16, 0), "16 folds need at least 32 examples. Received: 31"),
+        (Data(Batches(), PAIR, PAIR), (0, 3, 0), r"data\.train, <"),
+        (Data((*PAIR, np.ones(12)), PAIR, PAIR), (0, 3, 0), r"sample_weight.* Received: data\.train"),
+        (Data((tiny.IDS[:, :3], tiny.LABELS), PAIR, PAIR), (0, 3, 0), "parts of one shape"),
+        (Data((tiny.IDS, np.eye(3)[tiny.LABELS]), PAIR, PAIR), (0, 3, 0), "all labels as class numbers"),
+    ],
+)
+def test_folds_that_cannot_be_dealt(data, arguments, message):
+    """With the reason."""
+    with pytest.raises(ArgumentError, match=message):
+        data.fold(*arguments)
+
+
+def test_texts_with_unseen_words():
+    """Those with an id that no training text has, 0 aside; or those that the caller says; unknown for other inputs."""
+    ids = np.array([[1, 2], [2, 0]]), np.array([0, 1])
+    asked = np.array([[1, 0], [3, 1], [0, 0]]), np.array([0, 1, 0])
+    assert Data(ids, ids, asked).unseen_texts.tolist() == [False, True, False]
+    assert Data(ids, ids, asked, unseen=np.array([True, True, False])).unseen_texts.tolist() == [True, True, False]
+    assert Data((ids[0] * 0.5, ids[1]), ids, asked).unseen_texts is None
+    for wrong in (np.ones(2, bool), np.ones(3)):
+        with pytest.raises(ArgumentError, match=r"unseen must be a bool array of shape \(3,\)"):
+            Data(ids, ids, asked, unseen=wrong)
+
+
 def test_arguments_of_fit():
     """Weights and a dataset reach `fit`; a dataset has its own batches."""
     weights = np.ones(12)

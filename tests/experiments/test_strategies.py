@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from keras import optimizers
 
-from embkeras import AlignedMatrix, Phase, Strategy, Vocabulary, gradual_unfreeze, unfreeze_at
+from embkeras import AlignedMatrix, Phase, RowWiseAdam, Strategy, Vocabulary, gradual_unfreeze, unfreeze_at
 from embkeras.errors import ArgumentError
 from embkeras.experiments.data import Data
 from embkeras.experiments.runs import run_strategy
-from embkeras.experiments.strategies import default_strategies
+from embkeras.experiments.strategies import default_strategies, encoder_strategies
 from embkeras.vectors.postprocess import centre
 from tests import tiny
 
@@ -86,6 +86,106 @@ def test_int8_in_one_line():
 def test_oov_rows_in_one_line():
     """Only rows without a vector move."""
     assert moved_rows(run(Strategy("oov", embedding={"trainable": "oov"}))).tolist() == [1, 2, 3]
+
+
+def test_two_channels_in_one_line():
+    """Tables side by side, of which one moves; the layer has the name that schedules know."""
+    result = run(Strategy("two channels", embedding=[{}, {"trainable": True, "name": "tuned"}]), 1)
+    layer = result.model.get_layer("embedding")
+    static, tuned = (source.matrix() for source in layer.sources)
+    assert [source.name for source in layer.sources] == ["channel_0", "tuned"]
+    np.testing.assert_array_equal(static, tiny.TABLE)
+    assert (tuned != tiny.TABLE).any()
+
+
+def test_settings_of_the_optimizer_in_one_line():
+    """A row-wise one gets an anchor and a small rate for the table; the others stay as they were compiled."""
+
+    def row_wise(strategy):
+        model = build_model(strategy)
+        model.compile(RowWiseAdam(0.125, beta_1=0.5), loss="sparse_categorical_crossentropy", run_eagerly=True)
+        return model
+
+    settings = {"anchor_decay": 0.25, "learning_rate_multipliers": {"embedding": 0.0}}
+    strategy = Strategy("anchored", embedding={"trainable": True}, optimizer=settings)
+    model = run_strategy(row_wise, DATA, strategy, epochs=1).model
+    optimizer = model.optimizer
+    assert (optimizer.anchor_decay, optimizer.beta_1, float(optimizer.learning_rate)) == (0.25, 0.5, 0.125)
+    np.testing.assert_array_equal(tiny.table_of(model), tiny.TABLE)
+    with pytest.raises(ArgumentError, match=r"Strategy 'anchored' sets \{'anchor_decay'.*Received: a SGD"):
+        run(strategy)
+
+
+def test_all_strategies():
+    """By the size of the set; each builds a table that trains as it says."""
+    assert len(default_strategies(which="all")) == 11 and next(iter(default_strategies(which="small"))) == "frozen"
+    with pytest.raises(ArgumentError, match=r"which must be one of small, default, all. Received: 'every'"):
+        default_strategies(which="every")
+    sizes = {}
+    for name, strategy in default_strategies(which="all").items():
+        layer = strategy.build_embedding(ALIGNED)
+        sizes[name] = sum(int(np.prod(each.shape)) for each in layer.trainable_variables)
+    assert sizes == {
+        "phased": 0,
+        "frozen": 0,
+        "fine-tuned": 40,
+        "shared map": 16 + 40,
+        "random": 40,
+        "small rate": 40,
+        "anchored": 40,
+        "oov rows": 16,
+        "map": 16,
+        "two channels": 40,
+        "LoRA": 4 * (10 + 4),
+    }
+
+
+GROUPS = [["embedding"], ["lower"], ["upper"]]
+
+
+def build_encoder(strategy, *, apply=True):
+    """A table, two blocks and a head."""
+    ids = keras.Input((5,), dtype="int64")
+    vectors = keras.layers.GlobalAveragePooling1D()(tiny.embedding(trainable=True)(ids))
+    for name in ("lower", "upper"):
+        vectors = keras.layers.Dense(4, name=name, activation="relu")(vectors)
+    model = keras.Model(ids, keras.layers.Dense(3, name="head", activation="softmax")(vectors))
+    if apply:
+        strategy.apply(model)
+    model.compile(optimizers.SGD(0.5), loss="sparse_categorical_crossentropy", run_eagerly=True)
+    return model
+
+
+def test_strategies_of_an_encoder():
+    """What trains in each; a model that the strategy wasn't applied to is refused before training."""
+    found = encoder_strategies(GROUPS, rank=2)
+    trains = {}
+    for name, strategy in found.items():
+        model = build_encoder(pickle.loads(pickle.dumps(strategy)))
+        strategy.check(model)
+        trains[name] = [weight.path for weight in model.trainable_variables]
+    head = ["head/kernel", "head/bias"]
+    assert trains["frozen"] == head and trains["top block"] == ["upper/kernel", "upper/bias", *head]
+    assert len(trains["fine-tuned"]) == 7
+    assert [path.split("/")[0] for path in trains["LoRA"]] == ["upper", "upper", "head", "head"]
+    for name, what in (("frozen", "embedding' trains"), ("LoRA", "upper' has no LoRA")):
+        with pytest.raises(ArgumentError, match=rf"Strategy '{name}' .*strategy.apply\(model\).*{what}"):
+            run_strategy(lambda strategy: build_encoder(strategy, apply=False), DATA, found[name], epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("groups", "settings", "message"),
+    [
+        ([["a"]], {}, r"at least one block. Received: \[\['a'\]\]"),
+        (GROUPS, {"top": 3}, "top .* Received: 3"),
+        (GROUPS, {"rank": 0}, "rank must be .* Received: 0"),
+        (["ab"], {}, "layer_groups must be a sequence, not a single string. Received: 'ab'"),
+    ],
+)
+def test_encoder_strategies_that_are_refused(groups, settings, message):
+    """With what was received."""
+    with pytest.raises(ArgumentError, match=message):
+        encoder_strategies(groups, **settings)
 
 
 def test_random_vectors_differ_from_seed_to_seed():
@@ -163,6 +263,12 @@ def test_strategy_can_be_pickled(strategy):
         ({"embedding": {"frozen": True}}, r"trainable, .* Received: \{'frozen': True\} .*'a'"),
         ({"embedding": {"aligned": ALIGNED}}, "Received: .*'aligned'"),
         ({"embedding": True}, "Received: True"),
+        ({"embedding": []}, r"or be a list of such. Received: \[\]"),
+        ({"embedding": [{}, {"frozen": 1}]}, "Received: .*frozen"),
+        ({"embedding": [{}, {}], "lora_rank": 2}, "LoRA takes one table. Received: 2 of them"),
+        ({"optimizer": "anchored"}, "optimizer must map .* Received: 'anchored' .*'a'"),
+        ({"freeze": [3]}, "freeze must be strings.* Received: 3"),
+        ({"lora_layers": "block"}, r"lora_layers needs lora_rank. Received: \('block',\)"),
         ({"lora_rank": 0}, "lora_rank must be an integer >= 1. Received: 0 .*'a'"),
         ({"lora_rank": True}, "Received: True"),
         ({"epochs": 0}, "epochs must be an integer >= 1. Received: 0 .*'a'"),

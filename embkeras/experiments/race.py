@@ -1,0 +1,388 @@
+"""race_strategies: the strategy to take, found with fewer runs than all strategies from all seeds."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from embkeras._checks import flag, number, shown, whole_number
+from embkeras.errors import ArgumentError, EmbkerasError
+from embkeras.experiments.advice import Advice, overlap
+from embkeras.experiments.data import Data, is_dataset
+from embkeras.experiments.fingerprint import data_fingerprint, described, plain
+from embkeras.experiments.results import Record, ResultsFile
+from embkeras.experiments.rounds import finalists, leave
+from embkeras.experiments.runs import (
+    checked_data,
+    checked_seeds,
+    checked_strategies,
+    classes_of,
+    run_strategy,
+    scores_of,
+)
+from embkeras.experiments.statistics import calibration_error, check_statistics
+from embkeras.experiments.strategies import Strategy
+
+_FIT = ("epochs", "batch_size", "class_weight", "fit")  # what `run_strategy` takes, and records depend on
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One run of a race: all that `train_once` needs, so that it can be pickled for another process.
+
+    Attributes:
+        build_model: from a strategy to a compiled model; a function of a module, if it is to be pickled.
+        data: all examples.
+        strategy: one strategy.
+        seed: the random seed.
+        fold, folds: which fold tests, of how many; no folds by default.
+        callbacks: from strategy name and seed to callbacks for `fit`.
+        fit: arguments of `run_strategy`.
+    """
+
+    build_model: Callable[[Strategy], keras.Model] = field(repr=False)
+    data: Data = field(repr=False)
+    strategy: Strategy
+    seed: int
+    fold: int = 0
+    folds: int | None = None
+    callbacks: Callable[[str, int], Sequence[keras.callbacks.Callback]] | None = field(default=None, repr=False)
+    fit: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """As `Record.key`."""
+        return self.strategy.name, self.seed, self.fold
+
+    def __str__(self) -> str:
+        fold = "" if self.folds is None else f", fold {self.fold}"
+        return f"strategy {self.strategy.name!r}, seed {self.seed}{fold}"
+
+
+def train_once(job: Job) -> Record:
+    """Train and measure one run: a function of its argument alone, for this process or another.
+
+    Raises:
+        ArgumentError: as `run_strategy`.
+    """
+    data = job.data if job.folds is None else job.data.fold(job.fold, job.folds, job.seed)
+    callbacks = job.callbacks(job.strategy.name, job.seed) if job.callbacks else ()
+    run = run_strategy(job.build_model, data, job.strategy, seed=job.seed, callbacks=callbacks, **job.fit)
+    chosen_on = validation_as_test(data)
+    scores, tested, unseen = scores_of(run.model, chosen_on), np.asarray(run.scores), data.unseen_texts
+    validation = classes_of(scores) == chosen_on.labels
+    measures = {
+        "accuracy": run.accuracy,
+        "validation_accuracy": float(validation.mean()),
+        "f1": run.f1,
+        "unseen_accuracy": float(run.correct[unseen].mean()) if unseen is not None and unseen.any() else np.nan,
+        "calibration_error": calibration_error(run.labels, tested),
+        "parameters": float(sum(_size(each) for each in run.model.weights)),
+        "trainable_parameters": float(sum(_size(each) for each in run.model.trainable_weights)),
+        "stored_bytes": float(sum(_size(each) * tf.as_dtype(each.dtype).size for each in run.model.weights)),
+        "seconds": run.seconds,
+        "epochs": float(len(next(iter(run.history.values()), []))),
+    }
+    diverged = not (np.isfinite(tested).all() and np.isfinite(scores).all())
+    return Record(job.strategy.name, job.seed, job.fold, run.correct, validation, measures, diverged)
+
+
+def _size(weight: keras.Variable) -> int:
+    return int(np.prod(weight.shape, dtype=np.int64))
+
+
+def validation_as_test(data: Data) -> Data:
+    """The same data with the validation part in the test part's place, so that it is scored like it.
+
+    Raises:
+        ArgumentError: validation labels that are not one class number per text.
+    """
+    part = data.validation if is_dataset(data.validation) else tuple(data.validation[:2])
+    try:
+        return replace(data, test=part, unseen=None)
+    except ArgumentError as error:
+        raise ArgumentError(
+            f"A race chooses by the validation part, which must be as the test part has to be: one class number per text. {error}"
+        ) from error
+
+
+def race_strategies(
+    build_model: Callable[[Strategy], keras.Model],
+    data: Data | Sequence[Any],
+    *,
+    strategies: Iterable[Strategy | str] | None = None,
+    seeds: int | Iterable[int] = 5,
+    folds: int | None = None,
+    rounds: int = 3,
+    most_finalists: int = 3,
+    max_minutes: float | None = None,
+    results: str | os.PathLike[str] | None = None,
+    executor: Executor | None = None,
+    callbacks: Callable[[str, int], Sequence[keras.callbacks.Callback]] | None = None,
+    on_record: Callable[[Record], None] | None = None,
+    layer: str = "embedding",
+    verbose: bool = True,
+    **fit_arguments: Any,
+) -> Advice:
+    """Find the strategy to take, with fewer runs than `compare_strategies`, and say what the data can't tell.
+
+    First the strategies race: each round trains those that are still in it from one more seed, and those that are behind the
+    leader by more than the noise leave. Then a final round trains the few that are left from seeds of its own; all intervals
+    are those of the final round. Strategies are compared by the validation texts, with Holm's correction for their
+    number. A tie is called a tie, and the cheapest of the tied is recommended: to store, then to train. What is reported of
+    it are the test texts, which chose nothing.
+
+    The seeds of the rounds are the smallest numbers that `seeds` doesn't have.
+
+    Args:
+        build_model: as for `compare_strategies`.
+        data: as for `compare_strategies`; the validation part needs one class number per text too.
+        strategies: strategies, or names from `default_strategies()`; by default all of those.
+        seeds: of the final round: how many, or which.
+        folds: all examples are dealt anew for each seed (`Data.fold`): one of so many parts tests, the next validates. The
+            final round trains on each fold, a round before on one. At least 3; by default the parts stay as they are.
+        rounds: how many rounds race at most; 0 trains all strategies in the final round.
+        most_finalists: how many strategies the final round has at most, at least 2: the leader, the cheapest, the next best.
+        max_minutes: when no further run begins. Half of it is left to the final round.
+        results: a JSON Lines file to which each run is written at once. A run that is in it already isn't repeated, so a race
+            that was killed continues. The code of `build_model`, and of functions in strategies, isn't compared: after a
+            change, give another file.
+        executor: runs the runs: any `concurrent.futures.Executor`. One of processes needs a `build_model`, `callbacks` and
+            strategies that can be pickled, a start by "spawn", and one worker a device. Threads share one random generator, so
+            their runs can't be repeated to the bit.
+        callbacks: called in the run with its strategy's name and seed; returns further callbacks for `fit`.
+        on_record: called with each record, of the file too.
+        layer: name or path of the embedding layer, for strategies passed by name.
+        verbose: whether to print a line for each run, and who leaves.
+        **fit_arguments: `epochs`, `batch_size`, `class_weight`, `fit` and `keep`, as for
+            `run_strategy`. With folds each run has other data, and keeps outputs of its own.
+
+    Raises:
+        ArgumentError: as `compare_strategies`; a number out of range; or a run that failed, with its strategy and seed. Runs
+            that had begun beside it are finished and recorded.
+        OutputError: `results` can't be written, or another process writes it.
+        ResumeError: `results` has records of other data, settings or strategies.
+        MissingDependencyError: scipy or scikit-learn is not installed.
+
+    Example:
+        `print(race_strategies(build_model, (train, validation, test), results="results.jsonl", max_minutes=60))`
+    """
+    check_statistics()
+    chosen, data = checked_strategies(strategies, layer), checked_data(data)
+    if not callable(build_model):
+        raise ArgumentError(
+            f"build_model must be a function from a Strategy to a model. Received: {shown(build_model)}."
+        )
+    last = checked_seeds(seeds)
+    if not chosen or not last:
+        raise ArgumentError(f"A race needs strategies and seeds. Received: {[each.name for each in chosen]}, {last}.")
+    if folds is not None:
+        data.fold(0, folds, 0)  # refused now, and not in a run
+        folds = int(folds)
+    validation_as_test(data)
+    rounds = whole_number(rounds, "rounds", least=0)
+    most_finalists = whole_number(most_finalists, "most_finalists", least=2)
+    minutes = None if max_minutes is None else number(max_minutes, "max_minutes", above=0)
+    if executor is not None and not isinstance(executor, Executor):
+        raise ArgumentError(f"executor must be a concurrent.futures.Executor. Received: {shown(executor)}.")
+    unknown = set(fit_arguments) - {*_FIT, "keep"}
+    if unknown:
+        raise ArgumentError(f"A run takes {', '.join(_FIT)} and keep. Received: {', '.join(sorted(unknown))}.")
+    settings = {
+        "folds": folds,
+        **{name: plain(fit_arguments.get(name)) for name in _FIT},
+        "callbacks": plain(callbacks),
+    }
+    forms = {strategy.name: described(strategy) for strategy in chosen}
+    job = partial(Job, build_model, data, folds=folds, callbacks=callbacks, fit=fit_arguments)
+    with ExitStack() as stack:
+        fingerprint: dict[str, Any] = {}
+        file = None
+        if results is not None:
+            fingerprint = {"data": data_fingerprint(data), **settings}
+            file = stack.enter_context(ResultsFile(results, fingerprint, forms))
+        runner = _Runner(file, executor, minutes, on_record, flag(verbose, "verbose"))
+        left, racing = _race(job, chosen, last, rounds if len(chosen) > 2 else 0, folds, most_finalists, runner)
+        names = [strategy for strategy in chosen if strategy.name not in left]
+        runner.allow(1.0)
+        jobs = [job(strategy, seed, fold) for seed in last for fold in range(folds or 1) for strategy in names]
+        runner.say(f"Final round: {', '.join(each.name for each in names)}; {len(jobs)} runs")
+        final = _whole(runner.run(jobs), names)
+    asked = {"seeds": last, "rounds": rounds, "most_finalists": most_finalists, "max_minutes": minutes}
+    note = runner.time_note(len(final), len(jobs))
+    return Advice(
+        tuple(final),
+        tuple(racing),
+        left,
+        folds,
+        note,
+        {**settings, **asked, "strategies": forms, "fingerprint": fingerprint},
+    )
+
+
+def _race(
+    job: Callable[..., Job],
+    strategies: Sequence[Strategy],
+    last: Sequence[int],
+    rounds: int,
+    folds: int | None,
+    most: int,
+    runner: "_Runner",
+) -> tuple[dict[str, str], list[Record]]:
+    """Why strategies left, by name, and all records of the rounds."""
+    alive, everything = list(strategies), list[Record]()
+    left: dict[str, str] = {}
+    records: dict[str, list[Record]] = {strategy.name: [] for strategy in strategies}
+    fresh = (seed for seed in count() if seed not in set(last))
+    runner.allow(0.5)
+    for place in range(rounds):
+        seed, fold = next(fresh), 0 if folds is None else place % folds
+        runner.say(f"Round {place + 1}: {', '.join(strategy.name for strategy in alive)}")
+        found = runner.run([job(strategy, seed, fold) for strategy in alive])
+        everything += found
+        if len(found) < len(alive):  # the time is up
+            break
+        for record in found:
+            records[record.strategy].append(record)
+        racing = {strategy.name: records[strategy.name] for strategy in alive}
+        gone = leave(racing, overlap(folds) if folds else 0.0, folds=folds is not None)
+        for name, why in gone.items():
+            runner.say(f"{name} leaves the race: {why}")
+        left |= gone
+        alive = [strategy for strategy in alive if strategy.name not in left]
+        if len(alive) <= 2:
+            break
+    racing = {strategy.name: records[strategy.name] for strategy in alive}
+    if rounds and all(racing.values()):
+        kept = finalists(racing, most)
+        for name in racing:
+            if name not in kept:
+                left[name] = f"not among the {most} that go on after round {len(racing[name])}"
+                runner.say(f"{name} leaves the race: {left[name]}")
+    return left, everything
+
+
+def _whole(records: Sequence[Record], strategies: Sequence[Strategy]) -> list[Record]:
+    """The records of those seeds and folds that all strategies have."""
+    places: dict[tuple[int, int], set[str]] = {}
+    for record in records:
+        places.setdefault((record.seed, record.fold), set()).add(record.strategy)
+    return [record for record in records if len(places[record.seed, record.fold]) == len(strategies)]
+
+
+class _Runner:
+    """Runs jobs, here or through an executor, until the time is up, and records each at once."""
+
+    def __init__(
+        self,
+        file: ResultsFile | None,
+        executor: Executor | None,
+        minutes: float | None,
+        on_record: Callable[[Record], None] | None,
+        verbose: bool,
+    ):
+        self._file, self._executor, self._minutes, self._on_record, self._verbose = (
+            file,
+            executor,
+            minutes,
+            on_record,
+            verbose,
+        )
+        self._begin, self._share, self._stopped = time.monotonic(), 1.0, False
+
+    def allow(self, share: float) -> None:
+        """How much of the time may be used before the next runs stop."""
+        self._share = share
+
+    def say(self, line: str) -> None:
+        """Print a line, unless nothing is to be printed."""
+        if self._verbose:
+            print(line, flush=True)
+
+    def time_note(self, done: int, wanted: int) -> str:
+        """What is to be said if the final round was cut short."""
+        if not self._stopped or done == wanted:
+            return ""
+        return f"The time was up after {self._minutes:g} minutes: {done} of {wanted} runs of the final round count."
+
+    def run(self, jobs: Sequence[Job]) -> list[Record]:
+        """The records of the jobs, in their order; fewer if the time is up.
+
+        Raises:
+            ArgumentError: a run failed.
+        """
+        known = self._file.records if self._file else {}
+        found = {job.key: known[job.key] for job in jobs if job.key in known}
+        for record in found.values():
+            self._report(record, "from the file")
+        missing = [job for job in jobs if job.key not in found]
+        for record in self._side_by_side(self._executor, missing) if self._executor else self._one_by_one(missing):
+            if self._file:
+                self._file.add(record)
+            found[record.key] = record
+            self._report(record, f"{record.measures['seconds']:.1f} s")
+        self._stopped = self._stopped or len(found) < len(jobs)
+        return [found[job.key] for job in jobs if job.key in found]
+
+    def _report(self, record: Record, took: str) -> None:
+        if self._on_record:
+            self._on_record(record)
+        fold = f", fold {record.fold}" if record.fold else ""
+        figures = "diverged" if record.diverged else f"validation {record.measures['validation_accuracy']:.1%}"
+        self.say(f"  {record.strategy}, seed {record.seed}{fold}: {figures} ({took})")
+
+    @property
+    def _seconds_left(self) -> float | None:
+        if self._minutes is None:
+            return None
+        return max(0.0, self._begin + 60 * self._minutes * self._share - time.monotonic())
+
+    def _one_by_one(self, jobs: Sequence[Job]) -> Iterator[Record]:
+        for job in jobs:
+            if self._seconds_left == 0:
+                return
+            try:
+                record = train_once(job)
+            except Exception as error:
+                raise _failed(job, error) from error
+            yield record
+
+    def _side_by_side(self, executor: Executor, jobs: Sequence[Job]) -> Iterator[Record]:
+        """All jobs at once; when one fails or the time is up, those that have not begun are cancelled."""
+        pending: dict[Future[Record], Job] = {}
+        failed: tuple[Job, BaseException] | None = None
+        try:
+            for job in jobs if self._seconds_left != 0 else ():
+                pending[executor.submit(train_once, job)] = job
+            while pending:
+                done, _ = wait(pending, timeout=self._seconds_left or None, return_when=FIRST_COMPLETED)
+                for future in done:
+                    job = pending.pop(future)
+                    if future.cancelled():
+                        continue
+                    if error := future.exception():
+                        failed = failed or (job, error)
+                    else:
+                        yield future.result()
+                if failed or self._seconds_left == 0:
+                    for future in [each for each in pending if each.cancel()]:
+                        pending.pop(future)
+        finally:
+            for future in pending:
+                future.cancel()
+        if failed:
+            raise _failed(*failed) from failed[1]
+
+
+def _failed(job: Job, error: BaseException) -> ArgumentError:
+    kind = "" if isinstance(error, EmbkerasError) else f"{type(error).__name__}: "
+    return ArgumentError(f"The run of {job} failed: {kind}{error}")

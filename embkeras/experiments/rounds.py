@@ -1,0 +1,72 @@
+"""Which strategies leave a race after a round, by what they got right on the validation texts."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from embkeras.experiments.results import Record
+from embkeras.experiments.statistics import ALPHA, Difference, pooled_spread
+
+_FAR = 0.001  # the alpha after one round, when nothing is known of the noise of training
+
+
+def cost(records: Sequence[Record]) -> tuple[float, float]:
+    """What a strategy costs: bytes stored to serve it, then parameters that train."""
+    names = "stored_bytes", "trainable_parameters"
+    return tuple(float(np.mean([record.measures[name] for record in records])) for name in names)  # type: ignore[return-value]
+
+
+def leave(rounds: Mapping[str, Sequence[Record]], overlap: float = 0.0, *, folds: bool = False) -> dict[str, str]:
+    """Who leaves, and why. At least two stay, so that the final round measures a difference.
+
+    A strategy leaves if the 95% interval of its difference to the leader lies below 0. The noise of training comes from
+    all strategies together, since few seeds say little of two alone (`pooled_spread`). After one round it is taken to be
+    as large as that of the texts, and only what is behind by far leaves. A strategy that diverged leaves too.
+
+    Args:
+        rounds: for each strategy that is in the race its records, one a round, of the same rounds.
+        overlap: as for `Difference.of_folds`.
+        folds: each round has validation texts of its own.
+
+    Returns:
+        The reason, by name.
+    """
+    names = list(rounds)
+    values = np.array([[record.validation.mean() for record in rounds[name]] for name in names])
+    healthy = [not any(record.diverged for record in rounds[name]) for name in names]
+    order = sorted(range(len(names)), key=lambda place: (not healthy[place], -values[place].mean(), place))
+    count = values.shape[1]
+    known = count > 1 and sum(healthy) > 1
+    spread, freedom = pooled_spread(values[healthy]) if known else (math.nan, 0)
+    leader, gone = rounds[names[order[0]]], {}
+    for place in reversed(order[2:]):
+        records = rounds[names[place]]
+        if not healthy[place]:
+            gone[names[place]] = f"diverged in round {count}"
+            continue
+        pairs = zip(leader, records, strict=True)
+        if folds and known:
+            mean = float(np.mean([one.validation.mean() - other.validation.mean() for one, other in pairs]))
+            difference = Difference(mean, spread, count, freedom, 0.0, overlap)
+        else:
+            each = [one.validation.astype(float) - other.validation for one, other in pairs]
+            texts = Difference.of_texts(np.concatenate(each)[None] if folds else np.stack(each))
+            assumed = (spread, freedom) if known else (texts.testing, 1_000_000)
+            difference = Difference(texts.mean, assumed[0], count, assumed[1], texts.testing)
+        if difference.mean > difference.half_width(ALPHA if known else _FAR):
+            gone[names[place]] = f"behind by {100 * difference.mean:.1f} points after round {count}"
+    return gone
+
+
+def finalists(rounds: Mapping[str, Sequence[Record]], most: int) -> list[str]:
+    """The strategies that go on where more are left than shall: the leader, the cheapest of the others, and the next best."""
+    accuracy = {
+        name: float(np.mean([record.validation.mean() for record in records])) for name, records in rounds.items()
+    }
+    ranked = sorted(accuracy, key=lambda name: -accuracy[name])
+    if len(ranked) <= most:
+        return list(rounds)
+    cheapest = min(ranked, key=lambda name: cost(rounds[name]))
+    chosen = list(dict.fromkeys([ranked[0], cheapest, *ranked[1:]]))[:most]
+    return [name for name in rounds if name in chosen]

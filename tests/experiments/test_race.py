@@ -1,0 +1,252 @@
+"""race_strategies: rounds, the final round, time, results in a file, executors, and runs that fail."""
+
+import json
+import math
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+import pytest
+
+from embkeras import Strategy
+from embkeras.errors import ArgumentError, ResumeError
+from embkeras.experiments import race
+from embkeras.experiments.data import Data
+from embkeras.experiments.race import Job, race_strategies, train_once
+from embkeras.experiments.results import MEASURES, Record
+from tests import tiny
+
+DATA = Data((tiny.IDS, tiny.LABELS), (tiny.IDS[:4], tiny.LABELS[:4]), (tiny.IDS[4:], tiny.LABELS[4:]))
+TRUTH = {"frozen": 0.85, "fine-tuned": 0.85, "shared map": 0.84, "phased": 0.81, "random": 0.4}
+COST = {"frozen": 1, "fine-tuned": 100, "shared map": 100, "phased": 100, "random": 100}
+
+
+def simulated(job, truth=TRUTH, texts=1000):
+    """A run of a strategy of known accuracy, which varies by one point from seed to seed."""
+    name = job.strategy.name
+    rng = np.random.default_rng([job.seed, job.fold, sorted(truth).index(name)])
+    skill = truth[name] + rng.normal(0, 0.01)
+    test, validation = rng.random(texts) < skill, rng.random(texts) < skill
+    measures = dict.fromkeys(MEASURES, 1.0) | {"accuracy": test.mean(), "validation_accuracy": validation.mean()}
+    measures |= {"trainable_parameters": COST[name], "unseen_accuracy": math.nan}
+    return Record(name, job.seed, job.fold, test, validation, measures)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What was trained: the keys of the jobs, in order."""
+    seen = []
+
+    def fake(job):
+        seen.append(job.key)
+        return simulated(job)
+
+    monkeypatch.setattr(race, "train_once", fake)
+    return seen
+
+
+def start(*, data=DATA, **arguments):
+    """A race of all five."""
+    return race_strategies(lambda _: None, data, **{"strategies": list(TRUTH), "verbose": False, **arguments})
+
+
+def test_those_behind_leave_and_the_final_round_has_its_own_seeds(trained):
+    """Random after one round, phased after three; then the others from the seeds asked for, and only those count."""
+    advice = start(seeds=[3, 0])
+    by_seed = {seed: [name for name, each, _ in trained if each == seed] for seed in (1, 2, 4, 3, 0)}
+    assert list(dict.fromkeys(seed for _, seed, _ in trained)) == [1, 2, 4, 3, 0]
+    assert by_seed[1] == list(TRUTH) and by_seed[2] == by_seed[4] == [*list(TRUTH)[:3], "phased"]
+    assert by_seed[3] == by_seed[0] == ["frozen", "fine-tuned", "shared map"]
+    assert {record.seed for record in advice.final} == {0, 3} and len(advice.racing) == len(trained) - 6
+    assert advice.left["random"].startswith("behind by 4") and advice.left["random"].endswith("after round 1")
+    assert advice.table.index[-1] == "random" and math.isnan(advice.table.loc["random", "half_width"])
+    assert advice.table.loc["frozen", "seeds"] == 2
+
+
+def test_a_tie_goes_to_the_cheapest(trained):
+    """Three are as good as one another; the frozen one trains the fewest parameters."""
+    advice = start(seeds=4)
+    assert set(advice.tied) == {"frozen", "fine-tuned", "shared map"} and advice.recommended == "frozen"
+    assert "A tie" in advice.text and "could have shown a difference of" in str(advice)
+
+
+def test_at_most_so_many_reach_the_final_round(trained):
+    """The leader and the cheapest; what can't be told apart from them is said to have left so."""
+    advice = start(seeds=2, rounds=1, most_finalists=2)
+    assert len(advice.leads) == 1 and "frozen" in [*advice.leads.index, advice.table.index[0]]
+    assert sum("not among the 2" in why for why in advice.left.values()) == 2
+
+
+def test_without_rounds_all_are_trained_from_all_seeds(trained):
+    """The full grid."""
+    advice = start(seeds=2, rounds=0)
+    assert len(trained) == 10 and not advice.left and len(advice.final) == 10
+
+
+def test_folds(trained):
+    """A round trains on one fold, the final round on each; every fold tests other texts."""
+    data = Data(*[(tiny.IDS, tiny.LABELS)] * 3)
+    advice = start(data=data, seeds=2, folds=4, rounds=2, strategies=["frozen", "fine-tuned", "random"])
+    assert [key[1:] for key in trained[:3]] == [(2, 0)] * 3
+    assert {key[1:] for key in trained[3:]} - {(3, 1)} == {(seed, fold) for seed in (0, 1) for fold in range(4)}
+    assert advice.folds == 4 and 0.8 < advice.reported.mean < 0.9 and "each fold" in advice.text
+
+
+def test_a_killed_race_continues(trained, tmp_path, monkeypatch):
+    """From the middle of a record; the answer is that of an unbroken race, and nothing is trained twice."""
+    path, whole = tmp_path / "results.jsonl", start(seeds=3)
+    keys = list(trained)
+    trained.clear()
+    real = race.train_once
+
+    def dying(job):
+        if len(trained) == 7:
+            raise KeyboardInterrupt
+        return real(job)
+
+    monkeypatch.setattr(race, "train_once", dying)
+    with pytest.raises(KeyboardInterrupt):
+        start(seeds=3, results=path)
+    with path.open("ab") as file:
+        file.write(b'{"strategy": "frozen", "se')
+    trained.clear()
+    monkeypatch.setattr(race, "train_once", real)
+    reported = []
+    again = start(seeds=3, results=path, on_record=reported.append)
+    assert trained == keys[7:] and len(reported) == len(keys)
+    assert str(again) == str(whole) and len(path.read_text().splitlines()) == len(keys)
+    trained.clear()
+    assert str(start(seeds=3, results=path)) == str(whole) and not trained
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data": Data(DATA.train, DATA.validation, (tiny.IDS[3:], tiny.LABELS[3:]))}, "line 1 belongs to other data"),
+        ({"epochs": 9}, "line 1 belongs to other epochs"),
+        (
+            {"strategies": [Strategy("frozen", learning_rate=0.5)]},
+            "line 1 is of another strategy 'frozen': its learning_rate differ",
+        ),
+    ],
+    ids=["data", "settings", "strategy"],
+)
+def test_records_of_something_else_are_refused(trained, tmp_path, arguments, message):
+    """With the line and what differs."""
+    start(seeds=1, strategies=["frozen"], results=tmp_path / "r", epochs=2)
+    trained.clear()
+    with pytest.raises(ResumeError, match=message):
+        start(**{"seeds": 1, "strategies": ["frozen"], "results": tmp_path / "r", "epochs": 2, **arguments})
+    assert not trained
+
+
+def test_time_is_up(trained, monkeypatch):
+    """Half of it is left to the final round, of which only whole seeds count."""
+    now = [0.0]
+    monkeypatch.setattr(race.time, "monotonic", lambda: now[0])
+    real = race.train_once
+
+    def slow(job):
+        now[0] += 60
+        return real(job)
+
+    monkeypatch.setattr(race, "train_once", slow)
+    advice = start(seeds=20, max_minutes=20)
+    assert len(trained) == 20 and len(advice.racing) == 10
+    assert "up after 20 minutes: 9 of 60 runs" in advice.text and len(advice.final) == 9
+    now[0] = 0.0
+    short = start(seeds=5, max_minutes=0.5)
+    assert short.recommended is None and "nothing is recommended" in str(short)
+    json.dumps(short.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_a_run_that_fails(trained, tmp_path, monkeypatch, workers):
+    """The error has its strategy and seed, and what was finished is in the file."""
+    real = race.train_once
+
+    def failing(job):
+        if job.key == ("fine-tuned", 1, 0):
+            raise RuntimeError("no such layer")
+        return real(job)
+
+    monkeypatch.setattr(race, "train_once", failing)
+    path = tmp_path / "results.jsonl"
+    executor = workers and ThreadPoolExecutor(workers)
+    with pytest.raises(ArgumentError, match="strategy 'fine-tuned', seed 1 failed: RuntimeError: no such layer"):
+        start(seeds=3, rounds=0, results=path, executor=executor)
+    assert len(path.read_text().splitlines()) == len(trained) >= 6
+    monkeypatch.setattr(race, "train_once", real)
+    advice = start(seeds=3, rounds=0, results=path, executor=executor)
+    assert len(trained) == len(set(trained)) == len(advice.final) == 15
+
+
+def test_an_executor_answers_as_no_executor(trained):
+    """Whatever the order in which runs end."""
+    with ThreadPoolExecutor(3) as executor:
+        assert str(start(executor=executor)) == str(start())
+
+
+def test_a_strategy_that_diverges_leaves(monkeypatch):
+    """And is named; another one that diverges in the final round too."""
+
+    def fake(job):
+        record = simulated(job)
+        late = job.strategy.name == "fine-tuned" and job.seed == 0
+        wrong = job.strategy.name == "shared map" or late
+        return Record(*record.key, record.test & ~wrong, record.validation & ~wrong, record.measures, bool(wrong))
+
+    monkeypatch.setattr(race, "train_once", fake)
+    advice = start(seeds=2, strategies=["frozen", "fine-tuned", "shared map"])
+    assert advice.left == {"shared map": "diverged in round 1"}
+    assert "Some runs diverged (scores that are no numbers): fine-tuned, shared map." in advice.text
+
+
+def test_it_says_what_happens(trained, capsys):
+    """A line for each round and run, and for who leaves."""
+    start(seeds=1, verbose=True, strategies=["frozen", "shared map", "random"])
+    printed = capsys.readouterr().out
+    assert "Round 1: frozen, shared map, random\n  frozen, seed 1: validation 8" in printed
+    assert "random leaves the race: behind by" in printed and "Final round: frozen, shared map; 2 runs" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seeds": 0}, r"Received: .*, \[\]"),
+        ({"seeds": [-1]}, "Received: -1"),
+        ({"folds": 2}, "folds must be an integer >= 3. Received: 2"),
+        ({"folds": 20}, "20 folds need at least 40 examples. Received: 24"),
+        ({"rounds": -1}, "rounds .* Received: -1"),
+        ({"most_finalists": 1}, "most_finalists .* Received: 1"),
+        ({"max_minutes": 0}, "max_minutes .* Received: 0"),
+        ({"executor": 3}, "executor .* Received: 3"),
+        ({"verbose": 2}, "verbose .* Received: 2"),
+        ({"epoch": 2}, "Received: epoch"),
+        ({"data": Data(DATA.train, (tiny.IDS, np.eye(3)[tiny.LABELS]), DATA.test)}, r"(?s)validation part.*\(12, 3\)"),
+    ],
+)
+def test_refused_before_anything_runs(trained, arguments, message):
+    """With what was received."""
+    with pytest.raises(ArgumentError, match=message):
+        start(**arguments)
+    assert not trained
+
+
+def build(strategy):
+    """The tiny model."""
+    return tiny.model(keras.optimizers.SGD(1e30 if strategy.name == "wild" else 0.5), trainable=True, run_eagerly=True)
+
+
+def test_a_real_run():
+    """Its figures are those of the model, a training that diverges is never right, and the job can be pickled."""
+    job = Job(build, DATA, Strategy("tuned"), 3, fit={"epochs": 1})
+    record = train_once(pickle.loads(pickle.dumps(job)))
+    assert record.key == ("tuned", 3, 0) and record.test.shape == (8,) and record.validation.shape == (4,)
+    measured = record.measures
+    assert measured["accuracy"] == record.test.mean() and measured["epochs"] == 1 and not record.diverged
+    assert measured["parameters"] == measured["trainable_parameters"] == 55 and measured["stored_bytes"] == 220
+    assert 0 <= measured["calibration_error"] <= 1 and math.isnan(measured["unseen_accuracy"])
+    wild = train_once(Job(build, DATA, Strategy("wild"), 0, fit={"epochs": 1}))
+    assert wild.diverged and not wild.test.any() and math.isnan(wild.measures["calibration_error"])
