@@ -61,10 +61,11 @@ def export_saved_model(
     """Write `path/<version>/`, ready for TensorFlow Serving or `tf.saved_model.load`.
 
     The signatures: `serving_default` takes `token_ids`, int64 of shape (batch, time), and `serving_int32` the same in half
-    the bytes; `text` takes strings, if the vocabulary has a TensorFlow graph; `embed` returns `vectors` for ids, if the
-    model has exactly one embkeras embedding; `card` returns the card, which lets a client compare vocabularies. Answers
-    are dictionaries: `scores` for a model with one output, the model's own names for several, and `classes`, the class
-    names, if given.
+    the bytes; `text` takes strings, if the vocabulary has a TensorFlow graph, as words and a BERT's word pieces have
+    (byte-level BPE and unigram pieces don't: `TextEncoder` makes their ids from the assets); `embed` returns `vectors` for
+    ids, if the model has exactly one embkeras embedding; `card` returns the card, which lets a client compare vocabularies.
+    Answers are dictionaries: `scores` for a model with one output, the model's own names for several, and `classes`, the
+    class names, if given.
 
     A model with several inputs keeps their names: ids of shape (batch,), (batch, time) or (batch, sentences, time), and
     numbers as they are; `text` takes a string in place of each text's ids. Where a model answers for each token, row k of
@@ -78,6 +79,8 @@ def export_saved_model(
     Each of `towers` adds a signature of its name, which takes the inputs that the tower reads and returns `vectors`
     (batch, width). `nearest` takes those of the first tower and `k`, and returns the k most similar of the last one's
     vectors: every vector is compared, in blocks.
+
+    A pair of texts for an encoder is one text with the separator as its tokenizer writes it: "first[SEP]second" of a BERT.
 
     A padding mask is made from the ids, so no request has one: an input of the ids' shape called `padding_mask` or
     `attention_mask` (`encoder_padding_mask` beside `encoder_token_ids`) that `vocabulary` doesn't name. Where a table of
@@ -106,7 +109,7 @@ def export_saved_model(
             (XLA drops the refusal: there the scores of such a text are NaN.)
         long_texts: for a model of fixed length, or with a table of positions: "cut" drops the end of a text of more
             tokens, or its beginning if the encoding's `padding_side` is "start", as `encode_batch` and `pad_sequences` do;
-            "error" refuses the request.
+            "error" refuses the request. A text of an encoder keeps its special tokens where it is cut.
         overwrite: replace the version if it exists.
         check: run `check_saved_model` before the folder gets its name.
         with_config: write settings for TensorFlow Serving beside the versions.

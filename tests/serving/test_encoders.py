@@ -59,6 +59,8 @@ def test_texts_are_scored_as_their_ids(read, model, export):
     assert ids[-1, -1] == read.tokenizer.token_to_id["[SEP]"] and export.card["no_text_reason"] is None
     answers = export.ask("text", text=np.array([text.encode() for text in ASKED]))
     np.testing.assert_allclose(answers["scores"], np.asarray(model(ids)), atol=1e-6)
+    pair = ek.TextEncoder(export.folder).encode(["cat[SEP]a cab"])
+    np.testing.assert_array_equal(pair, read.tokenizer.encode_pairs(["cat"], ["a cab"]))
     table = export.predict(ASKED)
     assert list(table["label"]) == [["bad", "good"][best] for best in answers["scores"].argmax(1)]
 
