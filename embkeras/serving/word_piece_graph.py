@@ -151,9 +151,9 @@ class _Table:
         result = tf.gather(self._pages, page * _PAGE + points % _PAGE)
         counts = tf.cast(tf.gather(self._counts, result), tf.int64)
         first = tf.cast(tf.gather(self._starts, result), tf.int64) - tf.cumsum(counts, exclusive=True)
-        places = tf.repeat(first, counts)
-        places += tf.range(tf.size(places, tf.int64))
-        return tf.cast(tf.gather(self._atoms, places), tf.int64), tf.repeat(parts, counts)
+        results = tf.range(tf.reduce_sum(counts))
+        owner = tf.searchsorted(tf.cumsum(counts), results, side="right", out_type=tf.int64)
+        return tf.cast(tf.gather(self._atoms, results + tf.gather(first, owner)), tf.int64), tf.gather(parts, owner)
 
 
 def _words(atoms: tf.Tensor, parts: tf.Tensor, *, sorted_marks: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -161,12 +161,12 @@ def _words(atoms: tf.Tensor, parts: tf.Tensor, *, sorted_marks: bool) -> tuple[t
     if sorted_marks:
         marked = tf.reduce_any(atoms // 4 % 256 > 0)
         atoms = tf.cond(marked, lambda: _sorted_marks(atoms, parts), lambda: atoms)
-    there = atoms % 4 != NOTHING
-    atoms, parts = tf.boolean_mask(atoms, there), tf.boolean_mask(parts, there)
+    there = _where(atoms % 4 != NOTHING)
+    atoms, parts = tf.gather(atoms, there), tf.gather(parts, there)
     letters = atoms % 4 == LETTER
     joined = letters & tf.roll(letters, 1, 0) & (parts == tf.roll(parts, 1, 0)) & (tf.range(tf.size(parts)) > 0)
-    words = atoms % 4 != SPACE
-    return tf.boolean_mask(atoms // 1024, words), tf.boolean_mask(~joined, words), tf.boolean_mask(parts, words)
+    words = _where(atoms % 4 != SPACE)
+    return tf.gather(atoms // 1024, words), tf.gather(~joined, words), tf.gather(parts, words)
 
 
 def _sorted_marks(atoms: tf.Tensor, parts: tf.Tensor) -> tf.Tensor:
@@ -226,15 +226,15 @@ class _Trie:
         ) -> list[tf.Tensor]:
             wanted = node * self._size + tf.gather(symbols, at + depth)
             edge = tf.minimum(tf.searchsorted(self._edges, wanted, out_type=tf.int64), self._edges.shape[0] - 1)
-            there = tf.gather(self._edges, edge) == wanted
-            at, node, depth = tf.boolean_mask(at, there), tf.boolean_mask(edge, there) + 2, depth + 1
+            there = _where(tf.gather(self._edges, edge) == wanted)
+            at, node, depth = tf.gather(at, there), tf.gather(edge, there) + 2, depth + 1
             found = tf.cast(tf.gather(self._ids, node), tf.int64)
-            is_piece = found != _NO_PIECE
-            places = tf.boolean_mask(at, is_piece)[:, None]
-            lengths = tf.tensor_scatter_nd_update(lengths, places, tf.fill(tf.shape(places)[:1], depth))
-            ids = tf.tensor_scatter_nd_update(ids, places, tf.boolean_mask(found, is_piece))
-            longer = at + depth < tf.gather(ends, at)
-            return [depth, tf.boolean_mask(at, longer), tf.boolean_mask(node, longer), lengths, ids]
+            pieces = _where(found != _NO_PIECE)
+            places = tf.gather(at, pieces)[:, None]
+            lengths = tf.tensor_scatter_nd_update(lengths, places, tf.fill(tf.shape(pieces), depth))
+            ids = tf.tensor_scatter_nd_update(ids, places, tf.gather(found, pieces))
+            longer = _where(at + depth < tf.gather(ends, at))
+            return [depth, tf.gather(at, longer), tf.gather(node, longer), lengths, ids]
 
         nothing, any_ = tf.zeros_like(symbols), tf.TensorShape([None])
         *_, lengths, ids = tf.while_loop(
@@ -252,10 +252,10 @@ def _pieces(symbols: tf.Tensor, starts: tf.Tensor, trie: _Trie, unknown: int, mo
     A word of more than `most` characters, or with a part that is no piece, is one unknown piece.
     """
     word_of = tf.cumsum(tf.cast(starts, tf.int64)) - 1
-    first = tf.where(starts)[:, 0]
+    first = _where(starts)
     sizes = tf.math.unsorted_segment_sum(tf.ones_like(word_of), word_of, tf.size(first))
     ends, short = first + sizes, sizes <= most
-    at = tf.where(tf.gather(short, word_of))[:, 0]
+    at = _where(tf.gather(short, word_of))
     roots = tf.where(tf.gather(starts, at), tf.constant(_START, tf.int64), tf.constant(_INSIDE, tf.int64))
     lengths, ids = trie.longest(symbols, at, roots, tf.gather(ends, word_of))
 
@@ -263,19 +263,20 @@ def _pieces(symbols: tf.Tensor, starts: tf.Tensor, trie: _Trie, unknown: int, mo
         length, word = tf.gather(lengths, at), tf.gather(word_of, at)
         used = tf.tensor_scatter_nd_update(used, at[:, None], tf.ones_like(at, tf.bool))
         at += length
-        done = at == tf.gather(ends, word)
-        whole = tf.tensor_scatter_nd_update(whole, tf.boolean_mask(word, done)[:, None], tf.boolean_mask(done, done))
-        return [tf.boolean_mask(at, ~done & (length > 0)), used, whole]
+        inside = at < tf.gather(ends, word)
+        complete = tf.gather(word, _where(~inside))
+        whole = tf.tensor_scatter_nd_update(whole, complete[:, None], tf.ones_like(complete, tf.bool))
+        return [tf.gather(at, _where(inside & (length > 0))), used, whole]
 
     any_ = tf.TensorShape([None])
     _, used, whole = tf.while_loop(
         lambda at, *_: tf.size(at) > 0,
         step,
-        [tf.boolean_mask(first, short), tf.zeros_like(starts), tf.zeros_like(short)],
+        [tf.gather(first, _where(short)), tf.zeros_like(starts), tf.zeros_like(short)],
         shape_invariants=[any_, any_, any_],
     )
     is_known = tf.gather(whole, word_of)
-    places = tf.where(tf.where(is_known, used, starts))[:, 0]
+    places = _where(tf.where(is_known, used, starts))
     return tf.gather(tf.where(is_known, ids, tf.constant(unknown, tf.int64)), places), places
 
 
@@ -283,6 +284,11 @@ def _id_of(encoding: Vocabulary, piece: str) -> int:
     """The id of a piece in the vocabulary, which reads the padding as an unknown one."""
     found = encoding.token_to_id.get(piece)
     return encoding.oov_ids[hash_bucket(piece, len(encoding.oov_ids))] if found is None else found
+
+
+def _where(mask: tf.Tensor) -> tf.Tensor:
+    """The places that are true; one operation for all that is gathered there, where boolean_mask needs ten for each."""
+    return tf.where(mask)[:, 0]
 
 
 def _constant(values: Any) -> tf.Tensor:
