@@ -1,5 +1,6 @@
 """Other runtimes for an export: how each gets its graph, and how it is asked there. Only the outputs of ids are converted."""
 
+import functools
 import json
 import subprocess
 import tempfile
@@ -56,12 +57,32 @@ const tf = require("@tensorflow/tfjs");
 
 def to_onnx(export: ExportedModel, folder: Path) -> dict[str, Any]:
     """Write `model.onnx`; returns facts for the card of the conversion."""
+    import onnx
     import tf2onnx
 
+    _teach_erfc()
     serve, specs = _of_ids(export, names.SERVING)
     model, _ = tf2onnx.convert.from_function(serve, input_signature=specs)
+    onnx.checker.check_model(model)  # an operation that tf2onnx can't convert stays in the model as it is
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     return {"converter": f"tf2onnx {version('tf2onnx')}", "runtime": f"onnxruntime {version('onnxruntime')}"}
+
+
+@functools.cache
+def _teach_erfc() -> None:
+    """tf2onnx has no 1 - erf(x), which is in the exact GELU of an encoder."""
+    from tf2onnx import handler, utils
+
+    class Erfc:
+        @classmethod
+        def version_9(cls, graph: Any, node: Any, **_: Any) -> None:
+            node.type, output = "Erf", node.output[0]
+            kind, shape = graph.get_dtype(output), graph.get_shape(output)
+            one = graph.make_const(f"{node.name}_one", np.array(1, utils.map_onnx_to_numpy_type(kind)))
+            rest = graph.make_node("Sub", [one.output[0], output], shapes=[shape], dtypes=[kind])
+            graph.insert_node_on_output(rest, output)
+
+    handler.tf_op("Erfc")(Erfc)
 
 
 def ask_onnx(folder: Path) -> Ask:
