@@ -27,6 +27,7 @@ CASES = {
     f"{TRAIN} --epochs 0": 2,
     f"{TRAIN} --learning-rate x": 2,
     "train t.csv --vectors v.txt --out v.txt/out": 2,
+    "train t.csv --text text --label label --encoder absent --out out": 2,
     "demo --out v.txt/out": 2,
     "predict absent text": 2,
     "check absent": 2,

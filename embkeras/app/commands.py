@@ -20,12 +20,13 @@ from embkeras._registration import check_backend
 from embkeras.app.completion import completion_script
 from embkeras.app.output import Output
 from embkeras.app.settings import EncoderSettings, encoder_settings_of, settings_of
-from embkeras.errors import ArgumentError, DataError, EmbkerasError, VectorFileError
+from embkeras.errors import ArgumentError, DataError, EmbkerasError, VectorFileError, VocabularyError
 from embkeras.serving import names
 
 HEADER: dict[str, bool | str] = {"yes": True, "no": False, "ignore": "ignore"}  # --header: header=
 _READING = ("format", "words_file", "member", "encoding")  # arguments of load_vectors
 _ROWS = ("separator", "width", "header")  # and those for text
+_NOT_BESIDE = {"seeds": "each model is trained once", "learning_rate": "the two models need different rates"}
 
 
 def demo(options: argparse.Namespace, output: Output) -> None:
@@ -60,16 +61,15 @@ def _encoder_of_demo(options: argparse.Namespace, out: Path) -> tuple[Path, str,
     """The folder of the encoder, its name, and how to train it; refuses at once what can't work."""
     from embkeras.app import material
 
-    for name in ("seeds", "learning_rate"):
+    for name, why in _NOT_BESIDE.items():
         if getattr(options, name) is not None:
-            why = {"seeds": "each model is trained once", "learning_rate": "the two models need different rates"}[name]
             raise ArgumentError(f"--{name.replace('_', '-')} can't go with demo --encoder: {why}.")
     settings = encoder_settings_of(options)
     _check_model_folder(out, options.with_config)
     packaged = options.encoder is True
     folder = material.minilm_folder() if packaged else options.encoder
-    _check_encoder(folder)
-    return folder, "all-MiniLM-L6-v2" if packaged else _name_of(folder), settings
+    _check_encoder(folder, settings)
+    return folder, "all-MiniLM-L6-v2" if packaged else folder.resolve().name, settings
 
 
 def train(options: argparse.Namespace, output: Output) -> None:
@@ -85,8 +85,8 @@ def train(options: argparse.Namespace, output: Output) -> None:
             f"{options.strategy}."
         )
     _check_model_folder(options.out, options.with_config)
-    if options.encoder is not None:
-        _check_encoder(options.encoder)
+    if on_encoder is not None:
+        _check_encoder(options.encoder, on_encoder)
     else:
         _check_reading(options.vectors, options.words_file)
         _check_readable_twice(options.vectors)
@@ -103,7 +103,7 @@ def train(options: argparse.Namespace, output: Output) -> None:
         _start_tensorflow(output)
         from embkeras.app import encoders
 
-        encoder = encoders.prepare(parts, options.encoder, _name_of(options.encoder), on_encoder, output.say)
+        encoder = encoders.prepare(parts, options.encoder, options.encoder.resolve().name, on_encoder, output.say)
         encoders.run(encoder, options.out, on_encoder, output, **how)
         return
     from embkeras.app import preparation
@@ -366,21 +366,21 @@ def _check_model_folder(out: Path, with_config: bool) -> None:
         names.check_model_name(out.resolve().name)
 
 
-def _check_encoder(folder: Path) -> None:
-    """Refuse a folder that isn't one of an encoder, and an encoder without the packages that it needs."""
+def _check_encoder(folder: Path, settings: EncoderSettings) -> None:
+    """Refuse a folder that isn't one of an encoder, missing packages, and a length without room for a text."""
     from embkeras.encoders.folder import read_folder
 
-    read_folder(folder)
+    *_, tokenizer = read_folder(folder)
+    try:
+        tokenizer.encode_batch(["a"], settings.max_length)
+    except VocabularyError as error:  # it begins with "length"
+        raise ArgumentError(f"--max-{error}") from None
 
 
 def _beside(out: Path) -> Path:
     """The folder of a second model."""
     out = out.resolve() if out.name in ("", "..") else out
     return out.with_name(f"{out.name}-encoder")
-
-
-def _name_of(folder: Path) -> str:
-    return folder.resolve().name
 
 
 def _check_comparison() -> None:

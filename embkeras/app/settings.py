@@ -127,6 +127,9 @@ class EncoderSettings:
             number(self.learning_rate, "learning_rate", above=0)
 
 
+QUICK_ENCODER = EncoderSettings(strategy="frozen", epochs=10)
+
+
 def settings_of(options: argparse.Namespace) -> Settings:
     """The settings of word vectors: the flags that were given, and the defaults of the command.
 
@@ -155,7 +158,7 @@ def encoder_settings_of(options: argparse.Namespace) -> EncoderSettings:
         ArgumentError: a value out of range, a strategy of word vectors, or, where no word vectors are trained beside the
             encoder, a flag that belongs to them.
     """
-    base = EncoderSettings(strategy="frozen" if getattr(options, "quick", False) else "fine-tuned")
+    base = QUICK_ENCODER if getattr(options, "quick", False) else EncoderSettings()
     given = _given(options, EncoderSettings)
     if "strategy" in given:
         given["strategy"] = _strategy(given["strategy"], ENCODER_STRATEGIES, "With --encoder")

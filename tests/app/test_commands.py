@@ -320,8 +320,8 @@ def test_flags_of_training_reach_the_settings():
     ("command", "expected"),
     [
         ("demo --encoder", ("fine-tuned", None, None)),
-        ("demo --encoder --quick", ("frozen", None, None)),
-        ("demo --encoder --quick --strategy full", ("fine-tuned", None, None)),
+        ("demo --encoder --quick", ("frozen", 10, None)),
+        ("demo --encoder --strategy full", ("fine-tuned", None, None)),
         ("train t.csv --encoder e --out o --strategy lora --epochs 2 --learning-rate 0.5", ("LoRA", 2, 0.5)),
     ],
 )

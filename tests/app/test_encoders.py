@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,6 +11,7 @@ import embkeras as ek
 from embkeras.app import cli
 from embkeras.app.output import Output
 from embkeras.app.settings import ENCODER_STRATEGIES, EncoderSettings, Settings
+from embkeras.errors import OutputError
 from embkeras.experiments.runs import Run
 from tests.encoders.folders import write_folder
 
@@ -124,6 +124,19 @@ def test_what_is_compared():
     assert list(epochs) == list(ENCODER_STRATEGIES.values())
 
 
+def test_no_room_for_what_frozen_blocks_put_out(monkeypatch, prepared):
+    """The temporary folder is named, and what to do."""
+
+    def full(*_, **__):
+        raise OutputError("no room")
+
+    monkeypatch.setattr(encoders, "fit_on_frozen", full)
+    model = encoders._builder(prepared, EncoderSettings())(encoders.Strategy("frozen"))
+    more = {"keep": "kept", "padding_id": 0, "batch_size": 2, "validation_data": None}
+    with pytest.raises(OutputError, match=r"TMPDIR.*no room"):
+        encoders._fit(model, x=prepared.train[0], y=prepared.train[1], **more)
+
+
 def test_side_by_side(prepared, monkeypatch, tmp_path, capsys):
     """Both are trained and exported; scores, time and bytes are in one table, and the figures of each in the result."""
     runs = [
@@ -141,22 +154,51 @@ def test_side_by_side(prepared, monkeypatch, tmp_path, capsys):
 
         return run
 
-    def packed(model, out, *, dtype, **more):
-        (Path(out) / "1" / "variables").mkdir(parents=True)
-        (Path(out) / "1" / "variables" / "data").write_bytes(b"0" * 1_000_000)
-        return Path(out) / "1"
-
+    monkeypatch.setattr(encoders.names, "read_card", lambda _: {"tables": {"t": {"rows": 1000, "width": 100}}})
     monkeypatch.setattr(encoders.pipeline, "run", trained(0))
     monkeypatch.setattr(encoders, "run", trained(1))
     monkeypatch.setattr(encoders, "prepare", lambda *_: prepared)
-    monkeypatch.setattr(encoders, "export_saved_model", packed)
     output, how = Output("demo"), EncoderSettings(strategy="frozen")
-    encoders.run_beside(prepared, None, Settings(), ("f", "MiniLM", how), (tmp_path, tmp_path), output, examples=())
+    encoders.run_beside(None, None, Settings(), ("f", "MiniLM", how), (tmp_path, tmp_path), output, examples=())
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["MiniLM,", "frozen", "100.0", "100.0", "1.5", "4.0", "1.0"] in rows
-    assert [row[-5:] for row in rows if row[:1] == ["word"]] == [["50.0", "33.3", "1.0", "2.0", "1.0"]]
+    assert ["MiniLM,", "frozen", "100.0", "100.0", "1.5", "4.0", "3.7"] in rows
+    assert [row[-5:] for row in rows if row[:1] == ["word"]] == [["50.0", "33.3", "1.0", "2.0", "1.7"]]
     assert (output.result["word_vectors"], output.result["encoder"]) == ({"test": 0}, {"test": 1})
     assert [row["bytes"] for row in output.result["side_by_side"]] == [2e6, 4e6]
+
+
+def test_the_demo_hands_both_over(folder, tmp_path, monkeypatch):
+    """Texts and vectors, the encoder's folder with its name and settings, and a model folder for each."""
+    asked = []
+    monkeypatch.setattr("embkeras.app.commands._start_tensorflow", lambda output=None: None)
+    monkeypatch.setattr("embkeras.app.material.glove_paths", lambda: ("m", "w"))
+    monkeypatch.setattr(encoders.preparation, "rated_tweets", lambda say, quick: "tweets")
+    monkeypatch.setattr(encoders.preparation, "prepare", lambda *_, words_file: "prepared")
+    monkeypatch.setattr(encoders, "run_beside", lambda *arguments, **_: asked.extend(arguments))
+    line = f"demo --encoder {folder / 'bert'} --strategy top --epochs 2 --architecture mean --out {tmp_path / 'out'}"
+    assert cli.main(line.split()) == 0
+    prepared, parts, words, encoder, out, _ = asked
+    assert (prepared, parts, words.architecture, words.chosen, words.epochs) == (
+        "prepared",
+        "tweets",
+        "mean",
+        "shared map",
+        2,
+    )
+    assert encoder == (folder / "bert", "bert", EncoderSettings(strategy="top block", epochs=2))
+    assert out == (tmp_path / "out", tmp_path / "out-encoder")
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_length_without_room_for_a_text(folder, tmp_path, monkeypatch, capsys, length):
+    """Refused before TensorFlow starts: an encoder's texts have special pieces."""
+    monkeypatch.setattr("embkeras.app.commands._start_tensorflow", lambda output=None: pytest.fail("it was started"))
+    line = f"train {folder / 'texts.csv'} --encoder {folder / 'bert'} --max-length {length} --out {tmp_path / 'out'}"
+    assert cli.main(line.split()) == 2
+    assert (
+        f": --max-length must be at least 3: 2 pieces of each text are special. Received: {length}."
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("text", ["# BERT\nlicense: mit\n", "---\nlanguage: en\n---\n", ""])
