@@ -25,9 +25,11 @@ TEXTS = tuple(f"{'cat' if number % 2 else 'dog'} {'abcdefghij'[: number % 8]}" f
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tiny BERT with a README that names its licence, and labelled texts."""
+    """Tiny BERTs of two blocks and of one, with a README that names its licence; and labelled texts."""
     folder = tmp_path_factory.mktemp("encoder")
-    (write_folder(folder / "bert") / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# BERT\n")
+    write_folder(folder / "bert")
+    small = write_folder(folder / "small", num_hidden_layers=1)
+    (small / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# BERT\n")
     rows = [f"{'up' if number % 2 else 'down'},{text}\n" for number, text in enumerate(TEXTS * 2)]
     (folder / "texts.csv").write_text("stars,review\n" + "".join(rows))
     return folder
@@ -72,21 +74,23 @@ def test_train_on_an_encoder(folder, tmp_path, monkeypatch, capsys):
     """The whole command: report and figures, a model card that names the encoder, and an export that answers texts."""
     monkeypatch.setattr(encoders.results, "show_answers", lambda *_: None)  # tested with word vectors
     out = tmp_path / "out"
-    line = f"train {folder / 'texts.csv'} --text review --label stars --encoder {folder / 'bert'} --out {out} --json"
+    line = f"train {folder / 'texts.csv'} --text review --label stars --encoder {folder / 'small'} --out {out} --json"
     assert (
-        cli.main([*line.split(), *["--strategy", "lora", "--epochs", "1", "--max-length", "6", "--dropout", "0"]]) == 0
+        cli.main([*line.split(), *["--strategy", "frozen", "--epochs", "2", "--max-length", "6", "--dropout", "0"]])
+        == 0
     )
     printed = capsys.readouterr()
     found = json.loads(printed.out)
     assert (
-        "bert of 2 blocks, width 8, 28 pieces" in printed.err and "6 tokens per text (the longest has 10" in printed.err
+        "small, bert of 1 block, width 8, 28 pieces" in printed.err
+        and "6 tokens per text (the longest has 10" in printed.err
     )
-    assert "LoRA of rank 8 in the upper 1 of 2 blocks" in printed.err and "warning" not in printed.err
-    assert (found["strategy"], found["epochs"], found["best_epoch"]) == ("LoRA", 1, 0)
-    assert 0 < found["trained"] < found["parameters"] and 0 <= found["test"]["accuracy"] <= 1
+    assert "to 'pool' run once over 34 rows" in printed.err and "warning" not in printed.err
+    assert (found["encoder"], found["strategy"], found["epochs"]) == ("small", "frozen", 2)
+    assert found["trained"] == 18 < found["parameters"] and 0 <= found["test"]["accuracy"] <= 1
     card = (out / "1" / "README.md").read_text()
-    assert "| name | bert |" in card and "| licence | apache-2.0 |" in card and "| size | 2 blocks, width 8 |" in card
-    assert f"{found['trained']:,} of {found['parameters']:,} parameters trained, 1 epochs" in card
+    assert "| name | small |" in card and "| licence | apache-2.0 |" in card and "| size | 1 block, width 8 |" in card
+    assert f"18 of {found['parameters']:,} parameters trained, 2 epochs" in card
     assert cli.main(["predict", str(out), "cat abc", "--json"]) == 0
     (prediction,) = json.loads(capsys.readouterr().out)["predictions"]
     assert prediction["label"] in ("up", "down")
