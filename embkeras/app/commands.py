@@ -368,8 +368,10 @@ def _check_model_folder(out: Path, with_config: bool) -> None:
 
 def _check_encoder(folder: Path, settings: EncoderSettings) -> None:
     """Refuse a folder that isn't one of an encoder, missing packages, and a length without room for a text."""
-    from embkeras.encoders.folder import read_folder
+    from embkeras.encoders.folder import is_preset, read_folder
 
+    if folder.is_dir() and is_preset(folder):
+        _start_tensorflow()  # keras-hub reads it
     *_, tokenizer = read_folder(folder)
     try:
         tokenizer.encode_batch(["a"], settings.max_length)

@@ -42,9 +42,7 @@ def read_folder(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any], A
         architecture = architecture_of(config, str(folder / CONFIG))
         tokenizer = preset_tokenizer(folder, architecture.vocabulary_size)
     else:
-        with opened(
-            folder, architecture.family
-        ) as tensors:  # refuse files of another kind now, not when a model is built
+        with opened(folder, architecture.family) as tensors:  # refuse other files now, not when a model is built
             tensors(f"{NORM}.weight", (architecture.embedding_width,))
         tokenizer = Vocabulary.from_tokenizer(folder, size=architecture.vocabulary_size)
     if tokenizer.padding_id != architecture.padding_id:
