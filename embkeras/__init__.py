@@ -22,6 +22,7 @@ _WITHOUT_KERAS = {
     "serving.convert": "convert_saved_model",
     "serving.text_encoder": "TextEncoder",
     "encoders.tagging": "encode_tagged",
+    "experiments.profile": "DataProfile data_profile",
     "text.tokenizer": "Tokenizer",
     "text.vocabulary": "Vocabulary",
     "vectors.align": "align",
@@ -62,6 +63,7 @@ __all__ = [
     "AlignedMatrix",
     "BatchScorer",
     "CarriedDrift",
+    "DataProfile",
     "DriftMonitor",
     "DriftReport",
     "ExportedModel",
@@ -94,6 +96,7 @@ __all__ = [
     "combine_embeddings",
     "compare_strategies",
     "convert_saved_model",
+    "data_profile",
     "drift_report",
     "enable_lora",
     "encode_tagged",
@@ -140,6 +143,8 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.encoders.tagging import encode_tagged as encode_tagged
     from embkeras.encoders.words import vectors_from_encoder as vectors_from_encoder
     from embkeras.experiments.curves import learning_curve as learning_curve
+    from embkeras.experiments.profile import DataProfile as DataProfile
+    from embkeras.experiments.profile import data_profile as data_profile
     from embkeras.experiments.race import race_strategies as race_strategies
     from embkeras.experiments.runs import compare_strategies as compare_strategies
     from embkeras.experiments.strategies import Strategy as Strategy

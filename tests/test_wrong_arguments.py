@@ -8,6 +8,7 @@ import pytest
 from embkeras import AlignedMatrix, KeyedVectors, Tokenizer, Vocabulary, align, drift_report, propagate_drift
 from embkeras.drift.plots import plot_comparison, plot_coverage, plot_drift, plot_learning_curve, plot_training
 from embkeras.errors import EmbkerasError
+from embkeras.experiments.profile import data_profile
 from embkeras.text.labelled import LabelledTexts, labelled, read_labelled, read_texts, split
 from embkeras.vectors import postprocess
 from embkeras.vectors.inspection import inspect_vectors, text_coverage
@@ -95,6 +96,11 @@ CALLS = [
     (export_projector, [VECTORS, "folder"], {"overwrite": True}),
     (text_coverage, ["v.txt", ["cat"]], {"tokenizer": Tokenizer(), "fallbacks": ()}),
     (drift_report, [MATRIX, MATRIX, VOCABULARY.tokens], {"counts": [1, 2, 3, 4]}),
+    (
+        data_profile,
+        [["cat", "dog"], ["x", "y"], AlignedMatrix(MATRIX, VOCABULARY)],
+        {"validation": (["cat"], ["x"]), "test": (["dog"], ["y"]), "near": 0.8, "neighbours": 1, "sample": 9},
+    ),
     (propagate_drift, [MATRIX, MATRIX, np.arange(4) < 3], {"counts": [1, 2, 3, 4], "loss": lambda table: 1.0}),
     (
         propagate_drift,
