@@ -170,7 +170,7 @@ def _add_train(subparsers: Any) -> None:
     trained = command.add_mutually_exclusive_group(required=True)
     vectors = "word vectors in any format that load_vectors reads"
     completes_files(trained.add_argument("--vectors", metavar="PATH", help=vectors))
-    encoder = "a pre-trained encoder in place of word vectors: the folder of a Hugging Face model"
+    encoder = "a pre-trained encoder in place of word vectors: a Hugging Face folder, or a preset of keras-hub"
     completes_files(trained.add_argument("--encoder", type=_folder, metavar="FOLDER", help=encoder))
     completes_files(add("--words-file", type=Path, metavar="PATH", help="list of words for .npy vectors"))
     _add_rows(command)

@@ -74,9 +74,8 @@ def test_what_a_strategy_trains(prepared, strategy, trains):
 def test_train_on_an_encoder(folder, tmp_path, monkeypatch, capsys):
     """The whole command: report and figures, a model card that names the encoder, and an export that answers texts."""
     monkeypatch.setattr(encoders.results, "show_answers", lambda *_: None)  # tested with word vectors
-    monkeypatch.setattr(
-        encoders, "export_saved_model", partial(ek.export_saved_model, check=False)
-    )  # tested in serving
+    unchecked = partial(ek.export_saved_model, check=False)  # the check is tested with the exports of encoders
+    monkeypatch.setattr(encoders, "export_saved_model", unchecked)
     out = tmp_path / "out"
     line = f"train {folder / 'texts.csv'} --text review --label stars --encoder {folder / 'small'} --out {out} --json"
     assert (
