@@ -22,6 +22,7 @@ _WITHOUT_KERAS = {
     "serving.convert": "convert_saved_model",
     "serving.text_encoder": "TextEncoder",
     "encoders.tagging": "encode_tagged",
+    "experiments.page": "report_html save_report",
     "experiments.profile": "DataProfile data_profile",
     "text.tokenizer": "Tokenizer",
     "text.vocabulary": "Vocabulary",
@@ -116,6 +117,8 @@ __all__ = [
     "plot_training",
     "propagate_drift",
     "race_strategies",
+    "report_html",
+    "save_report",
     "save_vectors",
     "unfreeze_at",
     "unfreeze_rows",
@@ -143,6 +146,8 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.encoders.tagging import encode_tagged as encode_tagged
     from embkeras.encoders.words import vectors_from_encoder as vectors_from_encoder
     from embkeras.experiments.curves import learning_curve as learning_curve
+    from embkeras.experiments.page import report_html as report_html
+    from embkeras.experiments.page import save_report as save_report
     from embkeras.experiments.profile import DataProfile as DataProfile
     from embkeras.experiments.profile import data_profile as data_profile
     from embkeras.experiments.race import race_strategies as race_strategies

@@ -54,12 +54,12 @@ BESIDES |= {
     "unfreeze_rows",
 }
 BESIDES |= {"fit_on_frozen", "race_strategies"}
-BESIDES |= {"DataProfile", "data_profile"}
+BESIDES |= {"DataProfile", "data_profile", "report_html", "save_report"}
 BESIDES |= {"ResumableBackup", "RowWiseAdagrad", "RowWiseAdamW", "RowWiseSGD"}
 HEAVY = {"tensorflow", "keras", "matplotlib"}
 # Private names of Keras and TensorFlow. Only keras_compat may use them, on `self` too.
 # Of the rooms that need TensorFlow, the modules that don't.
-LIGHT = {f"experiments.{name}" for name in ("duplicates", "profile", "suspects", "words")}
+LIGHT = {f"experiments.{name}" for name in ("duplicates", "markup", "page", "profile", "suspects", "words")}
 KERAS_PRIVATE = {
     "_autocast",
     "_direction",

@@ -1,5 +1,6 @@
 """Plots of training, drift, coverage and comparisons; the only module that imports matplotlib."""
 
+import io
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -28,6 +29,16 @@ def new_figure(columns: int = 1, rows: int = 1) -> tuple[Any, list[Any]]:
     figure = Figure(figsize=(5.5 * columns, 4 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, list(axes.flat)
+
+
+def svg_of(ax: Any) -> bytes:
+    """The figure of some Axes as an SVG file, which is the same each time: without a date, and letters as shapes."""
+    import matplotlib
+
+    file = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "embkeras", "svg.fonttype": "path"}):
+        ax.figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return file.getvalue()
 
 
 def plot_training(history: Mapping[str, Sequence[float]], *, unfrozen_at: int | None = None, ax: Any = None) -> Any:
@@ -237,10 +248,10 @@ def plot_learning_curve(curve: Any, *, ax: Any = None) -> Any:
 
 
 def plot_comparison(comparison: Any, *, ax: Any = None) -> Any:
-    """Test accuracy of each strategy as bars, with the standard deviation over seeds.
+    """Test accuracy of each strategy as bars, with its standard deviation over seeds or, of a race, its 95% interval.
 
     Args:
-        comparison: what `compare_strategies` returned.
+        comparison: what `compare_strategies` or `race_strategies` returned.
         ax: matplotlib Axes; a new figure if not given.
 
     Returns:
@@ -255,6 +266,8 @@ def plot_comparison(comparison: Any, *, ax: Any = None) -> Any:
         raise ArgumentError(f"plot_comparison takes what compare_strategies returned. Received: {shown(comparison)}.")
     ax = ax or new_figure()[1][0]
     table = table.iloc[::-1]
-    ax.barh(list(table.index), table["accuracy"], xerr=table["accuracy_sd"].fillna(0), capsize=3, color=BLUE)
-    ax.set(xlabel="test accuracy", title=f"{int(table['seeds'].min())} seed(s) each")
+    spread = table.get("half_width", table["accuracy_sd"]).replace(np.inf, np.nan).fillna(0)  # NaN, inf: not known
+    ax.barh(_names(table.index), table["accuracy"], xerr=spread, capsize=3, color=BLUE)
+    few, many = int(table["seeds"].min()), int(table["seeds"].max())
+    ax.set(xlabel="test accuracy", title=f"{few} seed(s) each" if few == many else f"{few} to {many} runs each")
     return ax

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from embkeras._checks import is_whole, number, sequence, shown, strings, whole_number
-from embkeras.errors import ArgumentError
+from embkeras.errors import ArgumentError, VocabularyError
 from embkeras.experiments.duplicates import duplicates
 from embkeras.experiments.suspects import neighbour_shares, suggested, usual_shares
 from embkeras.experiments.words import Words, words_of
+from embkeras.text.tokenizer import check_unicode
 from embkeras.vectors.aligned import AlignedMatrix, Coverage
 
 _PROSE = {"train": "training", "validation": "validation", "test": "test"}
@@ -228,6 +229,13 @@ def _part(pair: Any, what: str, whose: str) -> tuple[list[str], list[Any]]:
                 f"{whose} must be class names or numbers: strings, or integers. "
                 f"Received: {shown(label)} at place {place}."
             )
+        if isinstance(label, str):
+            try:
+                check_unicode(label)
+            except VocabularyError:
+                raise ArgumentError(
+                    f"{whose} must be valid Unicode. Received: {shown(label)} at place {place}."
+                ) from None
     return texts, [str(label) if isinstance(label, str) else int(label) for label in labels]
 
 

@@ -205,7 +205,12 @@ class Comparison:
     runs: tuple[Run, ...]
 
     def __str__(self) -> str:
-        return f"{self.table.round(3).to_string()}\n{recommendation(self)}"
+        return f"{self.table.round(3).to_string()}\n{self.text}"
+
+    @property
+    def text(self) -> str:
+        """What the figures say, in a sentence: `recommendation`."""
+        return recommendation(self)
 
     @cached_property
     def table(self) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from embkeras.drift.plots import (
     plot_drift,
     plot_learning_curve,
     plot_training,
+    svg_of,
 )
 from embkeras.errors import ArgumentError, MissingDependencyError
 
@@ -173,6 +174,22 @@ def test_comparison_shows_each_strategy(deviation):
     ax = drawn(plot_comparison(SimpleNamespace(table=table)))
     assert [bar.get_width() for bar in ax.patches] == [0.7, 0.5]
     assert ax.get_title() == "3 seed(s) each"
+
+
+def test_race_is_drawn_with_its_intervals():
+    """What left the race has none, nor has one run; and they have different numbers of runs."""
+    columns = {"accuracy": [0.7, 0.6, 0.5], "accuracy_sd": [0.1] * 3, "half_width": [0.2, np.inf, np.nan]}
+    table = pd.DataFrame(columns | {"seeds": [5, 1, 1]}, index=["a", "b$", "c$"])
+    ax = drawn(plot_comparison(SimpleNamespace(table=table)))
+    (bars,) = ax.containers[0].lines[2]
+    widths = [float(np.ptp(segment[:, 0])) for segment in bars.get_segments()]
+    assert widths == pytest.approx([0, 0, 0.4]) and ax.get_title() == "1 to 5 runs each"
+
+
+def test_svg_is_the_same_each_time():
+    """Without a date or random names."""
+    first, second = (svg_of(plot_training(HISTORY)) for _ in range(2))
+    assert first == second and b"<svg" in first and b"<dc:date>" not in first
 
 
 def test_learning_curve_has_bands():

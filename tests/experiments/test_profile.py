@@ -125,6 +125,7 @@ def test_repeated_texts_with_another_label_are_counted():
         ({"labels": [0, 0.5]}, "0.5 at place 1"),
         ({"labels": [["x"], ["y", "z"]]}, r"\['x'\] at place 0"),
         ({"labels": [0, "x"]}, "some of both"),
+        ({"labels": ["x", "\ud83d"]}, "valid Unicode.* at place 1"),
         ({"validation": (["a"], ["x"])}, "some of both"),
         ({"validation": ["a", "b", "c"]}, "validation must be a pair"),
         ({"test": (["a"], [])}, "1 test texts, 0 labels"),

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from keras import optimizers
 
-from embkeras import Strategy, fit_on_frozen, unfreeze_at
+from embkeras import Strategy, fit_on_frozen, report_html, unfreeze_at
 from embkeras.errors import ArgumentError, MissingDependencyError
 from embkeras.experiments.data import Data
 from embkeras.experiments.runs import Comparison, Run, compare_strategies, recommendation, run_strategy
@@ -60,6 +60,15 @@ def test_another_fit():
     assert (asked["epochs"], asked["batch_size"], len(run.history["val_loss"])) == (2, 3, 2)
     with pytest.raises(ArgumentError, match=r"fit must be a function.*Received: 'frozen'"):
         run_strategy(_build, DATA, Strategy("s"), fit="frozen")
+
+
+def test_comparison_is_a_page():
+    """With its sentence, its table and the leads; a comparison of one run has no leads to show."""
+    comparison = Comparison((*_runs("a", [0.9, 0.91]), *_runs("b", [0.6, 0.61])))
+    page = report_html(comparison)
+    assert comparison.text in page and comparison.text == recommendation(comparison)
+    assert "90.5%" in page and "Lead of a on the test texts" in page
+    assert "Lead of" not in report_html(Comparison(tuple(_runs("a", [0.9]))))
 
 
 def test_table_by_hand():
