@@ -15,9 +15,9 @@ from embkeras.experiments.statistics import ALPHA, Difference, holm
 
 _SHOWN = {
     "accuracy": "accuracy %",
-    "unseen_accuracy": "on unseen words %",
+    "unseen_accuracy": "unseen words %",
     "f1": "F1 %",
-    "calibration_error": "calibration error %",
+    "calibration_error": "ECE %",
 }
 
 
@@ -207,7 +207,7 @@ class Advice:
 
     @property
     def _table_text(self) -> str:
-        """The table for people."""
+        """The table for people: "trained" are parameters, "MB" what is stored to serve."""
         if self.table.empty:
             return "No runs."
         shown = pd.DataFrame(index=self.table.index.rename(None))
@@ -217,8 +217,8 @@ class Advice:
         widths = [f" ± {100 * half:.1f}" if np.isfinite(half) else "" for half in self.table["half_width"]]
         shown["accuracy %"] = [text + half for text, half in zip(shown["accuracy %"], widths, strict=True)]
         shown.insert(0, "validation %", [_percent(value) for value in self.table["validation_accuracy"]])
-        shown["parameters that train"] = self.table["trainable_parameters"].map("{:,.0f}".format)
-        shown["MB stored"] = (self.table["stored_bytes"] / 1e6).map("{:,.2f}".format)
+        shown["trained"] = self.table["trainable_parameters"].map("{:,.0f}".format)
+        shown["MB"] = (self.table["stored_bytes"] / 1e6).map("{:,.2f}".format)
         shown["s per run"] = self.table["seconds"].map("{:.1f}".format)
         shown["runs"] = self.table["seeds"]
         if self.table["left"].any():

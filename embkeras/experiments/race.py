@@ -20,7 +20,7 @@ from embkeras.experiments.advice import Advice, overlap
 from embkeras.experiments.data import Data, is_dataset
 from embkeras.experiments.fingerprint import data_fingerprint, described, plain
 from embkeras.experiments.results import Record, ResultsFile
-from embkeras.experiments.rounds import finalists, leave
+from embkeras.experiments.rounds import best_of, leave
 from embkeras.experiments.runs import (
     checked_data,
     checked_seeds,
@@ -122,7 +122,7 @@ def race_strategies(
     strategies: Iterable[Strategy | str] | None = None,
     seeds: int | Iterable[int] = 5,
     folds: int | None = None,
-    rounds: int = 3,
+    rounds: int = 2,
     most_finalists: int = 3,
     max_minutes: float | None = None,
     results: str | os.PathLike[str] | None = None,
@@ -135,11 +135,11 @@ def race_strategies(
 ) -> Advice:
     """Find the strategy to take, with fewer runs than `compare_strategies`, and say what the data can't tell.
 
-    First the strategies race: each round trains those that are still in it from one more seed, and those that are behind the
-    leader by more than the noise leave. Then a final round trains the few that are left from seeds of its own; all intervals
-    are those of the final round. Strategies are compared by the validation texts, with Holm's correction for their
-    number. A tie is called a tie, and the cheapest of the tied is recommended: to store, then to train. What is reported of
-    it are the test texts, which chose nothing.
+    First the strategies race: each round trains those that are still in it from one more seed. Those that are behind the
+    leader by more than the noise leave, and at most half go on: the leader, the cheapest, the next best. Then a final
+    round trains the few that are left from seeds of its own; all intervals are those of the final round. Strategies are
+    compared by the validation texts, with Holm's correction for their number. A tie is called a tie, and the cheapest
+    of the tied is recommended: to store, then to train. What is reported of it are the test texts, which chose nothing.
 
     The seeds of the rounds are the smallest numbers that `seeds` doesn't have.
 
@@ -151,7 +151,7 @@ def race_strategies(
         folds: all examples are dealt anew for each seed (`Data.fold`): one of so many parts tests, the next validates. The
             final round trains on each fold, a round before on one. At least 3; by default the parts stay as they are.
         rounds: how many rounds race at most; 0 trains all strategies in the final round.
-        most_finalists: how many strategies the final round has at most, at least 2: the leader, the cheapest, the next best.
+        most_finalists: how many strategies the final round has at most, at least 2.
         max_minutes: when no further run begins. Half of it is left to the final round.
         results: a JSON Lines file to which each run is written at once. A run that is in it already isn't repeated, so a race
             that was killed continues. The code of `build_model`, and of functions in strategies, isn't compared: after a
@@ -255,19 +255,17 @@ def _race(
             records[record.strategy].append(record)
         racing = {strategy.name: records[strategy.name] for strategy in alive}
         gone = leave(racing, overlap(folds) if folds else 0.0, folds=folds is not None)
-        for name, why in gone.items():
-            runner.say(f"{name} leaves the race: {why}")
-        left |= gone
-        alive = [strategy for strategy in alive if strategy.name not in left]
-        if len(alive) <= 2:
+        still = {name: found for name, found in racing.items() if name not in gone}
+        going_on = best_of(still, most if place == rounds - 1 else max(most, -(-len(alive) // 2)))
+        gone |= {
+            name: f"round {place + 1}: not among the {len(going_on)} that go on" for name in still.keys() - going_on
+        }
+        for name in [strategy.name for strategy in alive if strategy.name in gone]:
+            left[name] = gone[name]
+            runner.say(f"{name} leaves the race: {gone[name]}")
+        alive = [strategy for strategy in alive if strategy.name in going_on]
+        if len(alive) <= most:
             break
-    racing = {strategy.name: records[strategy.name] for strategy in alive}
-    if rounds and all(racing.values()):
-        kept = finalists(racing, most)
-        for name in racing:
-            if name not in kept:
-                left[name] = f"not among the {most} that go on after round {len(racing[name])}"
-                runner.say(f"{name} leaves the race: {left[name]}")
     return left, everything
 
 

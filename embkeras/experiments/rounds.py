@@ -43,7 +43,7 @@ def leave(rounds: Mapping[str, Sequence[Record]], overlap: float = 0.0, *, folds
     for place in reversed(order[2:]):
         records = rounds[names[place]]
         if not healthy[place]:
-            gone[names[place]] = f"diverged in round {count}"
+            gone[names[place]] = f"round {count}: diverged"
             continue
         pairs = zip(leader, records, strict=True)
         if folds and known:
@@ -55,12 +55,22 @@ def leave(rounds: Mapping[str, Sequence[Record]], overlap: float = 0.0, *, folds
             assumed = (spread, freedom) if known else (texts.testing, 1_000_000)
             difference = Difference(texts.mean, assumed[0], count, assumed[1], texts.testing)
         if difference.mean > difference.half_width(ALPHA if known else _FAR):
-            gone[names[place]] = f"behind by {100 * difference.mean:.1f} points after round {count}"
+            gone[names[place]] = f"round {count}: {100 * difference.mean:.1f} points behind"
     return gone
 
 
-def finalists(rounds: Mapping[str, Sequence[Record]], most: int) -> list[str]:
-    """The strategies that go on where more are left than shall: the leader, the cheapest of the others, and the next best."""
+def best_of(rounds: Mapping[str, Sequence[Record]], most: int) -> list[str]:
+    """The strategies that go on where more are left than shall: the leader, the cheapest, and the next best.
+
+    The cheapest goes on since a tie goes to it.
+
+    Args:
+        rounds: for each strategy its records.
+        most: how many go on.
+
+    Returns:
+        Their names, in the order received.
+    """
     accuracy = {
         name: float(np.mean([record.validation.mean() for record in records])) for name, records in rounds.items()
     }

@@ -91,4 +91,4 @@ def test_everything_as_json():
     assert [row["strategy"] for row in found["table"]] == ["a", "b", "c"] and found["table"][2]["half_width"] is None
     assert found["table"][0]["unseen_accuracy"] is None and found["table"][2]["left"] == "behind"
     shown = str(advice).splitlines()
-    assert "on unseen words %" in shown[0] and "90.0 ± " in shown[1] and shown[3].split()[-1] == "behind"
+    assert "unseen words %" in shown[0] and "90.0 ± " in shown[1] and shown[3].split()[-1] == "behind"

@@ -52,14 +52,15 @@ def start(*, data=DATA, **arguments):
 
 
 def test_those_behind_leave_and_the_final_round_has_its_own_seeds(trained):
-    """Random after one round, phased after three; then the others from the seeds asked for, and only those count."""
-    advice = start(seeds=[3, 0])
-    by_seed = {seed: [name for name, each, _ in trained if each == seed] for seed in (1, 2, 4, 3, 0)}
-    assert list(dict.fromkeys(seed for _, seed, _ in trained)) == [1, 2, 4, 3, 0]
-    assert by_seed[1] == list(TRUTH) and by_seed[2] == by_seed[4] == [*list(TRUTH)[:3], "phased"]
-    assert by_seed[3] == by_seed[0] == ["frozen", "fine-tuned", "shared map"]
-    assert {record.seed for record in advice.final} == {0, 3} and len(advice.racing) == len(trained) - 6
-    assert advice.left["random"].startswith("behind by 4") and advice.left["random"].endswith("after round 1")
+    """Random at once, phased since half go on; then the others from the seeds asked for, and only those count."""
+    advice = start(seeds=[3, 0], most_finalists=2)
+    by_seed = {seed: [name for name, each, _ in trained if each == seed] for seed in (1, 2, 3, 0)}
+    assert list(dict.fromkeys(seed for _, seed, _ in trained)) == [1, 2, 3, 0]
+    assert by_seed[1] == list(TRUTH) and by_seed[2] == list(TRUTH)[:3]
+    assert by_seed[3] == by_seed[0] and len(by_seed[0]) == 2 and "frozen" in by_seed[0]
+    assert {record.seed for record in advice.final} == {0, 3} and len(advice.racing) == 8
+    assert advice.left["random"].startswith("round 1: 4") and advice.left["random"].endswith(" points behind")
+    assert advice.left["phased"] == "round 1: not among the 3 that go on" and len(advice.left) == 3
     assert advice.table.index[-1] == "random" and math.isnan(advice.table.loc["random", "half_width"])
     assert advice.table.loc["frozen", "seeds"] == 2
 
@@ -75,7 +76,7 @@ def test_at_most_so_many_reach_the_final_round(trained):
     """The leader and the cheapest; what can't be told apart from them is said to have left so."""
     advice = start(seeds=2, rounds=1, most_finalists=2)
     assert len(advice.leads) == 1 and "frozen" in [*advice.leads.index, advice.table.index[0]]
-    assert sum("not among the 2" in why for why in advice.left.values()) == 2
+    assert sum(why == "round 1: not among the 2 that go on" for why in advice.left.values()) == 2
 
 
 def test_without_rounds_all_are_trained_from_all_seeds(trained):
@@ -87,7 +88,7 @@ def test_without_rounds_all_are_trained_from_all_seeds(trained):
 def test_folds(trained):
     """A round trains on one fold, the final round on each; every fold tests other texts."""
     data = Data(*[(tiny.IDS, tiny.LABELS)] * 3)
-    advice = start(data=data, seeds=2, folds=4, rounds=2, strategies=["frozen", "fine-tuned", "random"])
+    advice = start(data=data, seeds=2, folds=4, most_finalists=2, strategies=["frozen", "fine-tuned", "random"])
     assert [key[1:] for key in trained[:3]] == [(2, 0)] * 3
     assert {key[1:] for key in trained[3:]} - {(3, 1)} == {(seed, fold) for seed in (0, 1) for fold in range(4)}
     assert advice.folds == 4 and 0.8 < advice.reported.mean < 0.9 and "each fold" in advice.text
@@ -152,9 +153,9 @@ def test_time_is_up(trained, monkeypatch):
         return real(job)
 
     monkeypatch.setattr(race, "train_once", slow)
-    advice = start(seeds=20, max_minutes=20)
-    assert len(trained) == 20 and len(advice.racing) == 10
-    assert "up after 20 minutes: 9 of 60 runs" in advice.text and len(advice.final) == 9
+    advice = start(seeds=20, max_minutes=14, most_finalists=2)
+    assert len(trained) == 14 and len(advice.racing) == 7
+    assert "up after 14 minutes: 6 of 60 runs" in advice.text and len(advice.final) == 6
     now[0] = 0.0
     short = start(seeds=5, max_minutes=0.5)
     assert short.recommended is None and "nothing is recommended" in str(short)
@@ -199,7 +200,7 @@ def test_a_strategy_that_diverges_leaves(monkeypatch):
 
     monkeypatch.setattr(race, "train_once", fake)
     advice = start(seeds=2, strategies=["frozen", "fine-tuned", "shared map"])
-    assert advice.left == {"shared map": "diverged in round 1"}
+    assert advice.left == {"shared map": "round 1: diverged"}
     assert "Some runs diverged (scores that are no numbers): fine-tuned, shared map." in advice.text
 
 
@@ -208,7 +209,7 @@ def test_it_says_what_happens(trained, capsys):
     start(seeds=1, verbose=True, strategies=["frozen", "shared map", "random"])
     printed = capsys.readouterr().out
     assert "Round 1: frozen, shared map, random\n  frozen, seed 1: validation 8" in printed
-    assert "random leaves the race: behind by" in printed and "Final round: frozen, shared map; 2 runs" in printed
+    assert "random leaves the race: round 1: 4" in printed and "Final round: frozen, shared map; 2 runs" in printed
 
 
 @pytest.mark.parametrize(
