@@ -237,11 +237,68 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         "tests/serving/test_export.py -k fixed_length",
         [("refused_where(lengths > most, lengths", "refused_where(lengths >= most, lengths")],
     ),
-    "experiments/data.py": (
-        "tests/experiments/test_curves.py",
+    "experiments/statistics.py": (
+        "tests/experiments/test_statistics.py",
         [
+            ("np.arange(len(values), 0, -1)", "len(values)"),
+            ("np.maximum.accumulate(values[order]", "np.asarray(values[order]"),
+            ("math.sqrt(1 / self.runs + self.overlap)", "math.sqrt(1 / self.runs)"),
+            ("runs=runs, freedom=runs - 1", "runs=runs"),
+            ("math.sqrt(2 * float((rest**2)", "math.sqrt(float((rest**2)"),
+            ("np.abs(gaps).sum()", "abs(gaps.sum())"),
+        ],
+    ),
+    "experiments/rounds.py": (
+        "tests/experiments/test_rounds.py",
+        [
+            ("ALPHA if known else _FAR", "ALPHA"),
+            ("order[2:]", "order[1:]"),
+            ("[ranked[0], cheapest, *ranked[1:]]", "ranked"),
+            ("values[healthy]) if known", "values[healthy] / 3) if known"),
+        ],
+    ),
+    "experiments/results.py": (
+        "tests/experiments/test_results.py",
+        [
+            ("self._file.truncate(whole)", "pass"),
+            ("fcntl.flock(", "print("),
+            ("bits[:count]", "bits[: count - 1]"),
+            ("if form != ours", "if not form"),
+            ("if others:", "if len(others) > 2:"),
+        ],
+    ),
+    "experiments/advice.py": (
+        "tests/experiments/test_advice.py",
+        [
+            ("*cost(self._runs[name]), self", "self"),
+            ('self._difference(best, other, "validation")', 'self._difference(best, other, "test")'),
+            (
+                "max(fold, key=lambda record: record.validation.mean())",
+                "max(fold, key=lambda record: record.test.mean())",
+            ),
+            ("ALPHA / max(len(others), 1)", "ALPHA"),
+        ],
+    ),
+    "experiments/race.py": (
+        "tests/experiments/test_race.py",
+        [
+            ("if seed not in set(last)", ""),
+            ("runner.allow(0.5)", "runner.allow(1.0)"),
+            ("== len(strategies)]", ">= 1]"),
+            ("self._file.add(record)", "pass"),
+            ("-(-len(alive) // 2)", "len(alive)"),
+            ("if failed or self._seconds_left == 0:", "if self._seconds_left == 0:"),
+        ],
+    ),
+    "experiments/data.py": (
+        "tests/experiments/test_data.py tests/experiments/test_curves.py",
+        [
+            ('order = order[np.argsort(labels[order], kind="stable")]', "order = order"),
+            ("(place + 1) % of", "place + 1"),
+            ("(asked != 0) & ~np", "~np"),
             ("max(least, round(share * total))", "round(share * total)"),
-            ("default_rng(whole", "default_rng(0 * whole"),
+            ("least=0)).permutation(total)", "least=0) * 0).permutation(total)"),
+            ("least=0)).permutation(len(labels))", "least=0) * 0).permutation(len(labels))"),
         ],
     ),
     "app/settings.py": (

@@ -48,6 +48,8 @@ def test_the_cheapest_of_the_tied():
     advice = Advice(tuple(runs))
     assert advice.tied[0] == "large" and set(advice.tied) == {"large", "small", "smaller"}
     assert advice.recommended == "smaller"
+    smaller = advice._difference("large", "smaller", "validation")
+    assert advice.leads.loc["smaller", "could_show"] == pytest.approx(smaller.half_width(0.05 / 3))
     assert f"{100 * advice.leads['could_show'].drop('smallest').max():.1f} points" in advice.text
 
 
@@ -73,7 +75,7 @@ def test_one_seed_or_one_strategy():
 
 def test_nested_folds():
     """In each fold the test texts of the one that its validation texts chose."""
-    a, b = ([0.9, 0.7, 0.9], [0.6, 0.1, 0.5]), ([0.8, 0.8, 0.8], [0.1, 0.7, 0.1])
+    a, b = ([0.9, 0.7, 0.9], [0.6, 0.1, 0.5]), ([0.8, 0.8, 0.8], [0.9, 0.7, 0.1])
     advice = Advice((*records("a", *a, folds=True), *records("b", *b, folds=True)), folds=3)
     assert advice.reported.mean == pytest.approx(0.6) and advice.reported.overlap == 1
 

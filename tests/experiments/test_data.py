@@ -129,7 +129,7 @@ def test_folds_that_cannot_be_dealt(data, arguments, message):
 
 def test_texts_with_unseen_words():
     """Those with an id that no training text has, 0 aside; or those that the caller says; unknown for other inputs."""
-    ids = np.array([[1, 2], [2, 0]]), np.array([0, 1])
+    ids = np.array([[1, 2], [2, 2]]), np.array([0, 1])
     asked = np.array([[1, 0], [3, 1], [0, 0]]), np.array([0, 1, 0])
     assert Data(ids, ids, asked).unseen_texts.tolist() == [False, True, False]
     assert Data(ids, ids, asked, unseen=np.array([True, True, False])).unseen_texts.tolist() == [True, True, False]

@@ -3,7 +3,7 @@
 import json
 import math
 import pickle
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -181,6 +181,23 @@ def test_a_run_that_fails(trained, tmp_path, monkeypatch, workers):
     monkeypatch.setattr(race, "train_once", real)
     advice = start(seeds=3, rounds=0, results=path, executor=executor)
     assert len(trained) == len(set(trained)) == len(advice.final) == 15
+
+
+class Stalled(Executor):
+    """Its first run fails, and the others never begin."""
+
+    def submit(self, call, job):
+        """A future."""
+        future = Future()
+        if job.key == ("frozen", 0, 0):
+            future.set_exception(RuntimeError("out of memory"))
+        return future
+
+
+def test_runs_that_have_not_begun_are_cancelled():
+    """When one fails; else the race would wait for all of them."""
+    with pytest.raises(ArgumentError, match="strategy 'frozen', seed 0 failed: RuntimeError: out of memory"):
+        start(rounds=0, executor=Stalled())
 
 
 def test_an_executor_answers_as_no_executor(trained):

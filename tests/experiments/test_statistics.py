@@ -134,7 +134,8 @@ def test_runs_needed_is_the_fewest(alpha):
 def test_holm_by_its_definition():
     """The k-th smallest is called where it and all smaller ones are below alpha / (m - k + 1)."""
     rng = np.random.default_rng(0)
-    for size in (0, 1, 2, 5, 9):
+    assert holm([0.01, 0.04, 0.03, 0.02]) == pytest.approx([0.04, 0.06, 0.06, 0.06])
+    for size in (0, 1, *[2, 5, 9] * 50):
         values = rng.random(size) ** 3
         called, order = np.zeros(size, bool), values.argsort()
         for step, place in enumerate(order):
@@ -164,7 +165,7 @@ def test_pooled_spread_is_that_of_a_difference():
 def test_calibration_error_by_hand():
     """Bins of 0.1 up to and with 1; scores that are right as often as they say have none."""
     scores = np.array([[1.0, 0.0], [1.0, 0.0], [0.45, 0.55], [0.55, 0.45]])
-    assert calibration_error(np.array([0, 1, 1, 1]), scores) == pytest.approx((1 + 0.1) / 4)
+    assert calibration_error(np.array([0, 1, 1, 0]), scores) == pytest.approx((1 + 0.9) / 4)
     rng = np.random.default_rng(0)
     highest = rng.uniform(0.5, 1, 50_000)
     right = rng.random(50_000) < highest
