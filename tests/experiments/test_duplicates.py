@@ -64,6 +64,11 @@ def test_near_duplicates_are_found_and_no_others():
     assert _found(texts + changed, near=0.99) == []
 
 
+def test_near_of_1_is_the_same_shingles():
+    """Texts that differ only in how often a shingle occurs."""
+    assert _found(["ha" * 10, "ha" * 11, "ho" * 10], near=1) == [[1, 0, False]]
+
+
 def test_best_of_each_earlier_part_is_named():
     """An exact copy goes before a near one, and the earliest before a later; a leak is seen beside a copy in its own part."""
     text = _texts(1)[0]

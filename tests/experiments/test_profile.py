@@ -39,6 +39,7 @@ def test_planted_labels_are_the_suspects(planted):
     found = planted.suspects[planted.suspects["part"] == "train"]
     assert set(found["text"]) >= set(range(10)) and len(found) <= 14
     assert (found["label"] != found["neighbours_label"]).all()
+    assert (planted.suspects["share"] - planted.suspects["own_share"]).is_monotonic_decreasing
     assert planted.parts.at["train", "suspects"] == len(found)
     assert planted.parts.at["train", "agreement"] > 0.9
 
@@ -55,6 +56,13 @@ def test_copy_of_a_training_text_is_a_leak(planted):
     leak = planted.duplicates[planted.duplicates["part"] == "test"]
     assert leak[["text", "of_part", "of_text", "exact"]].values.tolist() == [[1, "train", 20, True]]
     assert (leak["label"] == leak["of_label"]).all()
+
+
+def test_leaks_are_from_training_alone():
+    """A test text that repeats one of validation is a duplicate, and no leak."""
+    profile = data_profile(["a", "b"], [0, 1], validation=(["a cat sat"], [0]), test=(["a cat sat"], [0]))
+    assert profile.parts["in_train_exactly"].tolist() == [0, 0, 0]
+    assert profile.duplicates[["part", "of_part", "of_text"]].values.tolist() == [["test", "validation", 0]]
 
 
 def test_lines_are_plain_english(planted):
@@ -90,9 +98,13 @@ def test_without_vectors_lines_on_coverage_are_left_out():
 def test_large_parts_are_sampled_and_said_to_be():
     """The same sample each time; neighbours are asked for among the sample."""
     texts, labels = _texts(60, seed=3)
+    labels[::6] = 1 - labels[::6]
     profile = data_profile(texts, labels, _aligned(), sample=40, neighbours=5)
     assert profile.sampled and "of a sample of 40 training texts" in str(profile)
     assert profile.parts.at["train", "texts"] == 60
+    suspects = profile.suspects
+    assert len(suspects) > 3 and suspects["label"].tolist() == labels[suspects["text"]].tolist()
+    assert suspects["text"].isin(range(0, 60, 6)).mean() > 0.5
     assert data_profile(texts, labels, _aligned(), sample=40, neighbours=5).to_dict() == profile.to_dict()
 
 
