@@ -12,11 +12,11 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from embkeras._checks import flag, number, shown, whole_number
 from embkeras.errors import ArgumentError, EmbkerasError
 from embkeras.experiments.advice import Advice, overlap
+from embkeras.experiments.costs import parameters, stored_bytes
 from embkeras.experiments.data import Data, is_dataset
 from embkeras.experiments.fingerprint import data_fingerprint, described, plain
 from embkeras.experiments.results import Record, ResultsFile
@@ -86,18 +86,14 @@ def train_once(job: Job) -> Record:
         "f1": run.f1,
         "unseen_accuracy": float(run.correct[unseen].mean()) if unseen is not None and unseen.any() else np.nan,
         "calibration_error": calibration_error(run.labels, tested),
-        "parameters": float(sum(_size(each) for each in run.model.weights)),
-        "trainable_parameters": float(sum(_size(each) for each in run.model.trainable_weights)),
-        "stored_bytes": float(sum(_size(each) * tf.as_dtype(each.dtype).size for each in run.model.weights)),
+        "parameters": float(parameters(run.model.weights)),
+        "trainable_parameters": float(parameters(run.model.trainable_weights)),
+        "stored_bytes": float(stored_bytes(run.model)),
         "seconds": run.seconds,
         "epochs": float(len(next(iter(run.history.values()), []))),
     }
     diverged = not (np.isfinite(tested).all() and np.isfinite(scores).all())
     return Record(job.strategy.name, job.seed, job.fold, run.correct, validation, measures, diverged)
-
-
-def _size(weight: keras.Variable) -> int:
-    return int(np.prod(weight.shape, dtype=np.int64))
 
 
 def validation_as_test(data: Data) -> Data:

@@ -36,7 +36,7 @@ class Record:
         test: which test texts were right, bool array of shape (texts,).
         validation: the same for the validation texts.
         measures: numbers by name: `accuracy` and `validation_accuracy`, `f1`, `unseen_accuracy` (on texts with words that no
-            training text has), `calibration_error`, `parameters`, `trainable_parameters`, `stored_bytes` of all weights,
+            training text has), `calibration_error`, `parameters`, `trainable_parameters`, `stored_bytes` of an export,
             `seconds` and `epochs` of the training. NaN where there is none.
         diverged: whether a score was not a finite number; such texts count as wrong.
     """
