@@ -7,7 +7,8 @@ Each set is split anew for each seed. Leaks are test texts that repeat a trainin
 training labels, drawn at random, are changed to another class. Suspects are looked for with GloVe 6B 50d, and without vectors
 by the words alone. "Precision" is the share of the suspects whose label was changed (by chance it would be 5%), "first 5%" the
 same of as many suspects as labels were changed, the least likely labels first, and "found" the share of the changed labels
-that are suspects. Labels that were wrong before count as false alarms.
+that are suspects. Labels that were wrong before count as false alarms. "Neighbours agree" is the share of the training labels
+that their neighbours' vote agrees with, before any are changed.
 """
 
 import argparse
