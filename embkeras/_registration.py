@@ -21,6 +21,7 @@ _MODULES_WITH_CLASSES = (
     "embkeras.tables.partial_rows",
     "embkeras.tables.shared_map",
     "embkeras.tables.word_dropout",
+    "embkeras.training.optimizers.fine_tuning",
     "embkeras.training.optimizers.rules",
     "embkeras.training.schedule.rates",
 )
