@@ -186,9 +186,12 @@ class Advice:
     def _of_a_tie(self) -> list[str]:
         tied = self.leads.loc[self.tied[1:]]
         runs, shown = len(next(iter(self._runs.values()))), 100 * tied["could_show"].max()
+        could = f"{runs} runs each could have shown a difference of {shown:.1f} points."
+        if shown == 0:
+            could = "They were right on the same number of validation texts in each run."
         said = [
-            f"A tie: {', '.join(self.tied)} can't be told apart. {runs} runs each could have shown a difference of "
-            f"{shown:.1f} points. Recommended: {self.recommended}, the cheapest of them to store and to train."
+            f"A tie: {', '.join(self.tied)} can't be told apart. {could} "
+            f"Recommended: {self.recommended}, the cheapest of them to store and to train."
         ]
         if not self.leads["significant"].any():
             largest = tied["difference"].idxmax()

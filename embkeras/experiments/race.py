@@ -148,7 +148,8 @@ def race_strategies(
             final round trains on each fold, a round before on one. At least 3; by default the parts stay as they are.
         rounds: how many rounds race at most; 0 trains all strategies in the final round.
         most_finalists: how many strategies the final round has at most, at least 2.
-        max_minutes: when no further run begins. Half of it is left to the final round.
+        max_minutes: when no further run begins. Half of it is left to the final round, to which fewer strategies go on, at
+            least two, if there is no time for more.
         results: a JSON Lines file to which each run is written at once. A run that is in it already isn't repeated, so a race
             that was killed continues. The code of `build_model`, and of functions in strategies, isn't compared: after a
             change, give another file.
@@ -206,10 +207,9 @@ def race_strategies(
         if results is not None:
             fingerprint = {"data": data_fingerprint(data), **settings}
             file = stack.enter_context(ResultsFile(results, fingerprint, forms))
-        runner = _Runner(file, executor, minutes, on_record, flag(verbose, "verbose"))
+        runner = _Runner(file, executor, minutes, on_record, flag(verbose, "verbose"), folds)
         left, racing = _race(job, chosen, last, rounds if len(chosen) > 2 else 0, folds, most_finalists, runner)
         names = [strategy for strategy in chosen if strategy.name not in left]
-        runner.allow(1.0)
         jobs = [job(strategy, seed, fold) for seed in last for fold in range(folds or 1) for strategy in names]
         runner.say(f"Final round: {', '.join(each.name for each in names)}; {len(jobs)} runs")
         final = _whole(runner.run(jobs), names)
@@ -262,6 +262,14 @@ def _race(
         alive = [strategy for strategy in alive if strategy.name in going_on]
         if len(alive) <= most:
             break
+    runner.allow(1.0)
+    racing = {strategy.name: records[strategy.name] for strategy in alive if records[strategy.name]}
+    while len(racing) == len(alive) > 2 and not runner.has_time_for(racing, len(last) * (folds or 1)):
+        going_on = best_of(racing, len(alive) - 1)
+        (name,) = racing.keys() - going_on
+        left[name] = f"round {len(racing.pop(name))}: no time for it in the final round"
+        runner.say(f"{name} leaves the race: {left[name]}")
+        alive = [strategy for strategy in alive if strategy.name != name]
     return left, everything
 
 
@@ -283,7 +291,9 @@ class _Runner:
         minutes: float | None,
         on_record: Callable[[Record], None] | None,
         verbose: bool,
+        folds: int | None,
     ):
+        self._folds = folds
         self._file, self._executor, self._minutes, self._on_record, self._verbose = (
             file,
             executor,
@@ -301,6 +311,15 @@ class _Runner:
         """Print a line, unless nothing is to be printed."""
         if self._verbose:
             print(line, flush=True)
+
+    def has_time_for(self, racing: Mapping[str, Sequence[Record]], runs: int) -> bool:
+        """Whether so many runs of each strategy take no longer than the time left, one after the other.
+
+        What workers of an executor do beside each other isn't known, so they are taken to have it.
+        """
+        seconds = [np.mean([record.measures["seconds"] for record in records]) for records in racing.values()]
+        left = self._seconds_left
+        return left is None or self._executor is not None or float(sum(seconds)) * runs <= left
 
     def time_note(self, done: int, wanted: int) -> str:
         """What is to be said if the final round was cut short."""
@@ -330,7 +349,7 @@ class _Runner:
     def _report(self, record: Record, took: str) -> None:
         if self._on_record:
             self._on_record(record)
-        fold = f", fold {record.fold}" if record.fold else ""
+        fold = "" if self._folds is None else f", fold {record.fold}"
         figures = "diverged" if record.diverged else f"validation {record.measures['validation_accuracy']:.1%}"
         self.say(f"  {record.strategy}, seed {record.seed}{fold}: {figures} ({took})")
 

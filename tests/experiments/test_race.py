@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -142,6 +143,11 @@ def test_records_of_something_else_are_refused(trained, tmp_path, arguments, mes
     assert not trained
 
 
+def seconds(record, took):
+    """The record of a longer training."""
+    return replace(record, measures={**record.measures, "seconds": took})
+
+
 def test_time_is_up(trained, monkeypatch):
     """Half of it is left to the final round, of which only whole seeds count."""
     now = [0.0]
@@ -156,6 +162,11 @@ def test_time_is_up(trained, monkeypatch):
     advice = start(seeds=20, max_minutes=14, most_finalists=2)
     assert len(trained) == 14 and len(advice.racing) == 7
     assert "up after 14 minutes: 6 of 60 runs" in advice.text and len(advice.final) == 6
+    monkeypatch.setattr(race, "train_once", lambda job: seconds(slow(job), 60.0))
+    now[0] = 0.0
+    few = start(seeds=8, max_minutes=25)
+    assert few.left["shared map"] == "round 1: no time for it in the final round"
+    assert len(few.final) == 16 and not few.note
     now[0] = 0.0
     short = start(seeds=5, max_minutes=0.5)
     assert short.recommended is None and "nothing is recommended" in str(short)
