@@ -179,6 +179,9 @@ def race_strategies(
         raise ArgumentError(
             f"build_model must be a function from a Strategy to a model. Received: {shown(build_model)}."
         )
+    for name, function in (("callbacks", callbacks), ("on_record", on_record)):
+        if function is not None and not callable(function):
+            raise ArgumentError(f"{name} must be a function. Received: {shown(function)}.")
     last = checked_seeds(seeds)
     if not chosen or not last:
         raise ArgumentError(f"A race needs strategies and seeds. Received: {[each.name for each in chosen]}, {last}.")

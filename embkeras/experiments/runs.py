@@ -21,6 +21,7 @@ from embkeras.training.frozen_trunk.fit import fit_on_frozen
 from embkeras.training.schedule.callback import TrainabilitySchedule
 
 _LARGEST_SEED = 2**32 - 1  # of NumPy
+_MOST_SEEDS = 10_000  # a larger number is a seed, not how many there are
 
 
 @dataclass(frozen=True, eq=False)
@@ -333,6 +334,8 @@ def compare_strategies(
 
 def checked_seeds(seeds: Any) -> list[int]:
     """The seeds, each once."""
+    if is_whole(seeds) and seeds > _MOST_SEEDS:
+        raise ArgumentError(f"seeds must be at most {_MOST_SEEDS:,}, or a list of seeds. Received: {shown(seeds)}.")
     given = range(seeds) if is_whole(seeds) else sequence(seeds, "seeds")
     numbers = [whole_number(seed, "seed", least=0, most=_LARGEST_SEED) for seed in given]
     if len(set(numbers)) != len(numbers):

@@ -15,7 +15,7 @@ from embkeras._checks import number, one_of, sequence, shown, strings, whole_num
 from embkeras.encoders.lora import enable_lora
 from embkeras.encoders.low_rank import LowRankKernel
 from embkeras.errors import ArgumentError
-from embkeras.tables.addresses import match_layers, walk
+from embkeras.tables.addresses import as_refs, match_layers, walk
 from embkeras.tables.builders import build_embedding
 from embkeras.tables.combined import combine_embeddings
 from embkeras.tables.embedding import PretrainedEmbedding
@@ -124,6 +124,7 @@ class Strategy:
 
     def _checked_schedule(self, where: str) -> tuple[Any, ...]:
         single = isinstance(self.schedule, Phase | keras.callbacks.Callback) or not isinstance(self.schedule, Iterable)
+        single = single or getattr(self.schedule, "ndim", 1) == 0  # an array without axes is Iterable, and refuses
         parts = (self.schedule,) if single else tuple(self.schedule)
         kinds = (Phase, keras.callbacks.Callback)
         if not any(all(isinstance(part, kind) for part in parts) for kind in kinds):
@@ -263,6 +264,7 @@ def default_strategies(
     """
     one_of(which, "which", (*SETS, "all"))
     trainable = {"trainable": True}
+    small = {ref if isinstance(ref, str) else ref.name: 0.1 for ref in as_refs(layer, "layer", ArgumentError)}
     rescaled = methodcaller("transformed", partial(rescale, std=std))
     strategies = (
         Strategy("phased", schedule=unfreeze_at(unfreeze_epoch, layer, learning_rate=learning_rate)),
@@ -270,7 +272,7 @@ def default_strategies(
         Strategy("fine-tuned", embedding=trainable),
         Strategy("shared map", vectors=rescaled, embedding={"trainable": "map+rows"}),
         Strategy("random", vectors="random", embedding=trainable),
-        Strategy("small rate", embedding=trainable, optimizer={"learning_rate_multipliers": {layer: 0.1}}),
+        Strategy("small rate", embedding=trainable, optimizer={"learning_rate_multipliers": small}),
         Strategy("anchored", embedding=trainable, optimizer={"anchor_decay": 0.01}),
         Strategy("oov rows", embedding={"trainable": "oov"}),
         Strategy("map", vectors=rescaled, embedding={"trainable": "map"}),

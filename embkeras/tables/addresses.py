@@ -30,6 +30,7 @@ def as_refs(
         EmbkerasError: something that is neither a string nor a layer, or an empty string.
     """
     single = isinstance(layers, str | keras.layers.Layer) or not isinstance(layers, Iterable)
+    single = single or getattr(layers, "ndim", 1) == 0  # an array without axes is Iterable, and refuses
     refs = (layers,) if single else tuple(layers)
     for ref in refs:
         if not isinstance(ref, str | keras.layers.Layer) or ref == "":

@@ -244,6 +244,10 @@ def test_it_says_what_happens(trained, capsys):
     ("arguments", "message"),
     [
         ({"seeds": 0}, r"Received: .*, \[\]"),
+        ({"seeds": 10**30}, "seeds must be at most 10,000.* Received: 1000"),
+        ({"callbacks": []}, r"callbacks must be a function. Received: \[\]"),
+        ({"on_record": 3}, "on_record must be a function. Received: 3"),
+        ({"layer": np.array("x")}, "layer must name layers.* Received: array"),
         ({"seeds": [-1]}, "Received: -1"),
         ({"folds": 2}, "folds must be an integer >= 3. Received: 2"),
         ({"folds": 20}, "20 folds need at least 40 examples. Received: 24"),
