@@ -119,7 +119,7 @@ def race_strategies(
     seeds: int | Iterable[int] = 5,
     folds: int | None = None,
     rounds: int = 2,
-    most_finalists: int = 3,
+    most_finalists: int = 2,
     max_minutes: float | None = None,
     results: str | os.PathLike[str] | None = None,
     executor: Executor | None = None,
@@ -147,7 +147,8 @@ def race_strategies(
         folds: all examples are dealt anew for each seed (`Data.fold`): one of so many parts tests, the next validates. The
             final round trains on each fold, a round before on one. At least 3; by default the parts stay as they are.
         rounds: how many rounds race at most; 0 trains all strategies in the final round.
-        most_finalists: how many strategies the final round has at most, at least 2.
+        most_finalists: how many strategies the final round has at most, at least 2. `benchmarks/results/race_rules.md` shows
+            what more of them cost and gain.
         max_minutes: when no further run begins. Half of it is left to the final round, to which fewer strategies go on, at
             least two, if there is no time for more.
         results: a JSON Lines file to which each run is written at once. A run that is in it already isn't repeated, so a race

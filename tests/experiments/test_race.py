@@ -49,7 +49,9 @@ def trained(monkeypatch):
 
 def start(*, data=DATA, **arguments):
     """A race of all five."""
-    return race_strategies(lambda _: None, data, **{"strategies": list(TRUTH), "verbose": False, **arguments})
+    return race_strategies(
+        lambda _: None, data, **{"strategies": list(TRUTH), "most_finalists": 3, "verbose": False, **arguments}
+    )
 
 
 def test_those_behind_leave_and_the_final_round_has_its_own_seeds(trained):
