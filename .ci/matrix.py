@@ -228,7 +228,20 @@ def run_entry(name: str, python: str, wheel: Path, source: Path, folder: Path, w
     shell([python, "-c", "from embkeras.app import material; material.tweets()"], folder, log, environment)
     report = folder / "report.xml"
     began = time.monotonic()
-    command = [python, "-m", "pytest", "-q", "-rs", "-n", workers, "-p", "no:cacheprovider", f"--junitxml={report}"]
+    command = [
+        python,
+        "-m",
+        "pytest",
+        "-m",
+        "",
+        "-q",
+        "-rs",
+        "-n",
+        workers,
+        "-p",
+        "no:cacheprovider",
+        f"--junitxml={report}",
+    ]
     shell([*command, *chosen], tests, log, environment, codes=(0, 1))
     result |= {"seconds": round(time.monotonic() - began), **counted(report)}
     versions = json.loads(shell([python, "-m", "pip", "list", "--format", "json"], folder, log))

@@ -334,7 +334,20 @@ def outcome(mutant: Mutant, copy: Path) -> str:
     path = copy / "embkeras" / mutant.file
     original = path.read_text("utf-8")
     path.write_text(original.replace(mutant.old, mutant.new), "utf-8")
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *mutant.tests.split()]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-m",
+        "",
+        "-x",
+        "-q",
+        "-n",
+        "0",
+        "-p",
+        "no:cacheprovider",
+        *mutant.tests.split(),
+    ]
     try:
         done = subprocess.run(
             command,

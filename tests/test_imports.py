@@ -7,6 +7,7 @@ import os
 import pytest
 
 from tests.processes import ROOT, run_python
+from tests.variants import THOROUGH
 
 GOLDEN = ROOT / "saved_models" / "golden"
 HEAVY = {
@@ -113,6 +114,7 @@ _CIRCLE = {
 }
 
 
+@THOROUGH
 def test_module_with_tensorflow_imports_alone(tmp_path):
     """Each before any other module of ours, and before Keras; the same process notices a circle through Keras."""
     (tmp_path / "circle").mkdir()

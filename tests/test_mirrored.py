@@ -5,11 +5,10 @@ import json
 import pytest
 
 from tests.processes import run_python
+from tests.variants import variants
 
 TRAINING = [
-    "rates",
     "EMA, train=",
-    "loss scale",
     "patience",
     "RowWiseAdamW",
     "RowWiseSGD",
@@ -17,16 +16,14 @@ TRAINING = [
 ]
 TABLES = [
     "int8, thawed",
-    "quantized",
-    "LoRA",
     "enable_lora",
     "combined",
     "unfreeze_rows",
     "dense gradients",
-    "change_vocabulary",
     "change_vocabulary of LoRA",
 ]
-PROCESSES = [TRAINING, [*TABLES, "files", "refused", "stock"]]  # one start of TensorFlow each, in half a minute
+RARELY = ["rates", "loss scale", "quantized", "LoRA", "change_vocabulary"]
+PROCESSES = [TRAINING, [*TABLES, "files", "refused", "stock"], RARELY]  # one start of TensorFlow each, in half a minute
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +41,7 @@ def measured(tmp_path_factory):
     return measure
 
 
-@pytest.mark.parametrize("name", TRAINING + TABLES)
+@pytest.mark.parametrize("name", variants(TRAINING + TABLES + RARELY, always=TRAINING + TABLES))
 def test_two_replicas_equal_one(name, measured):
     """Weights, slots and table are those of one replica, both replicas have the same values, and the table moved."""
     run = measured(name)

@@ -9,6 +9,7 @@ import embkeras as ek
 from embkeras import _registration
 from embkeras.text.vocabulary import Vocabulary
 from tests.processes import run_python
+from tests.variants import variants
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,11 @@ def saved(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "imports", ["import embkeras, keras", "import keras, embkeras", "import embkeras, tensorflow, keras"]
+    "imports",
+    variants(
+        ["import embkeras, keras", "import keras, embkeras", "import embkeras, tensorflow, keras"],
+        always=["import embkeras, keras"],
+    ),
 )
 def test_load_model_finds_our_classes(saved, imports):
     """Nothing but the two imports is needed before `load_model`."""
@@ -48,6 +53,7 @@ keras = types.ModuleType("keras")
 keras.backend = types.SimpleNamespace(backend=lambda: "jax")
 sys.modules["keras"] = keras
 import embkeras
+from tests.variants import variants
 print([name for name in sys.modules if name.startswith("embkeras.tables")])
 try: embkeras.RowWiseAdam
 except embkeras.errors.BackendError as error: print(error)

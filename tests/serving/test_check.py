@@ -14,6 +14,7 @@ from embkeras.serving import check
 from embkeras.serving import contract as contracts
 from embkeras.serving.check import check_saved_model
 from embkeras.serving.names import card_sha256
+from tests.variants import variants
 
 VOCABULARY = ek.Vocabulary.from_texts(["a b c d", "e f g h"])
 ALIGNED = ek.AlignedMatrix(np.random.default_rng(0).normal(size=(len(VOCABULARY), 5)), VOCABULARY)
@@ -199,7 +200,10 @@ def test_another_tokenizer(copy):
 
 @pytest.mark.parametrize(
     ("policy", "architecture"),
-    [("mixed_float16", "cnn"), *(("mixed_bfloat16", architecture) for architecture in ("mean", "cnn", "lstm"))],
+    variants(
+        [("mixed_float16", "cnn"), *(("mixed_bfloat16", architecture) for architecture in ("mean", "cnn", "lstm"))],
+        always=[("mixed_float16", "cnn"), ("mixed_bfloat16", "lstm")],
+    ),
 )
 def test_rounding_of_small_floats_is_not_taken_for_padding(tmp_path, policy, architecture):
     """A model that computes in 16 bits is exported, and its card says so; bfloat16 rounds most."""

@@ -19,6 +19,7 @@ from embkeras.tables.projection import EXCLUDED
 from embkeras.tables.storage import scores_stored
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.vectors.aligned import AlignedMatrix
+from tests.variants import variants
 
 SIZE, WIDTH = 4000, 32
 VOCABULARY = Vocabulary(["", "[UNK]", *(f"w{place}" for place in range(SIZE - 2))])
@@ -70,7 +71,7 @@ def test_scores_and_size(form, tmp_path):
     assert table <= stored < 1.02 * table
 
 
-@pytest.mark.parametrize("form", ["plain", "LoRA", "mean"])
+@pytest.mark.parametrize("form", variants(["plain", "LoRA", "mean"], always=["LoRA"]))
 def test_other_threads_use_the_live_model(form, tmp_path):
     """During an int8 export another thread gets the same answers as before, and no layer's `call` changes."""
     layer = FORMS[form][0]()

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 import embkeras as ek
 from embkeras.serving.inputs import Input, packed
+from tests.variants import variants
 
 PLAIN = ek.Vocabulary(["", "[UNK]", "a", "b"])
 IN_FRONT = ek.Vocabulary.from_word_index({"a": 1, "b": 2, "c": 3, "\u00e9": 4})  # unknown words are dropped
@@ -131,10 +132,10 @@ ENCODINGS = [(PLAIN,), (IN_FRONT,), (LAST,), (UNPADDED,), (PLAIN, PLAIN), (PLAIN
 
 
 @pytest.mark.parametrize("limits", LIMITS, ids=str)
-@pytest.mark.parametrize("encodings", ENCODINGS, ids=range(len(ENCODINGS)))
-def test_each_request_is_read_as_row_by_row(encodings, limits):
+@pytest.mark.parametrize("place", variants(range(len(ENCODINGS)), always=[0, 1, 3, 6]))
+def test_each_request_is_read_as_row_by_row(place, limits):
     """Whatever its padding and ids: some take a shorter way to the same form."""
-    inputs = _group(*encodings, **limits)
+    inputs = _group(*ENCODINGS[place], **limits)
     pack = _pack(inputs)
     for request in _requests(inputs, 40):
         seen, answers = pack({name: tf.constant(value) for name, value in request.items()})

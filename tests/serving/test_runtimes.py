@@ -23,6 +23,7 @@ from embkeras.serving.client import ServingClient
 from tests.processes import run_python, started
 from tests.serving.c_api import CApiError, Session
 from tests.serving.make_golden import EXPECTED, FOLDER, TEXTS, golden_model
+from tests.variants import THOROUGH
 
 MODEL_SERVER = shutil.which("tensorflow_model_server")
 ARCHITECTURES = ("mean", "cnn", "lstm")
@@ -129,8 +130,8 @@ def test_c_api_refuses_ids_out_of_range_where_the_export_does(refusing, signatur
         Session(refusing).ask(signature, token_ids=[[3, -1]])
 
 
-@pytest.mark.parametrize("signature", ["serving_default", "serving_int32", "embed"])
-@pytest.mark.parametrize("shape", [(3,), (1, 3, 1), (2, 2, 2, 2)])
+@pytest.mark.parametrize("signature", ["serving_default", pytest.param("serving_int32", marks=THOROUGH), "embed"])
+@pytest.mark.parametrize("shape", [(3,), (1, 3, 1), pytest.param((2, 2, 2, 2), marks=THOROUGH)])
 def test_c_api_refuses_ids_that_are_no_batch(exported, signature, shape):
     """A session accepts any shape, whatever the signature says, so the graph must check."""
     with pytest.raises(CApiError, match=r"is not compatible with expected shape \[\?,\?\]"):

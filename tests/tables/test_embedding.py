@@ -15,6 +15,7 @@ from embkeras.tables.embedding import PretrainedEmbedding
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.optimizers.rules import RowWiseAdam
 from embkeras.vectors.aligned import AlignedMatrix
+from tests.variants import THOROUGH
 
 IDS = np.array([[2, 3, 3, 0], [9, 1, 2, 2]])
 
@@ -395,8 +396,10 @@ _FORMS = {
 @pytest.mark.parametrize(
     ("head", "optimizer"),
     [
-        *((head, lambda: keras.optimizers.AdamW(0.1, weight_decay=0.1)) for head in _HEADS),
         ("Flatten", lambda: RowWiseAdam(0.1)),
+        ("Flatten", lambda: keras.optimizers.AdamW(0.1, weight_decay=0.1)),
+        pytest.param("Conv1D", lambda: keras.optimizers.AdamW(0.1, weight_decay=0.1), marks=THOROUGH),
+        pytest.param("Dense", lambda: keras.optimizers.AdamW(0.1, weight_decay=0.1), marks=THOROUGH),
     ],
 )
 @pytest.mark.parametrize("form", _FORMS)

@@ -17,7 +17,8 @@ from embkeras.training.optimizers.rules import RowWiseAdam, RowWiseAdamW
 from embkeras.training.schedule.callback import unfreeze_at
 from embkeras.vectors.aligned import AlignedMatrix
 from tests import tiny
-from tests.training.test_rebuild import OPTIMIZERS
+from tests.training.test_rebuild import FEW, OPTIMIZERS
+from tests.variants import variants
 
 MASK = np.isin(np.arange(10), [1, 3, 7, 9])  # 9 is never in a batch
 VOCABULARY = Vocabulary(["", "[UNK]", *(f"w{place}" for place in range(8))])
@@ -62,7 +63,7 @@ def test_oov_trains_words_missing_from_the_vectors():
     assert np.flatnonzero(layer.trainable_mask).tolist() == [1, 3, 7, 9]
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", variants(OPTIMIZERS, always=FEW))
 def test_other_rows_stay_bit_identical_under_every_optimizer(name):
     """Exactly the chosen rows that occur in a batch move, with weight decay and averages too."""
     net = _model(OPTIMIZERS[name](), run_eagerly=True)

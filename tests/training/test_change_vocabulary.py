@@ -21,7 +21,8 @@ from embkeras.training.schedule.callback import TrainabilitySchedule, unfreeze_a
 from embkeras.training.schedule.phases import Phase
 from embkeras.vectors.aligned import AlignedMatrix
 from tests import tiny
-from tests.training.test_rebuild import OPTIMIZERS
+from tests.training.test_rebuild import FEW, OPTIMIZERS
+from tests.variants import variants
 
 BEFORE = Vocabulary(["", "[UNK]", *(f"w{place}" for place in range(2, 10))])
 MORE = Vocabulary(["", "[UNK]", "n10", *(f"w{place}" for place in range(9, 1, -1)), "n11"])  # in another order, too
@@ -95,7 +96,7 @@ def test_fewer_tokens(form):
     net.fit(IDS_FEWER, np.zeros(4), verbose=0)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", variants(OPTIMIZERS, always=FEW))
 def test_training_continues_as_if_nothing_had_happened(name):
     """Under every optimizer, a model with other ids and more rows trains its old rows like one that was not changed."""
     nets = [_trained(_layer("whole"), OPTIMIZERS[name](), epochs=1, run_eagerly=True) for _ in range(2)]

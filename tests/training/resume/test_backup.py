@@ -25,6 +25,7 @@ from embkeras.training.schedule.phases import Phase
 from tests import tiny
 from tests.processes import run_python
 from tests.training.resume.killed import PLACES
+from tests.variants import variants
 
 _EPOCHS = 4
 
@@ -140,7 +141,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", variants(SETTINGS, always=["EMA", "loss scale", "MultiOptimizer", "RowWiseAdam"]))
 def test_resumes_after_the_toggle(tmp_path, name):
     """Dies after the table of a nested model was unfrozen: BatchNormalization, Dropout and the optimizer continue.
 

@@ -12,6 +12,7 @@ from embkeras.training.schedule.callback import TrainabilitySchedule, unfreeze_a
 from embkeras.training.schedule.phases import Phase
 from embkeras.training.schedule.rates import PhaseRate, Rates
 from tests import tiny
+from tests.variants import variants
 
 STEPS = 3  # an epoch of tiny.fit
 
@@ -73,7 +74,7 @@ def test_a_run_that_begins_late_has_the_rates_of_an_unbroken_one(name, begin):
     assert rates == {epoch: pytest.approx(expected[epoch], rel=1e-5) for epoch in range(begin, 4)}
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", variants(KINDS, always=["number", "factors", "schedule, factor"]))
 @pytest.mark.parametrize("begin", [0, 3])
 def test_a_second_fit_starts_the_rates_again(name, begin):
     """With the same schedule, from any epoch."""
@@ -106,7 +107,7 @@ def test_a_second_fit_begins_with_the_number_of_the_phase_that_ran_last():
 
 
 @pytest.mark.filterwarnings("ignore:This fit ends before")
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", variants(KINDS, always=["number", "factors", "schedule, factor"]))
 def test_a_keras_file_keeps_the_rate(name, tmp_path):
     """Saved in any phase, loaded, and continued with a new schedule: the weights of one run."""
     whole, _ = _run(optimizers.Adam(0.02), KINDS[name])

@@ -17,7 +17,8 @@ from embkeras.training.schedule.rows import Rows, unfreeze_rows
 from embkeras.vectors.aligned import AlignedMatrix
 from tests import tiny
 from tests.training.resume.test_backup import Dies, Dying
-from tests.training.test_rebuild import OPTIMIZERS
+from tests.training.test_rebuild import FEW, OPTIMIZERS
+from tests.variants import variants
 
 COUNTS = np.array([0, 9, 1, 5, 8, 2, 5, 4, 0, 7])
 VOCABULARY = Vocabulary(["", "[UNK]", *(f"w{place}" for place in range(2, 10))], counts=COUNTS)
@@ -44,7 +45,7 @@ def test_rows_by_their_counts():
     np.testing.assert_array_equal(_schedule().action.rows, FREQUENT)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", variants(OPTIMIZERS, always=FEW))
 def test_they_move_from_the_epoch_on(name):
     """Before it only the first rows move, then the frequent ones too, and the rest never, under every optimizer."""
     net, tables = _model(OPTIMIZERS[name](), run_eagerly=True), tiny.Tables()

@@ -26,7 +26,7 @@ MATRIX = np.random.default_rng(0).normal(size=(7, 5)).astype("float32")
 TEXT = "".join(f"{word} {' '.join(map(repr, row))}\n" for word, row in zip(WORDS, MATRIX.tolist(), strict=True))
 HEADER = f"{len(WORDS)} 5\n"
 MEMORY = 48 << 20  # bytes at most, for files of a few kilobytes
-EXAMPLES = 50  # for each specimen
+EXAMPLES = 25  # for each specimen
 DECEPTIVE = (
     bytes(8),
     b"\xff" * 8,
