@@ -9,9 +9,10 @@ from embkeras import __version__
 from embkeras.app import commands
 from embkeras.app.completion import SHELLS, completes_files
 from embkeras.app.output import Output
-from embkeras.app.settings import ALSO_CALLED, ARCHITECTURES, ENCODER_STRATEGIES, STRATEGIES
+from embkeras.app.settings import ALSO_CALLED, ARCHITECTURES, AUTO, ENCODER_STRATEGIES, SETS, STRATEGIES
 
 _SEPARATORS = {"space": " ", "tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
+_VECTORS = "word vectors in any format that load_vectors reads"
 RUNTIMES = ("onnx", "litert", "tfjs")
 Run = Callable[[argparse.Namespace, Output], None]
 
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     _add_output(top, default=False)
     subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands_in_order = (
-        *(_add_demo, _add_train, _add_predict, _add_check, _add_convert_model),
+        *(_add_demo, _add_train, _add_compare, _add_predict, _add_check, _add_convert_model),
         *(_add_convert, _add_inspect, _add_coverage, _add_drift),
     )
     for add in commands_in_order:
@@ -86,17 +87,38 @@ def _add_command(subparsers: Any, name: str, run: Run, summary: str, example: st
 
 def _add_training(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("--architecture", choices=ARCHITECTURES, help="layers after the embedding (cnn)")
+    auto = (AUTO,) if command.get_default("run") is commands.train else ()
     add(
         "--strategy",
         type=lambda text: ALSO_CALLED.get(text, text),
-        choices=tuple(dict.fromkeys([*STRATEGIES, *ENCODER_STRATEGIES])),
+        choices=tuple(dict.fromkeys([*STRATEGIES, *ENCODER_STRATEGIES, *auto])),
         help="how the table trains: shared-map rescales the vectors and trains a map of all rows beside each row, phased trains "
         "the table from an epoch on, fine-tuned from the start, frozen never (shared-map; with lstm or --unfreeze-at phased). "
         "What trains of an encoder: frozen the head alone, top its last block too, lora LoRA in its upper half, fine-tuned "
-        "all (fine-tuned)",
+        "all (fine-tuned)" + "; auto: with word vectors, what a race of the strategies recommends" * bool(auto),
     )
-    add("--epochs", type=int, help="at most so many epochs of training (40; of an encoder 3, 4, or 30 of its head)")
+    add(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="trainings per strategy in the comparison (3" + "; of auto 5" * bool(auto) + ")",
+    )
+    add("--with-config", action="store_true", help="write settings for TensorFlow Serving next to the model")
+    _add_fitting(command)
+
+
+def _add_fitting(command: argparse.ArgumentParser, *, encoder: bool = True) -> None:
+    """How to train, whatever the strategy; with what an encoder has, or word vectors alone."""
+    add = command.add_argument
+    of_encoder = {
+        "epochs": "; of an encoder 3, 4, or 30 of its head",
+        "rate": "; of an encoder 0.0001, with lora 0.001, of its head alone 0.003",
+        "length": "; for an encoder as many as leave 99%% of the texts whole, at most 128",
+        "dropout": "; before the last layer on an encoder 0.1",
+    }
+    more = of_encoder if encoder else dict.fromkeys(of_encoder, "")
+    add("--architecture", choices=ARCHITECTURES, help="layers after the embedding (cnn)")
+    add("--epochs", type=int, help=f"at most so many epochs of training (40{more['epochs']})")
     add("--unfreeze-at", type=int, metavar="EPOCH", help="first epoch, from 0, in which a phased table trains (3)")
     add(
         "--patience",
@@ -109,24 +131,21 @@ def _add_training(command: argparse.ArgumentParser) -> None:
         "--learning-rate",
         type=float,
         metavar="RATE",
-        help="learning rate while the table is frozen (0.002), and half of it once the table trains; of an encoder 0.0001, "
-        "with lora 0.001, of its head alone 0.003",
+        help=f"learning rate while the table is frozen (0.002), and half of it once the table trains{more['rate']}",
     )
     add("--batch-size", type=int, metavar="N", help="texts per training step (32)")
     add(
         "--max-length",
         type=int,
         metavar="N",
-        help="tokens per text; longer texts lose their end (64; for an encoder "
-        "as many as leave 99%% of the texts whole, at most 128)",
+        help=f"tokens per text; longer texts lose their end (64{more['length']})",
     )
     add(
         "--dropout",
         type=float,
         metavar="SHARE",
-        help="share of units dropped in training, 0 to 1 (0.4; before the last layer on an encoder 0.1)",
+        help=f"share of units dropped in training, 0 to 1 (0.4{more['dropout']})",
     )
-    add("--seeds", type=int, metavar="N", help="trainings per strategy in the comparison (3)")
     add(
         "--rescale",
         type=float,
@@ -134,7 +153,6 @@ def _add_training(command: argparse.ArgumentParser) -> None:
         help="multiply all vectors by one factor that brings their entries to this standard deviation (0.1 for shared-map, "
         "otherwise they stay as they are)",
     )
-    add("--with-config", action="store_true", help="write settings for TensorFlow Serving next to the model")
 
 
 def _add_demo(subparsers: Any) -> None:
@@ -164,22 +182,52 @@ def _add_train(subparsers: Any) -> None:
     )
     command = _add_command(subparsers, "train", commands.train, summary, example)
     add = command.add_argument
+    trained = command.add_mutually_exclusive_group(required=True)
+    completes_files(trained.add_argument("--vectors", metavar="PATH", help=_VECTORS))
+    encoder = "a pre-trained encoder in place of word vectors: a Hugging Face folder, or a preset of keras-hub"
+    completes_files(trained.add_argument("--encoder", type=_folder, metavar="FOLDER", help=encoder))
+    _add_texts(command)
+    add("--compare", action="store_true", help="also train the other strategies (and random vectors), and compare")
+    completes_files(add("--out", type=_folder, required=True, metavar="FOLDER", help="model folder"))
+    _add_training(command)
+    add(
+        "--max-minutes",
+        type=float,
+        metavar="MINUTES",
+        help="of auto: begin no further training to compare after so long",
+    )
+
+
+def _add_texts(command: argparse.ArgumentParser) -> None:
+    """The labelled texts, and how to read them and a file of vectors."""
+    add = command.add_argument
     completes_files(add("file", type=Path, help="CSV, TSV, JSON Lines, Parquet, or Sentiment140's CSV"))
     add("--text", metavar="COLUMN", help="column with the text (not needed for Sentiment140)")
     add("--label", metavar="COLUMN", help="column with the label (not needed for Sentiment140)")
-    trained = command.add_mutually_exclusive_group(required=True)
-    vectors = "word vectors in any format that load_vectors reads"
-    completes_files(trained.add_argument("--vectors", metavar="PATH", help=vectors))
-    encoder = "a pre-trained encoder in place of word vectors: a Hugging Face folder, or a preset of keras-hub"
-    completes_files(trained.add_argument("--encoder", type=_folder, metavar="FOLDER", help=encoder))
     completes_files(add("--words-file", type=Path, metavar="PATH", help="list of words for .npy vectors"))
     _add_rows(command)
     add("--encoding", help="text encoding of FILE (utf-8; latin-1 for Sentiment140)")
     add("--skip-empty", action="store_true", help="skip rows with an empty text or label")
     add("--no-quotes", dest="quotes", action="store_false", help='treat " in FILE as an ordinary character')
-    add("--compare", action="store_true", help="also train the other strategies (and random vectors), and compare")
-    completes_files(add("--out", type=_folder, required=True, metavar="FOLDER", help="model folder"))
-    _add_training(command)
+
+
+def _add_compare(subparsers: Any) -> None:
+    summary = "Find out on your own labelled texts how to train the word vectors: frozen, fine-tuned or otherwise."
+    example = "embkeras compare reviews.csv --text review --label stars --vectors glove.6B.50d.txt --out comparison"
+    command = _add_command(subparsers, "compare", commands.compare, summary, example)
+    add = command.add_argument
+    completes_files(add("--vectors", required=True, metavar="PATH", help=_VECTORS))
+    _add_texts(command)
+    files = "folder for report.html, comparison.png, comparison.json and runs.jsonl, from which a killed comparison continues"
+    completes_files(add("--out", type=_folder, required=True, metavar="FOLDER", help=files))
+    sets = (
+        "strategies to compare: small has frozen, fine-tuned and the shared map, default a phased table and random vectors "
+        "besides, all every one (default)"
+    )
+    add("--set", choices=SETS, default="default", help=sets)
+    add("--seeds", type=int, metavar="N", help="trainings of each strategy that reaches the final round (5)")
+    add("--max-minutes", type=float, metavar="MINUTES", help="begin no further training after so long")
+    _add_fitting(command, encoder=False)
 
 
 def _add_predict(subparsers: Any) -> None:

@@ -7,9 +7,6 @@ without reading a large file, before that.
 import argparse
 import importlib
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +16,10 @@ from embkeras._files import check_writable, not_a_file
 from embkeras._registration import check_backend
 from embkeras.app.completion import completion_script
 from embkeras.app.output import Output
-from embkeras.app.settings import EncoderSettings, encoder_settings_of, settings_of
-from embkeras.errors import ArgumentError, DataError, EmbkerasError, VectorFileError, VocabularyError
+from embkeras.app.predicting import columns_of, threshold_of
+from embkeras.app.settings import AUTO, EncoderSettings, Settings, encoder_settings_of, settings_of
+from embkeras.app.streams import without_messages
+from embkeras.errors import ArgumentError, DataError, VectorFileError, VocabularyError
 from embkeras.serving import names
 
 HEADER: dict[str, bool | str] = {"yes": True, "no": False, "ignore": "ignore"}  # --header: header=
@@ -77,9 +76,18 @@ def train(options: argparse.Namespace, output: Output) -> None:
     _check_backend_setting()
     on_encoder = encoder_settings_of(options) if options.encoder is not None else None
     settings = settings_of(options)
-    if options.seeds is not None and not options.compare:
-        raise ArgumentError("--seeds is the number of trainings in the comparison: add --compare.")
-    if options.unfreeze_at is not None and settings.chosen != "phased" and not options.compare:
+    auto = options.strategy == AUTO
+    if auto and options.compare:
+        raise ArgumentError("--strategy auto compares by itself: leave out --compare.")
+    if options.max_minutes is not None and not auto:
+        raise ArgumentError(
+            "--max-minutes is the time of the comparison of --strategy auto: add that, or leave it out."
+        )
+    if options.seeds is not None and not (options.compare or auto):
+        raise ArgumentError(
+            "--seeds is the number of trainings in the comparison: add --compare, or use --strategy auto."
+        )
+    if options.unfreeze_at is not None and settings.chosen != "phased" and not (options.compare or auto):
         raise ArgumentError(
             f"--unfreeze-at says when a phased table begins to train: use --strategy phased. Received: --strategy "
             f"{options.strategy}."
@@ -90,14 +98,9 @@ def train(options: argparse.Namespace, output: Output) -> None:
     else:
         _check_reading(options.vectors, options.words_file)
         _check_readable_twice(options.vectors)
-    if options.compare:
+    if options.compare or auto:
         _check_comparison()
-    from embkeras.text.labelled import read_labelled, split
-
-    reading = _arguments(options, "text", "label", "encoding", "skip_empty", "quotes")
-    data = read_labelled(options.file, **reading)
-    output.say(f"Text: {len(data):,} texts in {len(data.class_names)} classes ({', '.join(data.class_names[:5])})")
-    parts = split(data)
+    parts = _parts(options, output)
     how: dict[str, Any] = {"compare": options.compare, "examples": parts.test.texts[:4]}
     if on_encoder is not None:
         _start_tensorflow(output)
@@ -110,17 +113,71 @@ def train(options: argparse.Namespace, output: Output) -> None:
 
     rows = _rows(options) | _arguments(options, "words_file")
     prepared = preparation.prepare(parts, options.vectors, settings, output.say, **rows)
-    _start_tensorflow(output)
+    if auto:
+        advice = _raced(options, prepared, parts, settings, output)
+        from embkeras.app import racing
+
+        settings = racing.chosen(advice, settings, output)
+        how |= {"advice": "", "choice": advice.text}
+    else:
+        _start_tensorflow(output)
     from embkeras.app import pipeline
 
     pipeline.run(prepared, options.out, settings, output, **how)
+    if auto:
+        racing.forget(options.out)
+
+
+def compare(options: argparse.Namespace, output: Output) -> None:
+    """Race the strategies on the user's own texts, and save what was found."""
+    _check_backend_setting()
+    settings = settings_of(options)
+    if options.unfreeze_at is not None and options.set == "small":
+        raise ArgumentError("--unfreeze-at says when a phased table begins to train, and --set small has none.")
+    check_writable(options.out)
+    _check_reading(options.vectors, options.words_file)
+    _check_readable_twice(options.vectors)
+    _check_comparison()
+    from embkeras.app import preparation
+
+    parts = _parts(options, output)
+    rows = _rows(options) | _arguments(options, "words_file")
+    prepared = preparation.prepare(parts, options.vectors, settings, output.say, **rows)
+    _raced(options, prepared, parts, settings, output, options.set)
+
+
+def _raced(
+    options: argparse.Namespace, prepared: Any, parts: Any, settings: Settings, output: Output, which: str | None = None
+) -> Any:
+    """The advice of a race, which is saved beside a look at the data; it is the answer if a set of strategies is given."""
+    from embkeras.app import preparation
+
+    profile = preparation.profile_of(prepared, parts, output)
+    _start_tensorflow(output)
+    from embkeras.app import racing
+
+    advice = racing.race(prepared, settings, output, options.out, which)
+    (output.say if which is None else output.answer)(str(advice))
+    asked = {name: value for name, value in vars(options).items() if name not in ("run", "parsers")}
+    racing.save(advice, profile, prepared, settings, asked, options.out, output)
+    return advice
+
+
+def _parts(options: argparse.Namespace, output: Output) -> Any:
+    """The labelled texts of a file, split in three."""
+    from embkeras.text.labelled import read_labelled, split
+
+    reading = _arguments(options, "text", "label", "encoding", "skip_empty", "quotes")
+    data = read_labelled(options.file, **reading)
+    output.say(f"Text: {len(data):,} texts in {len(data.class_names)} classes ({', '.join(data.class_names[:5])})")
+    return split(data)
 
 
 def predict(options: argparse.Namespace, output: Output) -> None:
     """Classify texts with an exported model."""
     _check_backend_setting()
     _, card = _check_export(options.path)
-    threshold = _threshold(options.threshold)
+    threshold = threshold_of(options.threshold)
     if options.file is not None:
         _predict_file(options, output, card, threshold)
         return
@@ -148,7 +205,7 @@ def _predict_file(options: argparse.Namespace, output: Output, card: dict[str, A
 
     from embkeras.serving.bulk import check_bulk, predict_file
 
-    column = _columns(options.text, [each["name"] for each in card["inputs"]])
+    column = columns_of(options.text, [each["name"] for each in card["inputs"]])
     reading: dict[str, Any] = {"column": column, "encoding": options.encoding, "overwrite": options.overwrite}
     try:
         total = check_bulk(options.file, options.out, **reading)
@@ -162,42 +219,6 @@ def _predict_file(options: argparse.Namespace, output: Output, card: dict[str, A
     predict_file(partial(model.predict, threshold=threshold), options.file, options.out, total=total, **reading)
     output.result |= {"model": model.folder, "path": options.out, "texts": total}
     output.say(f"{options.out}: {total:,} rows")
-
-
-def _columns(given: list[str] | None, inputs: list[str]) -> str | dict[str, str] | None:
-    """The column with the text, or those of several inputs by input."""
-    if len(inputs) == 1:
-        if given is not None and len(given) > 1:
-            raise ArgumentError(f"The model takes one text: give one --text COLUMN. Received: {', '.join(given)}.")
-        return None if given is None else given[0]
-    columns = {name: name for name in inputs}
-    for each in given or []:
-        name, found, column = each.partition("=")
-        if not found or name not in columns:
-            raise ArgumentError(
-                f"The model takes the inputs {', '.join(inputs)}: give --text INPUT=COLUMN for each that has another column. "
-                f"Received: {each!r}."
-            )
-        columns[name] = column
-    return columns
-
-
-def _threshold(given: list[str] | None) -> float | dict[str, float] | None:
-    """The threshold of all labels, or thresholds by label."""
-    by_label = {}
-    for each in given or []:
-        label, found, value = each.rpartition("=")
-        try:
-            number = float(value)
-        except ValueError:
-            raise ArgumentError(f"--threshold takes NUMBER or LABEL=NUMBER. Received: {each!r}.") from None
-        if found:
-            by_label[label] = number
-        elif len(given or []) == 1:
-            return number
-        else:
-            raise ArgumentError(f"--threshold takes one NUMBER, or LABEL=NUMBER for each label. Received: {each!r}.")
-    return by_label or None
 
 
 def check(options: argparse.Namespace, output: Output) -> None:
@@ -235,7 +256,7 @@ def convert_model(options: argparse.Namespace, output: Output) -> None:
     check_conversion(**arguments)
     _start_tensorflow(output)
     output.say(f"Converting to {options.to} ...")
-    with _without_messages():  # converters print their own, on every run
+    with without_messages():  # converters print their own, on every run
         folder = convert_saved_model(**arguments)
     left_out = not_kept(folder)
     output.result |= {"path": folder, "to": options.to, "checked": options.check, "not_kept": left_out}
@@ -424,26 +445,7 @@ def _start_tensorflow(output: Output | None = None) -> None:
     if output is not None:
         output.say("Starting TensorFlow ...")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _without_messages():
+    with without_messages():
         check_backend()
         tensorflow = importlib.import_module("tensorflow")
     tensorflow.get_logger().setLevel("ERROR")  # it warns about retracing, which several trainings in a row need
-
-
-@contextmanager
-def _without_messages() -> Iterator[None]:
-    """Hide what libraries print on standard error inside the block, unless it fails in a way that nobody foresaw."""
-    standard_error = os.dup(2)
-    with tempfile.TemporaryFile() as messages:
-        os.dup2(messages.fileno(), 2)
-        try:
-            yield
-        except EmbkerasError:
-            raise
-        except Exception:
-            messages.seek(0)
-            os.write(standard_error, messages.read())
-            raise
-        finally:
-            os.dup2(standard_error, 2)
-            os.close(standard_error)

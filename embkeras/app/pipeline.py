@@ -51,6 +51,7 @@ def run(
     examples: Sequence[str],
     shares: Sequence[float] = (),
     advice: str = "; add --compare to compare with other strategies and random vectors",
+    choice: str = "",
 ) -> tuple[Run, Path]:
     """Train, measure the drift, compare if asked to, export, and query the export.
 
@@ -63,20 +64,21 @@ def run(
         examples: texts to query the export with.
         shares: shares of the training texts for a learning curve; none by default.
         advice: what the line with the result ends with where nothing is compared.
+        choice: why this strategy, for the model card.
 
     Returns:
         The training, and the folder of the export.
     """
     say = output.say
-    strategies = _strategies(settings)
+    strategies = strategies_of(settings)
     say(f"\nTraining the {settings.architecture} classifier: {_treatment(settings)}")
-    monitor, best = DriftMonitor(LAYER), _best_epoch(settings, settings.chosen)
+    monitor, best = DriftMonitor(LAYER), best_epoch(settings, settings.chosen)
     more = (len(strategies) * settings.seeds - 1) * compare + len(_CURVES) * len(shares) * settings.seeds
     if compare and 1 in shares:
         more -= (len(_CURVES) - 1) * settings.seeds  # the comparison has trained them
     run = run_strategy(
-        _builder(prepared, settings),
-        _data(prepared),
+        builder(prepared, settings),
+        data_of(prepared),
         strategies[settings.chosen],
         epochs=settings.epochs,
         batch_size=settings.batch_size,
@@ -108,7 +110,7 @@ def run(
         out,
         vocabulary=vocabulary,
         class_names=prepared.class_names,
-        metadata=_metadata(prepared, run, best, report, settings),
+        metadata=_metadata(prepared, run, best, report, settings, choice),
         with_config=settings.with_config,
     )
     say(f"\nExported to {os.path.join(folder, '')}")
@@ -121,12 +123,12 @@ def run(
     return run, folder
 
 
-def _strategies(settings: Settings) -> dict[str, Strategy]:
-    """The default strategies; those whose table trains from the start have the rate of a table that trains."""
+def strategies_of(settings: Settings, which: str = "default") -> dict[str, Strategy]:
+    """A set of strategies; those whose table trains from the start have the rate of a table that trains."""
     rate, std = settings.unfrozen_learning_rate, settings.rescale or _STD
-    found = default_strategies(settings.unfreeze_at, rate, layer=LAYER, std=std)
-    at_once = ("fine-tuned", "shared map", "random")
-    return found | {name: replace(found[name], learning_rate=rate) for name in at_once}
+    found = default_strategies(settings.unfreeze_at, rate, layer=LAYER, std=std, which=which)
+    at_once = found.keys() - {"phased", "frozen"}
+    return {name: replace(each, learning_rate=rate) if name in at_once else each for name, each in found.items()}
 
 
 def _treatment(settings: Settings) -> str:
@@ -141,15 +143,17 @@ def _treatment(settings: Settings) -> str:
     }[settings.chosen]
 
 
-def _best_epoch(settings: Settings, strategy: str) -> BestEpoch:
+def best_epoch(settings: Settings, strategy: str) -> BestEpoch:
+    """The callback that keeps the best epoch."""
     return BestEpoch(settings.patience, settings.unfreeze_at if strategy == "phased" else 0)
 
 
-def _data(prepared: Prepared) -> Data:
+def data_of(prepared: Prepared) -> Data:
+    """The three parts."""
     return Data(prepared.train, prepared.validation, prepared.test)
 
 
-def _builder(prepared: Prepared, settings: Settings) -> Callable[[Strategy], keras.Model]:
+def builder(prepared: Prepared, settings: Settings) -> Callable[[Strategy], keras.Model]:
     """A function that builds and compiles the model of a strategy."""
 
     def build(strategy: Strategy) -> keras.Model:
@@ -178,11 +182,11 @@ def _compared(
 ) -> Comparison:
     """The other strategies too."""
     return results.compared(
-        _builder(prepared, settings),
-        _data(prepared),
+        builder(prepared, settings),
+        data_of(prepared),
         strategies.values(),
         run,
-        partial(_best_epoch, settings),
+        partial(best_epoch, settings),
         say,
         seeds=settings.seeds,
         epochs=settings.epochs,
@@ -206,14 +210,14 @@ def _show_curve(
     say(f"\nLearning curve: {', '.join(_CURVES)} on up to {total:,} training texts, {settings.seeds} seed(s) each")
     with contextlib.ExitStack() as bars:
         curve = learning_curve(
-            _builder(prepared, settings),
-            _data(prepared),
+            builder(prepared, settings),
+            data_of(prepared),
             strategies=[strategies.get(name, stock) for name in _CURVES],
             shares=shares,
             seeds=settings.seeds,
             done=done,
             on_start=lambda name, seed, texts: [
-                _best_epoch(settings, name),
+                best_epoch(settings, name),
                 ComparisonProgress(f"{name}, {texts:,} texts, seed {seed}", say, bars),
             ],
             epochs=settings.epochs,
@@ -239,7 +243,9 @@ def _unseen(prepared: Prepared) -> np.ndarray:
     return found
 
 
-def _metadata(prepared: Prepared, run: Run, best: BestEpoch, report: DriftReport, settings: Settings) -> dict[str, Any]:
+def _metadata(
+    prepared: Prepared, run: Run, best: BestEpoch, report: DriftReport, settings: Settings, choice: str
+) -> dict[str, Any]:
     """The model card's sections on data, training and result."""
     return {
         "Data": {
@@ -249,6 +255,7 @@ def _metadata(prepared: Prepared, run: Run, best: BestEpoch, report: DriftReport
         },
         "Training": f"A {settings.architecture} classifier, {best.last + 1} epochs, batches of {settings.batch_size}: "
         f"{_treatment(settings)}. {best}.",
+        **({"Choice of the strategy": choice} if choice else {}),
         **({} if run.phases is None else {"Schedule of the table": run.phases}),
         "Result on the test texts": results.result_section(run),
         "Drift of the table": {name: f"{value:.4g}" for name, value in report.summary().items()},

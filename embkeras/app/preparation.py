@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from embkeras.app import material, printed
+from embkeras.app.output import Output
 from embkeras.app.settings import Settings
 from embkeras.errors import AlignmentError
-from embkeras.text.labelled import Split, labelled, split
+from embkeras.experiments.profile import DataProfile, data_profile
+from embkeras.text.labelled import LabelledTexts, Split, labelled, split
 from embkeras.text.tokenizer import TWEETS
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.vectors.align import align
@@ -98,3 +100,17 @@ def prepare(parts: Split, vectors: Path | str, settings: Settings, say: Say, **r
         for part in (parts.train, parts.validation, parts.test)
     )
     return Prepared(aligned, train, validation, test, parts.train.class_names)
+
+
+def profile_of(prepared: Prepared, parts: Split, output: Output) -> DataProfile:
+    """Look at the texts before the strategies are compared, and print it."""
+
+    def pair(part: LabelledTexts) -> tuple[tuple[str, ...], list[str]]:
+        return part.texts, [part.class_names[label] for label in part.labels]
+
+    texts, labels = pair(parts.train)
+    profile = data_profile(texts, labels, prepared.aligned, validation=pair(parts.validation), test=pair(parts.test))
+    output.say("\nData")
+    for line in str(profile).splitlines():
+        output.say(line)
+    return profile

@@ -14,6 +14,9 @@ STRATEGIES = {
     "frozen": "frozen",
     "fine-tuned": "fine-tuned",
 }  # --strategy: name
+AUTO = "auto"  # --strategy: the one that a race recommends
+SETS = ("small", "default", "all")  # --set: strategies that race
+_RACE_SEEDS = 5
 ENCODER_STRATEGIES = {"frozen": "frozen", "top": "top block", "lora": "LoRA", "fine-tuned": "fine-tuned"}
 ALSO_CALLED = {"full": "fine-tuned"}  # spellings of --strategy
 # Flags that say nothing about an encoder, and why.
@@ -40,7 +43,8 @@ class Settings:
             don't count.
         learning_rate: learning rate while the table is frozen.
         unfrozen_learning_rate: learning rate once it trains.
-        seeds: trainings per strategy in the comparison.
+        seeds: trainings per strategy in the comparison; of a race, in its final round.
+        max_minutes: when no further run of a race begins.
         max_length: maximum number of tokens per text.
         extra_words: number of words from the head of the vector file that get a row although training doesn't see them.
         rescale: standard deviation that the entries of the vectors are brought to. None leaves them as they are, except for
@@ -59,6 +63,7 @@ class Settings:
     learning_rate: float = 2e-3
     unfrozen_learning_rate: float = 1e-3
     seeds: int = 3
+    max_minutes: float | None = None
     max_length: int = 64
     extra_words: int = 20_000
     rescale: float | None = None
@@ -73,8 +78,9 @@ class Settings:
         number(self.dropout, "dropout", least=0, below=1)
         for name in ("learning_rate", "unfrozen_learning_rate"):
             number(getattr(self, name), name, above=0)
-        if self.rescale is not None:
-            number(self.rescale, "rescale", above=0)
+        for name in ("rescale", "max_minutes"):
+            if getattr(self, name) is not None:
+                number(getattr(self, name), name, above=0)
         if not 0 <= self.unfreeze_at < self.epochs:
             raise ArgumentError(
                 f"unfreeze_at must be one of the epochs 0 to {self.epochs - 1} (counted from 0). "
@@ -138,17 +144,24 @@ def settings_of(options: argparse.Namespace) -> Settings:
     """
     base = QUICK if getattr(options, "quick", False) else Settings()
     given = _given(options, Settings)
-    if options.encoder is not None:
-        given.pop("strategy", None)  # the encoder's
+    auto = options.command == "train" and given.get("strategy") == AUTO
+    racing = auto or options.command == "compare"
+    if racing:
+        given = {"seeds": _RACE_SEEDS} | given
+    if auto or getattr(options, "encoder", None) is not None:
+        given.pop("strategy", None)  # the encoder's, or not known yet
     if "strategy" in given:
         given["strategy"] = _strategy(given["strategy"], STRATEGIES, "With word vectors")
-    elif "unfreeze_at" in given:
+    elif "unfreeze_at" in given and not auto:
         given["strategy"] = "phased"
     if "epochs" in given and "unfreeze_at" not in given:
         given["unfreeze_at"] = max(0, min(base.unfreeze_at, given["epochs"] - 1))
     if "learning_rate" in given:
         given["unfrozen_learning_rate"] = given["learning_rate"] * base.unfrozen_learning_rate / base.learning_rate
-    return _replaced(base, given)
+    settings = _replaced(base, given)
+    if racing and settings.seeds < 2:
+        raise ArgumentError("--seeds must be at least 2: with one training of each the noise is unknown. Received: 1.")
+    return settings
 
 
 def encoder_settings_of(options: argparse.Namespace) -> EncoderSettings:

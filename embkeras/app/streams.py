@@ -3,7 +3,11 @@
 import contextlib
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from typing import TextIO
+
+from embkeras.errors import EmbkerasError
 
 _MODES = {"stdin": "r", "stdout": "w", "stderr": "w"}  # in the order of their descriptors
 
@@ -61,3 +65,22 @@ def write_line(text: str, stream: TextIO, *, style: str | None = None, prefix: s
     line = Text.assemble((prefix, style), text) if prefix else Text(text, style)
     Console(file=stream).print(line, soft_wrap=True, highlight=False)
     stream.flush()
+
+
+@contextlib.contextmanager
+def without_messages() -> Iterator[None]:
+    """Hide what libraries print on standard error inside the block, unless it fails in a way that nobody foresaw."""
+    standard_error = os.dup(2)
+    with tempfile.TemporaryFile() as messages:
+        os.dup2(messages.fileno(), 2)
+        try:
+            yield
+        except EmbkerasError:
+            raise
+        except Exception:
+            messages.seek(0)
+            os.write(standard_error, messages.read())
+            raise
+        finally:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)

@@ -100,7 +100,7 @@ def test_the_curve_is_printed_and_drawn(monkeypatch, capsys, tmp_path):
     vars(prepared).update(train=(train, np.zeros(2, int)), validation=part, test=part)
     output = Output("demo")
     settings = pipeline.Settings(architecture="mean")
-    pipeline._show_curve(prepared, pipeline._strategies(settings), (), settings, output, tmp_path, (0.5, 1))
+    pipeline._show_curve(prepared, pipeline.strategies_of(settings), (), settings, output, tmp_path, (0.5, 1))
     printed = capsys.readouterr().out
     assert ["2", "75.0", "25.0", "100.0"] in [line.split() for line in printed.splitlines()]
     assert (

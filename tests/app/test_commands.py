@@ -38,6 +38,40 @@ REFUSED = {
         "train t.csv --vectors v.txt --out out --strategy frozen --unfreeze-at 2",
         "use --strategy phased. Received: --strategy frozen",
     ),
+    "auto and a comparison": (
+        "train t.csv --vectors v.txt --out out --strategy auto --compare",
+        "--strategy auto compares by itself: leave out --compare",
+    ),
+    "a single seed of auto": (
+        "train t.csv --vectors v.txt --out out --strategy auto --seeds 1",
+        "--seeds must be at least 2: with one training of each the noise is unknown. Received: 1",
+    ),
+    "minutes without a race": (
+        "train t.csv --vectors v.txt --out out --max-minutes 3",
+        "--max-minutes is the time of the comparison of --strategy auto",
+    ),
+    "no minutes": (
+        "train t.csv --vectors v.txt --out out --strategy auto --max-minutes 0",
+        "--max-minutes must be a number > 0. Received: 0",
+    ),
+    "auto on an encoder": (
+        "train t.csv --encoder plain --out out --strategy auto",
+        "With --encoder, --strategy must be one of frozen, top, lora, fine-tuned. Received: auto",
+    ),
+    "compare, no such texts": ("compare absent.csv --vectors v.txt --out out", "absent.csv': there is no such file"),
+    "compare, no such vectors": ("compare t.csv --vectors absent --out out", "absent': there is no such file"),
+    "compare, vectors from a pipe": ("compare t.csv --vectors - --out out", "training reads the vectors twice"),
+    "compare, unwritable folder": ("compare t.csv --vectors v.txt --out v.txt/out", "Cannot write"),
+    "compare, a file as folder": ("compare t.csv --vectors v.txt --out v.txt", "Cannot write"),
+    "compare, a single seed": ("compare t.csv --vectors v.txt --out out --seeds 1", "--seeds must be at least 2"),
+    "compare, minutes": (
+        "compare t.csv --vectors v.txt --out out --max-minutes -1",
+        "--max-minutes must be a number > 0. Received: -1",
+    ),
+    "compare, no phases": (
+        "compare t.csv --vectors v.txt --out out --set small --unfreeze-at 2",
+        "--set small has none",
+    ),
     "no such encoder": ("train t.csv --encoder absent --out out", "There is no folder '"),
     "no encoder": ("train t.csv --encoder plain --out out", "config.json': No such file"),
     "a strategy of encoders": (
@@ -267,7 +301,9 @@ def test_quiet_inspect_prints_its_answer(folder, capsys):
     assert "Rows: 2, width 2" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["demo", "train", "predict", "check", "convert", "inspect", "coverage", "completion"])
+@pytest.mark.parametrize(
+    "name", ["demo", "train", "compare", "predict", "check", "convert", "inspect", "coverage", "completion"]
+)
 def test_help_of_a_command(capsys, name):
     """`embkeras help COMMAND` prints what `embkeras COMMAND --help` prints."""
     assert cli.main(["help", name]) == 0

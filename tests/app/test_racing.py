@@ -1,0 +1,155 @@
+"""`embkeras compare`, and `embkeras train --strategy auto`."""
+
+import json
+import sys
+
+import pytest
+
+from embkeras.app import cli, pipeline, racing
+from embkeras.app.arguments import parser
+from embkeras.app.output import Output
+from embkeras.app.settings import SETS, STRATEGIES, Settings, settings_of
+from embkeras.experiments import race
+from embkeras.experiments import strategies as library
+from embkeras.experiments.advice import Advice
+from tests.app.conftest import train_arguments
+from tests.experiments.test_advice import records
+
+TIE = Advice((*records("fine-tuned", [0.71, 0.7], [0.6] * 2, size=2), *records("frozen", [0.7, 0.71], [0.5] * 2)))
+
+
+def compare(files, out, *more):
+    """The arguments of `embkeras compare` on the small files."""
+    return ["compare", *train_arguments(files, out)[1:], "--set", "small", "--seeds", "2", *more]
+
+
+@pytest.fixture(scope="module")
+def compared(files, tmp_path_factory):
+    """The folder of a comparison."""
+    out = tmp_path_factory.mktemp("compared") / "out"
+    assert cli.main(compare(files, out, "--quiet")) == 0
+    return out
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """A test that trains fails."""
+    monkeypatch.setattr(race, "train_once", lambda job: pytest.fail(f"{job} was trained"))
+
+
+def test_a_finished_comparison_is_read_from_its_folder(compared, files, no_training, capsys):
+    """Profile, rounds, table and advice are printed, and all is written again; nothing is trained twice."""
+    pytest.importorskip("matplotlib")
+    assert cli.main(compare(files, compared)) == 0
+    printed = capsys.readouterr().out
+    assert "Labels unlike those of the 20 nearest" in printed and "Round 1: frozen, fine-tuned, shared map" in printed
+    assert printed.count("(from the file)") == 7 == len((compared / "runs.jsonl").read_text().splitlines())
+    assert "trained" in printed and "Test accuracy of " in printed
+    assert f"Report: {compared / 'report.html'}" in printed
+    names = ["comparison.json", "comparison.png", "report.html", "runs.jsonl"]
+    assert sorted(path.name for path in compared.iterdir()) == names
+    page = (compared / "report.html").read_text("utf-8")
+    assert "reviews.csv" in page and "<h2>Data</h2>" in page and "Strategies" in page
+
+
+def test_json_has_what_a_rerun_needs(compared, files, no_training, capsys):
+    """Arguments, settings, versions and vectors, in the file; results and paths on standard output too."""
+    assert cli.main(compare(files, compared, "--json")) == 0
+    printed = json.loads(capsys.readouterr().out)
+    saved = json.loads((compared / "comparison.json").read_text())
+    assert printed["advice"] == saved["advice"] and printed["report"] == str(compared / "report.html")
+    assert saved["profile"]["parts"]["train"]["texts"] == 56
+    rerun = saved["rerun"]
+    assert rerun["arguments"]["file"] == str(files / "reviews.csv") and rerun["arguments"]["set"] == "small"
+    assert rerun["settings"]["epochs"] == 2 and rerun["settings"]["seeds"] == 2
+    assert rerun["vectors"].startswith("AlignedMatrix ") and {"embkeras", "tensorflow"} <= set(rerun["versions"])
+    assert saved["advice"]["settings"]["seeds"] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--dropout", "0.2"), "runs.jsonl', line 1 belongs to other settings or vectors. Give another --out"),
+        (("--rescale", "0.5"), "runs.jsonl', line 1 belongs to other settings or vectors. Give another --out"),
+        (("--max-length", "3"), "runs.jsonl', line 1 belongs to other data and other settings"),
+    ],
+)
+def test_runs_of_something_else_are_refused(compared, files, no_training, capsys, more, said):
+    """Settings that the model is built with, and the vectors, belong to a run as its data do."""
+    before = (compared / "comparison.json").read_bytes()
+    assert cli.main(compare(files, compared, *more)) == 2
+    assert said in capsys.readouterr().err
+    assert (compared / "comparison.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("module", ["scipy.stats", "sklearn.metrics"])
+def test_missing_packages_are_refused_before_training(files, tmp_path, capsys, monkeypatch, module):
+    """With the extra that installs them."""
+    monkeypatch.setitem(sys.modules, module, None)
+    for arguments in (compare(files, tmp_path / "o"), train_arguments(files, tmp_path / "o", "--strategy", "auto")):
+        assert cli.main(arguments) == 2
+        printed = capsys.readouterr()
+        assert "embkeras[compare]" in printed.err and printed.out == ""
+
+
+def test_sets_are_those_of_the_library():
+    """And `train` can train what `auto` races."""
+    assert (*library.SETS, "all") == SETS
+    assert set(STRATEGIES.values()) <= set(library.default_strategies())
+
+
+def test_rates_of_all_strategies():
+    """Half the rate where the table trains from the start."""
+    found = pipeline.strategies_of(Settings(), "all")
+    assert [name for name, each in found.items() if each.learning_rate is None] == ["phased", "frozen"]
+    assert found["LoRA"].learning_rate == 0.001 and list(found) == list(library.default_strategies(which="all"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "seeds"), [("", 5), ("--seeds 2", 2), ("--unfreeze-at 2 --max-minutes 9", 5)], ids=["", "seeds", "phased"]
+)
+def test_settings_of_auto(flags, seeds):
+    """No strategy yet, and seeds of a final round."""
+    line = f"train t.csv --vectors v --out o --strategy auto {flags}"
+    settings = settings_of(parser().parse_args(line.split()))
+    assert settings.strategy is None and settings.seeds == seeds
+
+
+def test_auto_trains_what_is_recommended(files, tmp_path, monkeypatch, capsys):
+    """The cheapest of a tie, which is said; the runs are removed when the model is there, and the card says why."""
+    asked, trained = [], []
+
+    def raced(build, data, *, strategies, **more):
+        asked.append([each.name for each in strategies])
+        more["results"].parent.mkdir()
+        more["results"].touch()
+        return TIE
+
+    def run(prepared, out, settings, output, **how):
+        assert (tmp_path / "out" / "runs.jsonl").exists()
+        trained.append((settings.strategy, how["compare"], how["choice"]))
+
+    monkeypatch.setattr(racing, "race_strategies", raced)
+    monkeypatch.setattr(pipeline, "run", run)
+    assert cli.main(train_arguments(files, tmp_path / "out", "--strategy", "auto")) == 0
+    assert asked == [["phased", "frozen", "fine-tuned", "shared map"]]
+    assert trained == [("frozen", False, TIE.text)] and "A tie: fine-tuned, frozen" in TIE.text
+    assert "\nStrategy: frozen, the cheapest of 2 that can't be told apart\n" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir())[::2] == ["comparison.json", "report.html"]
+
+
+def test_without_a_recommendation_the_default_is_trained(capsys):
+    """As where the time was up before the final round; with a warning, even if the command is quiet."""
+    settings = Settings(architecture="lstm")
+    assert racing.chosen(Advice((), note="The time was up."), settings, Output("train", quiet=True)) == settings
+    error = capsys.readouterr().err
+    assert error.startswith("embkeras train: warning: ") and "phased is trained" in error and "time was up" in error
+
+
+def test_a_race_without_time_is_saved(files, tmp_path, no_training, capsys):
+    """Without a figure; nothing is recommended."""
+    assert cli.main(compare(files, tmp_path / "out", "--max-minutes", "1e-9")) == 0
+    printed = capsys.readouterr().out
+    assert "nothing is recommended" in printed and "Figure" not in printed
+    assert json.loads((tmp_path / "out" / "comparison.json").read_text())["advice"]["recommended"] is None
+    assert "nothing is recommended" in (tmp_path / "out" / "report.html").read_text()
