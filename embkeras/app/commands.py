@@ -388,12 +388,17 @@ def _check_model_folder(out: Path, with_config: bool) -> None:
 
 
 def _check_encoder(folder: Path, settings: EncoderSettings) -> None:
-    """Refuse a folder that isn't one of an encoder, missing packages, and a length without room for a text."""
+    """Refuse a folder that isn't one of an encoder, missing packages, and a length that a text or the encoder has no room for."""
     from embkeras.encoders.folder import is_preset, read_folder
 
     if folder.is_dir() and is_preset(folder):
         _start_tensorflow()  # keras-hub reads it
-    *_, tokenizer = read_folder(folder)
+    *_, architecture, tokenizer = read_folder(folder)
+    if settings.max_length is not None and settings.max_length > architecture.positions:
+        raise ArgumentError(
+            f"--max-length must be at most {architecture.positions}, the tokens that the encoder in {str(folder)!r} takes. "
+            f"Received: {settings.max_length}."
+        )
     try:
         tokenizer.encode_batch(["a"], settings.max_length)
     except VocabularyError as error:  # it begins with "length"

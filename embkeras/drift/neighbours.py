@@ -97,8 +97,9 @@ def neighbour_drift(
             then = _ranks(after, rows[part], near, usable)
             report(2 * number + 2, 2 * len(blocks))
             kept[part], shift[part] = (then <= topn).mean(axis=1), np.abs(then - first).mean(axis=1)
-    columns = {"token": tokens[rows], "moved": moved[rows], "kept": kept, "rank_shift": shift}
-    table = pd.DataFrame(columns, index=pd.Index(rows, name="id"))
+    index = pd.Index(rows, name="id")
+    words = pd.Series(tokens[rows], index, dtype=object)  # Arrow's strings can't hold half a surrogate pair
+    table = pd.DataFrame({"token": words, "moved": moved[rows], "kept": kept, "rank_shift": shift}, index)
     return NeighbourDrift(table, topn, *map(len, groups))
 
 

@@ -270,7 +270,9 @@ def drift_report(before: Any, after: Any, tokens: Iterable[str], *, counts: Any 
         raise ArgumentError(f"tokens must name {len(before)} rows. Received: {len(tokens)}.")
     check_finite(before, "before", tokens=tokens)
     check_finite(after, "after", tokens=tokens)
-    columns: dict[str, Any] = {"token": tokens}
+    columns: dict[str, Any] = {
+        "token": pd.Series(tokens, dtype=object)
+    }  # Arrow's strings can't hold half a surrogate pair
     if counts is not None:
         columns["count"] = check_counts(counts, len(before))
     table = pd.concat([pd.DataFrame(columns), row_drift(before, after)], axis=1)

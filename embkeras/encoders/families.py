@@ -166,6 +166,27 @@ class Architecture:
         """Whether a dense layer stands between the token table and the first block, as in every ALBERT."""
         return "{group}" in self.family.blocks
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of all tensors, by their names without the prefix."""
+        narrow, width, inner = self.embedding_width, self.width, self.inner_width
+        found: dict[str, tuple[int, ...]] = {
+            f"{WORDS}.weight": (self.vocabulary_size, narrow),
+            f"{POSITIONS}.weight": (self.positions + self.family.unused_positions, narrow),
+            f"{NORM}.weight": (narrow,),
+            f"{NORM}.bias": (narrow,),
+        }
+        if self.segments:
+            found[f"{SEGMENTS}.weight"] = self.segments, narrow
+        if self.projected:
+            found |= {f"{PROJECTION}.weight": (width, narrow), f"{PROJECTION}.bias": (width,)}
+        for block in dict.fromkeys(self.blocks):
+            for ours, theirs in self.family.tensors.items():
+                out = inner if ours == "feedforward_intermediate_dense" else width
+                into = inner if ours == "feedforward_output_dense" else width
+                kernel = (out,) if ours.endswith("_norm") else (out, into)
+                found |= {f"{block}{theirs}.weight": kernel, f"{block}{theirs}.bias": (out,)}
+        return found
+
 
 def architecture_of(config: Mapping[str, Any], where: str) -> Architecture:
     """The architecture that a config.json describes.

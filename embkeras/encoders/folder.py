@@ -5,8 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from embkeras._checks import HUB_NAME, hub_command
 from embkeras._checks import path as checked_path
-from embkeras.encoders.families import NORM, Architecture, architecture_of
+from embkeras.encoders.families import Architecture, architecture_of
 from embkeras.encoders.tensors import opened, read_json
 from embkeras.errors import EncoderError, MissingDependencyError
 from embkeras.text.vocabulary import Vocabulary
@@ -24,9 +25,12 @@ def read_folder(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any], A
     """
     folder = checked_path(folder, "folder")
     if not folder.is_dir():
+        advice = f" {str(folder)!r} is a file: pass the folder that holds it." if folder.exists() else ""
+        if HUB_NAME.fullmatch(folder.as_posix()) and not folder.parent.exists():
+            advice = f" To fetch {str(folder)!r} from the Hugging Face Hub first: {hub_command(folder.as_posix())}"
         raise EncoderError(
             f"load_pretrained takes the folder of a Hugging Face model, or a preset of keras-hub, on this machine. "
-            f"There is no folder {str(folder.absolute())!r}."
+            f"There is no folder {str(folder.absolute())!r}.{advice}"
         )
     config, preset = read_json(folder / CONFIG), is_preset(folder)
     if not preset:
@@ -43,7 +47,7 @@ def read_folder(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any], A
         tokenizer = preset_tokenizer(folder, architecture.vocabulary_size)
     else:
         with opened(folder, architecture.family) as tensors:  # refuse other files now, not when a model is built
-            tensors(f"{NORM}.weight", (architecture.embedding_width,))
+            tensors.check(architecture.shapes())
         tokenizer = Vocabulary.from_tokenizer(folder, size=architecture.vocabulary_size)
     if tokenizer.padding_id != architecture.padding_id:
         raise EncoderError(

@@ -154,11 +154,7 @@ class PretrainedEncoder:
                     _fill_block(made[block], tensors, of, block)
                     remember(made[block])  # what is frozen, in a .keras file
                 x = made[block](x, padding_mask=mask)
-            if unread := tensors.unread():
-                raise EncoderError(
-                    f"{tensors.where} has tensors that config.json doesn't describe: the model with them is another one. "
-                    f"Received: {', '.join(unread[:3])}{' and others' if len(unread) > 3 else ''}."
-                )
+            tensors.check_all_read()
         return x, mask
 
 
@@ -236,20 +232,14 @@ def _filled(layer: keras.layers.Layer, x: Any, values: list[np.ndarray], *others
 
 def _fill_block(block: keras.layers.Layer, tensors: Tensors, of: Architecture, prefix: str) -> None:
     """Fill a block from the tensors of that prefix, by the paths of its variables."""
-    widths = {"feedforward_intermediate_dense": of.inner_width}
+    shapes = of.shapes()
     for variable in block.weights:
         *_, inside, kind = variable.path.split("/")
         ours = next(
             name for name in of.family.tensors if name.endswith(inside) and f"/{name}/{kind}" in f"/{variable.path}"
         )
-        out = widths.get(ours, of.width)
-        into = of.inner_width if ours == "feedforward_output_dense" else of.width
-        name = prefix + of.family.tensors[ours]
-        if kind == "kernel":
-            value = tensors(f"{name}.weight", (out, into)).T
-        else:
-            value = tensors(f"{name}.{'weight' if kind == 'gamma' else 'bias'}", (out,))
-        variable.assign(value.reshape(variable.shape))
+        name = f"{prefix}{of.family.tensors[ours]}.{'bias' if kind in ('bias', 'beta') else 'weight'}"
+        variable.assign(tensors(name, shapes[name]).T.reshape(variable.shape))
 
 
 def _pool_of(folder: Path) -> str:

@@ -1,7 +1,7 @@
 """The tensors of a safetensors file, or of several with an index, by their names without the model's prefix."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ _FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _OLD_NORMS = {"weight": "gamma", "bias": "beta"}  # as checkpoints that came from TensorFlow call them
 _HEADS = ("pooler", "cls", "classifier", "lm_head", "predictions", "sop_classifier", "qa_outputs", "vocab_")
 _BUFFERS = ("position_ids", "token_type_ids")
+_FOLDER = "load_pretrained takes the folder of a Hugging Face model: config.json, model.safetensors and a tokenizer."
+_POINTER = b"version https://git-lfs"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -27,7 +29,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_bytes())
     except OSError as error:
-        raise EncoderError(f"Cannot read {str(path)!r}: {error.strerror}.") from None
+        advice = "" if path.exists() else f" {_FOLDER}"
+        raise EncoderError(f"Cannot read {str(path)!r}: {error.strerror}.{advice}") from None
     except (ValueError, RecursionError) as error:
         raise EncoderError(f"{str(path)!r} is not JSON: {error}.") from None
     if not isinstance(data, dict):
@@ -48,14 +51,7 @@ class Tensors:
         Raises:
             EncoderError: there is none, it has another shape, or holds NaN or infinity.
         """
-        spelling = name
-        stem, _, kind = name.rpartition(".")
-        if name not in self._names and kind in _OLD_NORMS:
-            spelling = f"{stem}.{_OLD_NORMS[kind]}"
-        if spelling not in self._names:
-            raise EncoderError(f"{self.where} has no tensor {name!r}, which its config.json asks for.")
-        file, full = self._names[spelling]
-        self._read.add(spelling)
+        file, full = self._found(name)
         try:
             stored = np.asarray(file.get_tensor(full))
         except Exception as error:  # the library's own error has no public parent but Exception
@@ -63,21 +59,52 @@ class Tensors:
         if stored.dtype.kind != "f" and stored.dtype.name != "bfloat16":
             raise EncoderError(f"Tensor {full!r} of {self.where} must be of floats. Received: {stored.dtype.name}.")
         value = stored.astype(np.float32)
-        if value.shape != shape:
-            raise EncoderError(
-                f"Tensor {full!r} of {self.where} must have the shape {shape}, as config.json says. Received: {value.shape}."
-            )
+        self._check_shape(full, value.shape, shape)
         if not np.isfinite(value).all():
             raise EncoderError(f"Tensor {full!r} of {self.where} must be finite as float32. Received: NaN or infinity.")
         return value
 
-    def unread(self) -> list[str]:
-        """Tensors of the encoder that were not read: a model with them computes something else."""
-        return sorted(
-            name
-            for name in set(self._names) - self._read
-            if not name.startswith(_HEADS) and not name.endswith(_BUFFERS)
-        )
+    def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Compare the file's header with the shapes of all tensors, without reading these.
+
+        Raises:
+            EncoderError: a tensor is missing, has another shape, or there are others.
+        """
+        for name, shape in shapes.items():
+            file, full = self._found(name)
+            try:
+                found = tuple(file.get_slice(full).get_shape())
+            except Exception as error:  # the library's own error has no public parent but Exception
+                raise EncoderError(f"Cannot read tensor {full!r} of {self.where}: {error}.") from None
+            self._check_shape(full, found, shape)
+        self.check_all_read()
+
+    def check_all_read(self) -> None:
+        """Refuse tensors of the encoder that were not read: a model with them computes something else."""
+        left = set(self._names) - self._read
+        unread = sorted(name for name in left if not name.startswith(_HEADS) and not name.endswith(_BUFFERS))
+        if unread:
+            raise EncoderError(
+                f"{self.where} has tensors that config.json doesn't describe: the model with them is another one. "
+                f"Received: {', '.join(unread[:3])}{' and others' if len(unread) > 3 else ''}."
+            )
+
+    def _found(self, name: str) -> tuple[Any, str]:
+        """The file with a tensor, and its full name there."""
+        spelling = name
+        stem, _, kind = name.rpartition(".")
+        if name not in self._names and kind in _OLD_NORMS:
+            spelling = f"{stem}.{_OLD_NORMS[kind]}"
+        if spelling not in self._names:
+            raise EncoderError(f"{self.where} has no tensor {name!r}, which its config.json asks for.")
+        self._read.add(spelling)
+        return self._names[spelling]
+
+    def _check_shape(self, full: str, found: tuple[int, ...], shape: tuple[int, ...]) -> None:
+        if found != shape:
+            raise EncoderError(
+                f"Tensor {full!r} of {self.where} must have the shape {shape}, as config.json says. Received: {found}."
+            )
 
 
 @contextmanager
@@ -96,7 +123,9 @@ def opened(folder: Path, family: Family) -> Iterator[Tensors]:
                 file = stack.enter_context(safetensors.safe_open(str(path), framework="numpy"))
                 names |= {name: (file, name) for name in file.keys()}  # noqa: SIM118 - no mapping
             except Exception as error:  # the library's own error has no public parent but Exception
-                raise EncoderError(f"{str(path)!r} is not a complete safetensors file: {error}.") from None
+                raise EncoderError(
+                    f"{str(path)!r} is not a complete safetensors file: {error}. {_how_to_complete(path)}"
+                ) from None
         where = str(folder / _FILE)
         found = [name.removesuffix(f"{WORDS}.weight") for name in names if name.endswith(f"{WORDS}.weight")]
         if len(found) != 1 or found[0] not in ("", family.prefix):
@@ -107,6 +136,16 @@ def opened(folder: Path, family: Family) -> Iterator[Tensors]:
         prefix = found[0]
         own = {name.removeprefix(prefix): value for name, value in names.items() if name.startswith(prefix)}
         yield Tensors(own, where)
+
+
+def _how_to_complete(path: Path) -> str:
+    """What to do about a file that can't be read."""
+    try:
+        with path.open("rb") as file:
+            pointer = file.read(len(_POINTER)) == _POINTER
+    except OSError:
+        pointer = False
+    return "It is a Git LFS pointer: run git lfs pull in its folder." if pointer else "Fetch it again."
 
 
 def _files(folder: Path) -> list[Path]:
@@ -126,7 +165,7 @@ def _files(folder: Path) -> list[Path]:
             f"{beside} can't be read: write it anew with Hugging Face's "
             f"AutoModel.from_pretrained(folder).save_pretrained(folder)."
             if beside
-            else "load_pretrained takes the folder of a Hugging Face model: config.json, model.safetensors and a tokenizer."
+            else _FOLDER
         )
     )
 

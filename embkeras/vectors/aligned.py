@@ -128,7 +128,9 @@ class AlignedMatrix:
         `report().attrs["std"]` is the standard deviation of the entries of the rows found.
         """
         spelling, how = zip(*self.how, strict=True)
-        table = pd.DataFrame({"token": self.vocabulary.tokens, "how": how, "spelling": spelling})
+        words = (pd.Series(each, dtype=object) for each in (self.vocabulary.tokens, spelling))
+        token, found = words  # Arrow's strings can't hold half a surrogate pair
+        table = pd.DataFrame({"token": token, "how": how, "spelling": found})
         if self.vocabulary.counts is not None:
             table.insert(1, "count", self.vocabulary.counts)
         table = table.rename_axis("id")

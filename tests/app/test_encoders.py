@@ -197,16 +197,21 @@ def test_the_demo_hands_both_over(folder, tmp_path, monkeypatch):
     assert out == (tmp_path / "out", tmp_path / "out-encoder")
 
 
-@pytest.mark.parametrize("length", [1, 2])
-def test_a_length_without_room_for_a_text(folder, tmp_path, monkeypatch, capsys, length):
-    """Refused before TensorFlow starts: an encoder's texts have special pieces."""
+@pytest.mark.parametrize(
+    ("length", "why"),
+    [
+        (1, "must be at least 3: 2 pieces of each text are special"),
+        (2, "must be at least 3: 2 pieces of each text are special"),
+        (17, "must be at most 16, the tokens that the encoder in"),
+    ],
+)
+def test_a_length_without_room_for_a_text(folder, tmp_path, monkeypatch, capsys, length, why):
+    """Refused before TensorFlow starts: an encoder's texts have special pieces, and it has a table of positions."""
     monkeypatch.setattr("embkeras.app.commands._start_tensorflow", lambda output=None: pytest.fail("it was started"))
     line = f"train {folder / 'texts.csv'} --encoder {folder / 'bert'} --max-length {length} --out {tmp_path / 'out'}"
     assert cli.main(line.split()) == 2
-    assert (
-        f": --max-length must be at least 3: 2 pieces of each text are special. Received: {length}."
-        in capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert f": --max-length {why}" in said and said.endswith(f"Received: {length}.\n")
 
 
 @pytest.mark.parametrize("text", ["# BERT\nlicense: mit\n", "---\nlanguage: en\n---\n", ""])

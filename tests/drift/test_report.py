@@ -250,6 +250,14 @@ def test_invalid_counts_are_refused(counts, received):
         drift_report(BEFORE, AFTER, TOKENS, counts=counts)
 
 
+def test_token_with_half_a_surrogate_pair():
+    """Such a token has a row like any other."""
+    found = drift_report(BEFORE, AFTER, [*TOKENS[:3], "\ud800", "gone"])
+    assert found.table["token"][3] == "\ud800"
+    assert found.neighbours("\ud800", 1)[0]
+    assert "\ud800" in found.neighbour_drift(1).table["token"].tolist()
+
+
 def test_reports_compare_by_identity(report):
     """`==` has an answer, and a report can be in a set."""
     assert report == report and report != drift_report(BEFORE, AFTER, TOKENS) and len({report, report}) == 1

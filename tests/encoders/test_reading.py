@@ -178,7 +178,7 @@ def test_a_config_of_another_model_is_refused(config, match, tmp_path):
     data = {name: value for name, value in (data | config).items() if value is not None}
     (folder / "config.json").write_text(json.dumps(data))
     with pytest.raises(EncoderError, match=match) as caught:
-        ek.load_pretrained(folder).model()
+        ek.load_pretrained(folder)  # before a model is built
     assert str(folder) in str(caught.value)
 
 
@@ -186,6 +186,10 @@ def test_damaged_folders(tmp_path):
     """Each missing or damaged file is named."""
     with pytest.raises(EncoderError, match="no folder"):
         ek.load_pretrained(tmp_path / "none")
+    with pytest.raises(EncoderError, match=r"snapshot_download.*'organisation/name'"):
+        ek.load_pretrained("organisation/name")
+    with pytest.raises(EncoderError, match=r"config\.json'.* takes the folder"):
+        ek.load_pretrained(tmp_path)
     for wrong in (3, "", b"x", "https://host/x"):
         with pytest.raises(ArgumentError, match="folder"):
             ek.load_pretrained(wrong)
@@ -197,6 +201,11 @@ def test_damaged_folders(tmp_path):
         (folder / "model.safetensors").write_bytes(tensors[:size])
         with pytest.raises(EncoderError, match=r"model\.safetensors"):
             ek.load_pretrained(folder)
+    with pytest.raises(EncoderError, match=r"safetensors' is a file"):
+        ek.load_pretrained(folder / "model.safetensors")
+    (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(EncoderError, match="git lfs pull"):
+        ek.load_pretrained(folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(EncoderError, match=r"no model.safetensors .*pytorch_model.bin"):
         ek.load_pretrained(folder)

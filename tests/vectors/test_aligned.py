@@ -33,6 +33,12 @@ def test_report_has_a_row_an_id(vectors, vocabulary):
     assert report["count"].tolist() == vocabulary.counts.tolist()
 
 
+def test_report_of_a_token_with_half_a_surrogate_pair(vectors):
+    """Such a token has a row like any other."""
+    report = align(vectors, Vocabulary(["", "[UNK]", "cat", "\ud800"])).report()
+    assert report["token"].tolist() == ["", "[UNK]", "cat", "\ud800"]
+
+
 def test_report_says_how_large_the_entries_are(vectors, vocabulary):
     """The standard deviation over the rows found alone, before and after rescaling; NaN where none was found."""
     aligned = align(vectors, vocabulary)
