@@ -203,5 +203,9 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
     """
     folder = _checks.path(folder, "folder")
     existing = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if existing.is_file():
+        raise OutputError(
+            f"Cannot write {str(folder)!r}: {str(existing)!r} is a file. Choose another folder, or move the file."
+        )
     with _as_output_error(folder), tempfile.TemporaryFile(dir=existing):
         pass

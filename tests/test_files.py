@@ -105,7 +105,7 @@ def test_check_writable_leaves_nothing_behind(tmp_path):
 def test_check_writable_refuses_a_path_below_a_file(tmp_path):
     """The refusal names the folder."""
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputError, match=r"Cannot write '.*file/inner'"):
+    with pytest.raises(OutputError, match=r"Cannot write '.*file/inner': '.*file' is a file"):
         check_writable(tmp_path / "file" / "inner")
 
 
