@@ -20,7 +20,8 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
     Args:
         learning_rate: the peak.
         steps: batches of the whole training; behind them the rate is 0.
-        warmup: the share of the steps in which it rises, from 0 up to but not including 1.
+        warmup: the share of the steps in which it rises, from 0 up to but not including 1. A rise of
+            less than one step is left out: the first step has the peak.
 
     Raises:
         OptimizerError: a rate that isn't above 0, no steps, or a share out of range.
@@ -46,6 +47,7 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step: Any) -> Any:
         """The rate of a step, counted from 0."""
         rise = self.warmup * self.steps
+        rise = rise if rise >= 1 else 0.0  # else the only step of a training may have the rate 0
         step = ops.cast(step, "float32")
         share = (self.steps - step) / (self.steps - rise)
         if rise:

@@ -20,6 +20,12 @@ def test_without_warmup_the_first_step_has_the_peak():
     assert np.allclose([float(LinearDecay(0.1, 4, warmup=0)(step)) for step in (0, 2)], [0.1, 0.05])
 
 
+@pytest.mark.parametrize(("steps", "first"), [(1, 0.1), (9, 0.1), (10, 0)])
+def test_a_rise_of_less_than_a_step_is_left_out(steps, first):
+    """A training of one step trains."""
+    assert np.isclose(float(LinearDecay(0.1, steps)(0)), first)
+
+
 def test_it_is_saved_with_the_optimizer():
     """A Keras optimizer's config brings it back."""
     config = keras.optimizers.serialize(keras.optimizers.Adam(LinearDecay(0.1, 10, warmup=0.3)))
