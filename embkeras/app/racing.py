@@ -130,6 +130,9 @@ def save(
         )
     for name, path in (("Report", report), ("For a rerun", out / "comparison.json")):
         output.say(f"{name}: {path}")
+    flags = {strategy: flag for flag, strategy in STRATEGIES.items()}
+    if asked["command"] == "compare" and advice.recommended in flags:
+        output.say(f"To train it: embkeras train with --strategy {flags[advice.recommended]}")
     output.result |= found | {"report": report, "comparison_figure": figure, "json": out / "comparison.json"}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -20,14 +21,23 @@ TIE = Advice((*records("fine-tuned", [0.71, 0.7], [0.6] * 2, size=2), *records("
 
 def compare(files, out, *more):
     """The arguments of `embkeras compare` on the small files."""
-    return ["compare", *train_arguments(files, out)[1:], "--set", "small", "--seeds", "2", *more]
+    few = ("--set", "small", "--seeds", "2", "--epochs", "1", "--batch-size", "64")
+    return ["compare", *train_arguments(files, out)[1:], *few, *more]
 
 
 @pytest.fixture(scope="module")
 def compared(files, tmp_path_factory):
-    """The folder of a comparison."""
-    out = tmp_path_factory.mktemp("compared") / "out"
-    assert cli.main(compare(files, out, "--quiet")) == 0
+    """The folder of a comparison, which trains each strategy once: other seeds get the same record, for the time it takes."""
+    out, real, known = tmp_path_factory.mktemp("compared") / "out", race.train_once, {}
+
+    def once(job):
+        name = job.strategy.name
+        known[name] = known.get(name) or real(job)
+        return replace(known[name], seed=job.seed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(race, "train_once", once)
+        assert cli.main(compare(files, out, "--quiet")) == 0
     return out
 
 
@@ -45,6 +55,7 @@ def test_a_finished_comparison_is_read_from_its_folder(compared, files, no_train
     assert "Labels unlike those of the 20 nearest" in printed and "Round 1: frozen, fine-tuned, shared map" in printed
     assert printed.count("(from the file)") == 7 == len((compared / "runs.jsonl").read_text().splitlines())
     assert "trained" in printed and "Test accuracy of " in printed
+    assert "To train it: embkeras train with --strategy " in printed
     assert f"Report: {compared / 'report.html'}" in printed
     names = ["comparison.json", "comparison.png", "report.html", "runs.jsonl"]
     assert sorted(path.name for path in compared.iterdir()) == names
@@ -61,7 +72,7 @@ def test_json_has_what_a_rerun_needs(compared, files, no_training, capsys):
     assert saved["profile"]["parts"]["train"]["texts"] == 56
     rerun = saved["rerun"]
     assert rerun["arguments"]["file"] == str(files / "reviews.csv") and rerun["arguments"]["set"] == "small"
-    assert rerun["settings"]["epochs"] == 2 and rerun["settings"]["seeds"] == 2
+    assert rerun["settings"]["epochs"] == 1 and rerun["settings"]["seeds"] == 2
     assert rerun["vectors"].startswith("AlignedMatrix ") and {"embkeras", "tensorflow"} <= set(rerun["versions"])
     assert saved["advice"]["settings"]["seeds"] == [0, 1]
 
@@ -80,6 +91,13 @@ def test_runs_of_something_else_are_refused(compared, files, no_training, capsys
     assert cli.main(compare(files, compared, *more)) == 2
     assert said in capsys.readouterr().err
     assert (compared / "comparison.json").read_bytes() == before
+
+
+def test_runs_on_other_vectors_are_refused(compared, files, tmp_path, no_training, capsys):
+    """Of the same words, so that the ids of the texts are the same."""
+    (tmp_path / "v.txt").write_text((files / "vectors.txt").read_text().replace("0.", "1."))
+    assert cli.main(compare(files, compared, "--vectors", str(tmp_path / "v.txt"))) == 2
+    assert "belongs to other settings or vectors." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("module", ["scipy.stats", "sklearn.metrics"])
