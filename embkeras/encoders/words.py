@@ -124,7 +124,7 @@ class _Rows:
     def __init__(self, read: PretrainedEncoder, vocabulary: Vocabulary):
         tokenizer = read.tokenizer.tokenizer
         before, behind = (0, 0) if tokenizer is None else tokenizer.frame
-        unknown = list(read.tokenizer.special_ids)
+        no_words = [*read.tokenizer.special_ids, *read.tokenizer.encode("")]
         self.words: list[str] = []
         self.ids: list[np.ndarray] = []
         self.counted: list[np.ndarray] = []
@@ -136,7 +136,7 @@ class _Rows:
                 raise VocabularyError(f"Token {word!r} (id {id_}) can't be split into pieces: {error}") from None
             end = min(len(ids), read.max_length) - behind
             ids = np.concatenate([ids[:end], ids[len(ids) - behind :]])
-            counted = ~np.isin(ids, unknown)
+            counted = ~np.isin(ids, no_words)
             counted[:before] = counted[end:] = False
             if counted.any():
                 self.words.append(word)

@@ -15,7 +15,7 @@ tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not install
 
 LONG = "a" + "b" * 40  # the encoder takes 16 pieces, 2 of them special
 WORDS = [LONG, "cab", "cat", "Cat", "a-b", "a" * 12]
-WITHOUT = ["xyz", "\x00", "  ", "[PAD]", "Ⓐ"]  # unknown pieces, or none
+WITHOUT = ["xyz", "\x00", "  ", "[PAD]", "[CLS]", "Ⓐ"]  # unknown pieces, special ones, or none
 TOKENS = ["", "[UNK]", "xyz", *WORDS, *WITHOUT[1:]]
 VOCABULARY = ek.Vocabulary(TOKENS, counts=range(len(TOKENS), 0, -1))
 
