@@ -1,6 +1,6 @@
 """A pre-trained encoder: accuracy and processor time of each way to train it, next to keras-hub and PyTorch; bytes served.
 
-    python benchmarks/encoders.py FOLDER --bytes                  # a Hugging Face folder, such as all-MiniLM-L6-v2
+    python benchmarks/encoders.py FOLDER --bytes                  # results/encoders_served.md, without training
     python benchmarks/encoders.py FOLDER --torch /env/bin/python  # all cells; continues where a run was killed
     python benchmarks/encoders.py FOLDER --write                  # results/encoders.md
 
@@ -270,22 +270,25 @@ def exactness(read: Any, ids: np.ndarray) -> float:
     return float(np.abs(read.model()(ids) - wanted)[ids != read.tokenizer.padding_id].max())
 
 
-def bytes_served(folder: Path) -> None:
-    """Read, compare with NumPy, and export: whole, and trimmed to the pieces of the tweets."""
+def served(folder: Path) -> str:
+    """How exactly an encoder is read, the pass of frozen layers next to `predict`, and the bytes of exports.
+
+    Exports are whole, and trimmed to the pieces of the training tweets.
+    """
     from export_size import bytes_under
 
     import embkeras as ek
     from embkeras.app.preparation import rated_tweets
 
-    print(machine_line("tensorflow", "keras", "keras-hub"))
-    started = time.process_time()
     read = ek.load_pretrained(folder)
-    print(f"{read}: read in {time.process_time() - started:.1f} s of CPU")
     texts = list(rated_tweets(print, quick=False).train.texts)
-    length = 64
-    print(
-        f"vectors of 32 tweets: within {exactness(read, read.tokenizer.encode_batch(texts[:32], length)):.1e} of NumPy"
-    )
+    ids = read.tokenizer.encode_batch(texts, 64)
+    lines = [
+        machine_line("tensorflow", "keras", "keras-hub"),
+        "",
+        f"- {read}: vectors of 32 tweets within {exactness(read, ids[:32]):.1e} of a forward pass in NumPy.",
+        f"- {pass_of(read, ids[:SIZE])}",
+    ]
     small = read.trimmed(texts)
     models = {
         "whole": (read, ek.build_encoder_classifier(read, 2)),
@@ -294,24 +297,58 @@ def bytes_served(folder: Path) -> None:
     for one, other in zip(models["trimmed"][1].layers, models["whole"][1].layers, strict=True):
         if other.name != "token_embedding":
             one.set_weights(other.get_weights())
-    wanted = np.asarray(models["whole"][1](read.tokenizer.encode_batch(texts[:256], length)))
+    wanted = np.asarray(models["whole"][1](ids[:256]))
+    file = (folder / "model.safetensors").stat().st_size
     for name, (encoder, model) in models.items():
-        ids = encoder.tokenizer.encode_batch(texts[:256], length)
+        asked = encoder.tokenizer.encode_batch(texts[:256], 64)
         for dtype in ("float32", "int8"):
             with tempfile.TemporaryDirectory() as out:
                 version = ek.export_saved_model(model, out, vocabulary=encoder.tokenizer, dtype=dtype)
-                scores = ek.ExportedModel(out).ask("serving_default", token_ids=ids)["scores"]
-                print(
-                    f"{name}, {len(encoder.tokenizer):,} pieces, table as {dtype}: variables "
-                    f"{bytes_under(version / 'variables') / 1e6:.1f} MB, scores within {np.abs(scores - wanted).max():.1e}"
+                scores = ek.ExportedModel(out).ask("serving_default", token_ids=asked)["scores"]
+                size = bytes_under(version / "variables")
+                lines.append(
+                    f"- {name}, {len(encoder.tokenizer):,} pieces, table as {dtype}: variables of {size / 1e6:.1f} MB, "
+                    f"{size / file:.2f} of the encoder's file; scores within {np.abs(scores - wanted).max():.1e}."
                 )
+    return "\n".join(lines) + "\n"
+
+
+def pass_of(read: Any, ids: np.ndarray) -> str:
+    """Seconds in which the frozen layers run over texts, and in which `predict` of the same layers does, in turns."""
+    import keras
+
+    import embkeras as ek
+
+    warnings.simplefilter("ignore")
+    kept, forward = [], []
+    for _ in range(3):
+        keras.utils.clear_session()
+        model = ek.build_encoder_classifier(read, 2)
+        for layer in model.layers:
+            layer.trainable = layer.name == "scores"
+        model.compile("adam", "sparse_categorical_crossentropy")
+        history = ek.fit_on_frozen(model, ids, np.arange(len(ids)) % 2, epochs=1, verbose=0)
+        kept.append(history.frozen[0]["seconds"])
+        trunk = keras.Model(model.input, model.get_layer("pool").output)
+        began = time.monotonic()
+        trunk.predict(ids, 32, verbose=0)
+        forward.append(time.monotonic() - began)
+    one, other = np.median(kept), np.median(forward)
+    return (
+        f"the pass of `fit_on_frozen` over {len(ids):,} texts of {ids.shape[1]} ids: {one:.1f} s, {one / other:.2f}x the "
+        f"{other:.1f} s of `predict` (medians of 3, both with their trace)."
+    )
 
 
 def main() -> None:
     """Run, or write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="config.json, model.safetensors and a tokenizer, of a BERT")
-    parser.add_argument("--bytes", action="store_true", help="only how exactly it is read, and the bytes served")
+    parser.add_argument(
+        "--bytes",
+        action="store_true",
+        help="only how exactly it is read, the pass of frozen layers, and the bytes served",
+    )
     parser.add_argument(
         "--torch", metavar="PYTHON", help="Python with torch, transformers and peft; without, those cells stay out"
     )
@@ -321,7 +358,12 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write results/encoders.md from the records")
     options = parser.parse_args()
     if options.bytes:
-        bytes_served(options.folder)
+        text = served(options.folder)
+        print(text)
+        heading = (
+            f"# An encoder, read and served\n\nMade by `benchmarks/encoders.py {options.folder.name} --bytes`.\n\n"
+        )
+        (RESULTS / "encoders_served.md").write_text(heading + text, "utf-8")
     elif options.write:
         text = table()
         print(text)
