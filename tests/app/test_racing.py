@@ -134,7 +134,7 @@ def test_settings_of_auto(flags, seeds):
 
 
 def test_auto_trains_what_is_recommended(files, tmp_path, monkeypatch, capsys):
-    """The cheapest of a tie, which is said; the runs are removed when the model is there, and the card says why."""
+    """It trains the cheapest of a tie and says so; the card says why, and the runs are removed once the model is there."""
     asked, trained = [], []
 
     def raced(build, data, *, strategies, **more):

@@ -76,7 +76,7 @@ def test_a_tie_goes_to_the_cheapest(trained):
 
 
 def test_at_most_so_many_reach_the_final_round(trained):
-    """The leader and the cheapest; what can't be told apart from them is said to have left so."""
+    """The leader and the cheapest stay; the advice names those that left although they can't be told apart from them."""
     advice = start(seeds=2, rounds=1, most_finalists=2)
     assert len(advice.leads) == 1 and "frozen" in [*advice.leads.index, advice.table.index[0]]
     assert sum(why == "round 1: not among the 2 that go on" for why in advice.left.values()) == 2
