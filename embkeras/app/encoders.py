@@ -6,7 +6,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,11 @@ from embkeras.app.preparation import Part, Say
 from embkeras.app.settings import EncoderSettings, Settings
 from embkeras.drift.plots import plot_training
 from embkeras.encoders.heads import build_encoder_classifier
-from embkeras.encoders.lora import enable_lora
 from embkeras.encoders.reading import PretrainedEncoder, load_pretrained
 from embkeras.errors import EmbkerasWarning, OutputError
 from embkeras.experiments.data import Data
 from embkeras.experiments.runs import Run, run_strategy
-from embkeras.experiments.strategies import Strategy
+from embkeras.experiments.strategies import Strategy, encoder_strategies
 from embkeras.serving import names
 from embkeras.serving.export import export_saved_model
 from embkeras.text.labelled import Split
@@ -41,27 +40,6 @@ _TABLE = "token_embedding"
 _RANK, _DECAY, _FACTOR = 8, 0.01, 0.8  # of LoRA; of weights; of the rate from one block to the next below
 _WHOLE, _MOST = 0.99, 128  # share of the training texts that aren't cut, tokens per text
 _LICENCE_LINES = 60  # of a README, in which its head says the licence
-
-
-@dataclass(frozen=True)
-class Way:
-    """How a strategy trains.
-
-    Attributes:
-        epochs: how many, unless the settings say it.
-        learning_rate: the peak, unless the settings say it.
-    """
-
-    epochs: int
-    learning_rate: float
-
-
-WAYS = {
-    "frozen": Way(30, 3e-3),
-    "top block": Way(4, 1e-4),
-    "LoRA": Way(4, 1e-3),
-    "fine-tuned": Way(3, 1e-4),
-}
 
 
 @dataclass(frozen=True)
@@ -137,7 +115,8 @@ def run(
         The training, and the folder of the export.
     """
     say, read = output.say, prepared.read
-    strategies = {strategy.name: strategy for strategy in _strategies(settings)}
+    # The rate is the builder's: a LinearDecay can't be set to a number.
+    strategies = {name: replace(each, learning_rate=None) for name, each in _strategies(read, settings).items()}
     treatment = _treatment(read, settings)
     say(f"\nTraining the classifier on {prepared.name}: {treatment}")
     best = BestEpoch(settings.patience, 0)
@@ -256,29 +235,32 @@ def _figures(run: Run, folder: Path) -> dict[str, float]:
     return {**scores, "seconds": run.seconds, "bytes": served, "bytes_int8": served - saved}
 
 
-def _strategies(settings: EncoderSettings) -> list[Strategy]:
-    """What is compared."""
-    return [Strategy(name, epochs=settings.epochs or way.epochs) for name, way in WAYS.items()]
+def _strategies(read: PretrainedEncoder, settings: EncoderSettings) -> dict[str, Strategy]:
+    """What can be trained, with the epochs and the peak of the rate."""
+    return {
+        name: replace(
+            each,
+            epochs=settings.epochs or each.epochs,
+            learning_rate=settings.learning_rate or each.learning_rate,
+        )
+        for name, each in encoder_strategies(read.layer_groups, rank=_RANK).items()
+    }
 
 
 def _builder(prepared: Prepared, settings: EncoderSettings) -> Callable[[Strategy], keras.Model]:
     """A function that builds and compiles the model of a strategy."""
+    rates = {name: each.learning_rate or 0.0 for name, each in _strategies(prepared.read, settings).items()}
 
     def build(strategy: Strategy) -> keras.Model:
         read, classes = prepared.read, len(prepared.class_names)
-        model = build_encoder_classifier(read, classes, dropout=settings.dropout)
-        frozen, upper = _frozen(read, strategy.name)
-        for layer in frozen:
-            model.get_layer(layer).trainable = False
-        if strategy.name == "LoRA":
-            enable_lora(model, _RANK, upper)
-        rate = _rate(settings, strategy.name)
+        model = strategy.apply(build_encoder_classifier(read, classes, dropout=settings.dropout))
+        rate = rates[strategy.name]
         optimizer: keras.optimizers.Optimizer = RowWiseAdam(rate)
         if strategy.name != "frozen":
             steps = (strategy.epochs or 1) * -(-len(prepared.train[1]) // settings.batch_size)
-            rates = layerwise_rates(model, _FACTOR, read.layer_groups) if strategy.name == "fine-tuned" else None
+            factors = layerwise_rates(model, _FACTOR, read.layer_groups) if strategy.name == "fine-tuned" else None
             optimizer = RowWiseAdamW(
-                LinearDecay(rate, steps), weight_decay=_DECAY, decay_biases=False, learning_rate_multipliers=rates
+                LinearDecay(rate, steps), weight_decay=_DECAY, decay_biases=False, learning_rate_multipliers=factors
             )
         model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
         return model
@@ -286,22 +268,11 @@ def _builder(prepared: Prepared, settings: EncoderSettings) -> Callable[[Strateg
     return build
 
 
-def _frozen(read: PretrainedEncoder, strategy: str) -> tuple[list[str], list[str]]:
-    """The layers that a strategy freezes, and the blocks above them."""
-    count = {"frozen": 0, "top block": 1, "LoRA": max(1, len(read.blocks) // 2), "fine-tuned": len(read.blocks) + 1}
-    place = len(read.layer_groups) - count[strategy]
-    below, above = read.layer_groups[:place], read.layer_groups[place:]
-    return [layer for group in below for layer in group], [layer for group in above for layer in group]
-
-
-def _rate(settings: EncoderSettings, strategy: str) -> float:
-    return settings.learning_rate or WAYS[strategy].learning_rate
-
-
 def _treatment(read: PretrainedEncoder, settings: EncoderSettings) -> str:
     """What the strategy trains, in words."""
-    rate, blocks = f"learning rate {_rate(settings, settings.strategy):g}", len(read.blocks)
-    upper = len(_frozen(read, "LoRA")[1])
+    strategies = _strategies(read, settings)
+    rate, blocks = f"learning rate {strategies[settings.strategy].learning_rate:g}", len(read.blocks)
+    upper = len(strategies["LoRA"].lora_layers)
     once = "what is frozen runs once, without dropout"
     return {
         "frozen": f"the head trained with {rate}; {once}",

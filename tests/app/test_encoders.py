@@ -61,7 +61,8 @@ def prepared(folder):
 )
 def test_what_a_strategy_trains(prepared, strategy, trains):
     """The layers, and under LoRA none of the kernels below it; smaller rates further down where all of them train."""
-    model = encoders._builder(prepared, EncoderSettings())(encoders.Strategy(strategy, epochs=2))
+    settings = EncoderSettings(epochs=2)
+    model = encoders._builder(prepared, settings)(encoders._strategies(prepared.read, settings)[strategy])
     assert {variable.path.split("/")[0] for variable in model.trainable_variables} == trains
     kernels = [each.path for each in model.trainable_variables if each.path.endswith("dense/kernel")]
     assert bool(kernels) == (strategy in ("top block", "fine-tuned"))
@@ -124,11 +125,12 @@ def test_fit_trains_all_layers_on_such_batches():
     assert len(history.history["val_loss"]) == 2 and (model.get_weights()[0] != before)[1:].all()
 
 
-def test_what_is_compared():
-    """All strategies, each with the epochs that it needs unless the settings say them."""
-    epochs = {each.name: each.epochs for each in encoders._strategies(EncoderSettings())}
+def test_what_is_compared(prepared):
+    """All strategies, each with the epochs and the rate that it needs unless the settings say them."""
+    epochs = {name: each.epochs for name, each in encoders._strategies(prepared.read, EncoderSettings()).items()}
     assert epochs == {"frozen": 30, "top block": 4, "LoRA": 4, "fine-tuned": 3}
-    assert {each.epochs for each in encoders._strategies(EncoderSettings(epochs=2))} == {2}
+    given = encoders._strategies(prepared.read, EncoderSettings(epochs=2, learning_rate=0.5)).values()
+    assert {(each.epochs, each.learning_rate) for each in given} == {(2, 0.5)}
     assert list(epochs) == list(ENCODER_STRATEGIES.values())
 
 
@@ -139,7 +141,8 @@ def test_no_room_for_what_frozen_blocks_put_out(monkeypatch, prepared):
         raise OutputError("no room")
 
     monkeypatch.setattr(encoders, "fit_on_frozen", full)
-    model = encoders._builder(prepared, EncoderSettings())(encoders.Strategy("frozen"))
+    settings = EncoderSettings()
+    model = encoders._builder(prepared, settings)(encoders._strategies(prepared.read, settings)["frozen"])
     more = {"keep": "kept", "padding_id": 0, "batch_size": 2, "validation_data": None}
     with pytest.raises(OutputError, match=r"TMPDIR.*no room"):
         encoders._fit(model, x=prepared.train[0], y=prepared.train[1], **more)
