@@ -41,6 +41,16 @@ class Mutant(NamedTuple):
 
 # file -> (tests that cover it, faults)
 FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
+    "text/sentence_pieces.py": (
+        "tests/text/test_sentence_pieces.py",
+        [
+            ("in model.pieces[3:]]", "in model.pieces[2:]]"),
+            ("library.models.Unigram(scored, names.index(unknown))", "library.models.Unigram(scored, 0)"),
+            ("+| *[ {_SPACE}]+\\z", "+| +\\z"),
+            ('(" {2,}", " ")', '(" {2,}", "")'),
+            ('f"{end} " if more else ""', '""'),
+        ],
+    ),
     "drift/report.py": (
         "tests/drift/test_report.py",
         [

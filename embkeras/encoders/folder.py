@@ -44,7 +44,7 @@ def read_folder(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any], A
 
         config = preset_config(folder)
         architecture = architecture_of(config, str(folder / CONFIG))
-        tokenizer = preset_tokenizer(folder, architecture.vocabulary_size)
+        tokenizer = preset_tokenizer(folder, config["model_type"], architecture.vocabulary_size)
     else:
         with opened(folder, architecture.family) as tensors:  # refuse other files now, not when a model is built
             tensors.check(architecture.shapes())

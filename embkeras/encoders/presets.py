@@ -3,6 +3,7 @@
 keras-hub itself reads the weights. Activation, epsilon and dropout are those that its layers have.
 """
 
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,22 +14,31 @@ import keras
 import numpy as np
 
 from embkeras._checks import shown
-from embkeras.encoders.families import FAMILIES, NORM, POSITIONS, SEGMENTS, WORDS, Family
+from embkeras.encoders.families import FAMILIES, NORM, POSITIONS, PROJECTION, SEGMENTS, WORDS, Family
 from embkeras.encoders.layers import gelu_tanh
 from embkeras.encoders.tensors import Tensors, read_json
 from embkeras.errors import EncoderError
 from embkeras.text.pieces import byte_pieces, word_pieces
+from embkeras.text.sentence_pieces import albert_pieces, xlm_roberta_pieces
 from embkeras.text.vocabulary import Vocabulary
 
-KINDS = {"BertBackbone": "bert", "DistilBertBackbone": "distilbert", "RobertaBackbone": "roberta"}
+KINDS = {
+    "BertBackbone": "bert",
+    "DistilBertBackbone": "distilbert",
+    "RobertaBackbone": "roberta",
+    "AlbertBackbone": "albert",
+    "XLMRobertaBackbone": "xlm-roberta",
+}
 _BELOW = {
     "token_embedding": WORDS,
     "position_embedding": POSITIONS,
     "segment_embedding": SEGMENTS,
     "embeddings_layer_norm": NORM,
+    "embedding_projection": PROJECTION,
     "pooled_dense": "pooler.dense",
 }
 _ACTIVATIONS = {"gelu": keras.activations.gelu, "gelu_new": gelu_tanh, "relu": keras.ops.relu, "silu": keras.ops.silu}
+_SENTENCE_PIECES = "vocabulary.spm"
 _KINDS_OF_WEIGHTS = {"embeddings": "weight", "kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
 
 
@@ -56,7 +66,8 @@ def preset_config(folder: Path) -> dict[str, Any]:
     """
     backbone = _backbone(folder, load_weights=False)
     own, kind = backbone.get_config(), KINDS[type(backbone).__name__]
-    block, norm = backbone.get_layer("transformer_layer_0"), backbone.get_layer("embeddings_layer_norm")
+    norm = backbone.get_layer("embeddings_layer_norm")
+    block = backbone.get_layer("group_0_inner_layer_0" if kind == "albert" else "transformer_layer_0")
     x = np.linspace(-4, 4, 33, dtype=np.float32)
     activation = [name for name, other in _ACTIVATIONS.items() if np.abs(block.activation(x) - other(x)).max() < 1e-6]
     if not activation or norm.epsilon != block.layer_norm_epsilon:
@@ -77,7 +88,15 @@ def preset_config(folder: Path) -> dict[str, Any]:
         "dropout": own["dropout"],
         "segments": own.get("num_segments", 1),
     }
-    return {"model_type": kind, **{family.settings[name]: value for name, value in found.items()}}
+    config = {"model_type": kind, **{family.settings[name]: value for name, value in found.items()}}
+    if kind == "albert":
+        names = {
+            "embedding_dim": "embedding_size",
+            "num_groups": "num_hidden_groups",
+            "num_inner_repetitions": "inner_group_num",
+        }
+        config |= {name: own[theirs] for theirs, name in names.items()}
+    return config
 
 
 def preset_tensors(folder: Path, family: Family) -> Tensors:
@@ -91,8 +110,9 @@ def preset_tensors(folder: Path, family: Family) -> Tensors:
             if layers[-1] in _BELOW:
                 name = _BELOW[layers[-1]]
             else:
-                number, inside = layers[0].removeprefix("transformer_layer_"), "/".join(layers[1:])
-                name = family.blocks.format(block=int(number)) + family.tensors[inside]
+                numbers, inside = re.findall(r"\d+", layers[0]), "/".join(layers[1:])
+                places = dict(zip(("group", "inner") if len(numbers) == 2 else ("block",), numbers, strict=True))
+                name = family.blocks.format(**places) + family.tensors[inside]
             if kind == "kernel":  # of an attention, heads have an axis of their own
                 outputs = value.shape[-1:] if layers[-1] == "attention_output" else value.shape[1:]
                 value = value.reshape(-1, int(np.prod(outputs))).T
@@ -117,32 +137,42 @@ def preset_states(folder: Path, ids: np.ndarray, padding_id: int) -> np.ndarray:
     return np.asarray(states["sequence_output"] if isinstance(states, Mapping) else states)
 
 
-def preset_tokenizer(folder: Path, size: int) -> Vocabulary:
+def preset_tokenizer(folder: Path, kind: str, size: int) -> Vocabulary:
     """The pieces of a preset's tokenizer.
+
+    Args:
+        folder: the preset.
+        kind: its model_type.
+        size: how many rows the token table has.
 
     Raises:
         EncoderError: no tokenizer, or settings that can't be followed.
         VocabularyError: damaged files.
     """
     assets = folder / "assets" / "tokenizer"
-    words, merges = assets / "vocabulary.txt", assets / "merges.txt"
-    if not words.is_file() and not merges.is_file():
+    name = {"roberta": "merges.txt", "albert": _SENTENCE_PIECES, "xlm-roberta": _SENTENCE_PIECES}.get(
+        kind, "vocabulary.txt"
+    )
+    file = assets / name
+    if not file.is_file():
         raise EncoderError(
-            f"The preset {str(folder)!r} has no tokenizer that can be read: neither {words.name} nor {merges.name} in "
-            f"assets/tokenizer. keras-hub writes it there by tokenizer.save_to_preset(folder)."
+            f"The preset {str(folder)!r} has no tokenizer that can be read: no {name} in assets/tokenizer. keras-hub writes it "
+            f"there by tokenizer.save_to_preset(folder)."
         )
     settings = read_json(folder / "tokenizer.json").get("config") or {}
-    if words.is_file():
+    if name == _SENTENCE_PIECES:
+        tokenizer = (albert_pieces if kind == "albert" else xlm_roberta_pieces)(file)
+    elif name == "merges.txt":
+        tokenizer = byte_pieces(assets / "vocabulary.json", file, bool(settings.get("add_prefix_space", False)))
+    else:
         expected = {"split": True, "split_on_cjk": True, "suffix_indicator": "##", "oov_token": "[UNK]"}
         other = {name: settings[name] for name, value in expected.items() if settings.get(name, value) != value}
         if other:
             raise EncoderError(f"A tokenizer of word pieces with {other} can't be read. Received: {str(folder)!r}.")
         tokenizer = word_pieces(
-            words,
+            file,
             {"do_lower_case": settings.get("lowercase", False), "strip_accents": settings.get("strip_accents", False)},
         )
-    else:
-        tokenizer = byte_pieces(assets / "vocabulary.json", merges, bool(settings.get("add_prefix_space", False)))
     with tempfile.TemporaryDirectory() as beside:
         path = Path(beside) / "tokenizer.json"
         path.write_text(tokenizer.definition, "utf-8")

@@ -162,9 +162,9 @@ def load_pretrained(folder: str | os.PathLike[str], *, verify: bool = False) -> 
     """Read a pre-trained encoder from the folder of a Hugging Face model, or from a preset of keras-hub.
 
     The model types bert, distilbert, roberta, xlm-roberta and albert are read, as config.json describes them: activation,
-    epsilon of the norms, segments. What can't be followed exactly is refused. Of keras-hub, presets with a BertBackbone,
-    DistilBertBackbone or RobertaBackbone are read. Its converter gives every BERT the tanh form of GELU: read a model that was
-    converted to a preset from its original folder.
+    epsilon of the norms, segments. What can't be followed exactly is refused. The presets of keras-hub of these kinds are
+    read too. Its converter gives every BERT the tanh form of GELU: read a model that was converted to a preset from its
+    original folder.
 
     Args:
         folder: with config.json, model.safetensors (or several with an index), and tokenizer.json or vocab.txt. Or what

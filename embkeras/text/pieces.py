@@ -42,7 +42,7 @@ class PieceTokenizer:
     @cached_property
     def _library(self) -> Any:
         try:
-            return _package().Tokenizer.from_str(self.definition)
+            return tokenizers_package().Tokenizer.from_str(self.definition)
         except MissingDependencyError:
             raise
         except Exception as error:  # the library raises Exception itself
@@ -141,7 +141,7 @@ class PieceTokenizer:
 @lru_cache(maxsize=4)
 def _cut_to(tokenizer: PieceTokenizer, length: int | None) -> Any:
     """The library's tokenizer that cuts to a length."""
-    made = _package().Tokenizer.from_str(tokenizer.definition)
+    made = tokenizers_package().Tokenizer.from_str(tokenizer.definition)
     if length is not None:
         made.enable_truncation(length)
     return made
@@ -230,7 +230,7 @@ def _json(path: Path, required: bool = True) -> dict[str, Any]:
 
 def word_pieces(file: Path, settings: Mapping[str, Any]) -> PieceTokenizer:
     """BERT's tokenizer from its list of pieces and the settings beside it."""
-    library = _package()
+    library = tokenizers_package()
     try:
         pieces = file.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -257,7 +257,7 @@ def byte_pieces(ids: Path, merges: Path, add_prefix_space: bool) -> PieceTokeniz
     Raises:
         VocabularyError: damaged files, or pieces without the special ones.
     """
-    library, known = _package(), _json(ids)
+    library, known = tokenizers_package(), _json(ids)
     missing = [piece for piece in ("<s>", "<pad>", "</s>") if piece not in known]
     if missing:
         raise VocabularyError(f"{str(ids)!r} has not the pieces of a RoBERTa: it has no {', '.join(missing)}.")
@@ -281,7 +281,12 @@ def _id_of(ids: Mapping[str, int], candidates: tuple[Any, ...]) -> int | None:
     return next((ids[each] for each in candidates if isinstance(each, str) and each in ids), None)
 
 
-def _package() -> Any:
+def tokenizers_package() -> Any:
+    """The `tokenizers` library.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
     try:
         import tokenizers
     except ImportError as error:
