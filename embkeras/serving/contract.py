@@ -6,6 +6,7 @@ front. (TensorFlow Serving pads a batch with the first number of each request, s
 """
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -111,8 +112,12 @@ def scores_of(model: Callable[..., Any], values: Mapping[str, Any] | Any) -> Any
     structure = structure_of(model)
     flat = list(values.values())
     if structure is not None and len(keras.tree.flatten(structure)) == len(flat):
-        return model(keras.tree.pack_sequence_as(structure, flat), training=False)
-    return model(flat[0] if len(flat) == 1 else dict(values), training=False)
+        given = keras.tree.pack_sequence_as(structure, flat)
+    else:
+        given = flat[0] if len(flat) == 1 else dict(values)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You are using a softmax over axis", UserWarning)  # attention to a single token
+        return model(given, training=False)
 
 
 def answers_by_name(answers: Any, outputs: Sequence[str]) -> dict[str, Any]:

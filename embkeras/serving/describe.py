@@ -1,7 +1,6 @@
 """What a model takes and returns, found by its own description and by trying it: the spine of an export."""
 
 import contextlib
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -247,9 +246,7 @@ class Trial:
             steps = other.get(str(each.group if each.kind == names.MASK else each.name), length)
             shape = [rows] + [steps if size is None else size for size in each.shape[1:]]
             values[each.name] = tf.cast(tf.fill(shape, each.kind == names.MASK), each.dtype)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "You are using a softmax over axis")  # attention to a single token
-            return scores_of(self.model, values)
+        return scores_of(self.model, values)
 
     def warm_up(self) -> list[int]:
         """Lengths of the requests that a server runs when it loads the model."""

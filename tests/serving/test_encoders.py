@@ -1,6 +1,7 @@
 """Exports of models on a pre-trained encoder: texts, lengths, padding, the command line, and other runtimes."""
 
 import json
+import warnings
 
 import keras
 import numpy as np
@@ -38,9 +39,11 @@ def model(read):
 
 @pytest.fixture(scope="module")
 def export(read, model, tmp_path_factory):
-    """The classifier, exported and checked."""
+    """The classifier, exported and checked, without warnings."""
     folder = tmp_path_factory.mktemp("served") / "mood"
-    ek.export_saved_model(model, folder, vocabulary=read.tokenizer, class_names=["bad", "good"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        ek.export_saved_model(model, folder, vocabulary=read.tokenizer, class_names=["bad", "good"])
     return ek.ExportedModel(folder, trusted=False)
 
 
