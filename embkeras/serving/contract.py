@@ -116,7 +116,9 @@ def scores_of(model: Callable[..., Any], values: Mapping[str, Any] | Any) -> Any
     else:
         given = flat[0] if len(flat) == 1 else dict(values)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "You are using a softmax over axis", UserWarning)  # attention to a single token
+        warnings.filterwarnings(
+            "ignore", "You are using a softmax over axis", UserWarning
+        )  # attention to a single token
         return model(given, training=False)
 
 
