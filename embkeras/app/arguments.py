@@ -95,7 +95,7 @@ def _add_training(command: argparse.ArgumentParser) -> None:
         help="how the table trains: shared-map rescales the vectors and trains a map of all rows beside each row, phased trains "
         "the table from an epoch on, fine-tuned from the start, frozen never (shared-map; with lstm or --unfreeze-at phased). "
         "What trains of an encoder: frozen the head alone, top its last block too, lora LoRA in its upper half, fine-tuned "
-        "all (fine-tuned)" + "; auto: with word vectors, what a race of the strategies recommends" * bool(auto),
+        "all (fine-tuned)" + "; auto: what a race of the strategies recommends" * bool(auto),
     )
     add(
         "--seeds",
@@ -107,18 +107,11 @@ def _add_training(command: argparse.ArgumentParser) -> None:
     _add_fitting(command)
 
 
-def _add_fitting(command: argparse.ArgumentParser, *, encoder: bool = True) -> None:
-    """How to train, whatever the strategy; with what an encoder has, or word vectors alone."""
+def _add_fitting(command: argparse.ArgumentParser) -> None:
+    """How to train, whatever the strategy."""
     add = command.add_argument
-    of_encoder = {
-        "epochs": "; of an encoder 3, 4, or 30 of its head",
-        "rate": "; of an encoder 0.0001, with lora 0.001, of its head alone 0.003",
-        "length": "; for an encoder as many as leave 99%% of the texts whole, at most 128",
-        "dropout": "; before the last layer on an encoder 0.1",
-    }
-    more = of_encoder if encoder else dict.fromkeys(of_encoder, "")
     add("--architecture", choices=ARCHITECTURES, help="layers after the embedding (cnn)")
-    add("--epochs", type=int, help=f"at most so many epochs of training (40{more['epochs']})")
+    add("--epochs", type=int, help="at most so many epochs of training (40; of an encoder 3, 4, or 30 of its head)")
     add("--unfreeze-at", type=int, metavar="EPOCH", help="first epoch, from 0, in which a phased table trains (3)")
     add(
         "--patience",
@@ -131,20 +124,22 @@ def _add_fitting(command: argparse.ArgumentParser, *, encoder: bool = True) -> N
         "--learning-rate",
         type=float,
         metavar="RATE",
-        help=f"learning rate while the table is frozen (0.002), and half of it once the table trains{more['rate']}",
+        help="learning rate while the table is frozen (0.002), and half of it once the table trains; of an encoder 0.0001, with "
+        "lora 0.001, of its head alone 0.003",
     )
     add("--batch-size", type=int, metavar="N", help="texts per training step (32)")
     add(
         "--max-length",
         type=int,
         metavar="N",
-        help=f"tokens per text; longer texts lose their end (64{more['length']})",
+        help="tokens per text; longer texts lose their end (64; for an encoder as many as leave 99%% of the texts whole, at "
+        "most 128)",
     )
     add(
         "--dropout",
         type=float,
         metavar="SHARE",
-        help=f"share of units dropped in training, 0 to 1 (0.4{more['dropout']})",
+        help="share of units dropped in training, 0 to 1 (0.4; before the last layer on an encoder 0.1)",
     )
     add(
         "--rescale",
@@ -182,10 +177,7 @@ def _add_train(subparsers: Any) -> None:
     )
     command = _add_command(subparsers, "train", commands.train, summary, example)
     add = command.add_argument
-    trained = command.add_mutually_exclusive_group(required=True)
-    completes_files(trained.add_argument("--vectors", metavar="PATH", help=_VECTORS))
-    encoder = "a pre-trained encoder in place of word vectors: a Hugging Face folder, or a preset of keras-hub"
-    completes_files(trained.add_argument("--encoder", type=_folder, metavar="FOLDER", help=encoder))
+    _add_source(command)
     _add_texts(command)
     add("--compare", action="store_true", help="also train the other strategies (and random vectors), and compare")
     completes_files(add("--out", type=_folder, required=True, metavar="FOLDER", help="model folder"))
@@ -196,6 +188,14 @@ def _add_train(subparsers: Any) -> None:
         metavar="MINUTES",
         help="of auto: begin no further training to compare after so long",
     )
+
+
+def _add_source(command: argparse.ArgumentParser) -> None:
+    """Word vectors, or an encoder."""
+    either = command.add_mutually_exclusive_group(required=True)
+    completes_files(either.add_argument("--vectors", metavar="PATH", help=_VECTORS))
+    encoder = "a pre-trained encoder in place of word vectors: a Hugging Face folder, or a preset of keras-hub"
+    completes_files(either.add_argument("--encoder", type=_folder, metavar="FOLDER", help=encoder))
 
 
 def _add_texts(command: argparse.ArgumentParser) -> None:
@@ -212,22 +212,24 @@ def _add_texts(command: argparse.ArgumentParser) -> None:
 
 
 def _add_compare(subparsers: Any) -> None:
-    summary = "Find out on your own labelled texts how to train the word vectors: frozen, fine-tuned or otherwise."
+    summary = (
+        "Find out on your own labelled texts how to train word vectors or an encoder: frozen, fine-tuned or otherwise."
+    )
     example = "embkeras compare reviews.csv --text review --label stars --vectors glove.6B.50d.txt --out comparison"
     command = _add_command(subparsers, "compare", commands.compare, summary, example)
     add = command.add_argument
-    completes_files(add("--vectors", required=True, metavar="PATH", help=_VECTORS))
+    _add_source(command)
     _add_texts(command)
     files = "folder for report.html, comparison.png, comparison.json and runs.jsonl, from which a killed comparison continues"
     completes_files(add("--out", type=_folder, required=True, metavar="FOLDER", help=files))
     sets = (
-        "strategies to compare: small has frozen, fine-tuned and the shared map, default a phased table and random vectors "
-        "besides, all every one (default)"
+        "strategies for word vectors: small has frozen, fine-tuned and the shared map, default a phased table and random "
+        "vectors besides, all every one (default); for an encoder there are four: its head alone, the last block, LoRA, all"
     )
-    add("--set", choices=SETS, default="default", help=sets)
+    add("--set", choices=SETS, help=sets)
     add("--seeds", type=int, metavar="N", help="trainings of each strategy that reaches the final round (5)")
     add("--max-minutes", type=float, metavar="MINUTES", help="begin no further training after so long")
-    _add_fitting(command, encoder=False)
+    _add_fitting(command)
 
 
 def _add_predict(subparsers: Any) -> None:

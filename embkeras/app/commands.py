@@ -93,37 +93,43 @@ def train(options: argparse.Namespace, output: Output) -> None:
             f"{options.strategy}."
         )
     _check_model_folder(options.out, options.with_config)
-    if on_encoder is not None:
-        _check_encoder(options.encoder, on_encoder)
-    else:
-        _check_reading(options.vectors, options.words_file)
-        _check_readable_twice(options.vectors)
+    _check_source(options, on_encoder)
     if options.compare or auto:
         _check_comparison()
     parts = _parts(options, output)
     how: dict[str, Any] = {"compare": options.compare, "examples": parts.test.texts[:4]}
     if on_encoder is not None:
-        _start_tensorflow(output)
-        from embkeras.app import encoders
-
-        encoder = encoders.prepare(parts, options.encoder, options.encoder.resolve().name, on_encoder, output.say)
-        encoders.run(encoder, options.out, on_encoder, output, **how)
+        _train_encoder(options, parts, on_encoder, output, how)
         return
-    from embkeras.app import preparation
+    prepared = _prepared(options, parts, settings, output)
+    profile = _profile(parts, prepared.aligned, output) if auto else None
+    _start_tensorflow(output)
+    from embkeras.app import pipeline, racing
 
-    rows = _rows(options) | _arguments(options, "words_file")
-    prepared = preparation.prepare(parts, options.vectors, settings, output.say, **rows)
     if auto:
-        advice = _raced(options, prepared, parts, settings, output)
-        from embkeras.app import racing
-
+        advice = _raced(options, pipeline.contest(prepared, settings), profile, output)
         settings = racing.chosen(advice, settings, output)
         how |= {"advice": "", "choice": advice.text}
-    else:
-        _start_tensorflow(output)
-    from embkeras.app import pipeline
-
     pipeline.run(prepared, options.out, settings, output, **how)
+    if auto:
+        racing.forget(options.out)
+
+
+def _train_encoder(
+    options: argparse.Namespace, parts: Any, settings: EncoderSettings, output: Output, how: dict[str, Any]
+) -> None:
+    """The same with an encoder."""
+    auto = options.strategy == AUTO
+    profile = _profile(parts, None, output) if auto else None
+    _start_tensorflow(output)
+    from embkeras.app import encoders, racing
+
+    prepared = encoders.prepare(parts, options.encoder, options.encoder.resolve().name, settings, output.say)
+    if auto:
+        advice = _raced(options, encoders.contest(prepared, parts, settings), profile, output)
+        settings = racing.chosen(advice, settings, output)
+        how = how | {"advice": "", "choice": advice.text}
+    encoders.run(prepared, options.out, settings, output, **how)
     if auto:
         racing.forget(options.out)
 
@@ -131,35 +137,66 @@ def train(options: argparse.Namespace, output: Output) -> None:
 def compare(options: argparse.Namespace, output: Output) -> None:
     """Race the strategies on the user's own texts, and save what was found."""
     _check_backend_setting()
+    on_encoder = encoder_settings_of(options) if options.encoder is not None else None
     settings = settings_of(options)
-    if options.unfreeze_at is not None and options.set == "small":
+    which = options.set or "default"
+    if on_encoder is not None and options.set is not None:
+        raise ArgumentError("--set goes with --vectors: of an encoder all four strategies are compared.")
+    if options.unfreeze_at is not None and which == "small":
         raise ArgumentError("--unfreeze-at says when a phased table begins to train, and --set small has none.")
     check_writable(options.out)
+    _check_source(options, on_encoder)
+    _check_comparison()
+    parts = _parts(options, output)
+    if on_encoder is not None:
+        profile = _profile(parts, None, output)
+        _start_tensorflow(output)
+        from embkeras.app import encoders
+
+        folder = options.encoder
+        encoder = encoders.prepare(parts, folder, folder.resolve().name, on_encoder, output.say)
+        _raced(options, encoders.contest(encoder, parts, on_encoder), profile, output)
+        return
+    prepared = _prepared(options, parts, settings, output)
+    profile = _profile(parts, prepared.aligned, output)
+    _start_tensorflow(output)
+    from embkeras.app import pipeline
+
+    _raced(options, pipeline.contest(prepared, settings, which), profile, output)
+
+
+def _check_source(options: argparse.Namespace, on_encoder: EncoderSettings | None) -> None:
+    """Refuse an encoder, or vectors, that can't be read."""
+    if on_encoder is not None:
+        _check_encoder(options.encoder, on_encoder)
+        return
     _check_reading(options.vectors, options.words_file)
     _check_readable_twice(options.vectors)
-    _check_comparison()
+
+
+def _prepared(options: argparse.Namespace, parts: Any, settings: Settings, output: Output) -> Any:
+    """Texts and word vectors."""
     from embkeras.app import preparation
 
-    parts = _parts(options, output)
     rows = _rows(options) | _arguments(options, "words_file")
-    prepared = preparation.prepare(parts, options.vectors, settings, output.say, **rows)
-    _raced(options, prepared, parts, settings, output, options.set)
+    return preparation.prepare(parts, options.vectors, settings, output.say, **rows)
 
 
-def _raced(
-    options: argparse.Namespace, prepared: Any, parts: Any, settings: Settings, output: Output, which: str | None = None
-) -> Any:
-    """The advice of a race, which is saved beside a look at the data; it is the answer if a set of strategies is given."""
+def _profile(parts: Any, aligned: Any, output: Output) -> Any:
+    """A look at the texts before strategies race."""
     from embkeras.app import preparation
 
-    profile = preparation.profile_of(prepared, parts, output)
-    _start_tensorflow(output)
+    return preparation.profile_of(parts, aligned, output)
+
+
+def _raced(options: argparse.Namespace, contest: Any, profile: Any, output: Output) -> Any:
+    """The advice of a race, which is saved beside a look at the data; it is the answer of `compare`."""
     from embkeras.app import racing
 
-    advice = racing.race(prepared, settings, output, options.out, which)
-    (output.say if which is None else output.answer)(str(advice))
+    advice = racing.race(contest, output, options.out)
+    (output.answer if options.command == "compare" else output.say)(str(advice))
     asked = {name: value for name, value in vars(options).items() if name not in ("run", "parsers")}
-    racing.save(advice, profile, prepared, settings, asked, options.out, output)
+    racing.save(advice, profile, contest, asked, options.out, output)
     return advice
 
 

@@ -2,11 +2,12 @@
 
 import contextlib
 import functools
+import hashlib
 import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from embkeras.app import pipeline, preparation, printed, results
 from embkeras.app.callbacks import BestEpoch, TimeLeft
 from embkeras.app.output import Output
 from embkeras.app.preparation import Part, Say
-from embkeras.app.settings import EncoderSettings, Settings
+from embkeras.app.racing import Contest
+from embkeras.app.settings import ENCODER_STRATEGIES, EncoderSettings, Settings
 from embkeras.drift.plots import plot_training
 from embkeras.encoders.heads import build_encoder_classifier
 from embkeras.encoders.reading import PretrainedEncoder, load_pretrained
@@ -30,6 +32,7 @@ from embkeras.experiments.strategies import Strategy, encoder_strategies
 from embkeras.serving import names
 from embkeras.serving.export import export_saved_model
 from embkeras.text.labelled import Split
+from embkeras.text.tokenizer import WORDS
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.frozen_trunk.fit import fit_on_frozen
 from embkeras.training.optimizers.fine_tuning import LinearDecay
@@ -39,6 +42,7 @@ from embkeras.training.optimizers.rules import RowWiseAdam, RowWiseAdamW
 _TABLE = "token_embedding"
 _RANK, _DECAY, _FACTOR = 8, 0.01, 0.8  # of LoRA; of weights; of the rate from one block to the next below
 _WHOLE, _MOST = 0.99, 128  # share of the training texts that aren't cut, tokens per text
+_FILES = (".json", ".txt", ".model", ".safetensors", ".h5")  # that an encoder is read from
 _LICENCE_LINES = 60  # of a README, in which its head says the licence
 
 
@@ -99,6 +103,7 @@ def run(
     compare: bool,
     examples: Sequence[str],
     advice: str = "; add --compare to compare with other strategies",
+    choice: str = "",
 ) -> tuple[Run, Path]:
     """Train, compare if asked to, export, and query the export.
 
@@ -110,21 +115,18 @@ def run(
         compare: whether to train the other strategies too.
         examples: texts to query the export with.
         advice: what the line with the result ends with where nothing is compared.
+        choice: why this strategy, for the model card.
 
     Returns:
         The training, and the folder of the export.
     """
     say, read = output.say, prepared.read
-    # The rate is the builder's: a LinearDecay can't be set to a number.
-    strategies = {name: replace(each, learning_rate=None) for name, each in _strategies(read, settings).items()}
+    strategies = _without_rates(read, settings)
     treatment = _treatment(read, settings)
     say(f"\nTraining the classifier on {prepared.name}: {treatment}")
     best = BestEpoch(settings.patience, 0)
     with tempfile.TemporaryDirectory(prefix="embkeras-") as kept:
-        how: dict[str, Any] = {
-            "batch_size": settings.batch_size,
-            "fit": functools.partial(_fit, keep=kept, padding_id=read.tokenizer.padding_id or 0),
-        }
+        how: dict[str, Any] = {"batch_size": settings.batch_size, "fit": _Fit(read.tokenizer.padding_id or 0, kept)}
         build, data = _builder(prepared, settings), Data(prepared.train, prepared.validation, prepared.test)
         run = run_strategy(
             build,
@@ -162,6 +164,7 @@ def run(
         "Data": {"texts": results.sizes(train=prepared.train, validation=prepared.validation, test=prepared.test)},
         "Training": f"{treatment[0].upper()}{treatment[1:]}: {trained:,} of {total:,} parameters trained, "
         f"{best.last + 1} epochs, batches of {settings.batch_size}, up to {prepared.train[0].shape[1]} tokens per text. {best}.",
+        **({"Choice of the strategy": choice} if choice else {}),
         "Result on the test texts": results.result_section(run),
     }
     with _quiet():
@@ -247,6 +250,43 @@ def _strategies(read: PretrainedEncoder, settings: EncoderSettings) -> dict[str,
     }
 
 
+def _without_rates(read: PretrainedEncoder, settings: EncoderSettings) -> dict[str, Strategy]:
+    """The same, with the builder's rate: a LinearDecay can't be set to a number."""
+    return {name: replace(each, learning_rate=None) for name, each in _strategies(read, settings).items()}
+
+
+def contest(prepared: Prepared, parts: Split, settings: EncoderSettings) -> Contest:
+    """What races on an encoder.
+
+    Args:
+        prepared: encoder and texts.
+        parts: the same texts.
+        settings: how to train.
+    """
+    read = prepared.read
+    known = {word for text in parts.train.texts for word in WORDS(text)}
+    unseen = np.array([not known.issuperset(WORDS(text)) for text in parts.test.texts])
+    return Contest(
+        _builder(prepared, settings),
+        Data(prepared.train, prepared.validation, prepared.test, unseen),
+        tuple(_without_rates(read, settings).values()),
+        {strategy: flag for flag, strategy in ENCODER_STRATEGIES.items()},
+        settings,
+        {"encoder": _fingerprint(read.folder)},
+        functools.partial(_best_epoch, settings),
+        lambda kept: {"fit": _Fit(read.tokenizer.padding_id or 0, kept)},
+    )
+
+
+def _fingerprint(folder: Path) -> str:
+    """A hash of the files of an encoder."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in _FILES):
+        with path.open("rb") as file:
+            digest.update(f"{path.relative_to(folder)} {hashlib.file_digest(file, 'blake2b').hexdigest()}".encode())
+    return f"{folder.resolve().name} {digest.hexdigest()}"
+
+
 def _builder(prepared: Prepared, settings: EncoderSettings) -> Callable[[Strategy], keras.Model]:
     """A function that builds and compiles the model of a strategy."""
     rates = {name: each.learning_rate or 0.0 for name, each in _strategies(prepared.read, settings).items()}
@@ -291,28 +331,49 @@ def _best_epoch(settings: EncoderSettings, strategy: str) -> BestEpoch:
     return BestEpoch(settings.patience, 0)
 
 
-def _fit(
-    model: keras.Model,
-    *,
-    keep: str,
-    padding_id: int,
-    x: Any,
-    y: Any,
-    batch_size: int,
-    validation_data: Any,
-    **more: Any,
-) -> keras.callbacks.History:
-    """`fit` on batches as long as their longest text; where the lower layers are frozen, they run once."""
-    if model.get_layer(_TABLE).trainable:
-        train, validation = (
-            _batches(ids, labels, batch_size, padding_id, shuffle=shuffle)
-            for ids, labels, shuffle in ((x, y, True), (*validation_data, False))
-        )
-        return model.fit(train, validation_data=validation, shuffle=False, **more)
-    kept: dict[str, Any] = {"keep": keep, "dtype": "float16"}
+@dataclass(frozen=True)
+class _Fit:
+    """`fit` on batches as long as their longest text; where the lower layers are frozen, they run once.
+
+    Attributes:
+        padding_id: of the tokenizer.
+        keep: the folder for what frozen layers put out.
+    """
+
+    padding_id: int
+    keep: str = field(repr=False)
+
+    def __call__(
+        self, model: keras.Model, *, x: Any, y: Any, batch_size: int, validation_data: Any, **more: Any
+    ) -> keras.callbacks.History:
+        model.optimizer = _falling(model.optimizer, more["epochs"] * -(-len(y) // batch_size))
+        if model.get_layer(_TABLE).trainable:
+            train, validation = (
+                _batches(ids, labels, batch_size, self.padding_id, shuffle=shuffle)
+                for ids, labels, shuffle in ((x, y, True), (*validation_data, False))
+            )
+            return model.fit(train, validation_data=validation, shuffle=False, **more)
+        with _room():
+            arguments: dict[str, Any] = {"batch_size": batch_size, "validation_data": validation_data, **more}
+            return fit_on_frozen(model, x, y, keep=self.keep, dtype="float16", **arguments)
+
+
+def _falling(optimizer: keras.optimizers.Optimizer, steps: int) -> keras.optimizers.Optimizer:
+    """The same optimizer, with a LinearDecay that ends with this training: folds and shares have other numbers of texts."""
+    config = optimizer.get_config()
+    rate = config["learning_rate"]
+    if not isinstance(rate, dict) or rate["config"]["steps"] == steps:
+        return optimizer
+    changed = rate | {"config": rate["config"] | {"steps": steps}}
+    return type(optimizer).from_config(config | {"learning_rate": changed})
+
+
+@contextlib.contextmanager
+def _room() -> Iterator[None]:
+    """Say what to do where there is no room for what frozen layers put out."""
     try:
         with _quiet():
-            return fit_on_frozen(model, x, y, batch_size=batch_size, validation_data=validation_data, **kept, **more)
+            yield
     except OutputError as error:
         raise OutputError(
             f"What frozen blocks put out is kept in the temporary folder {tempfile.gettempdir()!r}. Set TMPDIR to another "

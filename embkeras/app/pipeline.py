@@ -15,12 +15,14 @@ from embkeras.app import printed, results
 from embkeras.app.callbacks import BestEpoch, ComparisonProgress, TimeLeft
 from embkeras.app.output import Output
 from embkeras.app.preparation import Prepared, Say
-from embkeras.app.settings import Settings
+from embkeras.app.racing import Contest
+from embkeras.app.settings import STRATEGIES, Settings
 from embkeras.drift.plots import plot_drift, plot_learning_curve, plot_training
 from embkeras.drift.report import DriftReport, drift_report
 from embkeras.experiments.curves import SHARES as SHARES
 from embkeras.experiments.curves import learning_curve
 from embkeras.experiments.data import Data
+from embkeras.experiments.fingerprint import plain
 from embkeras.experiments.runs import Comparison, Run, run_strategy
 from embkeras.experiments.strategies import Strategy, default_strategies
 from embkeras.serving.export import export_saved_model
@@ -151,6 +153,27 @@ def best_epoch(settings: Settings, strategy: str) -> BestEpoch:
 def data_of(prepared: Prepared) -> Data:
     """The three parts."""
     return Data(prepared.train, prepared.validation, prepared.test)
+
+
+def contest(prepared: Prepared, settings: Settings, which: str | None = None) -> Contest:
+    """What races on word vectors.
+
+    Args:
+        prepared: texts and vectors.
+        settings: how to train.
+        which: a set of strategies; by default those that `train` can train.
+    """
+    strategies = strategies_of(settings, which or "default")
+    return Contest(
+        builder(prepared, settings),
+        data_of(prepared),
+        tuple(each for name, each in strategies.items() if which or name in STRATEGIES.values()),
+        {strategy: flag for flag, strategy in STRATEGIES.items()},
+        settings,
+        {"vectors": plain(prepared.aligned)},
+        partial(best_epoch, settings),
+        lambda kept: {"epochs": settings.epochs, "keep": kept},
+    )
 
 
 def builder(prepared: Prepared, settings: Settings) -> Callable[[Strategy], keras.Model]:

@@ -102,14 +102,14 @@ def prepare(parts: Split, vectors: Path | str, settings: Settings, say: Say, **r
     return Prepared(aligned, train, validation, test, parts.train.class_names)
 
 
-def profile_of(prepared: Prepared, parts: Split, output: Output) -> DataProfile:
-    """Look at the texts before the strategies are compared, and print it."""
+def profile_of(parts: Split, aligned: AlignedMatrix | None, output: Output) -> DataProfile:
+    """Look at the texts, and at their words' vectors if there are any, before strategies are compared; and print it."""
 
     def pair(part: LabelledTexts) -> tuple[tuple[str, ...], list[str]]:
         return part.texts, [part.class_names[label] for label in part.labels]
 
     texts, labels = pair(parts.train)
-    profile = data_profile(texts, labels, prepared.aligned, validation=pair(parts.validation), test=pair(parts.test))
+    profile = data_profile(texts, labels, aligned, validation=pair(parts.validation), test=pair(parts.test))
     output.say("\nData")
     for line in str(profile).splitlines():
         output.say(line)

@@ -3,9 +3,11 @@
 import contextlib
 import importlib.metadata
 import json
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -13,21 +15,46 @@ import tensorflow as tf
 
 from embkeras._files import written_beside
 from embkeras.app import results
-from embkeras.app.callbacks import ComparisonProgress
+from embkeras.app.callbacks import BestEpoch, ComparisonProgress
 from embkeras.app.output import Output, plain
-from embkeras.app.pipeline import best_epoch, builder, data_of, strategies_of
-from embkeras.app.preparation import Prepared
-from embkeras.app.settings import STRATEGIES, Settings
+from embkeras.app.settings import EncoderSettings, Settings
 from embkeras.drift.plots import plot_comparison
 from embkeras.errors import ResumeError
 from embkeras.experiments.advice import Advice
-from embkeras.experiments.fingerprint import plain as described
+from embkeras.experiments.data import Data
 from embkeras.experiments.page import save_report
 from embkeras.experiments.profile import DataProfile
 from embkeras.experiments.race import race_strategies
+from embkeras.experiments.strategies import Strategy
 
 RUNS = "runs.jsonl"
-_NOT_OF_A_RUN: dict[str, Any] = {"strategy": None, "seeds": 2, "max_minutes": None, "with_config": False}
+_Some = TypeVar("_Some", Settings, EncoderSettings)
+_NOT_OF_A_RUN = ("strategy", "seeds", "max_minutes", "with_config")  # settings that runs don't depend on
+
+
+@dataclass(frozen=True, eq=False)
+class Contest:
+    """What races: strategies for word vectors, or for an encoder.
+
+    Attributes:
+        build: returns the compiled model of a strategy.
+        data: what all train on.
+        strategies: all that race.
+        flags: names of strategies -> how `train --strategy` spells them.
+        settings: how they train.
+        source: what they start from, and a hash of it, as JSON values.
+        best_epoch: the callback that keeps the best epoch of the strategy of a name.
+        fitting: from a folder for outputs of frozen layers to arguments of `race_strategies`.
+    """
+
+    build: Callable[[Strategy], keras.Model]
+    data: Data
+    strategies: tuple[Strategy, ...]
+    flags: Mapping[str, str]
+    settings: Settings | EncoderSettings
+    source: Mapping[str, str]
+    best_epoch: Callable[[str], BestEpoch]
+    fitting: Callable[[str], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -36,73 +63,67 @@ class _Watch:
 
     Attributes:
         settings: what all runs have in common.
-        vectors: a hash of the table.
+        source: a hash of the vectors, or of the encoder.
+        best_epoch: as of a contest.
         bars: closes the bars of runs.
     """
 
-    settings: Settings
-    vectors: str
+    settings: Settings | EncoderSettings
+    source: Mapping[str, str]
+    best_epoch: Callable[[str], BestEpoch] = field(repr=False)
     bars: contextlib.ExitStack = field(repr=False)
 
     def __call__(self, name: str, seed: int) -> list[keras.callbacks.Callback]:
         bar = ComparisonProgress(f"{name}, seed {seed}", lambda line: None, self.bars)
-        return [best_epoch(self.settings, name), bar]
+        return [self.best_epoch(name), bar]
 
 
-def race(prepared: Prepared, settings: Settings, output: Output, out: Path, which: str | None = None) -> Advice:
+def race(contest: Contest, output: Output, out: Path) -> Advice:
     """Race the strategies; each run is written to a file in the folder at once, from which a killed race continues.
 
     Args:
-        prepared: texts and vectors.
-        settings: how to train.
+        contest: what races.
         output: receives the report.
         out: the folder.
-        which: a set of strategies; by default those that `train` can train.
 
     Raises:
         ResumeError: the folder has runs of other texts, vectors or settings.
     """
-    strategies = strategies_of(settings, which or "default")
-    racing = [each for name, each in strategies.items() if which or name in STRATEGIES.values()]
+    settings = contest.settings
     output.say(
-        f"\nRacing {len(racing)} strategies on the same data; in the final round {settings.seeds} trainings of each"
+        f"\nRacing {len(contest.strategies)} strategies on the same data; in the final round {settings.seeds} trainings "
+        f"of each"
     )
-    with contextlib.ExitStack() as bars:
-        watch = _Watch(replace(settings, **_NOT_OF_A_RUN), described(prepared.aligned), bars)
+    defaults = {name: getattr(type(settings)(), name) for name in _NOT_OF_A_RUN}
+    with contextlib.ExitStack() as bars, tempfile.TemporaryDirectory(prefix="embkeras-") as kept:
+        watch = _Watch(replace(settings, **defaults), contest.source, contest.best_epoch, bars)
         try:
             return race_strategies(
-                builder(prepared, settings),
-                data_of(prepared),
-                strategies=racing,
+                contest.build,
+                contest.data,
+                strategies=contest.strategies,
                 seeds=settings.seeds,
                 max_minutes=settings.max_minutes,
                 results=out / RUNS,
                 callbacks=watch,
                 verbose=not output.quiet,
-                epochs=settings.epochs,
                 batch_size=settings.batch_size,
+                **contest.fitting(kept),
             )
         except ResumeError as error:  # the flag has another name than the argument, and callbacks hold the settings
-            message = str(error).replace("other callbacks", "other settings or vectors")
+            message = str(error).replace("other callbacks", f"other settings or {next(iter(contest.source))}")
             raise ResumeError(message.replace("another file", "another --out")) from error
 
 
 def save(
-    advice: Advice,
-    profile: DataProfile,
-    prepared: Prepared,
-    settings: Settings,
-    asked: dict[str, Any],
-    out: Path,
-    output: Output,
+    advice: Advice, profile: DataProfile, contest: Contest, asked: dict[str, Any], out: Path, output: Output
 ) -> None:
     """Write the page, the figure, and a JSON file with all that a rerun needs.
 
     Args:
         advice: what the race found.
         profile: of the texts.
-        prepared: texts and vectors.
-        settings: how it was trained.
+        contest: what raced.
         asked: the flags of the command.
         out: the folder.
         output: receives the paths and, as its `result`, the advice.
@@ -110,8 +131,8 @@ def save(
     found: dict[str, Any] = {"advice": advice.to_dict(), "profile": profile.to_dict()}
     rerun = {
         "arguments": asked,
-        "settings": asdict(settings),
-        "vectors": described(prepared.aligned),
+        "settings": asdict(contest.settings),
+        **contest.source,
         "versions": {
             "embkeras": importlib.metadata.version("embkeras"),
             "tensorflow": tf.__version__,
@@ -130,16 +151,17 @@ def save(
         )
     for name, path in (("Report", report), ("For a rerun", out / "comparison.json")):
         output.say(f"{name}: {path}")
-    flags = {strategy: flag for flag, strategy in STRATEGIES.items()}
-    if asked["command"] == "compare" and advice.recommended in flags:
-        output.say(f"To train it: embkeras train with --strategy {flags[advice.recommended]}")
+    flag = contest.flags.get(advice.recommended or "")
+    if asked["command"] == "compare" and flag is not None:
+        output.say(f"To train it: embkeras train with --strategy {flag}")
     output.result |= found | {"report": report, "comparison_figure": figure, "json": out / "comparison.json"}
 
 
-def chosen(advice: Advice, settings: Settings, output: Output) -> Settings:
+def chosen(advice: Advice, settings: _Some, output: Output) -> _Some:
     """The settings with the strategy that the race recommends; in a tie the cheapest of the tied."""
     if advice.recommended is None:
-        output.warning(f"The race recommends no strategy, so {settings.chosen} is trained, the default. {advice.text}")
+        default = settings.chosen if isinstance(settings, Settings) else settings.strategy
+        output.warning(f"The race recommends no strategy, so {default} is trained, the default. {advice.text}")
         return settings
     tie = f", the cheapest of {len(advice.tied)} that can't be told apart" if len(advice.tied) > 1 else ""
     output.say(f"\nStrategy: {advice.recommended}{tie}")

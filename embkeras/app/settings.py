@@ -107,7 +107,8 @@ class EncoderSettings:
         learning_rate: of the head, and of the last block where it trains. None takes what suits the strategy.
         batch_size, dropout: as in Keras; the dropout is that before the last layer, blocks have what config.json says.
         patience: epochs without a smaller validation loss after which training ends.
-        seeds: trainings per strategy in the comparison.
+        seeds: trainings per strategy in the comparison; of a race, in its final round.
+        max_minutes: when no further run of a race begins.
         max_length: maximum number of tokens per text. None takes one under which 99% of the training texts stay whole, at
             most 128.
         with_config: write settings for TensorFlow Serving next to the export.
@@ -120,6 +121,7 @@ class EncoderSettings:
     dropout: float = 0.1
     patience: int = 5
     seeds: int = 3
+    max_minutes: float | None = None
     max_length: int | None = None
     with_config: bool = False
 
@@ -129,8 +131,9 @@ class EncoderSettings:
             if getattr(self, name) is not None:
                 whole_number(getattr(self, name), name, least=1)
         number(self.dropout, "dropout", least=0, below=1)
-        if self.learning_rate is not None:
-            number(self.learning_rate, "learning_rate", above=0)
+        for name in ("learning_rate", "max_minutes"):
+            if getattr(self, name) is not None:
+                number(getattr(self, name), name, above=0)
 
 
 QUICK_ENCODER = EncoderSettings(strategy="frozen", epochs=10)
@@ -144,8 +147,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     """
     base = QUICK if getattr(options, "quick", False) else Settings()
     given = _given(options, Settings)
-    auto = options.command == "train" and given.get("strategy") == AUTO
-    racing = auto or options.command == "compare"
+    auto, racing = _races(options)
     if racing:
         given = {"seeds": _RACE_SEEDS} | given
     if auto or getattr(options, "encoder", None) is not None:
@@ -158,10 +160,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         given["unfreeze_at"] = max(0, min(base.unfreeze_at, given["epochs"] - 1))
     if "learning_rate" in given:
         given["unfrozen_learning_rate"] = given["learning_rate"] * base.unfrozen_learning_rate / base.learning_rate
-    settings = _replaced(base, given)
-    if racing and settings.seeds < 2:
-        raise ArgumentError("--seeds must be at least 2: with one training of each the noise is unknown. Received: 1.")
-    return settings
+    return _checked(_replaced(base, given), racing)
 
 
 def encoder_settings_of(options: argparse.Namespace) -> EncoderSettings:
@@ -173,13 +172,31 @@ def encoder_settings_of(options: argparse.Namespace) -> EncoderSettings:
     """
     base = QUICK_ENCODER if getattr(options, "quick", False) else EncoderSettings()
     given = _given(options, EncoderSettings)
+    auto, racing = _races(options)
+    if auto:
+        given.pop("strategy")  # not known yet
+    if racing:
+        given = {"seeds": _RACE_SEEDS} | given
     if "strategy" in given:
         given["strategy"] = _strategy(given["strategy"], ENCODER_STRATEGIES, "With --encoder")
-    if options.command == "train":
+    if options.command != "demo":
         for name, why in _OF_VECTORS.items():
             if getattr(options, name) is not None:
                 raise ArgumentError(f"--{name.replace('_', '-')} goes with --vectors, not with --encoder: {why}.")
-    return _replaced(base, given)
+    return _checked(_replaced(base, given), racing)
+
+
+def _races(options: argparse.Namespace) -> tuple[bool, bool]:
+    """Whether `train` takes what a race recommends, and whether strategies race at all."""
+    auto = options.command == "train" and options.strategy == AUTO
+    return auto, auto or options.command == "compare"
+
+
+def _checked(settings: _Some, racing: bool) -> _Some:
+    """Refuse a race whose noise would be unknown."""
+    if racing and settings.seeds < 2:
+        raise ArgumentError("--seeds must be at least 2: with one training of each the noise is unknown. Received: 1.")
+    return settings
 
 
 def _given(options: argparse.Namespace, kind: type[Any]) -> dict[str, Any]:

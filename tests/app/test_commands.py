@@ -54,9 +54,15 @@ REFUSED = {
         "train t.csv --vectors v.txt --out out --strategy auto --max-minutes 0",
         "--max-minutes must be a number > 0. Received: 0",
     ),
-    "auto on an encoder": (
-        "train t.csv --encoder plain --out out --strategy auto",
-        "With --encoder, --strategy must be one of frozen, top, lora, fine-tuned. Received: auto",
+    "a single seed of auto on an encoder": (
+        "train t.csv --encoder plain --out out --strategy auto --seeds 1",
+        "--seeds must be at least 2: with one training of each the noise is unknown. Received: 1",
+    ),
+    "compare, no encoder": ("compare t.csv --encoder plain --out out", "config.json': No such file"),
+    "compare, an encoder's set": ("compare t.csv --encoder plain --set all --out out", "--set goes with --vectors"),
+    "compare, layers on an encoder": (
+        "compare t.csv --encoder plain --out out --architecture lstm",
+        "--architecture goes with",
     ),
     "compare, no such texts": ("compare absent.csv --vectors v.txt --out out", "absent.csv': there is no such file"),
     "compare, no such vectors": ("compare t.csv --vectors absent --out out", "absent': there is no such file"),

@@ -1,7 +1,9 @@
 """Training on an encoder: what each strategy trains, the whole command on a tiny BERT, and both models side by side."""
 
 import json
+import shutil
 import sys
+from dataclasses import replace
 from functools import partial
 
 import keras
@@ -9,12 +11,16 @@ import numpy as np
 import pytest
 
 import embkeras as ek
-from embkeras.app import cli
+from embkeras.app import cli, racing
 from embkeras.app.output import Output
 from embkeras.app.settings import ENCODER_STRATEGIES, EncoderSettings, Settings
 from embkeras.errors import OutputError
+from embkeras.experiments import race
+from embkeras.experiments.advice import Advice
 from embkeras.experiments.runs import Run
+from embkeras.text.labelled import LabelledTexts, Split
 from tests.encoders.folders import write_folder
+from tests.experiments.test_advice import records
 
 pytest.importorskip("keras_hub", reason="keras-hub is not installed (extra contextual)")
 pytest.importorskip("tokenizers", reason="tokenizers is not installed (extra contextual)")
@@ -101,6 +107,74 @@ def test_train_on_an_encoder(folder, tmp_path, monkeypatch, capsys):
     assert prediction["label"] in ("up", "down")
 
 
+@pytest.fixture(scope="module")
+def compared(folder, tmp_path_factory):
+    """The line of `compare` and its folder. One run is trained, and all others get the same record, for the time it takes."""
+    out, real, known = tmp_path_factory.mktemp("compared") / "out", race.train_once, []
+
+    def once(job):
+        known.append(known[0] if known else real(job))
+        return replace(known[0], strategy=job.strategy.name, seed=job.seed)
+
+    line = (
+        f"compare {folder / 'texts.csv'} --text review --label stars --encoder {folder / 'small'} --out {out} --seeds 2"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(race, "train_once", once)
+        assert cli.main([*line.split(), "--epochs", "1", "--quiet"]) == 0
+    return line.split(), out
+
+
+def test_compare_on_an_encoder(compared, folder, monkeypatch, capsys):
+    """Four strategies race, on what frozen layers put out where that can be; the folder has all, and is continued."""
+    monkeypatch.setattr(race, "train_once", lambda job: pytest.fail(f"{job} was trained"))
+    line, out = compared
+    assert cli.main([*line, "--epochs", "1", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "Racing 4 strategies" in printed.err and "Round 1: frozen, top block, LoRA, fine-tuned" in printed.err
+    assert "To train it: embkeras train with --strategy" in printed.err
+    found = json.loads((out / "comparison.json").read_text())
+    assert found["advice"] == json.loads(printed.out)["advice"] and found["rerun"]["encoder"].startswith("small ")
+    assert found["rerun"]["settings"]["epochs"] == 1 and "coverage_types" not in found["profile"]["parts"]["train"]
+    assert (out / "report.html").exists() and not list(out.glob("kept*"))
+
+
+def test_words_that_training_does_not_have(prepared):
+    """Of an encoder, words count and not pieces: it spells new words in pieces that it has read."""
+    train, other, test = (
+        LabelledTexts(texts, np.arange(len(texts)) % 2, ("a", "b"))
+        for texts in (TEXTS, TEXTS, [*TEXTS[:22], "A cat, abc", "dog"])
+    )
+    contest = encoders.contest(prepared, Split(train, other, test), EncoderSettings())
+    assert contest.data.unseen.tolist() == [False] * 22 + [True, False]
+    assert [each.learning_rate for each in contest.strategies] == [None] * 4
+
+
+def test_runs_of_another_encoder_are_refused(compared, folder, tmp_path, capsys):
+    """By the contents of its files, whatever its name; and those with other settings."""
+    line, _ = compared
+    other = shutil.copytree(folder / "small", tmp_path / "small")
+    with (other / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"?")
+    changed = [str(other) if part == str(folder / "small") else part for part in line]
+    for arguments in ([*changed, "--epochs", "1"], [*line, "--epochs", "2"]):
+        assert cli.main([*arguments, "--quiet"]) == 2
+        assert "line 1 belongs to other settings or encoder. Give another --out" in capsys.readouterr().err
+
+
+def test_auto_on_an_encoder(folder, tmp_path, monkeypatch, capsys):
+    """It trains what a race recommends; the card says why."""
+    advice = Advice((*records("LoRA", [0.9, 0.91], [0.9] * 2), *records("frozen", [0.5, 0.51], [0.5] * 2)))
+    trained = []
+    monkeypatch.setattr(racing, "race_strategies", lambda *_, **__: advice)
+    monkeypatch.setattr(encoders, "run", lambda *given, **how: trained.append((given[2].strategy, how["choice"])))
+    line = f"train {folder / 'texts.csv'} --text review --label stars --encoder {folder / 'small'} --strategy auto"
+    assert cli.main([*line.split(), "--out", str(tmp_path / "out")]) == 0
+    assert trained == [("LoRA", advice.text)]
+    assert "\nStrategy: LoRA\n" in capsys.readouterr().out
+
+
 def test_batches_are_as_long_as_their_longest_text():
     """Columns of padding are left out, at either side; labels keep their texts."""
     ids = np.array([[5, 6, 0, 0], [5, 0, 0, 0], [7, 8, 9, 0]])
@@ -120,8 +194,8 @@ def test_fit_trains_all_layers_on_such_batches():
     model.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
     part = np.array([[1, 2, 0], [3, 0, 0]]), np.array([0, 1])
     before = model.get_weights()[0]
-    more = {"keep": "", "padding_id": 0, "batch_size": 2, "validation_data": part, "epochs": 2, "verbose": 0}
-    history = encoders._fit(model, x=part[0], y=part[1], **more)
+    more = {"batch_size": 2, "validation_data": part, "epochs": 2, "verbose": 0}
+    history = encoders._Fit(0, "")(model, x=part[0], y=part[1], **more)
     assert len(history.history["val_loss"]) == 2 and (model.get_weights()[0] != before)[1:].all()
 
 
@@ -143,9 +217,20 @@ def test_no_room_for_what_frozen_blocks_put_out(monkeypatch, prepared):
     monkeypatch.setattr(encoders, "fit_on_frozen", full)
     settings = EncoderSettings()
     model = encoders._builder(prepared, settings)(encoders._strategies(prepared.read, settings)["frozen"])
-    more = {"keep": "kept", "padding_id": 0, "batch_size": 2, "validation_data": None}
+    more = {"batch_size": 2, "validation_data": None, "epochs": 1}
     with pytest.raises(OutputError, match=r"TMPDIR.*no room"):
-        encoders._fit(model, x=prepared.train[0], y=prepared.train[1], **more)
+        encoders._Fit(0, "kept")(model, x=prepared.train[0], y=prepared.train[1], **more)
+
+
+def test_the_rate_falls_to_the_end_of_each_training(prepared):
+    """Of the texts that train: with folds, or on a share, they are others than those that the model was built for."""
+    settings = EncoderSettings(epochs=2, batch_size=8)
+    model = encoders._builder(prepared, settings)(encoders._without_rates(prepared.read, settings)["fine-tuned"])
+    found = encoders._falling(model.optimizer, 10).get_config()
+    assert found["learning_rate"]["config"] == {"learning_rate": 1e-4, "steps": 10, "warmup": 0.1}
+    assert found["learning_rate_multipliers"] and encoders._falling(model.optimizer, 6) is model.optimizer
+    plain = keras.optimizers.SGD(0.5)
+    assert encoders._falling(plain, 6) is plain
 
 
 def test_side_by_side(prepared, monkeypatch, tmp_path, capsys):
