@@ -227,7 +227,14 @@ def _add_compare(subparsers: Any) -> None:
         "vectors besides, all every one (default); for an encoder there are four: its head alone, the last block, LoRA, all"
     )
     add("--set", choices=SETS, help=sets)
-    add("--seeds", type=int, metavar="N", help="trainings of each strategy that reaches the final round (5)")
+    add(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="trainings of each strategy that reaches the final round (5; with --folds times its number 1)",
+    )
+    folds = "deal all texts into N parts, at least 3: each tests once, the next one validates, and the others train"
+    add("--folds", type=int, metavar="N", help=folds)
     add("--max-minutes", type=float, metavar="MINUTES", help="begin no further training after so long")
     _add_fitting(command)
 

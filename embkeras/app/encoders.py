@@ -274,7 +274,7 @@ def contest(prepared: Prepared, parts: Split, settings: EncoderSettings) -> Cont
         settings,
         {"encoder": _fingerprint(read.folder)},
         functools.partial(_best_epoch, settings),
-        lambda kept: {"fit": _Fit(read.tokenizer.padding_id or 0, kept)},
+        lambda kept: {"fit": _Fit(read.tokenizer.padding_id or 0, None if settings.folds else kept)},
     )
 
 
@@ -337,11 +337,11 @@ class _Fit:
 
     Attributes:
         padding_id: of the tokenizer.
-        keep: the folder for what frozen layers put out.
+        keep: the folder for what frozen layers put out; None for one of each training alone, where each has other texts.
     """
 
     padding_id: int
-    keep: str = field(repr=False)
+    keep: str | None = field(repr=False)
 
     def __call__(
         self, model: keras.Model, *, x: Any, y: Any, batch_size: int, validation_data: Any, **more: Any

@@ -172,7 +172,7 @@ def contest(prepared: Prepared, settings: Settings, which: str | None = None) ->
         settings,
         {"vectors": plain(prepared.aligned)},
         partial(best_epoch, settings),
-        lambda kept: {"epochs": settings.epochs, "keep": kept},
+        lambda kept: {"epochs": settings.epochs, "keep": None if settings.folds else kept},
     )
 
 

@@ -29,7 +29,7 @@ from embkeras.experiments.strategies import Strategy
 
 RUNS = "runs.jsonl"
 _Some = TypeVar("_Some", Settings, EncoderSettings)
-_NOT_OF_A_RUN = ("strategy", "seeds", "max_minutes", "with_config")  # settings that runs don't depend on
+_NOT_OF_A_RUN = ("strategy", "seeds", "folds", "max_minutes", "with_config")  # settings that runs don't depend on
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +90,8 @@ def race(contest: Contest, output: Output, out: Path) -> Advice:
         ResumeError: the folder has runs of other texts, vectors or settings.
     """
     settings = contest.settings
-    output.say(
-        f"\nRacing {len(contest.strategies)} strategies on the same data; in the final round {settings.seeds} trainings "
-        f"of each"
-    )
+    runs = f"{settings.seeds * (settings.folds or 1)} trainings of each" + ", one a fold" * (settings.folds is not None)
+    output.say(f"\nRacing {len(contest.strategies)} strategies on the same data; in the final round {runs}")
     defaults = {name: getattr(type(settings)(), name) for name in _NOT_OF_A_RUN}
     with contextlib.ExitStack() as bars, tempfile.TemporaryDirectory(prefix="embkeras-") as kept:
         watch = _Watch(replace(settings, **defaults), contest.source, contest.best_epoch, bars)
@@ -103,6 +101,7 @@ def race(contest: Contest, output: Output, out: Path) -> Advice:
                 contest.data,
                 strategies=contest.strategies,
                 seeds=settings.seeds,
+                folds=settings.folds,
                 max_minutes=settings.max_minutes,
                 results=out / RUNS,
                 callbacks=watch,

@@ -44,6 +44,7 @@ class Settings:
         learning_rate: learning rate while the table is frozen.
         unfrozen_learning_rate: learning rate once it trains.
         seeds: trainings per strategy in the comparison; of a race, in its final round.
+        folds: how many parts of all texts test in turn in a race; None leaves the parts as they are.
         max_minutes: when no further run of a race begins.
         max_length: maximum number of tokens per text.
         extra_words: number of words from the head of the vector file that get a row although training doesn't see them.
@@ -63,6 +64,7 @@ class Settings:
     learning_rate: float = 2e-3
     unfrozen_learning_rate: float = 1e-3
     seeds: int = 3
+    folds: int | None = None
     max_minutes: float | None = None
     max_length: int = 64
     extra_words: int = 20_000
@@ -81,6 +83,7 @@ class Settings:
         for name in ("rescale", "max_minutes"):
             if getattr(self, name) is not None:
                 number(getattr(self, name), name, above=0)
+        _check_folds(self.folds)
         if not 0 <= self.unfreeze_at < self.epochs:
             raise ArgumentError(
                 f"unfreeze_at must be one of the epochs 0 to {self.epochs - 1} (counted from 0). "
@@ -91,6 +94,11 @@ class Settings:
     def chosen(self) -> str:
         """The strategy, or the one that the architecture is trained with by default."""
         return self.strategy or ("phased" if self.architecture == "lstm" else "shared map")
+
+
+def _check_folds(folds: int | None) -> None:
+    if folds is not None:
+        whole_number(folds, "folds", least=3)
 
 
 QUICK = Settings(epochs=10, unfreeze_at=2, seeds=1, units=16, extra_words=5_000)
@@ -108,6 +116,7 @@ class EncoderSettings:
         batch_size, dropout: as in Keras; the dropout is that before the last layer, blocks have what config.json says.
         patience: epochs without a smaller validation loss after which training ends.
         seeds: trainings per strategy in the comparison; of a race, in its final round.
+        folds: how many parts of all texts test in turn in a race; None leaves the parts as they are.
         max_minutes: when no further run of a race begins.
         max_length: maximum number of tokens per text. None takes one under which 99% of the training texts stay whole, at
             most 128.
@@ -121,6 +130,7 @@ class EncoderSettings:
     dropout: float = 0.1
     patience: int = 5
     seeds: int = 3
+    folds: int | None = None
     max_minutes: float | None = None
     max_length: int | None = None
     with_config: bool = False
@@ -134,6 +144,7 @@ class EncoderSettings:
         for name in ("learning_rate", "max_minutes"):
             if getattr(self, name) is not None:
                 number(getattr(self, name), name, above=0)
+        _check_folds(self.folds)
 
 
 QUICK_ENCODER = EncoderSettings(strategy="frozen", epochs=10)
@@ -149,7 +160,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     given = _given(options, Settings)
     auto, racing = _races(options)
     if racing:
-        given = {"seeds": _RACE_SEEDS} | given
+        given = {"seeds": 1 if "folds" in given else _RACE_SEEDS} | given
     if auto or getattr(options, "encoder", None) is not None:
         given.pop("strategy", None)  # the encoder's, or not known yet
     if "strategy" in given:
@@ -176,7 +187,7 @@ def encoder_settings_of(options: argparse.Namespace) -> EncoderSettings:
     if auto:
         given.pop("strategy")  # not known yet
     if racing:
-        given = {"seeds": _RACE_SEEDS} | given
+        given = {"seeds": 1 if "folds" in given else _RACE_SEEDS} | given
     if "strategy" in given:
         given["strategy"] = _strategy(given["strategy"], ENCODER_STRATEGIES, "With --encoder")
     if options.command != "demo":
@@ -194,7 +205,7 @@ def _races(options: argparse.Namespace) -> tuple[bool, bool]:
 
 def _checked(settings: _Some, racing: bool) -> _Some:
     """Refuse a race whose noise would be unknown."""
-    if racing and settings.seeds < 2:
+    if racing and settings.seeds < 2 and settings.folds is None:
         raise ArgumentError("--seeds must be at least 2: with one training of each the noise is unknown. Received: 1.")
     return settings
 

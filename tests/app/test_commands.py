@@ -74,6 +74,14 @@ REFUSED = {
         "compare t.csv --vectors v.txt --out out --max-minutes -1",
         "--max-minutes must be a number > 0. Received: -1",
     ),
+    "compare, folds": (
+        "compare t.csv --vectors v.txt --out out --folds 2",
+        "--folds must be an integer >= 3. Received: 2",
+    ),
+    "compare, an encoder's folds": (
+        "compare t.csv --encoder plain --out out --folds 0",
+        "--folds must be an integer >= 3",
+    ),
     "compare, no phases": (
         "compare t.csv --vectors v.txt --out out --set small --unfreeze-at 2",
         "--set small has none",

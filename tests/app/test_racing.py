@@ -13,6 +13,7 @@ from embkeras.app.settings import SETS, STRATEGIES, Settings, settings_of
 from embkeras.experiments import race
 from embkeras.experiments import strategies as library
 from embkeras.experiments.advice import Advice
+from embkeras.experiments.results import MEASURES, Record
 from tests.app.conftest import train_arguments
 from tests.experiments.test_advice import records
 
@@ -162,6 +163,33 @@ def test_without_a_recommendation_the_default_is_trained(capsys):
     assert racing.chosen(Advice((), note="The time was up."), settings, Output("train", quiet=True)) == settings
     error = capsys.readouterr().err
     assert error.startswith("embkeras train: warning: ") and "phased is trained" in error and "time was up" in error
+
+
+@pytest.mark.parametrize(("flags", "seeds"), [("--folds 3", 1), ("--folds 3 --seeds 2", 2)])
+def test_settings_of_folds(flags, seeds):
+    """One deal by default, which is as many trainings as folds."""
+    settings = settings_of(parser().parse_args(f"compare t.csv --vectors v --out o {flags}".split()))
+    assert (settings.folds, settings.seeds) == (3, seeds)
+
+
+def test_folds_of_all_texts(files, tmp_path, monkeypatch, capsys):
+    """Each part tests once; what was measured is nested; all is written beside runs of other folds."""
+    texts, unchanged = [], []
+
+    def once(job):
+        data = job.data.fold(job.fold, job.folds, job.seed)
+        texts.append([len(part[1]) for part in (data.train, data.validation, data.test)])
+        unchanged.append(job.fit["keep"])
+        right = data.labels > 0
+        return Record(job.strategy.name, job.seed, job.fold, right, right, dict.fromkeys(MEASURES, 0.5))
+
+    monkeypatch.setattr(race, "train_once", once)
+    assert cli.main(compare(files, tmp_path / "out", "--folds", "4", "--json")) == 0
+    printed = capsys.readouterr()
+    assert "in the final round 8 trainings of each, one a fold" in printed.err
+    assert set(map(tuple, texts)) == {(40, 20, 20)} and set(unchanged) == {None}
+    advice = json.loads(printed.out)["advice"]
+    assert advice["folds"] == 4 and "Test accuracy of what each fold's validation texts chose" in advice["text"]
 
 
 def test_a_race_without_time_is_saved(files, tmp_path, no_training, capsys):
