@@ -35,6 +35,7 @@ _WITH_KERAS = {
     "encoders.heads": "build_encoder_classifier build_encoder_regressor build_encoder_tagger build_sentence_encoder",
     "encoders.lora": "enable_lora merge_lora",
     "encoders.reading": "PretrainedEncoder load_pretrained",
+    "encoders.tuned": "load_tuned save_tuned",
     "encoders.words": "vectors_from_encoder",
     "experiments.curves": "learning_curve",
     "experiments.race": "race_strategies",
@@ -108,6 +109,7 @@ __all__ = [
     "layerwise_rates",
     "learning_curve",
     "load_pretrained",
+    "load_tuned",
     "load_vectors",
     "merge_lora",
     "plot_comparison",
@@ -119,6 +121,7 @@ __all__ = [
     "race_strategies",
     "report_html",
     "save_report",
+    "save_tuned",
     "save_vectors",
     "unfreeze_at",
     "unfreeze_rows",
@@ -144,6 +147,8 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.encoders.reading import PretrainedEncoder as PretrainedEncoder
     from embkeras.encoders.reading import load_pretrained as load_pretrained
     from embkeras.encoders.tagging import encode_tagged as encode_tagged
+    from embkeras.encoders.tuned import load_tuned as load_tuned
+    from embkeras.encoders.tuned import save_tuned as save_tuned
     from embkeras.encoders.words import vectors_from_encoder as vectors_from_encoder
     from embkeras.experiments.curves import learning_curve as learning_curve
     from embkeras.experiments.page import report_html as report_html

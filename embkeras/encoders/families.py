@@ -36,6 +36,8 @@ class Family:
         blocks: name of a block, with {block} for its number, or {group} and {inner} where blocks share weights.
         tensors: our name of a dense layer or norm inside a block -> its name there.
         segments: whether there is a table of segments.
+        pooler: the dense layer behind the first token in the file; None where transformers' classifiers make a new one.
+        pooler_activation: its activation.
     """
 
     prefix: str
@@ -45,6 +47,8 @@ class Family:
     tensors: Mapping[str, str]
     unused_positions: int = 0
     segments: bool = True
+    pooler: str | None = None
+    pooler_activation: str = "tanh"
 
 
 _KEYS = {
@@ -75,6 +79,7 @@ _BERT = Family(
         "feedforward_output_dense": "output.dense",
         "feedforward_layer_norm": "output.LayerNorm",
     },
+    pooler="pooler.dense",
 )
 _ROBERTA = Family(
     prefix="roberta.",
@@ -112,6 +117,7 @@ FAMILIES = {
             "feedforward_layer_norm": "output_layer_norm",
         },
         segments=False,
+        pooler_activation="relu",
     ),
     "albert": Family(
         prefix="albert.",
@@ -128,6 +134,7 @@ FAMILIES = {
             "feedforward_output_dense": "ffn_output",
             "feedforward_layer_norm": "full_layer_layer_norm",
         },
+        pooler="pooler",
     ),
 }
 WORDS, POSITIONS = "embeddings.word_embeddings", "embeddings.position_embeddings"

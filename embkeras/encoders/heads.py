@@ -16,7 +16,7 @@ from embkeras.errors import ArgumentError
 from embkeras.tables.embedding import check_name
 from embkeras.tables.pooling import MaskedMean
 
-_POOLS = ("cls", "mean")
+_POOLS = ("cls", "mean", "pooler")
 
 
 def build_encoder_classifier(
@@ -37,7 +37,8 @@ def build_encoder_classifier(
     Args:
         read: what `load_pretrained` returned. Its folder is read again, so that each model has weights of its own.
         num_classes: at least 2.
-        pool: "cls" takes the vector of the first token, "mean" the mean over the tokens; by default `read.pool`.
+        pool: "cls" takes the vector of the first token, "mean" the mean over the tokens; by default `read.pool`. "pooler"
+            takes the first token through one more dense layer, as transformers' classifiers do: BERT and ALBERT come with it.
         pairs: rows are pairs of texts, from `read.tokenizer.encode_pairs`.
         multi_label: each class is true or not by itself: scores are sigmoid probabilities, to be compiled with
             "binary_crossentropy".
@@ -160,7 +161,11 @@ def _encoded(read: Any, dropout: Any = 0, pairs: Any = False) -> tuple[Any, Any,
 
 def _pooled(read: PretrainedEncoder, vectors: Any, mask: Any, pool: Any, name: str = "pool") -> Any:
     pool = read.pool if pool is None else one_of(pool, "pool", _POOLS)
-    return FirstToken(name=name)(vectors) if pool == "cls" else MaskedMean(name=name)(vectors, mask=mask)
+    if pool == "mean":
+        return MaskedMean(name=name)(vectors, mask=mask)
+    if pool == "cls":
+        return FirstToken(name=name)(vectors)
+    return keras.layers.Identity(name=name)(read.pooler()(FirstToken(name="first_token")(vectors)))
 
 
 def _dense(x: Any, units: int, activation: str | None, name: str, dropout: float) -> Any:

@@ -66,7 +66,7 @@ def enable_lora(
     flag(train_biases, "train_biases")
     targets = _targets(model, as_refs(layers, "layers", ArgumentError))
     for path, layer in targets.items():
-        if why := _problem(layer):
+        if why := why_no_lora(layer):
             raise ArgumentError(f"enable_lora can't use layer {path!r}: it {why}. Give layers= without it.")
     with model.distribute_strategy.scope():  # A and B belong where the kernels are
         for layer in targets.values():
@@ -153,10 +153,12 @@ def _targets(model: keras.Model, refs: Sequence[LayerRef]) -> dict[str, keras.la
     }
 
 
-def _problem(layer: keras.layers.Layer) -> str | None:
+def why_no_lora(layer: keras.layers.Layer) -> str | None:
     """Why a layer can't have LoRA, as the end of a sentence about it."""
     if isinstance(layer, DENSE):
         return low_rank.problem(layer)
+    if not isinstance(layer, keras.layers.Embedding):
+        return f"is a {type(layer).__name__}, and LoRA takes {_TAKEN}"
     if not isinstance(layer, PretrainedEmbedding):
         return "is a stock Embedding, of which LoRA would move every row; build_embedding makes one of which it doesn't"
     if type(layer).enable_lora is not PretrainedEmbedding.enable_lora:

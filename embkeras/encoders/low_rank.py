@@ -323,12 +323,20 @@ def problem(layer: keras.layers.Layer) -> str | None:
     return None
 
 
+def new_shapes(layer: keras.layers.Layer, rank: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of the variables that LoRA adds to a dense layer or a table."""
+    if isinstance(layer, keras.layers.Embedding):
+        return {"lora_embeddings_a": (layer.input_dim, rank), "lora_embeddings_b": (rank, layer.output_dim)}
+    summed, made = (int(np.prod(sizes)) for sizes in _shapes(layer))
+    return {_A: (summed, rank), _B: (rank, made)}
+
+
 def add(layer: Any, rank: int, alpha: float, train_biases: bool) -> None:
     """Give a layer without a `problem` its A, drawn at random, and its B, zeros; flags stay as they are."""
-    summed, made = (int(np.prod(sizes)) for sizes in _shapes(layer))
+    shapes = new_shapes(layer, rank)
     with unlocked(layer):
-        a = layer.add_weight(name=_A, shape=(summed, rank), initializer="he_uniform", dtype="float32")
-        b = layer.add_weight(name=_B, shape=(rank, made), initializer="zeros", dtype="float32")
+        a = layer.add_weight(name=_A, shape=shapes[_A], initializer="he_uniform", dtype="float32")
+        b = layer.add_weight(name=_B, shape=shapes[_B], initializer="zeros", dtype="float32")
     layer.low_rank = LowRank(rank, alpha, train_biases, a, b)
     frozen = [stock_kernel(layer)] if train_biases or layer.bias is None else [stock_kernel(layer), layer.bias]
     replace_variables(layer, frozen, [(each, False) for each in frozen])

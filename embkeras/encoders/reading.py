@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from embkeras._checks import flag
+from embkeras.encoders.base import mark_base
 from embkeras.encoders.families import NORM, POSITIONS, PROJECTION, SEGMENTS, WORDS, Architecture, Family
 from embkeras.encoders.folder import is_preset, read_folder
 from embkeras.encoders.layers import PaddingMask, PositionTable, SegmentTable, gelu_tanh
@@ -101,6 +102,24 @@ class PretrainedEncoder:
         ids = keras.Input((None,), dtype="int64", name="token_ids")
         return keras.Model(ids, self.vectors(ids)[0], name=check_name(name))
 
+    def pooler(self) -> keras.layers.Layer:
+        """The dense layer that transformers' classifiers have between the first token and the last layer.
+
+        BERT and ALBERT come with one. For the others it is new, drawn at random.
+
+        Raises:
+            EncoderError: the folder of a BERT or an ALBERT lacks it.
+        """
+        family, width = self._architecture.family, self.width
+        dense = keras.layers.Dense(width, activation=family.pooler_activation, name="pooler")
+        dense.build((None, width))
+        if family.pooler is not None:
+            with _opened(self.folder, family) as tensors:
+                kernel = tensors(f"{family.pooler}.weight", (width, width)).T
+                dense.set_weights([kernel, tensors(f"{family.pooler}.bias", (width,))])
+            mark_base(dense)
+        return dense
+
     def vectors(self, ids: Any, *, pairs: bool = False) -> tuple[Any, Any]:
         """New layers on symbolic ids (batch, time), filled from the folder.
 
@@ -122,7 +141,9 @@ class PretrainedEncoder:
             padding_id = int(self.tokenizer.padding_id or 0)  # load_pretrained refuses a tokenizer without one
             found = np.arange(len(table)) != padding_id
             aligned = AlignedMatrix(table, self.tokenizer, found=found)
-            x = build_embedding(aligned, trainable=True, mask_zero=False, name="token_embedding")(ids)
+            tokens = build_embedding(aligned, trainable=True, mask_zero=False, name="token_embedding")
+            mark_base(tokens)
+            x = tokens(ids)
             mask = PaddingMask(padding_id, name="padding_mask")(ids)
             first = of.family.unused_positions
             rows = tensors(f"{POSITIONS}.weight", (of.positions + first, of.embedding_width))[first:]
@@ -227,6 +248,7 @@ def _filled(layer: keras.layers.Layer, x: Any, values: list[np.ndarray], *others
     """The output of a new layer on x, with these weights."""
     layer.build(x.shape)
     layer.set_weights(values)
+    mark_base(layer)
     return layer(x, *others)
 
 
@@ -240,6 +262,7 @@ def _fill_block(block: keras.layers.Layer, tensors: Tensors, of: Architecture, p
         )
         name = f"{prefix}{of.family.tensors[ours]}.{'bias' if kind in ('bias', 'beta') else 'weight'}"
         variable.assign(tensors(name, shapes[name]).T.reshape(variable.shape))
+    mark_base(block)
 
 
 def _pool_of(folder: Path) -> str:

@@ -115,7 +115,7 @@ def opened(folder: Path, family: Family) -> Iterator[Tensors]:
         EncoderError: no or a damaged file, or several encoders in one.
         MissingDependencyError: safetensors is not installed.
     """
-    safetensors = _package()
+    safetensors = safetensors_package()
     with ExitStack() as stack:
         names: dict[str, Any] = {}
         for path in _files(folder):
@@ -170,7 +170,12 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
-def _package() -> Any:
+def safetensors_package() -> Any:
+    """The module safetensors.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
     try:
         import ml_dtypes  # noqa: F401 - it comes with TensorFlow, and teaches NumPy the type bfloat16
         import safetensors
