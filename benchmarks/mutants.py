@@ -289,6 +289,15 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("ALPHA / max(len(others), 1)", "ALPHA"),
         ],
     ),
+    "experiments/moved.py": (
+        "tests/experiments/test_moved.py",
+        [
+            ("self._before or self._found()", "self._found()"),
+            ('each["l2"].to_numpy() != 0', 'each["l2"].to_numpy() >= 0'),
+            ("id(each) not in tables for each", "True for each"),
+            ("(np.array(each.kernel) for each in adapted)", "(np.array(stock_kernel(each)) for each in adapted)"),
+        ],
+    ),
     "experiments/race.py": (
         "tests/experiments/test_race.py",
         [
@@ -296,6 +305,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("runner.allow(0.5)", "runner.allow(1.0)"),
             ("== len(strategies)]", ">= 1]"),
             ("self._file.add(record)", "pass"),
+            ("layers=layers_named(chosen)", "layers=()"),
             ("-(-len(alive) // 2)", "len(alive)"),
             ("if failed or self._seconds_left == 0:", "if self._seconds_left == 0:"),
         ],

@@ -70,8 +70,8 @@ class Advice:
 
         Columns: `validation_accuracy`, and of the test texts `accuracy`, its standard deviation over runs `accuracy_sd` and
         `half_width` of its 95% interval (NaN for those that left), `f1`, `unseen_accuracy`, `calibration_error`;
-        `parameters`, `trainable_parameters`, `stored_bytes`, `seconds` and `epochs` (means of a run), `seeds` (runs),
-        `diverged` (how many of them), and `left` (why, or nothing).
+        `drift` (see `Record`), `parameters`, `trainable_parameters`, `stored_bytes`, `seconds` and `epochs` (means of a
+        run), `seeds` (runs), `diverged` (how many of them), and `left` (why, or nothing).
         """
         rows: list[dict[str, Any]] = []
         for group in (self._runs, self._those_that_left):
@@ -220,6 +220,8 @@ class Advice:
         widths = [f" ± {100 * half:.1f}" if np.isfinite(half) else "" for half in self.table["half_width"]]
         shown["accuracy %"] = [text + half for text, half in zip(shown["accuracy %"], widths, strict=True)]
         shown.insert(0, "validation %", [_percent(value) for value in self.table["validation_accuracy"]])
+        if self.table["drift"].notna().any():
+            shown["drift"] = [f"{value:.3g}" if np.isfinite(value) else "-" for value in self.table["drift"]]
         shown["trained"] = self.table["trainable_parameters"].map("{:,.0f}".format)
         shown["MB"] = (self.table["stored_bytes"] / 1e6).map("{:,.2f}".format)
         shown["s per run"] = self.table["seconds"].map("{:.1f}".format)

@@ -38,6 +38,7 @@ _COMPARISON: Columns = {
     "unseen_accuracy": ("on unseen words", percent),
     "f1": ("F1", percent),
     "calibration_error": ("calibration error", percent),
+    "drift": ("drift", digits),
     "trainable_parameters": ("parameters that train", count),
     "stored_bytes": ("MB stored", lambda value: f"{value / 1e6:,.2f}"),
     "seconds": ("seconds per run", lambda value: f"{value:,.1f}"),

@@ -19,6 +19,7 @@ from embkeras.experiments.advice import Advice, overlap
 from embkeras.experiments.costs import parameters, stored_bytes
 from embkeras.experiments.data import Data, is_dataset
 from embkeras.experiments.fingerprint import data_fingerprint, described, plain
+from embkeras.experiments.moved import Moved, layers_named
 from embkeras.experiments.results import Record, ResultsFile
 from embkeras.experiments.rounds import best_of, leave
 from embkeras.experiments.runs import (
@@ -47,6 +48,7 @@ class Job:
         fold, folds: which fold tests, of how many; no folds by default.
         callbacks: from strategy name and seed to callbacks for `fit`.
         fit: arguments of `run_strategy`.
+        layers: of an encoder, whose drift is measured; by default that of the tables is.
     """
 
     build_model: Callable[[Strategy], keras.Model] = field(repr=False)
@@ -57,6 +59,7 @@ class Job:
     folds: int | None = None
     callbacks: Callable[[str, int], Sequence[keras.callbacks.Callback]] | None = field(default=None, repr=False)
     fit: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    layers: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -75,7 +78,8 @@ def train_once(job: Job) -> Record:
         ArgumentError: as `run_strategy`.
     """
     data = job.data if job.folds is None else job.data.fold(job.fold, job.folds, job.seed)
-    callbacks = job.callbacks(job.strategy.name, job.seed) if job.callbacks else ()
+    moved = Moved(job.layers)
+    callbacks = [*(job.callbacks(job.strategy.name, job.seed) if job.callbacks else ()), moved]
     run = run_strategy(job.build_model, data, job.strategy, seed=job.seed, callbacks=callbacks, **job.fit)
     chosen_on = validation_as_test(data)
     scores, tested, unseen = scores_of(run.model, chosen_on), np.asarray(run.scores), data.unseen_texts
@@ -86,6 +90,7 @@ def train_once(job: Job) -> Record:
         "f1": run.f1,
         "unseen_accuracy": float(run.correct[unseen].mean()) if unseen is not None and unseen.any() else np.nan,
         "calibration_error": calibration_error(run.labels, tested),
+        "drift": moved.drift(),
         "parameters": float(parameters(run.model.weights)),
         "trainable_parameters": float(parameters(run.model.trainable_weights)),
         "stored_bytes": float(stored_bytes(run.model)),
@@ -204,7 +209,9 @@ def race_strategies(
         "callbacks": plain(callbacks),
     }
     forms = {strategy.name: described(strategy) for strategy in chosen}
-    job = partial(Job, build_model, data, folds=folds, callbacks=callbacks, fit=fit_arguments)
+    job = partial(
+        Job, build_model, data, folds=folds, callbacks=callbacks, fit=fit_arguments, layers=layers_named(chosen)
+    )
     with ExitStack() as stack:
         fingerprint: dict[str, Any] = {}
         file = None

@@ -20,9 +20,10 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 MEASURES = (
-    *("accuracy", "validation_accuracy", "f1", "unseen_accuracy", "calibration_error"),
+    *("accuracy", "validation_accuracy", "f1", "unseen_accuracy", "calibration_error", "drift"),
     *("parameters", "trainable_parameters", "stored_bytes", "seconds", "epochs"),
 )
+_LATER = ("drift",)  # measures that older files lack
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +37,9 @@ class Record:
         test: which test texts were right, bool array of shape (texts,).
         validation: the same for the validation texts.
         measures: numbers by name: `accuracy` and `validation_accuracy`, `f1`, `unseen_accuracy` (on texts with words that no
-            training text has), `calibration_error`, `parameters`, `trainable_parameters`, `stored_bytes` of an export,
-            `seconds` and `epochs` of the training. NaN where there is none.
+            training text has), `calibration_error`, `drift` (of tables the mean cosine distance of the rows that moved; of an
+            encoder the length of the step of its weights over their length before), `parameters`, `trainable_parameters`,
+            `stored_bytes` of an export, `seconds` and `epochs` of the training. NaN where there is none.
         diverged: whether a score was not a finite number; such texts count as wrong.
     """
 
@@ -73,7 +75,8 @@ class Record:
         Raises:
             KeyError, TypeError, ValueError: anything else.
         """
-        measures = {name: math.nan if found[name] is None else float(found[name]) for name in MEASURES}
+        numbers = {**dict.fromkeys(_LATER), **found}
+        measures = {name: math.nan if numbers[name] is None else float(numbers[name]) for name in MEASURES}
         strategy, seed, fold, diverged = (found[name] for name in ("strategy", "seed", "fold", "diverged"))
         flags = [_unpacked(found[name]) for name in ("test", "validation")]
         return cls(str(strategy), int(seed), int(fold), flags[0], flags[1], measures, bool(diverged))

@@ -37,6 +37,14 @@ def test_it_is_chosen_by_validation_and_reported_by_test():
     assert advice.leads.loc["b", "difference"] == pytest.approx(0.205)
 
 
+def test_drift_is_shown_where_it_is_known():
+    """The mean over runs; records of older files have none."""
+    runs = *records("a", [0.9, 0.91], [0.6] * 2, drift=0.0125), *records("b", [0.7] * 2, [0.8] * 2, drift=math.nan)
+    advice = Advice(runs)
+    assert advice.table["drift"].tolist()[0] == 0.0125 and "0.0125" in str(advice) and " drift" in str(advice)
+    assert " drift" not in str(Advice(tuple(records("b", [0.7] * 2, [0.8] * 2, drift=math.nan))))
+
+
 def test_the_cheapest_of_the_tied():
     """By bytes to serve, then by parameters that train; one that is far behind isn't taken however cheap."""
     runs = [

@@ -48,6 +48,7 @@ def test_advice_comes_first(page):
     assert page.index("<h1>") < advice < table
     rows = {row[0]: row for row in Cells(page).rows[:4]}
     assert rows["shared map"][1:3] == ["90.3%", "80.0%"] and "2.00" in rows["shared map"]
+    assert ">drift<" in page
     assert rows["random"][-1] == "behind by 40 points" and rows["<b>"][2] == "60.0%"
 
 

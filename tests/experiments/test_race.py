@@ -82,6 +82,14 @@ def test_at_most_so_many_reach_the_final_round(trained):
     assert sum(why == "round 1: not among the 2 that go on" for why in advice.left.values()) == 2
 
 
+def test_drift_is_measured_of_the_layers_that_any_strategy_names(monkeypatch):
+    """So that all strategies are measured alike."""
+    asked = []
+    monkeypatch.setattr(race, "train_once", lambda job: asked.append(job.layers) or simulated(job))
+    start(strategies=[Strategy("frozen", freeze="low"), Strategy("random", freeze="high")], seeds=2)
+    assert set(asked) == {("low", "high")}
+
+
 def test_without_rounds_all_are_trained_from_all_seeds(trained):
     """The full grid."""
     advice = start(seeds=2, rounds=0)
@@ -282,6 +290,7 @@ def test_a_real_run():
     measured = record.measures
     assert measured["accuracy"] == record.test.mean() and measured["epochs"] == 1 and not record.diverged
     assert measured["parameters"] == measured["trainable_parameters"] == 55 and measured["stored_bytes"] == 220
+    assert measured["drift"] > 0
     assert 0 <= measured["calibration_error"] <= 1 and math.isnan(measured["unseen_accuracy"])
     wild = train_once(Job(build, DATA, Strategy("wild"), 0, fit={"epochs": 1}))
     assert wild.diverged and not wild.test.any() and math.isnan(wild.measures["calibration_error"])

@@ -39,6 +39,18 @@ def test_records_come_back(tmp_path):
             assert found.diverged == each.diverged
 
 
+def test_a_file_of_before_drift_was_measured(tmp_path):
+    """It is read, with drift unknown; any other measure must be there."""
+    with opened(tmp_path / "r.jsonl") as file:
+        file.add(record())
+    line = json.loads((tmp_path / "r.jsonl").read_text())
+    del line["drift"]
+    (tmp_path / "r.jsonl").write_text(json.dumps(line) + "\n")
+    with opened(tmp_path / "r.jsonl") as file:
+        (found,) = file.records.values()
+    assert math.isnan(found.measures["drift"]) and found.measures["f1"] == 0.1
+
+
 def test_each_cut_loses_at_most_the_last_record(tmp_path):
     """At whatever byte the process was killed, the rest is read and the next record begins a line."""
     path = tmp_path / "r.jsonl"
