@@ -32,7 +32,7 @@ class Moved(keras.callbacks.Callback):
 
     def __init__(self, layers: Sequence[str] = ()):
         super().__init__()
-        self._layers, self._before = layers, _Arrays()
+        self._names, self._before = layers, _Arrays()
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Copy them."""
@@ -64,7 +64,7 @@ class Moved(keras.callbacks.Callback):
     def _encoder(self) -> list[keras.layers.Layer]:
         """The layers of an encoder, or nothing."""
         found = []
-        for name in self._layers:
+        for name in self._names:
             try:
                 found += match_layers(self.model, [name])
             except UnknownLayerError:  # of another strategy, whose model has other layers
