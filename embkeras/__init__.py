@@ -24,6 +24,7 @@ _WITHOUT_KERAS = {
     "encoders.tagging": "encode_tagged",
     "experiments.page": "report_html save_report",
     "experiments.profile": "DataProfile data_profile",
+    "text.token_counts": "TokenCounts",
     "text.tokenizer": "Tokenizer",
     "text.vocabulary": "Vocabulary",
     "vectors.align": "align",
@@ -82,6 +83,7 @@ __all__ = [
     "ServingClient",
     "Strategy",
     "TextEncoder",
+    "TokenCounts",
     "Tokenizer",
     "TrainabilitySchedule",
     "Vocabulary",
@@ -170,6 +172,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.tables.combined import combine_embeddings as combine_embeddings
     from embkeras.tables.embedding import PretrainedEmbedding as PretrainedEmbedding
     from embkeras.tables.word_dropout import WordDropout as WordDropout
+    from embkeras.text.token_counts import TokenCounts as TokenCounts
     from embkeras.text.tokenizer import Tokenizer as Tokenizer
     from embkeras.text.vocabulary import Vocabulary as Vocabulary
     from embkeras.training.change_vocabulary import change_vocabulary as change_vocabulary

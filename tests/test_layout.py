@@ -48,6 +48,7 @@ BESIDES |= {
     "ServingClient",
     "Strategy",
     "TextEncoder",
+    "TokenCounts",
     "WordDropout",
     "change_vocabulary",
     "combine_embeddings",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from embkeras._arrays import check_counts
-from embkeras._checks import flag, one_of, sequence, strings, whole_number
+from embkeras._checks import flag, one_of, sequence, shown, strings, whole_number
 from embkeras._checks import path as checked_path
 from embkeras._files import written_beside
 from embkeras.errors import VocabularyError
@@ -150,14 +150,46 @@ class Vocabulary:
                 token.
         """
         check_tokenizer(tokenizer)
-        min_count = whole_number(min_count, "min_count", least=1, error=VocabularyError)
-        if max_tokens is not None:
-            max_tokens = whole_number(max_tokens, "max_tokens", least=3, error=VocabularyError)
         texts = sequence(texts, "texts", error=VocabularyError)
-        counter = Counter(token for tokens in _tokenized(texts, tokenizer) for token in tokens)
-        total = counter.total()
+        check_sizes(max_tokens, min_count)  # before the work
+        counter = Counter(token for tokens in tokenized(texts, tokenizer) for token in tokens)
+        return cls.from_counts(counter, max_tokens, min_count, tokenizer=tokenizer)
+
+    @classmethod
+    def from_counts(
+        cls,
+        counts: Mapping[str, int],
+        max_tokens: int | None = None,
+        min_count: int = 1,
+        *,
+        tokenizer: Tokenizer | None = WORDS,
+    ) -> "Vocabulary":
+        """The same from tokens that are counted already; of equal counts, the first in the mapping comes first.
+
+        `TokenCounts` counts a corpus in parts, on one machine or several.
+
+        Args:
+            counts: token -> occurrences.
+            max_tokens: size of the vocabulary, at least 3: special tokens are included.
+            min_count: occurrences that a token needs to get an id.
+            tokenizer: how the texts were split, so that `encode` splits as they were; None for tokens alone.
+
+        Raises:
+            VocabularyError: `max_tokens` < 3, `min_count` < 1, not a mapping of tokens to counts, or no token left.
+
+        Example:
+            >>> Vocabulary.from_counts({"cat": 2, "dog": 1, "a": 3}, max_tokens=4).tokens
+            ('', '[UNK]', 'a', 'cat')
+        """
+        if not isinstance(counts, Mapping):
+            raise VocabularyError(f"counts must map tokens to occurrences. Received: {shown(counts)}.")
+        min_count, max_tokens = check_sizes(max_tokens, min_count)
+        if counts:
+            check_counts([*counts.values()], len(counts), whole=True, error=VocabularyError)
+        counter = Counter(dict(counts))
+        total = int(counter.total())
         counter.pop(OOV, None)  # "[UNK]" in a text is the special token
-        kept = [(token, count) for token, count in counter.most_common() if count >= min_count]
+        kept = [(token, int(count)) for token, count in counter.most_common() if count >= min_count]
         kept = kept[: max_tokens - 2] if max_tokens else kept
         if not kept:
             raise VocabularyError(f"No token is left of {total} tokens with min_count={min_count}.")
@@ -273,8 +305,8 @@ class Vocabulary:
                 f"Only the vocabulary of an encoder, from Vocabulary.from_tokenizer, can be trimmed. Received: {self!r}."
             )
         min_count = whole_number(min_count, "min_count", least=1, error=VocabularyError)
-        tokenized = _tokenized(sequence(texts, "texts", error=VocabularyError), tokenizer)
-        counts = Counter(token for tokens in tokenized for token in tokens)
+        split = tokenized(sequence(texts, "texts", error=VocabularyError), tokenizer)
+        counts = Counter(token for tokens in split for token in tokens)
         kept = tokenizer.needed(counts, min_count, [self.tokens[id_] for id_ in self.special_ids])
         fewer = tokenizer.trimmed(kept)
         return Vocabulary(
@@ -373,8 +405,8 @@ class Vocabulary:
                 f"length must be at least {before + behind + 1}: {before + behind} pieces of each text are special. "
                 f"Received: {length}."
             )
-        tokenized = _tokenized(sequence(texts, "texts", error=VocabularyError), tokenizer)
-        rows = [self._ids_of(tokens) for tokens in tokenized]
+        split = tokenized(sequence(texts, "texts", error=VocabularyError), tokenizer)
+        rows = [self._ids_of(tokens) for tokens in split]
         width = length or max([1, *map(len, rows)])
         batch = np.full((len(rows), width), self.padding_id, np.int64)
         for filled, ids in zip(batch, rows, strict=True):
@@ -503,7 +535,19 @@ class Vocabulary:
         return vocabulary
 
 
-def _tokenized(texts: Iterable[str], tokenizer: Tokenizer | PieceTokenizer) -> Iterator[list[str]]:
+def check_sizes(max_tokens: Any, min_count: Any) -> tuple[int, int | None]:
+    """`min_count`, and `max_tokens` or None, checked.
+
+    Raises:
+        VocabularyError: other than whole numbers from 1, and from 3.
+    """
+    least = whole_number(min_count, "min_count", least=1, error=VocabularyError)
+    if max_tokens is not None:
+        max_tokens = whole_number(max_tokens, "max_tokens", least=3, error=VocabularyError)
+    return least, max_tokens
+
+
+def tokenized(texts: Iterable[str], tokenizer: Tokenizer | PieceTokenizer) -> Iterator[list[str]]:
     """The tokens of each text; an error names the text's place."""
     for place, text in enumerate(texts):
         try:

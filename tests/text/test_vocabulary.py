@@ -47,6 +47,22 @@ def test_from_texts_takes_unk_in_a_text_for_the_special_token():
 
 
 @pytest.mark.parametrize(
+    ("counts", "named"),
+    [
+        (["a"], r"counts must map tokens.*\['a'\]"),
+        ({"a": -1}, "counts must be 1 integers >= 0"),
+        ({"a": 0.5}, "float64"),
+        ({}, "No token is left of 0 tokens"),
+        ({3: 1}, "3"),
+    ],
+)
+def test_from_counts_refuses(counts, named):
+    """What isn't a mapping of tokens to counts."""
+    with pytest.raises(VocabularyError, match=named):
+        Vocabulary.from_counts(counts)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"max_tokens": 2}, "max_tokens must be an integer >= 3. Received: 2"),
