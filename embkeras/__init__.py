@@ -33,6 +33,8 @@ _WITHOUT_KERAS = {
     "vectors.store": "KeyedVectors",
 }
 _WITH_KERAS = {
+    "encoders.decoders.generation": "generate",
+    "encoders.decoders.reading": "PretrainedDecoder load_decoder",
     "encoders.heads": "build_encoder_classifier build_encoder_regressor build_encoder_tagger build_sentence_encoder",
     "encoders.lora": "enable_lora merge_lora",
     "encoders.reading": "PretrainedEncoder load_pretrained",
@@ -73,6 +75,7 @@ __all__ = [
     "KeyedVectors",
     "LinearDecay",
     "Phase",
+    "PretrainedDecoder",
     "PretrainedEmbedding",
     "PretrainedEncoder",
     "ResumableBackup",
@@ -107,9 +110,11 @@ __all__ = [
     "errors",
     "export_saved_model",
     "fit_on_frozen",
+    "generate",
     "gradual_unfreeze",
     "layerwise_rates",
     "learning_curve",
+    "load_decoder",
     "load_pretrained",
     "load_tuned",
     "load_vectors",
@@ -140,6 +145,9 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.drift.plots import plot_training as plot_training
     from embkeras.drift.report import DriftReport as DriftReport
     from embkeras.drift.report import drift_report as drift_report
+    from embkeras.encoders.decoders.generation import generate as generate
+    from embkeras.encoders.decoders.reading import PretrainedDecoder as PretrainedDecoder
+    from embkeras.encoders.decoders.reading import load_decoder as load_decoder
     from embkeras.encoders.heads import build_encoder_classifier as build_encoder_classifier
     from embkeras.encoders.heads import build_encoder_regressor as build_encoder_regressor
     from embkeras.encoders.heads import build_encoder_tagger as build_encoder_tagger

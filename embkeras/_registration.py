@@ -13,6 +13,7 @@ from types import ModuleType
 from embkeras.errors import BackendError
 
 _MODULES_WITH_CLASSES = (
+    "embkeras.encoders.decoders.layers",
     "embkeras.encoders.layers",
     "embkeras.encoders.low_rank",
     "embkeras.tables.combined",

@@ -15,7 +15,7 @@ from embkeras.errors import EncoderError, MissingDependencyError
 _FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _OLD_NORMS = {"weight": "gamma", "bias": "beta"}  # as checkpoints that came from TensorFlow call them
 _HEADS = ("pooler", "cls", "classifier", "lm_head", "predictions", "sop_classifier", "qa_outputs", "vocab_")
-_BUFFERS = ("position_ids", "token_type_ids")
+_BUFFERS = ("position_ids", "token_type_ids", "rotary_emb.inv_freq")
 _FOLDER = "load_pretrained takes the folder of a Hugging Face model: config.json, model.safetensors and a tokenizer."
 _POINTER = b"version https://git-lfs"
 
@@ -108,11 +108,11 @@ class Tensors:
 
 
 @contextmanager
-def opened(folder: Path, family: Family) -> Iterator[Tensors]:
-    """The tensors of a folder.
+def opened_files(folder: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """The tensors of a folder by their names, each as an open file and its name there, and where they are, for errors.
 
     Raises:
-        EncoderError: no or a damaged file, or several encoders in one.
+        EncoderError: no or a damaged file.
         MissingDependencyError: safetensors is not installed.
     """
     safetensors = safetensors_package()
@@ -126,7 +126,18 @@ def opened(folder: Path, family: Family) -> Iterator[Tensors]:
                 raise EncoderError(
                     f"{str(path)!r} is not a complete safetensors file: {error}. {_how_to_complete(path)}"
                 ) from None
-        where = str(folder / _FILE)
+        yield names, str(folder / _FILE)
+
+
+@contextmanager
+def opened(folder: Path, family: Family) -> Iterator[Tensors]:
+    """The tensors of an encoder's folder.
+
+    Raises:
+        EncoderError: no or a damaged file, or several encoders in one.
+        MissingDependencyError: safetensors is not installed.
+    """
+    with opened_files(folder) as (names, where):
         found = [name.removesuffix(f"{WORDS}.weight") for name in names if name.endswith(f"{WORDS}.weight")]
         if len(found) != 1 or found[0] not in ("", family.prefix):
             raise EncoderError(

@@ -92,6 +92,10 @@ class PieceTokenizer:
         found = self._library.encode(words, is_pretokenized=True)
         return list(found.tokens), list(found.word_ids)
 
+    def text_of(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """The text that ids spell; with `special`, special pieces too. Half a character becomes "\ufffd"."""
+        return str(self._library.decode(list(ids), skip_special_tokens=not special))
+
     def pieces(self) -> dict[str, int]:
         """Every piece and its id."""
         return dict(self._library.get_vocab(with_added_tokens=True))

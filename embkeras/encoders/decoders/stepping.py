@@ -1,0 +1,85 @@
+"""A decoder's model taken apart, to compute new tokens beside the kept keys and values of earlier ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from embkeras._checks import shown
+from embkeras.encoders.decoders.layers import CausalPlaces, DecoderBlock, Kept, no_kept
+from embkeras.errors import ArgumentError
+from embkeras.tables.embedding import PretrainedEmbedding
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """The layers of a decoder's model, in order.
+
+    Attributes:
+        words: the token table.
+        places: what each token sees.
+        blocks: the blocks.
+        norm: the norm behind them.
+        output: the table that scores the tokens: `words`, where it is tied.
+    """
+
+    words: PretrainedEmbedding
+    places: CausalPlaces
+    blocks: tuple[DecoderBlock, ...]
+    norm: keras.layers.Layer
+    output: PretrainedEmbedding
+
+    @classmethod
+    def of(cls, model: Any) -> "Steps":
+        """The layers of a model that `read.model()` made.
+
+        Raises:
+            ArgumentError: another model.
+        """
+        layers = list(model.layers) if isinstance(model, keras.Model) else []
+        named = {layer.name: layer for layer in layers}
+        words, norm = named.get("token_embedding"), named.get("output_layer_norm")
+        places = next((layer for layer in layers if isinstance(layer, CausalPlaces)), None)
+        blocks = tuple(layer for layer in layers if isinstance(layer, DecoderBlock))
+        if not isinstance(words, PretrainedEmbedding) or norm is None or places is None or not blocks:
+            raise ArgumentError(f"This takes a model from load_decoder(path).model(). Received: {shown(model)}.")
+        return cls(words, places, blocks, norm, named.get("output_embedding", words))
+
+    def nothing(self, batch: Any) -> list[Kept]:
+        """What is kept before the first token."""
+        return [no_kept(block, batch) for block in self.blocks]
+
+    def specs(self) -> list[tuple[tf.TensorSpec, tf.TensorSpec]]:
+        """The shapes of what is kept, for any number of texts and tokens."""
+        shapes = [(None, block.key_value_heads, None, block.head_width) for block in self.blocks]
+        return [
+            (tf.TensorSpec(shape, block.compute_dtype),) * 2 for shape, block in zip(shapes, self.blocks, strict=True)
+        ]
+
+    def graph(self) -> Any:
+        """`__call__` as a graph for any number of texts and tokens."""
+        ids = tf.TensorSpec((None, None), tf.int64)
+        return tf.function(lambda ids, kept: self(ids, kept), input_signature=[ids, self.specs()])
+
+    def __call__(self, ids: tf.Tensor, kept: Sequence[Kept]) -> tuple[tf.Tensor, list[Kept]]:
+        """The scores of every token behind each text, and what is kept of all tokens.
+
+        Args:
+            ids: all tokens so far, (batch, time), padding anywhere.
+            kept: what is kept of the first of them; the others are new.
+
+        Returns:
+            Scores (batch, V + 1) behind the last token of each row that is no padding, and the keys and values.
+        """
+        start = tf.shape(kept[0][0])[2]
+        seen, cosines, sines = self.places(ids, start=start)
+        x, now = self.words(ids[:, start:]), []
+        for block, earlier in zip(self.blocks, kept, strict=True):
+            x, more = block.beside(x, seen, cosines, sines, earlier)
+            now.append(more)
+        tokens = tf.cast(ids[:, start:] != self.places.padding_id, tf.int32)
+        last = tf.reduce_max(tokens * tf.range(tf.shape(tokens)[1]), axis=1)
+        x = self.norm(tf.gather(x, last, axis=1, batch_dims=1))
+        return tf.cast(self.output.project(x), tf.float32), now

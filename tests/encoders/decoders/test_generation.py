@@ -1,0 +1,119 @@
+"""Decoders continue texts, with kept keys and values as without."""
+
+import numpy as np
+import pytest
+
+from embkeras.encoders.decoders.generation import best, continue_rows, generate, likely
+from embkeras.encoders.decoders.reading import load_decoder
+from embkeras.encoders.lora import enable_lora, merge_lora
+from embkeras.errors import ArgumentError
+from tests.encoders.decoders.tiny_llama import write_folder
+
+pytest.importorskip("tokenizers", reason="tokenizers is not installed (extra contextual)")
+
+PROMPTS = ["a cat", "dog dog 12 cats", "x"]
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory):
+    """The tiny decoder."""
+    return load_decoder(write_folder(tmp_path_factory.mktemp("decoder") / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def model(read):
+    """Its model."""
+    return read.model()
+
+
+def test_greedy_tokens_are_those_of_transformers(read, model, monkeypatch):
+    """The best tokens are those that another implementation took."""
+    ids = [5, 260, 100, 7, 42, 2, 264, 9]
+    wanted = [134, 122, 44, 44, 164, 203, 212, 184]
+    monkeypatch.setattr(read.tokenizer, "encode", lambda _: np.array(ids))
+    text = generate(model, read, ["any"], max_new_tokens=8, stop_ids=[])
+    assert text == [read.tokenizer.tokenizer.text_of(wanted)]
+
+
+@pytest.mark.parametrize("draws", [{}, {"temperature": 1.5, "top_k": 40, "top_p": 0.9, "seed": 3}])
+def test_cache_and_batch_change_no_token(read, model, draws):
+    """With and without kept keys and values, a batch of prompts of several lengths has the same continuations."""
+    cached, whole = (
+        generate(model, read, PROMPTS, max_new_tokens=7, cached=cached, **draws) for cached in (True, False)
+    )
+    assert cached == whole
+    assert len(set(cached)) == 3
+    if not draws:
+        assert cached == [generate(model, read, [prompt], max_new_tokens=7)[0] for prompt in PROMPTS]
+
+
+def test_seed_repeats_draws(read, model):
+    """Draws are those of the seed."""
+    first, again, other = (
+        generate(model, read, PROMPTS, max_new_tokens=6, temperature=2.0, seed=seed) for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+def test_lora_is_in_the_next_call(read):
+    """A model that changed since its last text continues with what it is now."""
+    model = read.model()
+    plain = generate(model, read, PROMPTS, max_new_tokens=4)
+    enable_lora(model, 2, "transformer_layer_1")
+    for variable in model.trainable_variables:
+        if "lora" in variable.path:
+            variable.assign(np.random.default_rng(0).normal(size=variable.shape))
+    changed = generate(model, read, PROMPTS, max_new_tokens=4)
+    assert plain != changed
+    merge_lora(model)
+    assert generate(model, read, PROMPTS, max_new_tokens=4, cached=False) == changed
+
+
+def test_stop_ids_end_each_text_by_itself():
+    """A text ends before its stop id; the others go on, and never see what follows there."""
+    script = iter([[1, 5], [9, 6], [3, 9]])
+    seen = []
+
+    def step(ids):
+        seen.append(ids.tolist())
+        scores = np.zeros((2, 12))
+        scores[range(2), next(script)] = 1
+        return scores
+
+    assert continue_rows(step, [[4], [4, 7]], 11, 5, [9], best) == [[1], [5, 6]]
+    assert seen == [[[11, 4], [4, 7]], [[11, 4, 1], [4, 7, 5]], [[11, 4, 1, 11], [4, 7, 5, 6]]]
+
+
+def test_draws_are_from_the_likely_tokens():
+    """top_k and top_p keep the best tokens, whose probabilities are softmax's among them."""
+    scores = np.log(np.array([[0.1, 0.5, 0.15, 0.25]]))
+    np.testing.assert_allclose(likely(scores, None, None), [[0.1, 0.5, 0.15, 0.25]])
+    np.testing.assert_allclose(likely(scores, 2, None), [[0, 2 / 3, 0, 1 / 3]])
+    np.testing.assert_allclose(likely(scores, None, 0.7), [[0, 2 / 3, 0, 1 / 3]])
+    np.testing.assert_allclose(likely(scores, 3, 0.1), [[0, 1, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "received"),
+    [
+        ({"prompts": "text"}, "text"),
+        ({"prompts": []}, r"at least one token.*\[\]"),
+        ({"prompts": ["a", ""]}, "at least one token"),
+        ({"max_new_tokens": 0}, "max_new_tokens.*0"),
+        ({"max_new_tokens": 60}, "64 tokens.*a prompt of 8 with max_new_tokens=60"),
+        ({"temperature": -1}, "temperature.*-1"),
+        ({"top_k": 3}, "top_k.*temperature.*3"),
+        ({"seed": 3}, "seed.*temperature.*3"),
+        ({"temperature": 1, "top_p": 1.5}, "top_p.*1.5"),
+        ({"temperature": 1, "top_k": 0}, "top_k.*0"),
+        ({"stop_ids": [999]}, "stop_ids.*999"),
+        ({"model": None}, "load_decoder.*None"),
+        ({"read": "tiny"}, "load_decoder.*tiny"),
+        ({"cached": "yes"}, "cached.*yes"),
+    ],
+)
+def test_wrong_arguments_are_refused(read, model, arguments, received):
+    """Each is named with what was received."""
+    given = {"model": model, "read": read, "prompts": ["abcdefgh"], "max_new_tokens": 2} | arguments
+    with pytest.raises(ArgumentError, match=received):
+        generate(**given)
