@@ -34,6 +34,7 @@ _WITHOUT_KERAS = {
 }
 _WITH_KERAS = {
     "encoders.decoders.generation": "generate",
+    "encoders.decoders.instructions": "encode_instructions perplexity",
     "encoders.decoders.reading": "PretrainedDecoder load_decoder",
     "encoders.heads": "build_encoder_classifier build_encoder_regressor build_encoder_tagger build_sentence_encoder",
     "encoders.lora": "enable_lora merge_lora",
@@ -106,6 +107,7 @@ __all__ = [
     "data_profile",
     "drift_report",
     "enable_lora",
+    "encode_instructions",
     "encode_tagged",
     "errors",
     "export_saved_model",
@@ -119,6 +121,7 @@ __all__ = [
     "load_tuned",
     "load_vectors",
     "merge_lora",
+    "perplexity",
     "plot_comparison",
     "plot_coverage",
     "plot_drift",
@@ -146,6 +149,8 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.drift.report import DriftReport as DriftReport
     from embkeras.drift.report import drift_report as drift_report
     from embkeras.encoders.decoders.generation import generate as generate
+    from embkeras.encoders.decoders.instructions import encode_instructions as encode_instructions
+    from embkeras.encoders.decoders.instructions import perplexity as perplexity
     from embkeras.encoders.decoders.reading import PretrainedDecoder as PretrainedDecoder
     from embkeras.encoders.decoders.reading import load_decoder as load_decoder
     from embkeras.encoders.heads import build_encoder_classifier as build_encoder_classifier

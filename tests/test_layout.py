@@ -41,7 +41,7 @@ BESIDES |= {"learning_curve", "plot_learning_curve"}
 BESIDES |= {"PretrainedEncoder", "build_encoder_classifier", "build_encoder_regressor", "build_encoder_tagger"}
 BESIDES |= {"build_sentence_encoder", "encode_tagged", "load_pretrained", "vectors_from_encoder"}
 BESIDES |= {"load_tuned", "save_tuned"}
-BESIDES |= {"PretrainedDecoder", "generate", "load_decoder"}
+BESIDES |= {"PretrainedDecoder", "encode_instructions", "generate", "load_decoder", "perplexity"}
 BESIDES |= {"LinearDecay", "enable_lora", "layerwise_rates", "merge_lora"}
 BESIDES |= {
     "BatchScorer",
