@@ -100,19 +100,6 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("if longest + max_new_tokens > read.max_length:", "if longest > read.max_length:"),
         ],
     ),
-    "encoders/decoders/instructions.py": (
-        "tests/encoders/decoders/test_instructions.py",
-        [
-            ("segments[row, start:end] = number", "segments[row, start:end] = 1"),
-            ("labels[row, answered - 1 : end - 1] = answer", "labels[row, answered:end] = answer"),
-            ("weights[row, answered - 1 : end - 1] = 1", "weights[row, start : end - 1] = 1"),
-            ("inside=True)", "inside=False)"),
-            ("return read.encode(prompt), ends[: stop + 1]", "return read.encode(prompt), ends[:stop]"),
-            ("if not set(read.stop_ids).isdisjoint(read.encode(value)):", "if False:"),
-            ("room[place] -= needed", "room[place] -= needed + 1"),
-            ("* packed.weights[part])", ")"),
-        ],
-    ),
     "encoders/decoders/stepping.py": (
         "tests/encoders/decoders/test_generation.py",
         [
@@ -148,6 +135,47 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("for _, score in found]).rank()", "for _, score in found])"),
             ("word.lower(), -1", "word, -1"),
             ("elif begun or len(fields) < 3:", "elif len(fields) < 3:"),
+        ],
+    ),
+    "encoders/spans.py": (
+        "tests/encoders/test_spans.py",
+        [
+            ("ids[np.isin(ids, list(self.special))] = self.vocabulary.oov_id", "pass"),
+            ("(characters[:, 1] > start)", "(characters[:, 1] >= start)"),
+            ("(characters[:, 0] < start + len(text))", "(characters[:, 0] <= start + len(text))"),
+            ("0 <= last < begin + room", "0 <= last <= begin + room"),
+            ("stride or -(-room // 2)", "stride or room"),
+            ("better = value > best", "better = value >= best"),
+            ("np.where(legal[block], start[block], 0)", "start[block]"),
+            ("range(min(most, width))", "range(width)"),
+            ("float(nothing[own].min())", "float(nothing[own].max())"),
+            ("no_answer > threshold", "no_answer >= threshold"),
+            ("begin + len(text) - len(text.lstrip())", "begin"),
+        ],
+    ),
+    "encoders/squad.py": (
+        "tests/encoders/test_squad.py",
+        [
+            ("-float(bool(texts[place]))", "-1.0"),
+            ("gold = [each for each in gold if normalized_answer(each)] or", "gold = gold or"),
+            ("2 * precision * recall", "precision * recall"),
+            ("float(not answerable) if doubt > threshold", "float(not answerable) if doubt >= threshold"),
+            ("text.lower().translate(_PUNCTUATION)", "text.translate(_PUNCTUATION)"),
+            ("max(f1(text, each, rules) for each in gold)", "f1(text, gold[0], rules)"),
+        ],
+    ),
+    "encoders/layers.py": (
+        "tests/serving/test_spans.py",
+        [
+            ("for id_ in self.special_ids:", "for id_ in self.special_ids[:1]:"),
+            ("ops.where(allowed, scores[..., self.column], -1e9)", "scores[..., self.column]"),
+            ("return ops.logical_or(behind, first)", "return behind"),
+        ],
+    ),
+    "serving/spans.py": (
+        "tests/serving/test_spans.py",
+        [
+            ("LENGTH if most is None else min(LENGTH, most)", "LENGTH"),
         ],
     ),
     "text/vocabulary.py": (

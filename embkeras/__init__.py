@@ -21,6 +21,8 @@ _WITHOUT_KERAS = {
     "serving.client": "ServingClient",
     "serving.convert": "convert_saved_model",
     "serving.text_encoder": "TextEncoder",
+    "encoders.spans": "SpanAnswer SpanExample SpanWindows decode_spans encode_spans",
+    "encoders.squad": "load_squad squad_scores",
     "encoders.tagging": "encode_tagged",
     "experiments.page": "report_html save_report",
     "experiments.profile": "DataProfile data_profile",
@@ -34,9 +36,10 @@ _WITHOUT_KERAS = {
 }
 _WITH_KERAS = {
     "encoders.decoders.generation": "generate",
-    "encoders.decoders.instructions": "encode_instructions perplexity",
     "encoders.decoders.reading": "PretrainedDecoder load_decoder",
-    "encoders.heads": "build_encoder_classifier build_encoder_regressor build_encoder_tagger build_sentence_encoder",
+    "encoders.heads": (
+        "build_encoder_classifier build_encoder_regressor build_encoder_tagger build_sentence_encoder build_span_model"
+    ),
     "encoders.lora": "enable_lora merge_lora",
     "encoders.reading": "PretrainedEncoder load_pretrained",
     "encoders.tuned": "load_tuned save_tuned",
@@ -85,6 +88,9 @@ __all__ = [
     "RowWiseAdamW",
     "RowWiseSGD",
     "ServingClient",
+    "SpanAnswer",
+    "SpanExample",
+    "SpanWindows",
     "Strategy",
     "TextEncoder",
     "TokenCounts",
@@ -99,15 +105,17 @@ __all__ = [
     "build_encoder_regressor",
     "build_encoder_tagger",
     "build_sentence_encoder",
+    "build_span_model",
     "change_vocabulary",
     "check_saved_model",
     "combine_embeddings",
     "compare_strategies",
     "convert_saved_model",
     "data_profile",
+    "decode_spans",
     "drift_report",
     "enable_lora",
-    "encode_instructions",
+    "encode_spans",
     "encode_tagged",
     "errors",
     "export_saved_model",
@@ -118,10 +126,10 @@ __all__ = [
     "learning_curve",
     "load_decoder",
     "load_pretrained",
+    "load_squad",
     "load_tuned",
     "load_vectors",
     "merge_lora",
-    "perplexity",
     "plot_comparison",
     "plot_coverage",
     "plot_drift",
@@ -133,6 +141,7 @@ __all__ = [
     "save_report",
     "save_tuned",
     "save_vectors",
+    "squad_scores",
     "unfreeze_at",
     "unfreeze_rows",
     "vectors_from_encoder",
@@ -149,18 +158,24 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.drift.report import DriftReport as DriftReport
     from embkeras.drift.report import drift_report as drift_report
     from embkeras.encoders.decoders.generation import generate as generate
-    from embkeras.encoders.decoders.instructions import encode_instructions as encode_instructions
-    from embkeras.encoders.decoders.instructions import perplexity as perplexity
     from embkeras.encoders.decoders.reading import PretrainedDecoder as PretrainedDecoder
     from embkeras.encoders.decoders.reading import load_decoder as load_decoder
     from embkeras.encoders.heads import build_encoder_classifier as build_encoder_classifier
     from embkeras.encoders.heads import build_encoder_regressor as build_encoder_regressor
     from embkeras.encoders.heads import build_encoder_tagger as build_encoder_tagger
     from embkeras.encoders.heads import build_sentence_encoder as build_sentence_encoder
+    from embkeras.encoders.heads import build_span_model as build_span_model
     from embkeras.encoders.lora import enable_lora as enable_lora
     from embkeras.encoders.lora import merge_lora as merge_lora
     from embkeras.encoders.reading import PretrainedEncoder as PretrainedEncoder
     from embkeras.encoders.reading import load_pretrained as load_pretrained
+    from embkeras.encoders.spans import SpanAnswer as SpanAnswer
+    from embkeras.encoders.spans import SpanExample as SpanExample
+    from embkeras.encoders.spans import SpanWindows as SpanWindows
+    from embkeras.encoders.spans import decode_spans as decode_spans
+    from embkeras.encoders.spans import encode_spans as encode_spans
+    from embkeras.encoders.squad import load_squad as load_squad
+    from embkeras.encoders.squad import squad_scores as squad_scores
     from embkeras.encoders.tagging import encode_tagged as encode_tagged
     from embkeras.encoders.tuned import load_tuned as load_tuned
     from embkeras.encoders.tuned import save_tuned as save_tuned

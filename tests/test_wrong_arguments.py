@@ -5,7 +5,18 @@ import contextlib
 import numpy as np
 import pytest
 
-from embkeras import AlignedMatrix, KeyedVectors, Tokenizer, Vocabulary, align, drift_report, propagate_drift
+from embkeras import (
+    AlignedMatrix,
+    KeyedVectors,
+    SpanExample,
+    Tokenizer,
+    Vocabulary,
+    align,
+    drift_report,
+    load_squad,
+    propagate_drift,
+    squad_scores,
+)
 from embkeras.drift.plots import plot_comparison, plot_coverage, plot_drift, plot_learning_curve, plot_training
 from embkeras.errors import EmbkerasError
 from embkeras.experiments.profile import data_profile
@@ -60,6 +71,9 @@ CALLS = [
     (VOCABULARY.encode_batch, [["cat"]], {"length": 2, "truncate": "end"}),
     (VOCABULARY.__contains__, ["cat"], {}),
     (labelled, [["a", "b"], ["x", "y"]], {"source": "s"}),
+    (SpanExample, ["q", "cat"], {"answers": [("c", 0)], "key": "k"}),
+    (load_squad, ["missing.json"], {}),
+    (squad_scores, [[SpanExample("q", "cat", [("c", 0)])], ["cat"]], {"rules": "1.1", "threshold": 0.5}),
     (split, [DATA], {"validation": 0.2, "test": 0.2, "seed": 0}),
     (read_labelled, ["d.csv", "text", "label"], {"encoding": "utf-8", "skip_empty": False, "quotes": True}),
     (lambda *positional, **named: list(read_texts(*positional, **named)), ["d.csv", "text"], {"encoding": "utf-8"}),

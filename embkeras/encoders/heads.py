@@ -10,8 +10,9 @@ from typing import Any
 import keras
 
 from embkeras._checks import flag, number, one_of, shown, whole_number
-from embkeras.encoders.layers import FirstToken, UnitLength
+from embkeras.encoders.layers import ContextMask, FirstToken, PlaceProbabilities, UnitLength
 from embkeras.encoders.reading import PretrainedEncoder
+from embkeras.encoders.spans import SPAN_OUTPUTS, PairFrame
 from embkeras.errors import ArgumentError
 from embkeras.tables.embedding import check_name
 from embkeras.tables.pooling import MaskedMean
@@ -114,6 +115,43 @@ def build_encoder_tagger(
     num_tags = whole_number(num_tags, "num_tags", least=2)
     ids, vectors, _ = _encoded(read, dropout)
     return keras.Model(ids, _dense(vectors, num_tags, "softmax", "scores", dropout), name=check_name(name))
+
+
+def build_span_model(read: PretrainedEncoder, *, dropout: float = 0.1, name: str = "spans") -> keras.Model:
+    """Where a context answers a question: integer ids (batch, time) -> `start` and `end`, each (batch, time).
+
+    Each is the probability that the answer starts, or ends, at that place. It is 0 on the question, on special pieces and on
+    padding; the first place stands for "no answer here". `encode_spans` makes ids and labels of questions, and
+    `decode_spans` finds the best answers.
+
+    Args:
+        read: what `load_pretrained` returned. An encoder with segments has the question in the first and the context in the
+            second.
+        dropout: share of features dropped before the last layer in training.
+        name: name of the model.
+
+    Raises:
+        ArgumentError: not a PretrainedEncoder, or `dropout` out of range.
+        VocabularyError: a tokenizer that puts nothing in front of a pair of texts, or nothing between the two.
+        EncoderError: the folder's tensors are damaged, or others than its config.json describes.
+
+    Example:
+        >>> read = load_pretrained("all-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> model = build_span_model(read)  # doctest: +SKIP
+        >>> windows = encode_spans(read.tokenizer, load_squad("train-v1.1.json"))  # doctest: +SKIP
+        >>> losses = dict.fromkeys(["start", "end"], "sparse_categorical_crossentropy")  # doctest: +SKIP
+        >>> model.compile(RowWiseAdamW(5e-5), losses)  # doctest: +SKIP
+        >>> model.fit(windows.ids, windows.labels, epochs=2)  # doctest: +SKIP
+        >>> decode_spans(model.predict(windows.ids), windows)[0].text  # doctest: +SKIP
+        'Saint Bernadette Soubirous'
+    """
+    name = check_name(name)
+    ids, vectors, _ = _encoded(read, dropout, pairs=True)
+    frame = PairFrame(read.tokenizer)
+    allowed = ContextMask(frame.between[0], sorted(frame.special), name="context_mask")(ids)
+    scores = _dense(vectors, 2, None, "scores", dropout)
+    places = {each: PlaceProbabilities(column, name=each)(scores, allowed) for column, each in enumerate(SPAN_OUTPUTS)}
+    return keras.Model(ids, places, name=name)
 
 
 def build_sentence_encoder(

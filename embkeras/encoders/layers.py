@@ -1,5 +1,6 @@
-"""Layers between token ids and the first block of an encoder, and an activation: they save and load without keras-hub."""
+"""Layers in front of the blocks of an encoder and behind them, and an activation: they save and load without keras-hub."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -144,3 +145,59 @@ class FirstToken(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
         """(batch, D)."""
         return input_shape[0], input_shape[-1]
+
+
+@keras.saving.register_keras_serializable("embkeras")
+class ContextMask(keras.layers.Layer):
+    """True for the pieces of the second text of a pair, and at the first place: (batch, time) -> bool (batch, time).
+
+    Args:
+        separator_id: the id behind the first text.
+        special_ids: ids that are no piece of a text: those around the texts, and the padding.
+    """
+
+    def __init__(self, separator_id: int, special_ids: Sequence[int], **kwargs: Any):
+        super().__init__(**kwargs)
+        self.separator_id = whole_number(separator_id, "separator_id", least=0)
+        self.special_ids = [whole_number(id_, "special_ids", least=0) for id_ in special_ids]
+
+    def call(self, ids: Any) -> Any:
+        """The mask of a batch of ids."""
+        behind = ops.cumsum(ops.cast(ops.equal(ids, ops.cast(self.separator_id, ids.dtype)), "int32"), axis=1) > 0
+        for id_ in self.special_ids:
+            behind = ops.logical_and(behind, ops.not_equal(ids, ops.cast(id_, ids.dtype)))
+        first = ops.equal(ops.cumsum(ops.ones_like(ids), axis=1), 1)
+        return ops.logical_or(behind, first)
+
+    def compute_output_spec(self, ids: Any) -> keras.KerasTensor:
+        """The shape of the ids."""
+        return keras.KerasTensor(ids.shape, "bool")
+
+    def get_config(self) -> dict[str, Any]:
+        """The settings."""
+        return {**super().get_config(), "separator_id": self.separator_id, "special_ids": self.special_ids}
+
+
+@keras.saving.register_keras_serializable("embkeras")
+class PlaceProbabilities(keras.layers.Layer):
+    """The probability of each place of a text, zero where a mask is False: (batch, time, K) -> (batch, time).
+
+    Args:
+        column: which of the K scores of a place counts.
+    """
+
+    def __init__(self, column: int, **kwargs: Any):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.column = whole_number(column, "column", least=0)
+
+    def call(self, scores: Any, allowed: Any) -> Any:
+        """A softmax over the places that are allowed; training reads its logits."""
+        return keras.activations.softmax(ops.where(allowed, scores[..., self.column], -1e9))
+
+    def compute_output_spec(self, scores: Any, allowed: Any) -> keras.KerasTensor:
+        """(batch, time)."""
+        return keras.KerasTensor(scores.shape[:-1], self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The settings."""
+        return {**super().get_config(), "column": self.column}

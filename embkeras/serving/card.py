@@ -37,6 +37,7 @@ from embkeras.serving.names import (
 )
 from embkeras.serving.nearest import Candidates
 from embkeras.serving.server_files import warm_up_inputs
+from embkeras.serving.spans import answers_questions
 from embkeras.serving.text_encoder import tokenizer_fingerprint
 from embkeras.serving.towers import Tower
 from embkeras.serving.trust import weights_sha256
@@ -260,6 +261,8 @@ def readme(card: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
 
 
 def _what(card: Mapping[str, Any]) -> str:
+    if answers_questions(card):
+        return "A model that finds answers to questions in a text, and takes token ids"
     if len(card["inputs"]) == 1 and all(each["kind"] == "row" for each in card["answers"]):
         return "A text classifier that takes token ids"
     return "A model that takes token ids"
@@ -288,6 +291,8 @@ def _example(card: Mapping[str, Any]) -> str:
     text = f"""A request over REST:
 
     curl -d '{body}' http://HOST:8501/v1/models/{card["name"]}:predict"""
+    if answers_questions(card):
+        text = f"""With embkeras: `ServingClient(URL, encoder=FOLDER).answer(question, context)`. {text}"""
     if padding is None:
         return text
     return f"""{text}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from embkeras._checks import flag, number, one_of, whole_number
+from embkeras.encoders.spans import LONGEST, SPAN_OUTPUTS, SpanAnswer, decode_spans
 from embkeras.errors import ArgumentError, SavedModelError, ServingError
 from embkeras.serving import names
 from embkeras.serving.batches import in_batches, padded
@@ -264,6 +265,56 @@ class ServingClient:
 
         scores, served = self._from_one_version(ask)
         return prediction_table(shown_inputs, scores, served.card, self._source, threshold)
+
+    def answer(
+        self,
+        question: str,
+        context: str,
+        *,
+        length: int | None = None,
+        stride: int | None = None,
+        max_pieces: int = LONGEST,
+        threshold: float | None = None,
+    ) -> SpanAnswer:
+        """The answer to a question as a span of a context: `text`, `score`, and its characters from `start` to `end`.
+
+        Args:
+            question: the question.
+            context: the text that may answer it. A long one is asked in several windows, and the best answer counts.
+            length: the most pieces of a window; by default 384, or as many as the model takes. Best is what it was trained on.
+            stride: pieces from the start of one window to that of the next; by default half of what fits into one.
+            max_pieces: the most pieces of an answer.
+            threshold: the answer is "" where its `no_answer` is above, as for `decode_spans`. By default there is one.
+
+        Raises:
+            ArgumentError: not texts, a client without an encoder, or another argument outside its range.
+            SavedModelError: the model wasn't made by `build_span_model`, or the server's vocabulary is not the encoder's.
+            ServingError: as for `scores`.
+
+        Example:
+            >>> with ServingClient("http://localhost:8501", encoder="saved_models/facts") as client:  # doctest: +SKIP
+            ...     client.answer("Where does Anna live?", "Anna lives in Graz. She is a nurse.")
+            SpanAnswer(text='Graz', score=0.98, start=14, end=18, no_answer=0.01)
+        """
+        if self.encoder is None:
+            raise ArgumentError("answer needs an encoder, to turn texts into ids: ServingClient(..., encoder=PATH).")
+        windows = self.encoder.encode_question(question, context, length=length, stride=stride)
+
+        def ask(served: Served) -> dict[str, np.ndarray]:
+            found = {name: np.zeros(windows.ids.shape, np.float32) for name in SPAN_OUTPUTS}
+            for name in found:
+                self._described_output(served, name)
+            leads = self._leads(served, names.TOKEN_IDS)
+            for places, inputs in self._batches(served, list(windows.ids)):
+                signature, inputs = self._compacted(served, inputs)
+                answers = self._ask_all(served.version, signature, inputs, SPAN_OUTPUTS)
+                for name, answer in zip(SPAN_OUTPUTS, answers, strict=True):
+                    self._check_answer(answer, (len(places), windows.ids.shape[1] + leads), places)
+                    found[name][places] = answer[:, leads:]
+            return found
+
+        scores, _ = self._from_one_version(ask)
+        return decode_spans(scores, windows, max_pieces=max_pieces, threshold=threshold)[0]
 
     def metadata(self) -> dict[str, Any]:
         """What the server offers now: `model`, `version`, `signatures`, and the export's `card`.

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from embkeras._checks import flag, whole_number
 from embkeras._progress import progress
+from embkeras.encoders.spans import LONGEST, SPAN_OUTPUTS, SpanAnswer, decode_spans
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving import names
 from embkeras.serving.batches import in_batches
@@ -31,12 +32,14 @@ from embkeras.serving.columns import (
 )
 from embkeras.serving.predictions import Threshold, no_scores, outputs_of, prediction_table
 from embkeras.serving.reasons import reason
+from embkeras.serving.spans import question_windows
 from embkeras.serving.text_encoder import card_class_names, exported_encodings, id_rows
 from embkeras.serving.trust import VALUE, check_operations, stored_sha256
 from embkeras.text.encoding import Encoding
 
 _SAME = 1e-5
 _ROWS = 256  # of a request to a tower
+_WINDOWS = 32  # of a context that are asked together
 
 
 class ExportedModel:
@@ -284,6 +287,36 @@ class ExportedModel:
         if any(len(values) for values in inputs.values()):
             scores = self._scores_of(inputs, batch_size, outputs)
         return prediction_table(shown_inputs, scores, self.card, repr(str(self.folder)), threshold)
+
+    def answer(
+        self,
+        question: str,
+        context: str,
+        *,
+        length: int | None = None,
+        stride: int | None = None,
+        max_pieces: int = LONGEST,
+        threshold: float | None = None,
+    ) -> SpanAnswer:
+        """The answer to a question as a span of a context: `text`, `score`, and its characters from `start` to `end`.
+
+        Args:
+            question, context, length, stride, max_pieces, threshold: as for `ServingClient.answer`.
+
+        Raises:
+            ArgumentError: not texts, or another argument outside its range.
+            SavedModelError: the export wasn't made from `build_span_model`, or doesn't contain its vocabulary.
+
+        Example:
+            >>> ExportedModel("saved_models/facts").answer("Who slept?", "Ann slept.").text  # doctest: +SKIP
+            'Ann'
+        """
+        source = repr(str(self.folder))
+        windows = question_windows(question, context, self.card, self.vocabulary, source, length, stride)
+        parts = [windows.ids[start : start + _WINDOWS] for start in range(0, len(windows), _WINDOWS)]
+        answers = [self._asked({names.TOKEN_IDS: part}, SPAN_OUTPUTS) for part in parts]
+        scores = {name: np.concatenate([each[name] for each in answers]) for name in SPAN_OUTPUTS}
+        return decode_spans(scores, windows, max_pieces=max_pieces, threshold=threshold)[0]
 
     def _scores_of(self, inputs: Mapping[str, Any], batch_size: int, outputs: Sequence[str]) -> dict[str, np.ndarray]:
         """Outputs for rows of any lengths, in their order."""

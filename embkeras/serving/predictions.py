@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from embkeras._checks import number, sequence, shown
+from embkeras.encoders.spans import SPAN_OUTPUTS
 from embkeras.errors import ArgumentError, SavedModelError
 
 if TYPE_CHECKING:
@@ -26,6 +27,13 @@ def outputs_of(card: Mapping[str, Any] | None, output: str | None) -> list[str]:
     """The outputs to ask for: the given one, or all of the model."""
     if output is not None and not isinstance(output, str):
         raise ArgumentError(f"output must be the name of an output. Received: {shown(output)}.")
+    for each in [] if card is None else card["answers"]:
+        if each["of"] is not None and len(each["shape"]) == 2 and output in (None, each["name"]):
+            how = "answer(question, context), or scores()" if each["name"] in SPAN_OUTPUTS else "scores()"
+            raise SavedModelError(
+                f"The export's output {each['name']!r} is one number for each token of a text, not one score per class. "
+                f"Use {how}."
+            )
     return [output] if output is not None else ["scores"] if card is None else list(card["outputs"])
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from embkeras._checks import sequence, shown
+from embkeras.encoders.spans import SpanWindows
 from embkeras.errors import ArgumentError, SavedModelError
 from embkeras.serving.names import CARD_FILE, IDS, export_folder, long_texts_of, read_card
+from embkeras.serving.spans import question_windows
 from embkeras.text.encoding import Encoding
 from embkeras.text.hashing import hash_bucket
 from embkeras.text.vocabulary import Vocabulary
@@ -101,6 +103,27 @@ class TextEncoder:
                 raise ArgumentError(f"The model has texts for {', '.join(taken)}. Received: {shown(name)}.")
             ids[name] = _encode_batch(encoding, each, length, taken[name], long_texts)
         return ids
+
+    def encode_question(
+        self, question: str, context: str, *, length: int | None = None, stride: int | None = None
+    ) -> SpanWindows:
+        """A question about a context, for an export of `build_span_model`: rows of ids, and where their pieces are in the text.
+
+        Args:
+            question: the question.
+            context: the text that may answer it; a long one has several rows.
+            length: the most pieces of a row; by default 384, or as many as the model takes.
+            stride: pieces from the start of one row's part of the context to that of the next; by default half of what fits.
+
+        Returns:
+            `ids` int64 (rows, time), and `offsets` int32 (rows, time, 2): the characters of the context that each piece
+            stands for, -1 for others. `decode_spans` finds the answer in what the model returns for the ids.
+
+        Raises:
+            ArgumentError: not texts, or a `length` or `stride` that leaves no room.
+            SavedModelError: the export answers no questions.
+        """
+        return question_windows(question, context, self.card, self.vocabulary, "The export", length, stride)
 
     def __repr__(self) -> str:
         return f"TextEncoder({self.size:,} tokens, fingerprint {self.fingerprint[:12]}...)"

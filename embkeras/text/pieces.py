@@ -56,6 +56,28 @@ class PieceTokenizer:
         before = mask.index(0) if 0 in mask else len(mask) - inside
         return before, len(mask) - inside - before
 
+    @cached_property
+    def pair_frame(self) -> tuple[list[str], list[str], list[str]]:
+        """The special pieces in front of a pair of texts, between the two, and behind them."""
+        found = self._library.encode("a", "b")
+        of = found.sequence_ids
+        first = [place for place, text in enumerate(of) if text == 0]
+        second = [place for place, text in enumerate(of) if text == 1]
+        if not first or not second:
+            raise VocabularyError("This tokenizer makes no pieces of the texts 'a' and 'b', so it can't encode pairs.")
+        tokens = list(found.tokens)
+        return tokens[: first[0]], tokens[first[-1] + 1 : second[0]], tokens[second[-1] + 1 :]
+
+    def with_places(self, text: str) -> tuple[list[str], list[tuple[int, int]]]:
+        """The pieces of a text without special ones around them, and the characters that each stands for, as (start, end).
+
+        Raises:
+            VocabularyError: not a string, or one with half a surrogate pair.
+        """
+        _check_text(text)
+        found = self._library.encode(text, add_special_tokens=False)
+        return list(found.tokens), list(found.offsets)
+
     def __call__(self, text: str) -> list[str]:
         """The pieces of `text`, in order.
 
