@@ -374,6 +374,25 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("ALPHA / max(len(others), 1)", "ALPHA"),
         ],
     ),
+    "experiments/curves.py": (
+        "tests/experiments/test_curves.py",
+        [
+            ("ahead = ahead and difference", "ahead = difference"),
+            ("difference.mean > 0 and p_value", "p_value"),
+            ("len(others) * difference.p_value", "difference.p_value"),
+            ("set(self.texts), reverse=True)", "set(self.texts))"),
+            ("own if seed in base]", "own]"),
+        ],
+    ),
+    "experiments/power_law.py": (
+        "tests/experiments/test_power_law.py",
+        [
+            ("high <= _FAR * most", "high <= _FAR * most * 1e9"),
+            (" / rng.chisquare(freedom, _DRAWS)", " / 1e6 + np.zeros(_DRAWS)"),
+            ("b * most**-c - points", "b * most**-c - 0.01"),
+            ("b = np.maximum(b, 0)", "b = np.abs(b)"),
+        ],
+    ),
     "experiments/moved.py": (
         "tests/experiments/test_moved.py",
         [

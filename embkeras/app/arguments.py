@@ -220,7 +220,7 @@ def _add_compare(subparsers: Any) -> None:
     add = command.add_argument
     _add_source(command)
     _add_texts(command)
-    files = "folder for report.html, comparison.png, comparison.json and runs.jsonl, from which a killed comparison continues"
+    files = "folder for report.html, plots, comparison.json and runs.jsonl, from which a killed comparison continues"
     completes_files(add("--out", type=_folder, required=True, metavar="FOLDER", help=files))
     sets = (
         "strategies for word vectors: small has frozen, fine-tuned and the shared map, default a phased table and random "
@@ -235,6 +235,8 @@ def _add_compare(subparsers: Any) -> None:
     )
     folds = "deal all texts into N parts, at least 3: each tests once, the next one validates, and the others train"
     add("--folds", type=int, metavar="N", help=folds)
+    curve = "also train on 1/16 to all of the training texts: where fine-tuning begins to pay, and what more labels would buy"
+    add("--curve", action="store_true", help=curve)
     add("--max-minutes", type=float, metavar="MINUTES", help="begin no further training after so long")
     _add_fitting(command)
 

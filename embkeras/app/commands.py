@@ -7,6 +7,7 @@ without reading a large file, before that.
 import argparse
 import importlib
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from embkeras.serving import names
 HEADER: dict[str, bool | str] = {"yes": True, "no": False, "ignore": "ignore"}  # --header: header=
 _READING = ("format", "words_file", "member", "encoding")  # arguments of load_vectors
 _ROWS = ("separator", "width", "header")  # and those for text
+_RACE_PART, _NO_TIME = 2 / 3, 1e-9  # of --max-minutes, where a learning curve follows; minutes when none are left
 _NOT_BESIDE = {"seeds": "each model is trained once", "learning_rate": "the two models need different rates"}
 
 
@@ -142,6 +144,10 @@ def compare(options: argparse.Namespace, output: Output) -> None:
     which = options.set or "default"
     if on_encoder is not None and options.set is not None:
         raise ArgumentError("--set goes with --vectors: of an encoder all four strategies are compared.")
+    if options.curve and options.folds is not None:
+        raise ArgumentError(
+            "--curve trains on parts of the training texts, and --folds deals all texts anew: leave one out."
+        )
     if options.unfreeze_at is not None and which == "small":
         raise ArgumentError("--unfreeze-at says when a phased table begins to train, and --set small has none.")
     check_writable(options.out)
@@ -193,10 +199,19 @@ def _raced(options: argparse.Namespace, contest: Any, profile: Any, output: Outp
     """The advice of a race, which is saved beside a look at the data; it is the answer of `compare`."""
     from embkeras.app import racing
 
-    advice = racing.race(contest, output, options.out)
-    (output.answer if options.command == "compare" else output.say)(str(advice))
-    asked = {name: value for name, value in vars(options).items() if name not in ("run", "parsers")}
-    racing.save(advice, profile, contest, asked, options.out, output)
+    begun, asked = time.monotonic(), vars(options)
+    minutes, curve = contest.settings.max_minutes, None
+    with_curve = options.command == "compare" and options.curve
+    part = None if minutes is None else minutes * (_RACE_PART if with_curve else 1)
+    advice = racing.race(contest, output, options.out, part)
+    answer = output.answer if options.command == "compare" else output.say
+    answer(str(advice))
+    if with_curve:
+        left = None if minutes is None else max(minutes - (time.monotonic() - begun) / 60, _NO_TIME)
+        curve = racing.curve(contest, advice, output, options.out, left)
+        answer(str(curve))
+    asked = {name: value for name, value in asked.items() if name not in ("run", "parsers")}
+    racing.save(advice, curve, profile, contest, asked, options.out, output)
     return advice
 
 

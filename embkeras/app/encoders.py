@@ -274,7 +274,7 @@ def contest(prepared: Prepared, parts: Split, settings: EncoderSettings) -> Cont
         settings,
         {"encoder": _fingerprint(read.folder)},
         functools.partial(_best_epoch, settings),
-        lambda kept: {"fit": _Fit(read.tokenizer.padding_id or 0, None if settings.folds else kept)},
+        lambda kept: {"fit": _Fit(read.tokenizer.padding_id or 0, kept)},
     )
 
 

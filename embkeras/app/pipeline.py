@@ -172,7 +172,7 @@ def contest(prepared: Prepared, settings: Settings, which: str | None = None) ->
         settings,
         {"vectors": plain(prepared.aligned)},
         partial(best_epoch, settings),
-        lambda kept: {"epochs": settings.epochs, "keep": None if settings.folds else kept},
+        lambda kept: {"epochs": settings.epochs, "keep": kept},
     )
 
 
@@ -247,7 +247,8 @@ def _show_curve(
             batch_size=settings.batch_size,
         )
     say("Test accuracy in percent, by the number of training texts:")
-    say(printed.indented(str(curve)))
+    say(printed.indented(curve.table_text))
+    say(curve.text)
     unseen = _unseen(prepared)
     on_all = [run for run, texts in zip(curve.runs, curve.texts, strict=True) if texts == total]
     figures = {name: [run.correct[unseen].mean() for run in on_all if run.strategy == name] for name in _CURVES}
@@ -255,7 +256,7 @@ def _show_curve(
     if found:
         scores = ", ".join(f"{name} {value:.1%}" for name, value in found.items())
         say(f"On the {unseen.sum():,} test texts with words that no training text has: {scores}")
-    output.result |= {"learning_curve": curve.table.to_dict("records"), "unseen_words": found}
+    output.result |= {"learning_curve": curve.to_dict()["table"], "unseen_words": found}
     results.save_figure(lambda axes: plot_learning_curve(curve, ax=axes[0]), 1, out / "learning_curve.png", say)
 
 

@@ -4,7 +4,7 @@ import contextlib
 import importlib.metadata
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,9 +18,10 @@ from embkeras.app import results
 from embkeras.app.callbacks import BestEpoch, ComparisonProgress
 from embkeras.app.output import Output, plain
 from embkeras.app.settings import EncoderSettings, Settings
-from embkeras.drift.plots import plot_comparison
+from embkeras.drift.plots import plot_comparison, plot_learning_curve
 from embkeras.errors import ResumeError
 from embkeras.experiments.advice import Advice
+from embkeras.experiments.curves import SHARES, LearningCurve, learning_curve
 from embkeras.experiments.data import Data
 from embkeras.experiments.page import save_report
 from embkeras.experiments.profile import DataProfile
@@ -28,6 +29,7 @@ from embkeras.experiments.race import race_strategies
 from embkeras.experiments.strategies import Strategy
 
 RUNS = "runs.jsonl"
+_CHEAPEST, _COSTLIEST = "frozen", "fine-tuned"
 _Some = TypeVar("_Some", Settings, EncoderSettings)
 _NOT_OF_A_RUN = ("strategy", "seeds", "folds", "max_minutes", "with_config")  # settings that runs don't depend on
 
@@ -44,7 +46,7 @@ class Contest:
         settings: how they train.
         source: what they start from, and a hash of it, as JSON values.
         best_epoch: the callback that keeps the best epoch of the strategy of a name.
-        fitting: from a folder for outputs of frozen layers to arguments of `race_strategies`.
+        fitting: from a folder for outputs of frozen layers, or None, to arguments of `race_strategies`.
     """
 
     build: Callable[[Strategy], keras.Model]
@@ -54,7 +56,7 @@ class Contest:
     settings: Settings | EncoderSettings
     source: Mapping[str, str]
     best_epoch: Callable[[str], BestEpoch]
-    fitting: Callable[[str], dict[str, Any]]
+    fitting: Callable[[str | None], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,14 @@ class _Watch:
         return [self.best_epoch(name), bar]
 
 
-def race(contest: Contest, output: Output, out: Path) -> Advice:
+def race(contest: Contest, output: Output, out: Path, minutes: float | None) -> Advice:
     """Race the strategies; each run is written to a file in the folder at once, from which a killed race continues.
 
     Args:
         contest: what races.
         output: receives the report.
         out: the folder.
+        minutes: when no further run begins.
 
     Raises:
         ResumeError: the folder has runs of other texts, vectors or settings.
@@ -92,35 +95,77 @@ def race(contest: Contest, output: Output, out: Path) -> Advice:
     settings = contest.settings
     runs = f"{settings.seeds * (settings.folds or 1)} trainings of each" + ", one a fold" * (settings.folds is not None)
     output.say(f"\nRacing {len(contest.strategies)} strategies on the same data; in the final round {runs}")
+    with _runs(contest, out, output) as how, tempfile.TemporaryDirectory(prefix="embkeras-") as kept:
+        return race_strategies(
+            contest.build,
+            contest.data,
+            strategies=contest.strategies,
+            folds=settings.folds,
+            max_minutes=minutes,
+            **how,
+            **contest.fitting(None if settings.folds else kept),
+        )
+
+
+def curve(contest: Contest, advice: Advice, output: Output, out: Path, minutes: float | None) -> LearningCurve:
+    """How accuracy grows with the training texts; runs on all of them are those of the race.
+
+    Args:
+        contest: what raced.
+        advice: what the race found. Its best strategy and the one it recommends are trained, beside frozen and fine-tuned.
+        output: receives the report.
+        out: the folder.
+        minutes: when no further run begins.
+    """
+    best = [*advice.table.index[:1], advice.recommended]
+    chosen = [each for each in contest.strategies if each.name in (_CHEAPEST, _COSTLIEST, *best)]
+    chosen.sort(key=lambda each: each.name != _CHEAPEST)  # what the others are compared with
+    names = ", ".join(each.name for each in chosen)
+    output.say(f"\nLearning curve: {names} on {_fractions(SHARES)} of the training texts")
+    with _runs(contest, out, output) as how:  # each run has other texts, so that nothing is kept for the next
+        return learning_curve(
+            contest.build, contest.data, strategies=chosen, max_minutes=minutes, **how, **contest.fitting(None)
+        )
+
+
+def _fractions(shares: Sequence[float]) -> str:
+    return ", ".join("all" if share == 1 else f"1/{round(1 / share)}" for share in shares)
+
+
+@contextlib.contextmanager
+def _runs(contest: Contest, out: Path, output: Output) -> Iterator[dict[str, Any]]:
+    """Arguments that race and curve have in common: so they can share the file of runs."""
+    settings = contest.settings
     defaults = {name: getattr(type(settings)(), name) for name in _NOT_OF_A_RUN}
-    with contextlib.ExitStack() as bars, tempfile.TemporaryDirectory(prefix="embkeras-") as kept:
+    with contextlib.ExitStack() as bars:
         watch = _Watch(replace(settings, **defaults), contest.source, contest.best_epoch, bars)
         try:
-            return race_strategies(
-                contest.build,
-                contest.data,
-                strategies=contest.strategies,
-                seeds=settings.seeds,
-                folds=settings.folds,
-                max_minutes=settings.max_minutes,
-                results=out / RUNS,
-                callbacks=watch,
-                verbose=not output.quiet,
-                batch_size=settings.batch_size,
-                **contest.fitting(kept),
-            )
+            yield {
+                "seeds": settings.seeds,
+                "results": out / RUNS,
+                "callbacks": watch,
+                "verbose": not output.quiet,
+                "batch_size": settings.batch_size,
+            }
         except ResumeError as error:  # the flag has another name than the argument, and callbacks hold the settings
             message = str(error).replace("other callbacks", f"other settings or {next(iter(contest.source))}")
             raise ResumeError(message.replace("another file", "another --out")) from error
 
 
 def save(
-    advice: Advice, profile: DataProfile, contest: Contest, asked: dict[str, Any], out: Path, output: Output
+    advice: Advice,
+    curve: LearningCurve | None,
+    profile: DataProfile,
+    contest: Contest,
+    asked: dict[str, Any],
+    out: Path,
+    output: Output,
 ) -> None:
     """Write the page, the figure, and a JSON file with all that a rerun needs.
 
     Args:
         advice: what the race found.
+        curve: the learning curve, or None.
         profile: of the texts.
         contest: what raced.
         asked: the flags of the command.
@@ -128,6 +173,7 @@ def save(
         output: receives the paths and, as its `result`, the advice.
     """
     found: dict[str, Any] = {"advice": advice.to_dict(), "profile": profile.to_dict()}
+    found |= {} if curve is None else {"learning_curve": curve.to_dict()}
     rerun = {
         "arguments": asked,
         "settings": asdict(contest.settings),
@@ -142,11 +188,15 @@ def save(
     with written_beside(out / "comparison.json") as beside:
         beside.write_text(json.dumps(plain(found | {"rerun": rerun}), indent=2, allow_nan=False), "ascii")
     title = f"Comparison of training strategies: {Path(asked['file']).name}"
-    report = save_report(out / "report.html", advice, profile=profile, title=title)
+    report = save_report(out / "report.html", advice, profile=profile, curve=curve, title=title)
     figure = None
     if len(advice.table):
         figure = results.save_figure(
             lambda axes: plot_comparison(advice, ax=axes[0]), 1, out / "comparison.png", output.say
+        )
+    if curve is not None and len(curve.table):
+        results.save_figure(
+            lambda axes: plot_learning_curve(curve, ax=axes[0]), 1, out / "learning_curve.png", output.say
         )
     for name, path in (("Report", report), ("For a rerun", out / "comparison.json")):
         output.say(f"{name}: {path}")

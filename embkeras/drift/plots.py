@@ -236,7 +236,7 @@ def plot_learning_curve(curve: Any, *, ax: Any = None) -> Any:
         low, high = own["accuracy"] - own["half_width"], own["accuracy"] + own["half_width"]
         ax.plot(own["texts"], own["accuracy"], color=color, marker=marker, label=name)
         if np.isfinite(own["half_width"]).all():
-            ax.fill_between(own["texts"], low, high, color=color, alpha=0.15, linewidth=0)
+            ax.fill_between(own["texts"], low.clip(0, 1), high.clip(0, 1), color=color, alpha=0.15, linewidth=0)
     ax.set_xscale("log")
     ticks = sorted(set(table["texts"]))
     ax.set_xticks(ticks, [f"{count:,}" for count in ticks])
@@ -267,7 +267,8 @@ def plot_comparison(comparison: Any, *, ax: Any = None) -> Any:
     ax = ax or new_figure()[1][0]
     table = table.iloc[::-1]
     spread = table.get("half_width", table["accuracy_sd"]).replace(np.inf, np.nan).fillna(0)  # NaN, inf: not known
-    ax.barh(_names(table.index), table["accuracy"], xerr=spread, capsize=3, color=BLUE)
+    ends = np.minimum([spread, spread], [table["accuracy"], 1 - table["accuracy"]])  # an accuracy is between 0 and 1
+    ax.barh(_names(table.index), table["accuracy"], xerr=ends, capsize=3, color=BLUE)
     few, many = int(table["seeds"].min()), int(table["seeds"].max())
     ax.set(xlabel="test accuracy", title=f"{few} seed(s) each" if few == many else f"{few} to {many} runs each")
     return ax

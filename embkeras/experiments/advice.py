@@ -11,7 +11,7 @@ import pandas as pd
 from embkeras.errors import ArgumentError
 from embkeras.experiments.results import MEASURES, Record
 from embkeras.experiments.rounds import cost
-from embkeras.experiments.statistics import ALPHA, Difference, holm
+from embkeras.experiments.statistics import ALPHA, Difference, holm, percent_interval
 
 _SHOWN = {
     "accuracy": "accuracy %",
@@ -175,13 +175,18 @@ class Advice:
         else:
             said += self._of_a_tie()
         if self.recommended is not None:
-            exact = f"{100 * self.reported.mean:.1f} ± {100 * self.reported.half_width():.1f}%"
             where = "of what each fold's validation texts chose" if self.folds else f"of {self.recommended}"
-            said.append(f"Test accuracy {where}, on texts that chose nothing: {exact}.")
+            said.append(f"Test accuracy {where}, on texts that chose nothing: {self._reported_text}.")
         diverged = self.table.index[self.table["diverged"] > 0]
         if len(diverged):
             said.append(f"Some runs diverged (scores that are no numbers): {', '.join(diverged)}.")
         return " ".join(said)
+
+    @property
+    def _reported_text(self) -> str:
+        """In percent; an interval that is cut, since an accuracy is between 0 and 100, has its ends written out."""
+        exact, _, ends = percent_interval(self.reported.mean, self.reported.half_width()).partition(" (")
+        return f"{exact}% (95% interval {ends[:-1]}%: so few runs say little)" if ends else f"{exact}%"
 
     def _of_a_tie(self) -> list[str]:
         tied = self.leads.loc[self.tied[1:]]
@@ -217,8 +222,8 @@ class Advice:
         for column, title in _SHOWN.items():
             if self.table[column].notna().any():
                 shown[title] = [_percent(value) for value in self.table[column]]
-        widths = [f" ± {100 * half:.1f}" if np.isfinite(half) else "" for half in self.table["half_width"]]
-        shown["accuracy %"] = [text + half for text, half in zip(shown["accuracy %"], widths, strict=True)]
+        exact = zip(self.table["accuracy"], self.table["half_width"], strict=True)
+        shown["accuracy %"] = [percent_interval(*each) for each in exact]
         shown.insert(0, "validation %", [_percent(value) for value in self.table["validation_accuracy"]])
         if self.table["drift"].notna().any():
             shown["drift"] = [f"{value:.3g}" if np.isfinite(value) else "-" for value in self.table["drift"]]

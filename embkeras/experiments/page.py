@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from embkeras import _checks
 from embkeras._checks import flag, shown
@@ -28,12 +29,13 @@ from embkeras.experiments.markup import (
     yes,
 )
 from embkeras.experiments.profile import DataProfile
+from embkeras.experiments.statistics import percent_interval
 
 _ROWS = 20  # of lists: repeated texts, suspects, words that moved
 _COMPARISON: Columns = {
     "validation_accuracy": ("validation accuracy", percent),
     "accuracy": ("test accuracy", percent),
-    "half_width": ("±\u00a0points (95%)", points),
+    "interval": ("test accuracy %, 95% interval", str),
     "accuracy_sd": ("sd over runs", points),
     "unseen_accuracy": ("on unseen words", percent),
     "f1": ("F1", percent),
@@ -55,9 +57,15 @@ _LEADS: Columns = {
 _CURVE: Columns = {
     "strategy": ("strategy", str),
     "texts": ("training texts", count),
-    "accuracy": ("test accuracy", percent),
-    "half_width": ("±\u00a0points (95%)", points),
+    "interval": ("test accuracy %, 95% interval", str),
     "seeds": ("runs", count),
+}
+_GAINS: Columns = {
+    "strategy": ("strategy", str),
+    "texts": ("training texts", count),
+    "difference": ("points", points),
+    "half_width": ("±\u00a0points (95%)", points),
+    "significant": ("ahead beyond the noise, here and with more texts", yes),
 }
 _PARTS: Columns = {
     "texts": ("texts", count),
@@ -210,10 +218,9 @@ def _result(result: Any) -> Iterator[str]:
     yield f'<p class="advice">{text(result.text)}</p>'
     if result.table.empty:
         return
-    columns = {
-        name: column for name, column in _COMPARISON.items() if name != "accuracy_sd" or not _has_intervals(result)
-    }
-    yield table(result.table, columns, "Strategies", names="strategy")
+    left_out = ("accuracy_sd", "accuracy") if _has_intervals(result) else ()
+    columns = {name: column for name, column in _COMPARISON.items() if name not in left_out}
+    yield table(_with_intervals(result.table), columns, "Strategies", names="strategy")
     yield figure(lambda: plot_comparison(result), "Test accuracy of each strategy, as bars")
     leads = result.leads
     if np.isfinite(leads["half_width"]).any():
@@ -226,10 +233,25 @@ def _has_intervals(result: Any) -> bool:
     return "half_width" in result.table
 
 
+def _with_intervals(rows: pd.DataFrame) -> pd.DataFrame:
+    """The table with a column for people, if it has intervals."""
+    if "half_width" not in rows:
+        return rows
+    pairs = zip(rows["accuracy"], rows["half_width"], strict=True)
+    return rows.assign(interval=[percent_interval(*pair) for pair in pairs])
+
+
 def _curve(curve: Any) -> Iterator[str]:
     yield "<h2>Learning curve</h2>"
+    if said := getattr(curve, "text", ""):
+        yield f"<p>{text(said)}</p>"
+    if curve.table.empty:
+        return
     yield figure(lambda: plot_learning_curve(curve), "Test accuracy of each strategy by the number of training texts")
-    yield table(curve.table, _CURVE, "Accuracy by the number of training texts")
+    yield table(_with_intervals(curve.table), _CURVE, "Accuracy by the number of training texts")
+    gains = getattr(curve, "gains", None)
+    if gains is not None and len(gains):
+        yield table(gains, _GAINS, f"Ahead of {curve.strategies[0]}")
 
 
 def _profile(profile: DataProfile) -> Iterator[str]:

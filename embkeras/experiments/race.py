@@ -20,7 +20,7 @@ from embkeras.experiments.costs import parameters, stored_bytes
 from embkeras.experiments.data import Data, is_dataset
 from embkeras.experiments.fingerprint import data_fingerprint, described, plain
 from embkeras.experiments.moved import Moved, layers_named
-from embkeras.experiments.results import Record, ResultsFile
+from embkeras.experiments.results import Key, Record, ResultsFile, key_of
 from embkeras.experiments.rounds import best_of, leave
 from embkeras.experiments.runs import (
     checked_data,
@@ -49,6 +49,7 @@ class Job:
         callbacks: from strategy name and seed to callbacks for `fit`.
         fit: arguments of `run_strategy`.
         layers: of an encoder, whose drift is measured; by default that of the tables is.
+        share: of the training and validation examples (`Data.some`), without folds.
     """
 
     build_model: Callable[[Strategy], keras.Model] = field(repr=False)
@@ -60,15 +61,17 @@ class Job:
     callbacks: Callable[[str, int], Sequence[keras.callbacks.Callback]] | None = field(default=None, repr=False)
     fit: Mapping[str, Any] = field(default_factory=dict, repr=False)
     layers: tuple[str, ...] = field(default=(), repr=False)
+    share: float = 1.0
 
     @property
-    def key(self) -> tuple[str, int, int]:
+    def key(self) -> Key:
         """As `Record.key`."""
-        return self.strategy.name, self.seed, self.fold
+        return key_of(self.strategy.name, self.seed, self.fold, self.share)
 
     def __str__(self) -> str:
         fold = "" if self.folds is None else f", fold {self.fold}"
-        return f"strategy {self.strategy.name!r}, seed {self.seed}{fold}"
+        share = "" if self.share == 1 else f", {self.share:.3g} of the training examples"
+        return f"strategy {self.strategy.name!r}, seed {self.seed}{fold}{share}"
 
 
 def train_once(job: Job) -> Record:
@@ -78,6 +81,7 @@ def train_once(job: Job) -> Record:
         ArgumentError: as `run_strategy`.
     """
     data = job.data if job.folds is None else job.data.fold(job.fold, job.folds, job.seed)
+    data = data if job.share == 1 else data.some(job.share, job.seed)
     moved = Moved(job.layers)
     callbacks = [*(job.callbacks(job.strategy.name, job.seed) if job.callbacks else ()), moved]
     run = run_strategy(job.build_model, data, job.strategy, seed=job.seed, callbacks=callbacks, **job.fit)
@@ -98,7 +102,7 @@ def train_once(job: Job) -> Record:
         "epochs": float(len(next(iter(run.history.values()), []))),
     }
     diverged = not (np.isfinite(tested).all() and np.isfinite(scores).all())
-    return Record(job.strategy.name, job.seed, job.fold, run.correct, validation, measures, diverged)
+    return Record(job.strategy.name, job.seed, job.fold, run.correct, validation, measures, diverged, job.share)
 
 
 def validation_as_test(data: Data) -> Data:
@@ -181,33 +185,17 @@ def race_strategies(
     """
     check_statistics()
     chosen, data = checked_strategies(strategies, layer), checked_data(data)
-    if not callable(build_model):
-        raise ArgumentError(
-            f"build_model must be a function from a Strategy to a model. Received: {shown(build_model)}."
-        )
-    for name, function in (("callbacks", callbacks), ("on_record", on_record)):
-        if function is not None and not callable(function):
-            raise ArgumentError(f"{name} must be a function. Received: {shown(function)}.")
     last = checked_seeds(seeds)
     if not chosen or not last:
         raise ArgumentError(f"A race needs strategies and seeds. Received: {[each.name for each in chosen]}, {last}.")
     if folds is not None:
         data.fold(0, folds, 0)  # refused now, and not in a run
         folds = int(folds)
-    validation_as_test(data)
     rounds = whole_number(rounds, "rounds", least=0)
     most_finalists = whole_number(most_finalists, "most_finalists", least=2)
-    minutes = None if max_minutes is None else number(max_minutes, "max_minutes", above=0)
-    if executor is not None and not isinstance(executor, Executor):
-        raise ArgumentError(f"executor must be a concurrent.futures.Executor. Received: {shown(executor)}.")
-    unknown = set(fit_arguments) - {*_FIT, "keep"}
-    if unknown:
-        raise ArgumentError(f"A run takes {', '.join(_FIT)} and keep. Received: {', '.join(sorted(unknown))}.")
-    settings = {
-        "folds": folds,
-        **{name: plain(fit_arguments.get(name)) for name in _FIT},
-        "callbacks": plain(callbacks),
-    }
+    functions = {"callbacks": callbacks, "on_record": on_record}
+    minutes = checked_fit(build_model, data, functions, executor, max_minutes, fit_arguments)
+    settings = settings_of(folds, fit_arguments, callbacks)
     forms = {strategy.name: described(strategy) for strategy in chosen}
     job = partial(
         Job, build_model, data, folds=folds, callbacks=callbacks, fit=fit_arguments, layers=layers_named(chosen)
@@ -218,7 +206,7 @@ def race_strategies(
         if results is not None:
             fingerprint = {"data": data_fingerprint(data), **settings}
             file = stack.enter_context(ResultsFile(results, fingerprint, forms))
-        runner = _Runner(file, executor, minutes, on_record, flag(verbose, "verbose"), folds)
+        runner = Runner(file, executor, minutes, on_record, flag(verbose, "verbose"), folds)
         left, racing = _race(job, chosen, last, rounds if len(chosen) > 2 else 0, folds, most_finalists, runner)
         names = [strategy for strategy in chosen if strategy.name not in left]
         jobs = [job(strategy, seed, fold) for seed in last for fold in range(folds or 1) for strategy in names]
@@ -236,6 +224,37 @@ def race_strategies(
     )
 
 
+def checked_fit(
+    build_model: Any,
+    data: Data,
+    functions: Mapping[str, Any],
+    executor: Any,
+    max_minutes: Any,
+    fit_arguments: Mapping[str, Any],
+) -> float | None:
+    """Refuse, before training, what no run can work with; returns the minutes."""
+    if not callable(build_model):
+        raise ArgumentError(
+            f"build_model must be a function from a Strategy to a model. Received: {shown(build_model)}."
+        )
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise ArgumentError(f"{name} must be a function. Received: {shown(function)}.")
+    validation_as_test(data)
+    if executor is not None and not isinstance(executor, Executor):
+        raise ArgumentError(f"executor must be a concurrent.futures.Executor. Received: {shown(executor)}.")
+    unknown = set(fit_arguments) - {*_FIT, "keep"}
+    if unknown:
+        raise ArgumentError(f"A run takes {', '.join(_FIT)} and keep. Received: {', '.join(sorted(unknown))}.")
+    return None if max_minutes is None else number(max_minutes, "max_minutes", above=0)
+
+
+def settings_of(folds: int | None, fit_arguments: Mapping[str, Any], callbacks: Any) -> dict[str, Any]:
+    """What a record depends on beside data and strategy, as JSON values."""
+    how = {name: plain(fit_arguments.get(name)) for name in _FIT}
+    return {"folds": folds, **how, "callbacks": plain(callbacks)}
+
+
 def _race(
     job: Callable[..., Job],
     strategies: Sequence[Strategy],
@@ -243,7 +262,7 @@ def _race(
     rounds: int,
     folds: int | None,
     most: int,
-    runner: "_Runner",
+    runner: "Runner",
 ) -> tuple[dict[str, str], list[Record]]:
     """Why strategies left, by name, and all records of the rounds."""
     alive, everything = list(strategies), list[Record]()
@@ -292,7 +311,7 @@ def _whole(records: Sequence[Record], strategies: Sequence[Strategy]) -> list[Re
     return [record for record in records if len(places[record.seed, record.fold]) == len(strategies)]
 
 
-class _Runner:
+class Runner:
     """Runs jobs, here or through an executor, until the time is up, and records each at once."""
 
     def __init__(
@@ -332,11 +351,11 @@ class _Runner:
         left = self._seconds_left
         return left is None or self._executor is not None or float(sum(seconds)) * runs <= left
 
-    def time_note(self, done: int, wanted: int) -> str:
-        """What is to be said if the final round was cut short."""
+    def time_note(self, done: int, wanted: int, of: str = " of the final round") -> str:
+        """What is to be said if a round was cut short."""
         if not self._stopped or done == wanted:
             return ""
-        return f"The time was up after {self._minutes:g} minutes: {done} of {wanted} runs of the final round count."
+        return f"The time was up after {self._minutes:g} minutes: {done} of {wanted} runs{of} count."
 
     def run(self, jobs: Sequence[Job]) -> list[Record]:
         """The records of the jobs, in their order; fewer if the time is up.
@@ -361,6 +380,7 @@ class _Runner:
         if self._on_record:
             self._on_record(record)
         fold = "" if self._folds is None else f", fold {record.fold}"
+        fold += "" if record.share == 1 else f", {record.share:.3g} of the texts"
         figures = "diverged" if record.diverged else f"validation {record.measures['validation_accuracy']:.1%}"
         self.say(f"  {record.strategy}, seed {record.seed}{fold}: {figures} ({took})")
 

@@ -23,6 +23,7 @@ MEASURES = (
     *("accuracy", "validation_accuracy", "f1", "unseen_accuracy", "calibration_error", "drift"),
     *("parameters", "trainable_parameters", "stored_bytes", "seconds", "epochs"),
 )
+Key = tuple[str | int | float, ...]
 _LATER = ("drift",)  # measures that older files lack
 
 
@@ -41,6 +42,7 @@ class Record:
             encoder the length of the step of its weights over their length before), `parameters`, `trainable_parameters`,
             `stored_bytes` of an export, `seconds` and `epochs` of the training. NaN where there is none.
         diverged: whether a score was not a finite number; such texts count as wrong.
+        share: of the training examples that trained, above 0, up to 1.
     """
 
     strategy: str
@@ -50,11 +52,22 @@ class Record:
     validation: np.ndarray = field(repr=False)
     measures: Mapping[str, float] = field(repr=False)
     diverged: bool = False
+    share: float = 1.0
 
     @property
-    def key(self) -> tuple[str, int, int]:
+    def key(self) -> Key:
         """What tells records apart."""
-        return self.strategy, self.seed, self.fold
+        return key_of(self.strategy, self.seed, self.fold, self.share)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """As of a `Run`: bool array, one value per test text."""
+        return self.test
+
+    @property
+    def accuracy(self) -> float:
+        """As of a `Run`: share of the test texts that were classified correctly, 0 to 1."""
+        return float(self.test.mean())
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON values."""
@@ -65,6 +78,7 @@ class Record:
             "seed": self.seed,
             "fold": self.fold,
             "diverged": self.diverged,
+            "share": self.share,
             **numbers,
         } | flags
 
@@ -79,7 +93,21 @@ class Record:
         measures = {name: math.nan if numbers[name] is None else float(numbers[name]) for name in MEASURES}
         strategy, seed, fold, diverged = (found[name] for name in ("strategy", "seed", "fold", "diverged"))
         flags = [_unpacked(found[name]) for name in ("test", "validation")]
-        return cls(str(strategy), int(seed), int(fold), flags[0], flags[1], measures, bool(diverged))
+        return cls(
+            str(strategy),
+            int(seed),
+            int(fold),
+            flags[0],
+            flags[1],
+            measures,
+            bool(diverged),
+            float(found.get("share", 1)),
+        )
+
+
+def key_of(strategy: str, seed: int, fold: int, share: float) -> Key:
+    """Strategy, seed and fold; of a run on fewer than all training examples their share too."""
+    return (strategy, seed, fold) if share == 1 else (strategy, seed, fold, share)
 
 
 def _packed(flags: np.ndarray) -> dict[str, Any]:
@@ -118,7 +146,7 @@ class ResultsFile:
         self, path: str | os.PathLike[str], fingerprint: Mapping[str, Any], strategies: Mapping[str, Mapping[str, Any]]
     ):
         self.path, self._fingerprint, self._strategies = _checks.path(path, "results"), dict(fingerprint), strategies
-        self.records: dict[tuple[str, int, int], Record] = {}
+        self.records: dict[Key, Record] = {}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "a+b")  # noqa: SIM115 - closed by __exit__

@@ -65,6 +65,24 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
 
 
+def percent_interval(mean: float, half: float) -> str:
+    """An accuracy and its 95% interval, in percent without the sign; the ends are written out where one is cut at 0 or 100.
+
+    With few runs, Student's interval can be wider than what an accuracy can be.
+
+    Example:
+        >>> percent_interval(0.5, 0.1), percent_interval(0.9, 0.25), percent_interval(0.9, math.inf)
+        ('50.0 ± 10.0', '90.0 (65.0 to 100)', '90.0')
+    """
+    if not math.isfinite(half):
+        return f"{100 * mean:.1f}" if math.isfinite(mean) else "-"
+    low, high = 100 * (mean - half), 100 * (mean + half)
+    if low >= 0 and high <= 100:
+        return f"{100 * mean:.1f} ± {100 * half:.1f}"
+    ends = "0" if low < 0 else f"{low:.1f}", "100" if high > 100 else f"{high:.1f}"
+    return f"{100 * mean:.1f} ({ends[0]} to {ends[1]})"
+
+
 def paired_difference(differences: np.ndarray) -> tuple[float, float]:
     """The mean difference and half the width of its 95% interval, from `Difference.of_texts`.
 

@@ -82,6 +82,10 @@ REFUSED = {
         "compare t.csv --encoder plain --out out --folds 0",
         "--folds must be an integer >= 3",
     ),
+    "compare, curve and folds": (
+        "compare t.csv --vectors v.txt --out out --folds 3 --curve",
+        "leave one out",
+    ),
     "compare, no phases": (
         "compare t.csv --vectors v.txt --out out --set small --unfreeze-at 2",
         "--set small has none",

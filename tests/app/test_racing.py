@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from embkeras.app import cli, pipeline, racing
@@ -190,6 +191,34 @@ def test_folds_of_all_texts(files, tmp_path, monkeypatch, capsys):
     assert set(map(tuple, texts)) == {(40, 20, 20)} and set(unchanged) == {None}
     advice = json.loads(printed.out)["advice"]
     assert advice["folds"] == 4 and "Test accuracy of what each fold's validation texts chose" in advice["text"]
+
+
+def test_a_learning_curve(compared, files, monkeypatch, capsys):
+    """Runs on all texts are those of the race; the curve is printed, drawn, and part of the page and of the JSON file."""
+    trained = []
+
+    def once(job):
+        trained.append((job.strategy.name, job.seed, round(1 / job.share)))
+        right = np.random.default_rng(job.seed).random(12) < 0.5 + 0.3 * job.share
+        return Record(job.strategy.name, job.seed, 0, right, right, dict.fromkeys(MEASURES, 0.5), share=job.share)
+
+    monkeypatch.setattr(race, "train_once", once)
+    before = (compared / "runs.jsonl").read_text()
+    try:
+        assert cli.main(compare(files, compared, "--curve", "--json")) == 0
+    finally:
+        (compared / "runs.jsonl").write_text(before)
+        (compared / "learning_curve.png").unlink(missing_ok=True)
+    printed = capsys.readouterr()
+    assert {each[0] for each in trained} >= {"frozen", "fine-tuned"}
+    assert {each[1:] for each in trained if each[0] == "frozen"} >= {
+        (seed, of) for seed in (0, 1) for of in (16, 8, 4, 2)
+    }
+    assert "Learning curve: frozen, " in printed.err and "on 1/16, 1/8, 1/4, 1/2, all of the training" in printed.err
+    found = json.loads((compared / "comparison.json").read_text())["learning_curve"]
+    assert found == json.loads(printed.out)["learning_curve"] and found["pays_from"].keys() >= {"fine-tuned"}
+    page = (compared / "report.html").read_text("utf-8")
+    assert "<h2>Learning curve</h2>" in page and "Ahead of frozen" in page and "can&#x27;t tell how many more" in page
 
 
 def test_a_race_without_time_is_saved(files, tmp_path, no_training, capsys):

@@ -37,6 +37,15 @@ def test_it_is_chosen_by_validation_and_reported_by_test():
     assert advice.leads.loc["b", "difference"] == pytest.approx(0.205)
 
 
+def test_an_interval_that_is_wider_than_an_accuracy():
+    """Two runs that differ: Student's interval would reach beyond 100%, so its ends are cut, and written out."""
+    runs = *records("a", [0.9, 0.8], [0.95, 0.85]), *records("b", [0.2, 0.1], [0.2, 0.1])
+    advice = Advice(runs)
+    assert advice.reported.mean + advice.reported.half_width() > 1
+    assert "chose nothing: 90.0% (95% interval 26.4 to 100%: so few runs say little)." in advice.text
+    assert "90.0 (26.4 to 100)" in str(advice) and "15.0 (0 to 78.6)" in str(advice)
+
+
 def test_drift_is_shown_where_it_is_known():
     """The mean over runs; records of older files have none."""
     runs = *records("a", [0.9, 0.91], [0.6] * 2, drift=0.0125), *records("b", [0.7] * 2, [0.8] * 2, drift=math.nan)

@@ -47,9 +47,9 @@ def test_advice_comes_first(page):
     advice, table = page.index("shared map is the best"), page.index("<h3>Strategies</h3>")
     assert page.index("<h1>") < advice < table
     rows = {row[0]: row for row in Cells(page).rows[:4]}
-    assert rows["shared map"][1:3] == ["90.3%", "80.0%"] and "2.00" in rows["shared map"]
+    assert rows["shared map"][1:3] == ["90.3%", "80.0 ± 2.5"] and "2.00" in rows["shared map"]
     assert ">drift<" in page
-    assert rows["random"][-1] == "behind by 40 points" and rows["<b>"][2] == "60.0%"
+    assert rows["random"][-1] == "behind by 40 points" and rows["<b>"][2] == "60.0 ± 3.0"
 
 
 def test_page_needs_nothing_but_itself(page):
