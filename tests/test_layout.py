@@ -64,7 +64,9 @@ BESIDES |= {"ResumableBackup", "RowWiseAdagrad", "RowWiseAdamW", "RowWiseSGD"}
 HEAVY = {"tensorflow", "keras", "matplotlib"}
 # Private names of Keras and TensorFlow. Only keras_compat may use them, on `self` too.
 # Of the rooms that need TensorFlow, the modules that don't.
-LIGHT = {f"experiments.{name}" for name in ("duplicates", "markup", "page", "profile", "statistics", "suspects", "words")}
+LIGHT = {
+    f"experiments.{name}" for name in ("duplicates", "markup", "page", "profile", "statistics", "suspects", "words")
+}
 KERAS_PRIVATE = {
     "_autocast",
     "_direction",
