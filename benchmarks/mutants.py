@@ -100,6 +100,19 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("if longest + max_new_tokens > read.max_length:", "if longest > read.max_length:"),
         ],
     ),
+    "encoders/decoders/instructions.py": (
+        "tests/encoders/decoders/test_instructions.py",
+        [
+            ("segments[row, start:end] = number", "segments[row, start:end] = 1"),
+            ("labels[row, answered - 1 : end - 1] = answer", "labels[row, answered:end] = answer"),
+            ("weights[row, answered - 1 : end - 1] = 1", "weights[row, start : end - 1] = 1"),
+            ("inside=True)", "inside=False)"),
+            ("return read.encode(prompt), ends[: stop + 1]", "return read.encode(prompt), ends[:stop]"),
+            ("if not set(read.stop_ids).isdisjoint(read.encode(value)):", "if False:"),
+            ("room[place] -= needed", "room[place] -= needed + 1"),
+            ("* packed.weights[part])", ")"),
+        ],
+    ),
     "encoders/decoders/stepping.py": (
         "tests/encoders/decoders/test_generation.py",
         [

@@ -36,6 +36,7 @@ _WITHOUT_KERAS = {
 }
 _WITH_KERAS = {
     "encoders.decoders.generation": "generate",
+    "encoders.decoders.instructions": "encode_instructions perplexity",
     "encoders.decoders.reading": "PretrainedDecoder load_decoder",
     "encoders.heads": (
         "build_encoder_classifier build_encoder_regressor build_encoder_tagger build_sentence_encoder build_span_model"
@@ -115,6 +116,7 @@ __all__ = [
     "decode_spans",
     "drift_report",
     "enable_lora",
+    "encode_instructions",
     "encode_spans",
     "encode_tagged",
     "errors",
@@ -130,6 +132,7 @@ __all__ = [
     "load_tuned",
     "load_vectors",
     "merge_lora",
+    "perplexity",
     "plot_comparison",
     "plot_coverage",
     "plot_drift",
@@ -158,6 +161,8 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.drift.report import DriftReport as DriftReport
     from embkeras.drift.report import drift_report as drift_report
     from embkeras.encoders.decoders.generation import generate as generate
+    from embkeras.encoders.decoders.instructions import encode_instructions as encode_instructions
+    from embkeras.encoders.decoders.instructions import perplexity as perplexity
     from embkeras.encoders.decoders.reading import PretrainedDecoder as PretrainedDecoder
     from embkeras.encoders.decoders.reading import load_decoder as load_decoder
     from embkeras.encoders.heads import build_encoder_classifier as build_encoder_classifier

@@ -41,9 +41,9 @@ BESIDES |= {"learning_curve", "plot_learning_curve"}
 BESIDES |= {"PretrainedEncoder", "build_encoder_classifier", "build_encoder_regressor", "build_encoder_tagger"}
 BESIDES |= {"build_sentence_encoder", "encode_tagged", "load_pretrained", "vectors_from_encoder"}
 BESIDES |= {"load_tuned", "save_tuned"}
-BESIDES |= {"PretrainedDecoder", "generate", "load_decoder"}
 BESIDES |= {"SpanAnswer", "SpanExample", "SpanWindows", "build_span_model", "decode_spans", "encode_spans"}
 BESIDES |= {"load_squad", "squad_scores"}
+BESIDES |= {"PretrainedDecoder", "encode_instructions", "generate", "load_decoder", "perplexity"}
 BESIDES |= {"LinearDecay", "enable_lora", "layerwise_rates", "merge_lora"}
 BESIDES |= {
     "BatchScorer",

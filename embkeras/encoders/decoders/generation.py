@@ -55,7 +55,7 @@ def generate(
     Raises:
         ArgumentError: another model, no prompt, a prompt without a token, prompts and new tokens that are longer together than
             `read.max_length`, or an argument out of range; top_k, top_p or seed without a temperature.
-        VocabularyError: what `read.tokenizer.encode` raises.
+        VocabularyError: what `read.encode` raises.
 
     Example:
         >>> generate(read.model(), read, ["The capital of France is"], max_new_tokens=2)  # doctest: +SKIP
@@ -64,7 +64,7 @@ def generate(
     if not isinstance(read, PretrainedDecoder):
         raise ArgumentError(f"generate takes what load_decoder(path) returned. Received: {shown(read)}.")
     prompts = strings(prompts, "prompts")
-    rows = [read.tokenizer.encode(prompt).tolist() for prompt in prompts]
+    rows = [read.encode(prompt) for prompt in prompts]
     if not rows or not all(rows):
         raise ArgumentError(f"Each prompt must have at least one token. Received: {shown(prompts)}.")
     max_new_tokens = whole_number(max_new_tokens, "max_new_tokens", least=1)
@@ -170,11 +170,11 @@ def _kept_steps(model: keras.Model) -> Step:
 
 def _whole_steps(model: keras.Model) -> Step:
     """Steps that compute everything anew, with the model itself."""
-    steps = Steps.of(model)
+    padding_id, packed = Steps.of(model).places.padding_id, len(model.inputs) == 2
 
     def step(ids: np.ndarray) -> np.ndarray:
-        last = np.array([np.flatnonzero(row != steps.places.padding_id)[-1] for row in ids])
-        scores = np.asarray(model(ids, training=False))
+        last = np.array([np.flatnonzero(row != padding_id)[-1] for row in ids])
+        scores = np.asarray(model([ids, (ids != padding_id).astype(np.int32)] if packed else ids, training=False))
         return scores[np.arange(len(ids)), last]
 
     return step

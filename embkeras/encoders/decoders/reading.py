@@ -67,6 +67,24 @@ class PretrainedDecoder:
     def __repr__(self) -> str:
         return f"PretrainedDecoder({len(self.blocks)} blocks, width {self.width}, {len(self.tokenizer) - 1:,} pieces)"
 
+    def encode(self, text: str, *, inside: bool = False) -> list[int]:
+        """The ids of a text.
+
+        A token that the tokenizer puts in front of every text is put there once, though a chat template has written it too.
+
+        Args:
+            text: the text.
+            inside: it continues another text, so nothing is put in front.
+
+        Raises:
+            VocabularyError: not a text.
+        """
+        ids: list[int] = self.tokenizer.encode(text).tolist()
+        tokenizer: Any = self.tokenizer.tokenizer
+        before, _ = tokenizer.frame
+        twice = before > 0 and ids[:before] == ids[before : 2 * before]
+        return ids[before:] if inside or twice else ids
+
     def model(self, name: str = "decoder", *, packed: bool = False) -> keras.Model:
         """A flat model from `token_ids` (batch, time) to `scores` of every token as the next one, (batch, time, V + 1).
 

@@ -72,6 +72,16 @@ def test_padding_is_no_token_of_the_file(folder):
     assert vocabulary.encode("cat<|im_end|>").tolist() == [pieces().index("cat"), 2]
 
 
+def test_first_token_is_put_in_front_once(tmp_path):
+    """A file that puts a token in front of every text doesn't double that of a chat template, nor put one inside."""
+    pytest.importorskip("gguf", reason="gguf is not installed (extra gguf)")
+    read = load_decoder(write_gguf(tmp_path / "first.gguf", tokens={"first": 1}))
+    cat = pieces().index("cat")
+    assert read.tokenizer.encode("<|im_start|>cat").tolist() == [1, 1, cat]
+    assert read.encode("<|im_start|>cat") == read.encode("cat") == [1, cat]
+    assert read.encode("cat", inside=True) == [cat]
+
+
 def test_packed_weights_are_unpacked(tmp_path):
     """Q8_0 weights give the scores of their unpacked values."""
     pytest.importorskip("gguf", reason="gguf is not installed (extra gguf)")

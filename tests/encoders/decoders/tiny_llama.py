@@ -142,6 +142,9 @@ def write_gguf(path, *, stored="F32", change=None, tokens=None, **fields):
     writer.add_token_list(tokenizer["tokens"])
     writer.add_token_types([3 if word in SPECIAL else 1 for word in words])
     writer.add_token_merges(tokenizer["merges"])
+    if "first" in tokenizer:
+        writer.add_bos_token_id(tokenizer["first"])
+        writer.add_add_bos_token(True)
     writer.add_eos_token_id(2)
     writer.add_chat_template(TEMPLATE)
     for name, value in made.items():
