@@ -470,6 +470,21 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ('/lora_kernel_b": b.T}', '/lora_kernel_b": b.reshape(rank, -1)}'),
         ],
     ),
+    "encoders/bottlenecks.py": (
+        "tests/encoders/test_bottlenecks.py tests/encoders/test_adapters.py",
+        [
+            ("        return inputs + self.up(self.down(inputs))", "        return self.up(self.down(inputs))"),
+            (
+                "super().call(inputs + self.up(self.down(super().call(inputs))))",
+                "super().call(inputs + self.up(self.down(inputs)))",
+            ),
+            ("                release(each)\n", "                keep(each)\n"),
+            ("        else:\n            _keep_all(adapter)", "        else:\n            pass"),
+            ("        after.assign(before)", "        pass"),
+            ('    use(layer, settings["in_use"])', "    use(layer, None)"),
+            ("            if known != (name or each.adapter_in_use):", "            if not known:"),
+        ],
+    ),
 }
 
 

@@ -41,6 +41,7 @@ _WITH_KERAS = {
     "encoders.heads": (
         "build_encoder_classifier build_encoder_regressor build_encoder_tagger build_sentence_encoder build_span_model"
     ),
+    "encoders.adapters": "enable_adapters use_adapters",
     "encoders.lora": "enable_lora merge_lora",
     "encoders.reading": "PretrainedEncoder load_pretrained",
     "encoders.tuned": "load_tuned save_tuned",
@@ -115,6 +116,7 @@ __all__ = [
     "data_profile",
     "decode_spans",
     "drift_report",
+    "enable_adapters",
     "enable_lora",
     "encode_instructions",
     "encode_spans",
@@ -147,6 +149,7 @@ __all__ = [
     "squad_scores",
     "unfreeze_at",
     "unfreeze_rows",
+    "use_adapters",
     "vectors_from_encoder",
 ]
 
@@ -160,6 +163,8 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.drift.plots import plot_training as plot_training
     from embkeras.drift.report import DriftReport as DriftReport
     from embkeras.drift.report import drift_report as drift_report
+    from embkeras.encoders.adapters import enable_adapters as enable_adapters
+    from embkeras.encoders.adapters import use_adapters as use_adapters
     from embkeras.encoders.decoders.generation import generate as generate
     from embkeras.encoders.decoders.instructions import encode_instructions as encode_instructions
     from embkeras.encoders.decoders.instructions import perplexity as perplexity

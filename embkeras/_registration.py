@@ -14,6 +14,7 @@ from embkeras.errors import BackendError
 
 _MODULES_WITH_CLASSES = (
     "embkeras.encoders.decoders.layers",
+    "embkeras.encoders.bottlenecks",
     "embkeras.encoders.layers",
     "embkeras.encoders.low_rank",
     "embkeras.tables.combined",

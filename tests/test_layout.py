@@ -40,10 +40,10 @@ BESIDES = {"DriftReport", "ExportedModel", "PretrainedEmbedding", "Tokenizer", "
 BESIDES |= {"learning_curve", "plot_learning_curve"}
 BESIDES |= {"PretrainedEncoder", "build_encoder_classifier", "build_encoder_regressor", "build_encoder_tagger"}
 BESIDES |= {"build_sentence_encoder", "encode_tagged", "load_pretrained", "vectors_from_encoder"}
-BESIDES |= {"load_tuned", "save_tuned"}
 BESIDES |= {"SpanAnswer", "SpanExample", "SpanWindows", "build_span_model", "decode_spans", "encode_spans"}
 BESIDES |= {"load_squad", "squad_scores"}
 BESIDES |= {"PretrainedDecoder", "encode_instructions", "generate", "load_decoder", "perplexity"}
+BESIDES |= {"enable_adapters", "load_tuned", "save_tuned", "use_adapters"}
 BESIDES |= {"LinearDecay", "enable_lora", "layerwise_rates", "merge_lora"}
 BESIDES |= {
     "BatchScorer",

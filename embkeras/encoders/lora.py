@@ -7,6 +7,7 @@ import keras
 from embkeras._checks import flag, number, shown, whole_number
 from embkeras.encoders import low_rank
 from embkeras.encoders.low_rank import DENSE, LowRankKernel
+from embkeras.encoders.remembers import forget, holders, remember
 from embkeras.errors import ArgumentError
 from embkeras.tables.addresses import LayerRef, as_refs, match_layers, own_weights, walk
 from embkeras.tables.embedding import PretrainedEmbedding
@@ -60,7 +61,7 @@ def enable_lora(
         >>> sum(int(keras.ops.size(each)) for each in attention.trainable_variables)
         32
     """
-    _check_model(model)
+    check_built_model(model, "LoRA")
     rank = whole_number(rank, "rank", least=1)
     alpha = float(rank) if lora_alpha is None else number(lora_alpha, "lora_alpha", above=0)
     flag(train_biases, "train_biases")
@@ -74,10 +75,10 @@ def enable_lora(
                 low_rank.add(layer, rank, alpha, train_biases)
             else:
                 layer.enable_lora(rank, alpha)
-    _thaw(model, list(targets.values()))
-    for holder in low_rank.holders(model):
-        low_rank.remember(holder)
-    _uncompile(model)
+    thaw(model, list(targets.values()))
+    for holder in holders(model):
+        remember(holder)
+    uncompile(model)
     return list(targets)
 
 
@@ -102,9 +103,9 @@ def merge_lora(model: keras.Model) -> list[str]:
         >>> enable_lora(model, 1, "head"), merge_lora(model)
         (['head'], ['head'])
     """
-    _check_model(model)
+    check_built_model(model, "LoRA")
     found: dict[int, tuple[str, keras.layers.Layer]] = {}
-    for path, layer in _with_root(model):
+    for path, layer in with_root(model):
         if isinstance(layer, LowRankKernel) or (isinstance(layer, PretrainedEmbedding) and layer.lora_enabled):
             found.setdefault(id(layer), (path, layer))
     if not found:
@@ -114,20 +115,22 @@ def merge_lora(model: keras.Model) -> list[str]:
             low_rank.merge(layer)
         else:
             layer.merge_lora()
-    for _, layer in _with_root(model):
-        low_rank.forget(layer)
-    _uncompile(model)
+    for _, layer in with_root(model):
+        forget(layer)
+    uncompile(model)
     return [path for path, _ in found.values()]
 
 
-def _check_model(model: keras.Model) -> None:
+def check_built_model(model: keras.Model, what: str) -> None:
+    """Refuse what is not a built model."""
     if not isinstance(model, keras.Model):
-        raise ArgumentError(f"LoRA takes a keras.Model. Received: {shown(model)}.")
+        raise ArgumentError(f"{what} takes a keras.Model. Received: {shown(model)}.")
     if not model.built:
-        raise ArgumentError(f"Model {model.name!r} is not built: call it once on a batch before it gets LoRA.")
+        raise ArgumentError(f"Model {model.name!r} is not built: call it once on a batch. {what} takes a built model.")
 
 
-def _with_root(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
+def with_root(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
+    """The model itself and all layers inside, by their paths."""
     return [("", model), *walk(model)]
 
 
@@ -174,9 +177,9 @@ def why_no_lora(layer: keras.layers.Layer) -> str | None:
     return None
 
 
-def _thaw(model: keras.Model, targets: Sequence[keras.layers.Layer]) -> None:
+def thaw(model: keras.Model, targets: Sequence[keras.layers.Layer]) -> None:
     """Thaw these layers and those around them, but of these no weights of their own; the others keep their flags."""
-    chosen, places = {id(layer) for layer in targets}, _with_root(model)
+    chosen, places = {id(layer) for layer in targets}, with_root(model)
     flags: dict[int, bool] = {}  # a layer inside a frozen one is frozen, whatever its own flag says
     for _, layer in places:
         flags.setdefault(id(layer), layer.trainable)
@@ -193,7 +196,7 @@ def _thaw(model: keras.Model, targets: Sequence[keras.layers.Layer]) -> None:
             weight.trainable = False
 
 
-def _uncompile(model: keras.Model) -> None:
+def uncompile(model: keras.Model) -> None:
     """Make Keras ask for compile(): what it traced trains other variables, and computes without LoRA."""
     model.train_function = model.test_function = model.predict_function = None
     model.compiled = False

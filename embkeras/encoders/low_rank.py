@@ -5,13 +5,10 @@ attention's query, of shape (384, 12, 32), is 384 x 384, so A is (384, rank) and
 takes the last axis alone, (384, 12, rank) and (rank, 32), trains biases too, and leaves the kernel where the flag of a
 layer around it thaws it.
 
-A layer gets LoRA in place, by a change of its class: the models that contain it call it as before. An attention makes its
-dense layers itself and doesn't mention them in its config, so the layer around them remembers in its config which have
-LoRA (`remember`), and puts it back when it is loaded.
+A layer gets LoRA in place, by a change of its class: the models that contain it call it as before. The layer around it
+remembers (`embkeras.encoders.remembers`).
 """
 
-import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from string import ascii_letters
 from typing import Any
@@ -19,10 +16,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from embkeras.encoders.remembers import PARTS, Part, Remembers, become, plain_class, with_class
 from embkeras.errors import ArgumentError
-from embkeras.keras_compat.layers import children, may_train, replace_variables, unlocked
+from embkeras.keras_compat.layers import replace_variables, unlocked
 from embkeras.keras_compat.variables import stock_kernel
-from embkeras.tables.addresses import own_weights, walk
 from embkeras.tables.stand_ins import stand_in_for
 
 DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
@@ -91,147 +88,6 @@ def _shapes(layer: keras.layers.Layer) -> tuple[list[int], list[int]]:
     equation = _Equation.of(layer)
     sizes = dict(zip(equation.kernel, stock_kernel(layer).shape, strict=True))
     return [sizes[axis] for axis in equation.summed], [sizes[axis] for axis in equation.made]
-
-
-# The layer that remembers --------------------------------------------------------------------------------------------
-
-
-@keras.saving.register_keras_serializable("embkeras", "LoRA")
-class Remembers:
-    """Beside a layer's own class: its config also says where inside it LoRA is, and what is frozen inside it.
-
-    Keras keeps the flag of the layer alone: loaded, a frozen layer says that it is frozen, and the layers inside it train,
-    and so do weights that were frozen by themselves. A layer inside is known by its place in the walk through all of them:
-    names that Keras gives differ between processes.
-    """
-
-    plain_class: type[keras.layers.Layer]
-    name: str
-
-    def get_config(self) -> dict[str, Any]:
-        """The plain layer, the settings of each layer with LoRA, and the flags of the layers inside, which Keras omits.
-
-        Raises:
-            ArgumentError: the layer makes its layers in `call`, so that LoRA can't be put back before they are called.
-        """
-        inside = list(_inside(self))
-        places = [place for place, layer in enumerate(inside) if isinstance(layer, LowRankKernel)]
-        if places not in ([], [0]) and self.plain_class.build is keras.layers.Layer.build:
-            raise ArgumentError(
-                f"The config of layer {self.name!r} can't say where its LoRA is: {self.plain_class.__name__} has no "
-                f"build(), so its layers don't exist yet when it is loaded. Build them in build(), or write LoRA into the "
-                f"kernels first: merge_lora(model)."
-            )
-        lora = [{"place": place, **inside[place].low_rank.settings()} for place in places]
-        flags = {
-            "trainable": [layer.trainable for layer in inside],
-            "frozen_weights": list(map(_frozen_weights, inside)),
-        }
-        return {"layer": _plain(self), "lora": lora, **flags}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> keras.layers.Layer:
-        """The layer with its LoRA."""
-        layer = keras.saving.deserialize_keras_object(config["layer"])
-        inside, flags = list(_inside(layer)), config["trainable"]
-        if config["lora"] and not (layer.built and len(inside) == len(flags)):
-            raise ArgumentError(
-                f"Layer {layer.name!r} had LoRA inside, and {len(flags)} layers. As made from its config, it has "
-                f"{len(inside)}. Has its class {type(layer).__name__} changed since it was saved?"
-            )
-        for each in config["lora"]:
-            target, settings = inside[each["place"]], {name: each[name] for name in ("rank", "alpha", "train_biases")}
-            why = problem(target) if isinstance(target, DENSE) else f"is a {type(target).__name__}"
-            if not isinstance(target, LowRankKernel):  # it may have remembered by itself
-                if why:
-                    raise ArgumentError(f"Layer {target.name!r} inside {layer.name!r} had LoRA, and now {why}.")
-                add(target, **settings)
-        if layer.built and len(inside) == len(flags):
-            for each, flag in zip(inside, flags, strict=True):  # parents first: their flag sets those inside
-                if each.trainable != flag:
-                    each.trainable = flag
-            for each, places in zip(inside, config["frozen_weights"], strict=True):
-                for place in places:
-                    own_weights(each)[place].trainable = False
-        remember(layer)
-        return layer
-
-
-def remember(layer: keras.layers.Layer) -> None:
-    """Make the layer's config say where inside it LoRA is, and what is frozen, if there can be either."""
-    late = type(layer).build is keras.layers.Layer.build  # there is nothing inside when it is loaded
-    has_lora = any(isinstance(each, LowRankKernel) for each in _inside(layer))
-    has_flags = bool(children(layer) or _frozen_weights(layer)) and not late
-    if not isinstance(layer, Remembers) and (has_lora or has_flags):
-        _become(layer, _with(Remembers, _plain_class(layer)))
-
-
-def forget(layer: keras.layers.Layer) -> None:
-    """Give a layer its own class again, unless there is LoRA inside it."""
-    if isinstance(layer, Remembers) and not any(isinstance(each, LowRankKernel) for each in _inside(layer)):
-        _become(layer, layer.plain_class)
-
-
-def holders(model: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
-    """The layers of a model whose configs Keras stores; those of a functional or Sequential model inside it too."""
-    try:
-        listed = isinstance(model, keras.Model) and isinstance(model.get_config().get("layers"), list)
-    except NotImplementedError:  # Keras refuses to store it, with LoRA or without
-        listed = False
-    if not listed:
-        yield model
-        return
-    for child in children(model):
-        yield from holders(child)
-
-
-def _inside(layer: Any) -> Iterator[keras.layers.Layer]:
-    yield layer
-    for _, each in walk(layer):
-        yield each
-
-
-def _frozen_weights(layer: keras.layers.Layer) -> list[int]:
-    """Places of the layer's own weights that were frozen by themselves, while the layer trains."""
-    frozen = [
-        place for place, weight in enumerate(own_weights(layer)) if not weight.trainable and may_train(layer, weight)
-    ]
-    return frozen if layer.trainable else []
-
-
-def _plain(layer: Any) -> dict[str, Any]:
-    """What Keras stores of a layer of its own class."""
-    store = keras.saving.serialize_keras_object
-    named = {key: value for key, value in store(_sample(layer.plain_class)).items() if key != "shared_object_id"}
-    config, built = layer.plain_class.get_config(layer), layer.get_build_config()
-    return {**named, "config": store(config), **({} if built is None else {"build_config": store(built)})}
-
-
-@functools.cache  # kept, because Keras knows by their ids what it has stored already
-def _sample(plain: type) -> Any:
-    """An object of a class with nothing in it, for which Keras stores the name of the class alone."""
-    sample: Any = object.__new__(plain)
-    nothing = {"get_config": dict, "get_build_config": lambda: None, "get_compile_config": lambda: None}
-    object.__setattr__(sample, "__dict__", nothing)
-    return sample
-
-
-@functools.cache
-def _with(kind: type, plain: type) -> type:
-    """The class of a layer with what `kind` adds. All of them share one registered name, and one `from_config`."""
-    made = type(plain.__name__, (kind, plain), {"plain_class": plain, "__module__": __name__, "__doc__": plain.__doc__})
-    return keras.saving.register_keras_serializable("embkeras", "LoRA")(made)
-
-
-def _plain_class(layer: keras.layers.Layer) -> type:
-    return layer.plain_class if isinstance(layer, Remembers) else type(layer)
-
-
-def _become(layer: keras.layers.Layer, kind: type) -> None:
-    object.__setattr__(layer, "__class__", kind)
-
-
-# The dense layer -----------------------------------------------------------------------------------------------------
 
 
 class LowRankKernel(Remembers):
@@ -308,7 +164,9 @@ def problem(layer: keras.layers.Layer) -> str | None:
     """Why a Dense or EinsumDense can't have LoRA, as the end of a sentence about it; None if it can."""
     if isinstance(layer, LowRankKernel):
         return "has LoRA already"
-    if _plain_class(layer) not in DENSE:
+    if getattr(layer, "kept_for_adapters", False):
+        return "is kept as it is below adapters"
+    if plain_class(layer) not in DENSE:
         return f"is a {type(layer).__name__}, a class of its own whose call LoRA doesn't know"
     if not layer.built:
         return "is not built: call the model once on a batch"
@@ -340,7 +198,7 @@ def add(layer: Any, rank: int, alpha: float, train_biases: bool) -> None:
     layer.low_rank = LowRank(rank, alpha, train_biases, a, b)
     frozen = [stock_kernel(layer)] if train_biases or layer.bias is None else [stock_kernel(layer), layer.bias]
     replace_variables(layer, frozen, [(each, False) for each in frozen])
-    _become(layer, _with(LowRankKernel, _plain_class(layer)))
+    become(layer, with_class(LowRankKernel, plain_class(layer)))
 
 
 def merge(layer: Any) -> None:
@@ -349,5 +207,19 @@ def merge(layer: Any) -> None:
     kernel.assign(layer.kernel)
     own = [kernel] if layer.bias is None else [kernel, layer.bias]
     replace_variables(layer, [low.a, low.b, *own], [(each, True) for each in own])
-    _become(layer, layer.plain_class)
+    become(layer, layer.plain_class)
     del layer.low_rank
+
+
+def _settings(layer: keras.layers.Layer) -> dict[str, Any] | None:
+    return layer.low_rank.settings() if isinstance(layer, LowRankKernel) else None
+
+
+def _put(layer: keras.layers.Layer, settings: dict[str, Any]) -> None:
+    why = problem(layer) if isinstance(layer, DENSE) else f"is a {type(layer).__name__}"
+    if why:
+        raise ArgumentError(why)
+    add(layer, **settings)
+
+
+PARTS["lora"] = Part("LoRA", _settings, _put)

@@ -18,9 +18,9 @@ from embkeras.encoders.base import mark_base
 from embkeras.encoders.families import NORM, POSITIONS, PROJECTION, SEGMENTS, WORDS, Architecture, Family
 from embkeras.encoders.folder import is_preset, read_folder
 from embkeras.encoders.layers import PaddingMask, PositionTable, SegmentTable, gelu_tanh
-from embkeras.encoders.low_rank import remember
 from embkeras.encoders.presets import preset_states, preset_tensors
 from embkeras.encoders.reference import hidden_states
+from embkeras.encoders.remembers import remember
 from embkeras.encoders.tensors import Tensors, opened, read_json
 from embkeras.errors import EncoderError, MissingDependencyError
 from embkeras.tables.builders import build_embedding

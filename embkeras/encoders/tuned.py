@@ -1,8 +1,8 @@
 """save_tuned and load_tuned: what training added to a pre-trained model, in a file of its own.
 
-The file holds the weights that differ from the base, and those that the base doesn't have: LoRA's A and B, biases, the head.
-It is a safetensors file. Its metadata name each weight of the base with a digest, say which layers have LoRA, and hold a
-digest of the tensors, so that a file from another base, or a damaged one, is refused.
+The file holds the weights that differ from the base, and those that the base doesn't have: LoRA's A and B, adapters, biases, the
+head. It is a safetensors file. Its metadata name each weight of the base with a digest, say which layers have LoRA or adapters,
+and hold a digest of the tensors, so that a file from another base, or a damaged one, is refused.
 """
 
 import hashlib
@@ -21,6 +21,8 @@ from embkeras._checks import flag, shown
 from embkeras._checks import path as checked_path
 from embkeras.encoders import parts
 from embkeras.encoders.base import base_digest, digest, fingerprint, named_weights, values_of
+from embkeras.encoders.bottlenecks import others
+from embkeras.encoders.lora import check_built_model
 from embkeras.encoders.reading import PretrainedEncoder
 from embkeras.encoders.tensors import safetensors_package
 from embkeras.errors import ArgumentError, EncoderError, OutputError
@@ -39,7 +41,7 @@ def save_tuned(
     """Write what training changed: weights that differ from the base, and all that the base doesn't have.
 
     Whether a weight trained doesn't count, only whether it is what it was. So the head is always in the file, also one that
-    was frozen. `load_tuned` puts the file on the same base.
+    was frozen. Of adapters, those in use are. `load_tuned` puts the file on the same base.
 
     Args:
         model: a model on a pre-trained encoder, with LoRA (`enable_lora`) or without.
@@ -63,14 +65,15 @@ def save_tuned(
         >>> model.fit(ids, labels)  # doctest: +SKIP
         >>> save_tuned(model, "tweets.safetensors")  # doctest: +SKIP
     """
-    _check_model(model, "save_tuned")
+    check_built_model(model, "save_tuned")
     path, overwrite = checked_path(path, "path"), flag(overwrite, "overwrite")
     safetensors_package()
     import safetensors.numpy
 
     if not overwrite and os.path.lexists(path):
         raise OutputError(f"Cannot write {str(path)!r}: it exists. Pass overwrite=True to replace it.")
-    weights = named_weights(model)
+    unused = others(model)
+    weights = {name: weight for name, weight in named_weights(model).items() if id(weight) not in unused}
     digests = _base_of(model, weights, base)
     tensors = {}
     for name, weight in weights.items():
@@ -95,7 +98,8 @@ def save_tuned(
 def load_tuned(model: keras.Model, path: str | os.PathLike[str]) -> list[str]:
     """Put what `save_tuned` wrote, or a LoRA folder of PEFT, on a model of the same base.
 
-    LoRA is enabled in the layers that had it, unless they have it already. Weights that are not in the file must be those of
+    LoRA is enabled in the layers that had it, unless they have it already, and so are adapters, which are in use then; the
+    model keeps those of other names. Weights that are not in the file must be those of
     the base. Nothing changes if anything doesn't fit.
 
     A folder of PEFT (https://huggingface.co/docs/peft) has adapter_config.json and adapter_model.safetensors. It names its
@@ -110,7 +114,7 @@ def load_tuned(model: keras.Model, path: str | os.PathLike[str]) -> list[str]:
         The names of the weights that were set.
 
     Raises:
-        ArgumentError: not a built model, or layers that can't have the LoRA of the file.
+        ArgumentError: not a built model, or layers that can't have the LoRA or the adapters of the file.
         EncoderError: another base, other weights or shapes than the model has, a damaged file, or settings of PEFT that
             can't be followed.
         MissingDependencyError: safetensors is not installed.
@@ -119,7 +123,7 @@ def load_tuned(model: keras.Model, path: str | os.PathLike[str]) -> list[str]:
         >>> model = build_encoder_classifier(read, 2)  # doctest: +SKIP
         >>> load_tuned(model, "tweets.safetensors")  # doctest: +SKIP
     """
-    _check_model(model, "load_tuned")
+    check_built_model(model, "load_tuned")
     path = checked_path(path, "path")
     if path.is_dir():
         from embkeras.encoders.peft import read_peft
@@ -130,7 +134,8 @@ def load_tuned(model: keras.Model, path: str | os.PathLike[str]) -> list[str]:
         tensors, digests, wanted = _read(path)
     where = str(path)
     plan = parts.plan(model, wanted, where)
-    weights = named_weights(model)
+    unused = others(model, plan.name)
+    weights = {name: weight for name, weight in named_weights(model).items() if id(weight) not in unused}
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     shapes |= plan.shapes
     known = None if path.is_dir() else {*tensors, *digests}
@@ -147,13 +152,6 @@ def load_tuned(model: keras.Model, path: str | os.PathLike[str]) -> list[str]:
     for name, weight in changed.items():
         weight.assign(tensors[name])
     return list(changed)
-
-
-def _check_model(model: Any, what: str) -> None:
-    if not isinstance(model, keras.Model):
-        raise ArgumentError(f"{what} takes a keras.Model. Received: {shown(model)}.")
-    if not model.built:
-        raise ArgumentError(f"{what} takes a built model: call model {model.name!r} once on a batch.")
 
 
 def _base_of(

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from embkeras.encoders.bottlenecks import unread
 from embkeras.encoders.low_rank import LowRankKernel
 from embkeras.keras_compat.variables import stock_kernel
 from embkeras.tables.addresses import walk
@@ -42,7 +43,7 @@ class Folded:
 
     def variables(self, model: keras.Model) -> list[tf.Variable]:
         """Every variable that the export holds: those of the model, and what is stored in place of the folded layers'."""
-        folded = {id(variable) for layer in self.tables for variable in layer.variables}
+        folded = unread(model) | {id(variable) for layer in self.tables for variable in layer.variables}
         for layer in self.kernels:
             folded |= {id(each) for each in (stock_kernel(layer), layer.low_rank.a, layer.low_rank.b)}
         shared = [each.value for each in model.variables if id(each) not in folded]

@@ -8,6 +8,7 @@ import pytest
 
 from embkeras.encoders import low_rank
 from embkeras.encoders.low_rank import LowRankKernel
+from embkeras.encoders.remembers import holders, remember
 from embkeras.errors import ArgumentError
 
 # equation, input, output without the batch, shapes of A and B for rank 2
@@ -137,7 +138,7 @@ def test_a_class_that_makes_its_layers_late():
     layer = Late()
     layer(np.ones((1, 4)))
     low_rank.add(layer.inner, 1, 1.0, False)
-    low_rank.remember(layer)
+    remember(layer)
     with pytest.raises(ArgumentError, match=r"'late' can't say .* Late has no build\(\)"):
         layer.get_config()
 
@@ -146,8 +147,8 @@ def test_a_wrapper_stores_the_layer_itself():
     """TimeDistributed has its layer's config in its own; LoRA comes back once."""
     net = keras.Sequential([keras.Input((3, 4)), keras.layers.TimeDistributed(keras.layers.Dense(3), name="each")])
     low_rank.add(net.layers[0].layer, 2, 2.0, True)
-    for layer in low_rank.holders(net):
-        low_rank.remember(layer)
+    for layer in holders(net):
+        remember(layer)
     copy = keras.models.clone_model(net)
     inner = copy.layers[0].layer
     assert isinstance(inner, LowRankKernel) and inner.low_rank.train_biases and len(copy.weights) == 4

@@ -159,7 +159,7 @@ def test_damaged_files_are_refused(read, tuned, tmp_path):
     with pytest.raises(EncoderError, match="damaged"):
         load_tuned(model, bad)
     save_file(tensors, bad, metadata | {"parts": json.dumps({"lora": {"scores": {"rank": "2"}}})})
-    with pytest.raises(EncoderError, match="settings of LoRA"):
+    with pytest.raises(EncoderError, match="settings of LoRA and adapters"):
         load_tuned(model, bad)
     with pytest.raises(EncoderError, match="no such file"):
         load_tuned(model, tmp_path / "none.safetensors")
