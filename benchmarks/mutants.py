@@ -485,6 +485,22 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("            if known != (name or each.adapter_in_use):", "            if not known:"),
         ],
     ),
+    "encoders/layers.py": (
+        "tests/encoders/test_layers.py tests/encoders/test_prompts.py",
+        [
+            ("[[0, 0], [self.in_front, 0]], constant_values=True)", "[[0, 0], [self.in_front, 0]])"),
+            (
+                "before = ops.pad(before, [[0, 0], [self.in_front, 0]])",
+                "before = ops.pad(before, [[0, 0], [0, self.in_front]])",
+            ),
+            ("        return vectors[:, self.count :]", "        return vectors[:, : -self.count]"),
+            (", vectors], axis=1)", ", vectors + own[:, :1]], axis=1)"),
+        ],
+    ),
+    "encoders/prompts.py": (
+        "tests/encoders/test_prompts.py",
+        [("return np.resize(found, count)", "return np.repeat(found, count)[:count]")],
+    ),
 }
 
 

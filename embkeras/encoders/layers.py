@@ -19,23 +19,87 @@ def gelu_tanh(values: Any) -> Any:
 
 @keras.saving.register_keras_serializable("embkeras")
 class PaddingMask(keras.layers.Layer):
-    """True where an id is not the padding: (batch, time) -> bool (batch, time)."""
+    """True where an id is not the padding: (batch, time) -> bool (batch, time).
 
-    def __init__(self, padding_id: int = 0, **kwargs: Any):
+    Args:
+        padding_id: the id of the padding.
+        in_front: so many virtual tokens stand before the ids, and are no padding: bool (batch, in_front + time).
+    """
+
+    def __init__(self, padding_id: int = 0, in_front: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
         self.padding_id = whole_number(padding_id, "padding_id", least=0)
+        self.in_front = whole_number(in_front, "in_front", least=0)
 
     def call(self, ids: Any) -> Any:
         """The mask of a batch of ids."""
-        return ops.not_equal(ids, ops.cast(self.padding_id, ids.dtype))
+        found = ops.not_equal(ids, ops.cast(self.padding_id, ids.dtype))
+        return ops.pad(found, [[0, 0], [self.in_front, 0]], constant_values=True) if self.in_front else found
 
     def compute_output_spec(self, ids: Any) -> keras.KerasTensor:
-        """The shape of the ids."""
-        return keras.KerasTensor(ids.shape, "bool")
+        """The shape of the ids, and the tokens in front."""
+        batch, time = ids.shape
+        return keras.KerasTensor((batch, None if time is None else time + self.in_front), "bool")
 
     def get_config(self) -> dict[str, Any]:
         """The settings."""
-        return {**super().get_config(), "padding_id": self.padding_id}
+        return {**super().get_config(), "padding_id": self.padding_id, "in_front": self.in_front}
+
+
+@keras.saving.register_keras_serializable("embkeras")
+class SoftPrompts(keras.layers.Layer):
+    """Puts vectors of its own in front of those of a text: (batch, time, D) -> (batch, input_dim + time, D).
+
+    These are the virtual tokens of prompt tuning (Lester et al. 2021).
+
+    Args:
+        input_dim: how many.
+    """
+
+    def __init__(self, input_dim: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.input_dim = whole_number(input_dim, "input_dim", least=1)
+
+    def build(self, input_shape: Any) -> None:
+        """Make the vectors, zeros until they are filled."""
+        self.table = self.add_weight(name="embeddings", shape=(self.input_dim, input_shape[-1]), initializer="zeros")
+        self.built = True
+
+    def call(self, vectors: Any) -> Any:
+        """Both, in this order."""
+        own = ops.cast(self.table, vectors.dtype)[None]
+        return ops.concatenate([ops.repeat(own, ops.shape(vectors)[0], axis=0), vectors], axis=1)
+
+    def compute_output_spec(self, vectors: Any) -> keras.KerasTensor:
+        """The shape with more tokens."""
+        batch, time, width = vectors.shape
+        return keras.KerasTensor((batch, None if time is None else time + self.input_dim, width), self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The settings, without the vectors."""
+        return {**super().get_config(), "input_dim": self.input_dim}
+
+
+@keras.saving.register_keras_serializable("embkeras")
+class WithoutPrompts(keras.layers.Layer):
+    """Leaves the first vectors of a text out: (batch, count + time, D) -> (batch, time, D)."""
+
+    def __init__(self, count: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.count = whole_number(count, "count", least=1)
+
+    def call(self, vectors: Any) -> Any:
+        """The other vectors."""
+        return vectors[:, self.count :]
+
+    def compute_output_spec(self, vectors: Any) -> keras.KerasTensor:
+        """The shape with fewer tokens."""
+        batch, time, width = vectors.shape
+        return keras.KerasTensor((batch, None if time is None else time - self.count, width), self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The settings."""
+        return {**super().get_config(), "count": self.count}
 
 
 @keras.saving.register_keras_serializable("embkeras")
@@ -91,10 +155,12 @@ class SegmentTable(keras.layers.Layer):
     Args:
         input_dim: rows of the table.
         separator_id: the id that ends a segment, such as that of "[SEP]"; by default there is none, and no ids are needed.
+        in_front: so many vectors stand before those of the ids, in segment 0.
     """
 
-    def __init__(self, input_dim: int, separator_id: int | None = None, **kwargs: Any):
+    def __init__(self, input_dim: int, separator_id: int | None = None, in_front: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
+        self.in_front = whole_number(in_front, "in_front", least=0)
         self.separator_id = None if separator_id is None else whole_number(separator_id, "separator_id", least=0)
         self.input_dim = whole_number(input_dim, "input_dim", least=1 if separator_id is None else 2)
 
@@ -110,6 +176,8 @@ class SegmentTable(keras.layers.Layer):
             return vectors + table[0]
         ends = ops.cast(ops.equal(ids, ops.cast(self.separator_id, ids.dtype)), "int32")
         before = ops.cumsum(ends, axis=1) - ends
+        if self.in_front:
+            before = ops.pad(before, [[0, 0], [self.in_front, 0]])
         return vectors + ops.where((before == 1)[..., None], table[1], table[0])
 
     def compute_output_spec(self, vectors: Any, ids: Any = None) -> keras.KerasTensor:
@@ -118,7 +186,8 @@ class SegmentTable(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The settings, without the table."""
-        return {**super().get_config(), "input_dim": self.input_dim, "separator_id": self.separator_id}
+        own = {"input_dim": self.input_dim, "separator_id": self.separator_id, "in_front": self.in_front}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable("embkeras")

@@ -5,7 +5,7 @@ file itself. keras-hub's own converters ignore some of these settings, and need 
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from embkeras._checks import flag
+from embkeras._checks import flag, whole_number
 from embkeras.encoders.base import mark_base
 from embkeras.encoders.families import NORM, POSITIONS, PROJECTION, SEGMENTS, WORDS, Architecture, Family
 from embkeras.encoders.folder import is_preset, read_folder
-from embkeras.encoders.layers import PaddingMask, PositionTable, SegmentTable, gelu_tanh
+from embkeras.encoders.layers import PaddingMask, PositionTable, SegmentTable, SoftPrompts, WithoutPrompts, gelu_tanh
 from embkeras.encoders.presets import preset_states, preset_tensors
+from embkeras.encoders.prompts import prompt_ids
 from embkeras.encoders.reference import hidden_states
 from embkeras.encoders.remembers import remember
 from embkeras.encoders.tensors import Tensors, opened, read_json
-from embkeras.errors import EncoderError, MissingDependencyError
+from embkeras.errors import ArgumentError, EncoderError, MissingDependencyError
 from embkeras.tables.builders import build_embedding
 from embkeras.tables.embedding import check_name
 from embkeras.text.vocabulary import Vocabulary
@@ -42,6 +43,7 @@ class PretrainedEncoder:
         max_length: the most tokens of a text, special ones included.
         width: the width of its vectors.
         pool: "mean" or "cls": how its authors made one vector of a text, if the folder says so; else "cls".
+        prompts: how many virtual tokens its models put in front of a text; see `with_prompts`.
         blocks: the names of its blocks, from the input up: "transformer_layer_0", ...
         layer_groups: names of all its layers that train, from the input up, as `gradual_unfreeze` takes them.
     """
@@ -53,10 +55,13 @@ class PretrainedEncoder:
         architecture: Architecture,
         tokenizer: Vocabulary,
         rows: np.ndarray | None = None,
+        prompts: np.ndarray | None = None,
     ):
         self.folder, self.config, self.tokenizer = folder, config, tokenizer
         self._rows = np.arange(architecture.vocabulary_size) if rows is None else rows
-        self.max_length, self.width = architecture.positions, architecture.width
+        self._prompts = np.arange(0) if prompts is None else prompts  # the rows of the file's table that they begin as
+        self.prompts = len(self._prompts)
+        self.max_length, self.width = architecture.positions - self.prompts, architecture.width
         self.pool = _pool_of(folder)
         self._architecture = architecture
         self._names = {
@@ -71,8 +76,10 @@ class PretrainedEncoder:
 
     def __repr__(self) -> str:
         kind = self.config["model_type"]
+        prompts = f", {self.prompts} prompts" if self.prompts else ""
         return (
-            f"PretrainedEncoder({kind}, {len(self.blocks)} blocks, width {self.width}, {len(self.tokenizer):,} pieces)"
+            f"PretrainedEncoder({kind}, {len(self.blocks)} blocks, width {self.width}, {len(self.tokenizer):,} pieces"
+            f"{prompts})"
         )
 
     def trimmed(self, texts: Iterable[str], *, min_count: int = 1) -> "PretrainedEncoder":
@@ -89,7 +96,38 @@ class PretrainedEncoder:
         tokenizer = self.tokenizer.trimmed(texts, min_count=min_count)
         place = {token: id_ for id_, token in enumerate(self.tokenizer.tokens)}
         rows = self._rows[[place[token] for token in tokenizer.tokens]]
-        return PretrainedEncoder(self.folder, self.config, self._architecture, tokenizer, rows)
+        return PretrainedEncoder(self.folder, self.config, self._architecture, tokenizer, rows, self._prompts)
+
+    def with_prompts(
+        self, count: int, *, start: str | Sequence[str] | None = None, seed: int = 0
+    ) -> "PretrainedEncoder":
+        """The same encoder with `count` virtual tokens in front of every text: prompt tuning (Lester et al. 2021).
+
+        Their vectors are the layer "prompts" of its models. They take the first positions, so texts may have `count` tokens
+        less; ids, masks and outputs are those of the text alone, and so is an export. To train only them, freeze the rest:
+        `Phase(0, train=["prompts", "scores"])`.
+
+        Args:
+            count: how many.
+            start: words, or the names of the classes: prompts begin as the vectors of their pieces, repeated where there are
+                fewer. By default as pieces drawn at random.
+            seed: of the drawing.
+
+        Raises:
+            ArgumentError: a `count` below 1 or that leaves no position for a text, an encoder that has prompts, or a `start`
+                of which the tokenizer knows no piece.
+
+        Example:
+            >>> read = load_pretrained("all-MiniLM-L6-v2").with_prompts(8, start=["negative", "positive"])  # doctest: +SKIP
+            >>> model = build_encoder_classifier(read, 2)  # doctest: +SKIP
+        """
+        if self.prompts:
+            raise ArgumentError(f"The encoder has prompts already. Received: {self!r}.")
+        count = whole_number(count, "count", least=1, most=self.max_length - 1)
+        ids = prompt_ids(self.tokenizer, count, start, whole_number(seed, "seed", least=0))
+        return PretrainedEncoder(
+            self.folder, self.config, self._architecture, self.tokenizer, self._rows, self._rows[ids]
+        )
 
     def _separator(self) -> int | None:
         """The id that separates the texts of a pair; None where both are in one segment."""
@@ -144,14 +182,18 @@ class PretrainedEncoder:
             tokens = build_embedding(aligned, trainable=True, mask_zero=False, name="token_embedding")
             mark_base(tokens)
             x = tokens(ids)
-            mask = PaddingMask(padding_id, name="padding_mask")(ids)
+            mask = seen = PaddingMask(padding_id, name="padding_mask")(ids)
+            if self.prompts:
+                rows = tensors(f"{WORDS}.weight", (of.vocabulary_size, of.embedding_width))[self._prompts]
+                x = _filled(SoftPrompts(self.prompts, name="prompts"), x, [rows], base=False)
+                seen = PaddingMask(padding_id, self.prompts, name="mask_with_prompts")(ids)
             first = of.family.unused_positions
             rows = tensors(f"{POSITIONS}.weight", (of.positions + first, of.embedding_width))[first:]
             x = _filled(PositionTable(of.positions, name="position_embedding"), x, [rows])
             if of.segments:
                 rows = tensors(f"{SEGMENTS}.weight", (of.segments, of.embedding_width))
                 separator = self._separator() if pairs else None
-                segments = SegmentTable(of.segments, separator, name="segment_embedding")
+                segments = SegmentTable(of.segments, separator, self.prompts, name="segment_embedding")
                 x = _filled(segments, x, [rows], *([] if separator is None else [ids]))
             norm = keras.layers.LayerNormalization(epsilon=of.epsilon, name="embeddings_layer_norm")
             x = _filled(norm, x, [tensors(f"{NORM}.{kind}", x.shape[-1:]) for kind in ("weight", "bias")])
@@ -174,8 +216,10 @@ class PretrainedEncoder:
                     made[block].build(x.shape)
                     _fill_block(made[block], tensors, of, block)
                     remember(made[block])  # what is frozen, in a .keras file
-                x = made[block](x, padding_mask=mask)
+                x = made[block](x, padding_mask=seen)
             tensors.check_all_read()
+        if self.prompts:
+            x = WithoutPrompts(self.prompts, name="without_prompts")(x)
         return x, mask
 
 
@@ -244,11 +288,12 @@ def _opened(folder: Path, family: Family) -> AbstractContextManager[Tensors]:
     return nullcontext(preset_tensors(folder, family)) if is_preset(folder) else opened(folder, family)
 
 
-def _filled(layer: keras.layers.Layer, x: Any, values: list[np.ndarray], *others: Any) -> Any:
+def _filled(layer: keras.layers.Layer, x: Any, values: list[np.ndarray], *others: Any, base: bool = True) -> Any:
     """The output of a new layer on x, with these weights."""
     layer.build(x.shape)
     layer.set_weights(values)
-    mark_base(layer)
+    if base:
+        mark_base(layer)
     return layer(x, *others)
 
 
