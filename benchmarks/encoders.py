@@ -144,16 +144,19 @@ class Torch:
             raise SystemExit("The process with PyTorch has ended; its message stands above.")
         return json.loads(line)
 
-    def __call__(self, way: str, seed: int, arrays: Arrays) -> tuple[np.ndarray, float]:
-        """Which test texts it classified correctly, and the processor time of the training."""
+    def ask(self, way: str, seed: int, arrays: Arrays, **settings: Any) -> dict[str, Any]:
+        """Train in the other process; returns its answer."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "arrays.npz")
             np.savez(path, **arrays)
-            rate, epochs, _ = WAYS[way]
-            asked = {"arrays": str(path), "way": way, "seed": seed, "rate": rate, "epochs": epochs, "batch": BATCH}
-            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.write(json.dumps({"arrays": str(path), "way": way, "seed": seed, **settings}) + "\n")
             self._process.stdin.flush()
-            answer = self._answer()
+            return self._answer()
+
+    def __call__(self, way: str, seed: int, arrays: Arrays) -> tuple[np.ndarray, float]:
+        """Which test texts it classified correctly, and the processor time of the training."""
+        rate, epochs, _ = WAYS[way]
+        answer = self.ask(way, seed, arrays, rate=rate, epochs=epochs, batch=BATCH)
         return np.array(answer["predicted"]) == arrays["test_labels"], answer["seconds"]
 
 
