@@ -178,8 +178,15 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         ],
     ),
     "encoders/layers.py": (
-        "tests/serving/test_spans.py",
+        "tests/encoders/test_layers.py tests/encoders/test_prompts.py tests/serving/test_spans.py",
         [
+            ("[[0, 0], [self.in_front, 0]], constant_values=True)", "[[0, 0], [self.in_front, 0]])"),
+            (
+                "before = ops.pad(before, [[0, 0], [self.in_front, 0]])",
+                "before = ops.pad(before, [[0, 0], [0, self.in_front]])",
+            ),
+            ("        return vectors[:, self.count :]", "        return vectors[:, : -self.count]"),
+            (", vectors], axis=1)", ", vectors + own[:, :1]], axis=1)"),
             ("for id_ in self.special_ids:", "for id_ in self.special_ids[:1]:"),
             ("ops.where(allowed, scores[..., self.column], -1e9)", "scores[..., self.column]"),
             ("return ops.logical_or(behind, first)", "return behind"),
@@ -483,18 +490,6 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("        after.assign(before)", "        pass"),
             ('    use(layer, settings["in_use"])', "    use(layer, None)"),
             ("            if known != (name or each.adapter_in_use):", "            if not known:"),
-        ],
-    ),
-    "encoders/layers.py": (
-        "tests/encoders/test_layers.py tests/encoders/test_prompts.py",
-        [
-            ("[[0, 0], [self.in_front, 0]], constant_values=True)", "[[0, 0], [self.in_front, 0]])"),
-            (
-                "before = ops.pad(before, [[0, 0], [self.in_front, 0]])",
-                "before = ops.pad(before, [[0, 0], [0, self.in_front]])",
-            ),
-            ("        return vectors[:, self.count :]", "        return vectors[:, : -self.count]"),
-            (", vectors], axis=1)", ", vectors + own[:, :1]], axis=1)"),
         ],
     ),
     "encoders/prompts.py": (

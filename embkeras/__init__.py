@@ -35,13 +35,13 @@ _WITHOUT_KERAS = {
     "vectors.store": "KeyedVectors",
 }
 _WITH_KERAS = {
+    "encoders.adapters": "enable_adapters use_adapters",
     "encoders.decoders.generation": "generate",
     "encoders.decoders.instructions": "encode_instructions perplexity",
     "encoders.decoders.reading": "PretrainedDecoder load_decoder",
     "encoders.heads": (
         "build_encoder_classifier build_encoder_regressor build_encoder_tagger build_sentence_encoder build_span_model"
     ),
-    "encoders.adapters": "enable_adapters use_adapters",
     "encoders.lora": "enable_lora merge_lora",
     "encoders.reading": "PretrainedEncoder load_pretrained",
     "encoders.tuned": "load_tuned save_tuned",
