@@ -19,7 +19,7 @@ from embkeras.encoders.decoders.gguf_files import GgufFile
 from embkeras.encoders.decoders.layers import CausalPlaces, DecoderBlock
 from embkeras.encoders.decoders.llama import BLOCK, INSIDE, NORM, OUTPUT, WORDS, Llama, llama_of
 from embkeras.encoders.decoders.reference import next_scores
-from embkeras.encoders.low_rank import remember
+from embkeras.encoders.remembers import remember
 from embkeras.encoders.tensors import Tensors, opened_files, read_json
 from embkeras.errors import EncoderError, VocabularyError
 from embkeras.tables.builders import build_embedding
