@@ -28,19 +28,31 @@ samplers are random, so each of their figures is a mean of 20 searches.
 
 import argparse
 import os
-import time
+import tempfile
+from collections import defaultdict
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from machine import machine_line
 from rated_texts import SETS
-from records import SIZES, Clock, Store
+from records import SIZES, Clock, Store, machines_of, with_interval
+
+if TYPE_CHECKING:
+    from embkeras import Advice
+    from embkeras.experiments.race import Job
+    from embkeras.experiments.results import Record
 
 RESULTS = Path(__file__).with_name("results")
 KEY = ("data", "size", "strategy", "seed")
 NAMES = ("frozen", "map", "phased", "shared map", "small rate", "fine-tuned", "random")
 ROUNDS, FINAL = range(2), range(2, 7)
 DIVISION = 17  # seed of the division of the texts
+SEARCHES = 20  # of each tuner in a cell
+RULES = ((1, 2), (1, 3), (2, 2), (2, 3))  # rounds, finalists
 EPOCHS, PATIENCE, BATCH, RATE, UNFREEZE_AT = 15, 3, 32, 3e-3, 3
 
 
@@ -102,6 +114,282 @@ def train(hours: float) -> None:
             )
 
 
+class Replay(Executor):
+    """Answers the runs of one cell from their records, and adds up their seconds."""
+
+    def __init__(self, records: dict[tuple[str, int], "Record"]):
+        self.records, self.seconds = records, 0.0
+
+    def submit(self, call: Any, job: "Job") -> Future["Record"]:  # type: ignore[override]
+        """A run at once."""
+        future: Future[Record] = Future()
+        future.set_result(self.run(job.strategy.name, job.seed))
+        return future
+
+    def run(self, name: str, seed: int) -> "Record":
+        """The record of a run, whose seconds count."""
+        record = self.records[name, seed]
+        self.seconds += record.measures["seconds"]
+        return record
+
+
+@dataclass(frozen=True)
+class Found:
+    """An answer, and the seconds of its runs."""
+
+    advice: "Advice"
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """The strategy recommended."""
+        return str(self.advice.recommended)
+
+
+class Cell:
+    """All runs of a set and a size."""
+
+    def __init__(self, data: str, texts: int, records: dict[tuple[str, int], "Record"]):
+        self.data, self.texts, self.records = data, texts, records
+        held_out = {name: [found.test for (each, _), found in records.items() if each == name] for name in NAMES}
+        self.right = {name: np.stack(found).astype(float) for name, found in held_out.items()}
+        self.truth = {name: float(found.mean()) for name, found in self.right.items()}
+        self.best = max(self.truth, key=lambda name: self.truth[name])
+
+    def race(self, **rules: Any) -> Found:
+        """What a race by these rules finds."""
+        import embkeras as ek
+
+        replay, strategies = Replay(self.records), [ek.Strategy(name) for name in NAMES]
+        data = [(np.ones((20, 2), int), np.arange(20) % 2)] * 3  # never trained on
+        advice = ek.race_strategies(
+            self._none, data, strategies=strategies, seeds=FINAL, executor=replay, verbose=False, **rules
+        )
+        return Found(advice, replay.seconds)
+
+    @staticmethod
+    def _none(strategy: Any) -> Any:
+        """Never called."""
+
+    @cached_property
+    def advised(self) -> Found:
+        """By the default rules."""
+        return self.race()
+
+    @cached_property
+    def grid(self) -> Found:
+        """By all strategies from all seeds."""
+        return self.race(rounds=0)
+
+    def below(self, name: str) -> float:
+        """Accuracy below the best on the texts held out."""
+        return self.truth[self.best] - self.truth[name]
+
+    def is_within(self, name: str) -> bool:
+        """Whether the interval of the difference to the best reaches 0."""
+        from embkeras.experiments.statistics import paired_difference
+
+        mean, half = paired_difference(self.right[self.best] - self.right[name])
+        return mean <= half
+
+
+class Search:
+    """What a tuner asks for in one search: validation accuracies of runs, until the seconds are used."""
+
+    def __init__(self, cell: Cell, seed: int):
+        self._replay, self._allowed = Replay(cell.records), cell.advised.seconds
+        self._seeds = np.random.default_rng(seed).permutation([*ROUNDS, *FINAL]).tolist()
+        self._tried: dict[str, int] = defaultdict(int)
+
+    def run(self, name: str) -> float:
+        """Validation accuracy of a strategy, each time from another seed."""
+        seed = self._seeds[self._tried[name] % len(self._seeds)]
+        self._tried[name] += 1
+        return self._replay.run(name, seed).measures["validation_accuracy"]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time of the race is used."""
+        return self._replay.seconds >= self._allowed
+
+    @property
+    def share(self) -> float:
+        """Of the race's seconds."""
+        return self._replay.seconds / self._allowed
+
+
+def optuna_pick(search: Search, seed: int) -> str:
+    """The strategy of Optuna's best trial."""
+    import optuna
+
+    def objective(trial: Any) -> float:
+        accuracy = search.run(trial.suggest_categorical("strategy", NAMES))
+        if search.is_over:
+            trial.study.stop()
+        return accuracy
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    study.optimize(objective)
+    return str(study.best_params["strategy"])
+
+
+def keras_tuner_pick(search: Search, seed: int, executions: int) -> str:
+    """The strategy of KerasTuner's best trial."""
+    import keras_tuner
+
+    class Tuner(keras_tuner.RandomSearch):
+        def run_trial(self, trial: Any, *arguments: Any, **more: Any) -> list[float]:
+            found = [search.run(trial.hyperparameters.get("strategy")) for _ in range(executions)]
+            if search.is_over:
+                self.oracle.max_trials = 1  # no further trial begins
+            return found
+
+    choice = keras_tuner.HyperParameters()
+    choice.Choice("strategy", list(NAMES))
+    with tempfile.TemporaryDirectory() as folder:
+        tuner = Tuner(
+            objective=keras_tuner.Objective("val_accuracy", "max"),
+            hyperparameters=choice,
+            max_trials=1000,
+            seed=seed,
+            directory=folder,
+        )
+        tuner.search(verbose=0)
+        return str(tuner.get_best_hyperparameters(1)[0].get("strategy"))
+
+
+TUNERS = {
+    "Optuna": optuna_pick,
+    "KerasTuner, 1 run a trial": lambda search, seed: keras_tuner_pick(search, seed, 1),
+    "KerasTuner, 3 runs a trial": lambda search, seed: keras_tuner_pick(search, seed, 3),
+}
+
+
+def read() -> list[Cell]:
+    """The cells that are complete."""
+    from embkeras.experiments.results import Record
+
+    found: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
+    for each in Store(RESULTS / "advice.jsonl", KEY).records:
+        found[each["size"], each["data"]].append(each)
+    return [
+        Cell(
+            data,
+            found[size, data][0]["texts"],
+            {(each["strategy"], each["seed"]): Record.from_json(each) for each in own},
+        )
+        for size, data in cells()
+        if len(own := found[size, data]) == len(NAMES) * len((*ROUNDS, *FINAL))
+    ]
+
+
+def by_set(found: list[Cell], values: list[float]) -> dict[str, float]:
+    """The mean of each set."""
+    names = dict.fromkeys(cell.data for cell in found)
+    return {
+        name: float(np.mean([value for cell, value in zip(found, values, strict=True) if cell.data == name]))
+        for name in names
+    }
+
+
+def each_cell(found: list[Cell]) -> list[str]:
+    """A row for each cell."""
+    lines = [
+        "| set | texts | best on held-out texts | race recommends | points below | within | grid recommends | points below | "
+        "within | same | in the grid's tie | race s | of the grid's |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for cell in found:
+        row = [cell.data, f"{cell.texts:,}", f"{cell.best} {100 * cell.truth[cell.best]:.1f}%"]
+        for answer in (cell.advised, cell.grid):
+            row += [answer.name, f"{100 * cell.below(answer.name):.1f}", _yes(cell.is_within(answer.name))]
+        row += [_yes(cell.advised.name == cell.grid.name), _yes(cell.advised.name in cell.grid.advice.tied)]
+        row += [f"{cell.advised.seconds:.0f}", f"{cell.advised.seconds / cell.grid.seconds:.0%}"]
+        lines.append(f"| {' | '.join(row)} |")
+    return lines
+
+
+def rules(found: list[Cell]) -> list[str]:
+    """What the full grid and some rules of a race find in all cells."""
+    lines = [
+        "| rules | the grid's recommendation | in the grid's tie | time of the grid's | within the interval of the best | "
+        "points below the best | its leader below |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    asked: dict[str, dict[str, Any]] = {"full grid": {"rounds": 0}}
+    for rounds, most in RULES:
+        name = f"{rounds} round{'s' * (rounds > 1)}, at most {most} finalists"
+        asked[name + (" (default)" if (rounds, most) == (2, 2) else "")] = {"rounds": rounds, "most_finalists": most}
+    for name, rule in asked.items():
+        answers = [(cell, cell.race(**rule)) for cell in found]
+        same = np.mean([answer.name == cell.grid.name for cell, answer in answers])
+        tied = np.mean([answer.name in cell.grid.advice.tied for cell, answer in answers])
+        time = sum(answer.seconds for _, answer in answers) / sum(cell.grid.seconds for cell in found)
+        within = np.mean([cell.is_within(answer.name) for cell, answer in answers])
+        below = 100 * np.mean([cell.below(answer.name) for cell, answer in answers])
+        leader = 100 * np.mean([cell.below(answer.advice.table.index[0]) for cell, answer in answers])
+        lines.append(f"| {name} | {same:.0%} | {tied:.0%} | {time:.0%} | {within:.0%} | {below:.2f} | {leader:.2f} |")
+    return lines
+
+
+def tuners(found: list[Cell]) -> list[str]:
+    """The tuners next to the race, in pairs by cell."""
+    lines = [
+        "| tuner | time of the race's | points below the best | the race's recommendation less its pick | the race's leader "
+        "less its pick | better / equal / worse cells |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, pick in TUNERS.items():
+        below, shares = [], []
+        for cell in found:
+            searches = [Search(cell, seed) for seed in range(SEARCHES)]
+            below.append(float(np.mean([cell.below(pick(search, seed)) for seed, search in enumerate(searches)])))
+            shares.append(float(np.mean([search.share for search in searches])))
+        row = [name, f"{np.mean(shares):.0%}", f"{100 * np.mean(below):.2f}"]
+        for answer in (lambda cell: cell.advised.name, lambda cell: cell.advised.advice.table.index[0]):
+            gains = [theirs - cell.below(answer(cell)) for cell, theirs in zip(found, below, strict=True)]
+            row.append(with_interval(gains, by_set(found, gains)))
+        gains = [theirs - cell.below(cell.advised.name) for cell, theirs in zip(found, below, strict=True)]
+        row.append(
+            " / ".join(
+                str(sum(test)) for test in zip(*((g > 1e-9, abs(g) <= 1e-9, g < -1e-9) for g in gains), strict=True)
+            )
+        )
+        lines.append(f"| {' | '.join(row)} |")
+    return lines
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def summary(found: list[Cell], records: list[dict[str, Any]]) -> str:
+    """The result as Markdown."""
+    runs = sum(len(cell.records) for cell in found)
+    head = (
+        f"{len(found)} of {len(cells())} cells, {runs:,} runs that took {sum(each['seconds'] for each in records) / 60:.0f} "
+        f"minutes of a processor: {len(NAMES)} strategies ({', '.join(NAMES)}), {len((*ROUNDS, *FINAL))} seeds. "
+        f"`benchmarks/advice.py` says how they are trained, replayed and judged."
+    )
+    lines = [
+        "# Is the advice of a race right, and what does it cost",
+        "",
+        machines_of(records),
+        machine_line("optuna", "keras-tuner"),
+        "",
+    ]
+    lines += [head, "", "## Each cell", "", *each_cell(found), "", "## All cells, and other rules on the same runs", ""]
+    lines += [*rules(found), "", f"## Optuna and KerasTuner in the race's time, {SEARCHES} searches a cell", ""]
+    lines += [*tuners(found), ""]
+    lines.append(
+        "Points of accuracy on the texts held out. Differences: mean ± half of the 95% interval over the cells / over the means "
+        "of the sets; above 0 the race is better. Its leader is the strategy best on the validation texts of the final round; "
+        "the recommendation is the cheapest of those that can't be told apart from it."
+    )
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Train, or summarise."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -111,6 +399,10 @@ def main() -> None:
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     if not options.write:
         train(options.hours)
+        return
+    text = summary(read(), Store(RESULTS / "advice.jsonl", KEY).records)
+    (RESULTS / "advice.md").write_text(text, "utf-8")
+    print(text)
 
 
 if __name__ == "__main__":
