@@ -370,6 +370,11 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("order[2:]", "order[1:]"),
             ("[ranked[0], cheapest, *ranked[1:]]", "ranked"),
             ("values[healthy]) if known", "values[healthy] / 3) if known"),
+            ("ahead.mean + reach > ahead.half_width()", "ahead.mean > ahead.half_width()"),
+            ("behind.mean - reach <=", "behind.mean <="),
+            ("elif cost(final[name]) == price and", "elif False and"),
+            ("_noise(final, rounds)", "_noise(final)"),
+            ("squares + own * spread**2", "squares + spread**2"),
         ],
     ),
     "experiments/results.py": (
@@ -427,6 +432,8 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         [
             ("if seed not in set(last)", ""),
             ("runner.allow(0.5)", "runner.allow(1.0)"),
+            ('flag(stop_early, "stop_early") and rounds > 0', 'flag(stop_early, "stop_early")'),
+            ("if stop_early and len(final) < wanted", "if False and len(final) < wanted"),
             ("== len(strategies)]", ">= 1]"),
             ("self._file.add(record)", "pass"),
             ("layers=layers_named(chosen)", "layers=()"),

@@ -4,7 +4,7 @@ Each set, number of texts and architecture of `results/recipe.jsonl` is a cell; 
 accuracy and the seconds that were measured there as their truth, and 0.7 times the measured standard deviation (at most 3
 points) as the noise of training. Which texts are right is drawn: most of what makes a text hard is the same for all strategies
 (75% of the variance), some the same for all runs of a strategy (10%). 200 to 1,000 texts validate. So this shows what the rules
-do, and not what training does. No training runs, so it takes two minutes.
+do, and not what training does. No training runs, so it takes a few minutes.
 
 python benchmarks/race_rules.py        # writes benchmarks/results/race_rules.md
 """
@@ -29,7 +29,14 @@ from embkeras.experiments.results import MEASURES, Record
 RESULTS = Path(__file__).with_name("results")
 COST = {"static": 0, "map": 1, "phased": 2, "stock": 3, "rescaled 0.1": 4, "random": 5, "map+rows": 6}
 SHARED, OWN, RUN = 0.75, 0.10, 0.15  # shares of the variance of what makes a text hard
-RULES = ((0, 7), (1, 2), (1, 3), (2, 2), (2, 3))  # rounds, finalists
+RULES = (
+    (0, 7, False),
+    (2, 2, False),
+    (1, 2, True),
+    (1, 3, True),
+    (2, 2, True),
+    (2, 3, True),
+)  # rounds, finalists, stop early
 DATA = [(np.ones((20, 2), int), np.arange(20) % 2)] * 3  # never trained on
 
 
@@ -97,7 +104,8 @@ def main() -> None:
         machine_line("scipy", "numpy"),
         "",
         f"{len(replays)} cells with {len(COST)} strategies; `benchmarks/race_rules.py` says how their runs are drawn. The full "
-        'grid trains all strategies from all seeds; "the same again" is the full grid from other seeds.',
+        'grid trains all strategies from all seeds; "the same again" is the full grid from other seeds. A final round ends when '
+        "its recommendation is settled, unless it has all seeds.",
         "",
         "| seeds | rules | the grid's recommendation | in the grid's tie | time of the grid's | points below the best |",
         "|---|---|---|---|---|---|",
@@ -106,16 +114,16 @@ def main() -> None:
         grids = [(replay.race(seeds=range(100, 100 + seeds), rounds=0), replay.seconds) for replay in replays]
         own = 100 * np.mean([replay.lost(grid) for replay, (grid, _) in zip(replays, grids, strict=True)])
         lines.append(f"| {seeds} | full grid | | | | {own:.2f} |")
-        for rounds, most in RULES:
-            found = [
-                replay.race(seeds=range(200, 200 + seeds), rounds=rounds, most_finalists=most) for replay in replays
-            ]
+        for rounds, most, stop in RULES:
+            asked = {"rounds": rounds, "most_finalists": most, "stop_early": stop}
+            found = [(replay.race(seeds=range(200, 200 + seeds), **asked), replay.seconds) for replay in replays]
             pairs = list(zip(replays, found, grids, strict=True))
-            same = np.mean([advice.recommended == grid.recommended for _, advice, (grid, _) in pairs])
-            tied = np.mean([advice.recommended in grid.tied for _, advice, (grid, _) in pairs])
-            time = np.mean([replay.seconds / seconds for replay, _, (_, seconds) in pairs])
-            lost = 100 * np.mean([replay.lost(advice) for replay, advice, _ in pairs])
+            same = np.mean([advice.recommended == grid.recommended for _, (advice, _), (grid, _) in pairs])
+            tied = np.mean([advice.recommended in grid.tied for _, (advice, _), (grid, _) in pairs])
+            time = np.mean([took / seconds for _, (_, took), (_, seconds) in pairs])
+            lost = 100 * np.mean([replay.lost(advice) for replay, (advice, _), _ in pairs])
             name = f"{rounds} round{'s' * (rounds > 1)}, at most {most} finalists" if rounds else "the same again"
+            name += ", all seeds" * (rounds > 0 and not stop)
             lines.append(f"| {seeds} | {name} | {same:.0%} | {tied:.0%} | {time:.0%} | {lost:.2f} |")
     text = "\n".join(lines) + "\n"
     print(text)

@@ -94,7 +94,7 @@ def race(contest: Contest, output: Output, out: Path, minutes: float | None) -> 
     """
     settings = contest.settings
     runs = f"{settings.seeds * (settings.folds or 1)} trainings of each" + ", one a fold" * (settings.folds is not None)
-    output.say(f"\nRacing {len(contest.strategies)} strategies on the same data; in the final round {runs}")
+    output.say(f"\nRacing {len(contest.strategies)} strategies on the same data; in the final round at most {runs}")
     with _runs(contest, out, output) as how, tempfile.TemporaryDirectory(prefix="embkeras-") as kept:
         return race_strategies(
             contest.build,

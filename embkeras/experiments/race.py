@@ -21,7 +21,7 @@ from embkeras.experiments.data import Data, is_dataset
 from embkeras.experiments.fingerprint import data_fingerprint, described, plain
 from embkeras.experiments.moved import Moved, layers_named
 from embkeras.experiments.results import Key, Record, ResultsFile, key_of
-from embkeras.experiments.rounds import best_of, leave
+from embkeras.experiments.rounds import best_of, is_settled, leave
 from embkeras.experiments.runs import (
     checked_data,
     checked_seeds,
@@ -129,6 +129,7 @@ def race_strategies(
     folds: int | None = None,
     rounds: int = 2,
     most_finalists: int = 2,
+    stop_early: bool = True,
     max_minutes: float | None = None,
     results: str | os.PathLike[str] | None = None,
     executor: Executor | None = None,
@@ -142,7 +143,8 @@ def race_strategies(
 
     First the strategies race: each round trains those that are still in it from one more seed. Those that are behind the
     leader by more than the noise leave, and at most half go on: the leader, the cheapest, the next best. Then a final
-    round trains the few that are left from seeds of its own; all intervals are those of the final round. Strategies are
+    round trains the few that are left from seeds of its own, and ends when the seeds still to come would hardly change what
+    is recommended; all intervals are those of the final round. Strategies are
     compared by the validation texts, with Holm's correction for their number. A tie is called a tie, and the cheapest
     of the tied is recommended: to store, then to train. What is reported of it are the test texts, which chose nothing.
 
@@ -152,12 +154,14 @@ def race_strategies(
         build_model: as for `compare_strategies`.
         data: as for `compare_strategies`; the validation part needs one class number per text too.
         strategies: strategies, or names from `default_strategies()`; by default all of those.
-        seeds: of the final round: how many, or which.
+        seeds: of the final round: how many at most, or which.
         folds: all examples are dealt anew for each seed (`Data.fold`): one of so many parts tests, the next validates. The
             final round trains on each fold, a round before on one. At least 3; by default the parts stay as they are.
-        rounds: how many rounds race at most; 0 trains all strategies in the final round.
+        rounds: how many rounds race at most; with 0 all strategies are trained from all seeds.
         most_finalists: how many strategies the final round has at most, at least 2. `benchmarks/results/race_rules.md` shows
             what more of them cost and gain.
+        stop_early: whether the final round may end before its last seed: after two or more, once a 95% prediction says that
+            the rest leave the recommendation as it is. With an executor it trains one seed after the other then, two at first.
         max_minutes: when no further run begins. Half of it is left to the final round, to which fewer strategies go on, at
             least two, if there is no time for more.
         results: a JSON Lines file to which each run is written at once. A run that is in it already isn't repeated, so a race
@@ -193,6 +197,7 @@ def race_strategies(
         folds = int(folds)
     rounds = whole_number(rounds, "rounds", least=0)
     most_finalists = whole_number(most_finalists, "most_finalists", least=2)
+    stop_early = flag(stop_early, "stop_early") and rounds > 0
     functions = {"callbacks": callbacks, "on_record": on_record}
     minutes = checked_fit(build_model, data, functions, executor, max_minutes, fit_arguments)
     settings = settings_of(folds, fit_arguments, callbacks)
@@ -209,11 +214,14 @@ def race_strategies(
         runner = Runner(file, executor, minutes, on_record, flag(verbose, "verbose"), folds)
         left, racing = _race(job, chosen, last, rounds if len(chosen) > 2 else 0, folds, most_finalists, runner)
         names = [strategy for strategy in chosen if strategy.name not in left]
-        jobs = [job(strategy, seed, fold) for seed in last for fold in range(folds or 1) for strategy in names]
-        runner.say(f"Final round: {', '.join(each.name for each in names)}; {len(jobs)} runs")
-        final = _whole(runner.run(jobs), names)
-    asked = {"seeds": last, "rounds": rounds, "most_finalists": most_finalists, "max_minutes": minutes}
-    note = runner.time_note(len(final), len(jobs))
+        final, note = _final(job, names, last, stop_early, folds, racing, runner)
+    asked = {
+        "seeds": last,
+        "rounds": rounds,
+        "most_finalists": most_finalists,
+        "stop_early": stop_early,
+        "max_minutes": minutes,
+    }
     return Advice(
         tuple(final),
         tuple(racing),
@@ -301,6 +309,51 @@ def _race(
         runner.say(f"{name} leaves the race: {left[name]}")
         alive = [strategy for strategy in alive if strategy.name != name]
     return left, everything
+
+
+def _final(
+    job: Callable[..., Job],
+    strategies: Sequence[Strategy],
+    seeds: Sequence[int],
+    stop_early: bool,
+    folds: int | None,
+    racing: Sequence[Record],
+    runner: "Runner",
+) -> tuple[list[Record], str]:
+    """The records of the final round, and why there are fewer than there could be."""
+    batches = [seeds[:2], *([seed] for seed in seeds[2:])] if stop_early else [seeds]
+    wanted, final = len(seeds) * (folds or 1) * len(strategies), list[Record]()
+    most = "at most " * (len(batches) > 1)
+    runner.say(f"Final round: {', '.join(each.name for each in strategies)}; {most}{wanted} runs")
+    rounds = _by_strategy(racing)
+    for batch in batches:
+        jobs = [job(strategy, seed, fold) for seed in batch for fold in range(folds or 1) for strategy in strategies]
+        found = runner.run(jobs)
+        final += found
+        if len(found) < len(jobs):  # the time is up
+            break
+        if stop_early and len(final) < wanted and _is_over(final, wanted // len(strategies), rounds, folds):
+            note = f"The final round ended after {len(final) * len(seeds) // wanted} of {len(seeds)} seeds: the others would "
+            runner.say(note := f"{note}hardly change the recommendation.")
+            return final, note
+    final = _whole(final, strategies)
+    return final, runner.time_note(len(final), wanted)
+
+
+def _is_over(final: Sequence[Record], runs: int, rounds: Mapping[str, Sequence[Record]], folds: int | None) -> bool:
+    """Whether the first records of the final round recommend what all would."""
+    so_far = Advice(tuple(final), folds=folds)
+    if so_far.recommended is None:
+        return False
+    leader, shares = so_far.table.index[0], overlap(folds) if folds else 0.0
+    return is_settled(_by_strategy(final), leader, so_far.recommended, runs, rounds, shares, folds=folds is not None)
+
+
+def _by_strategy(records: Sequence[Record]) -> dict[str, list[Record]]:
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.strategy, []).append(record)
+    return found
 
 
 def _whole(records: Sequence[Record], strategies: Sequence[Strategy]) -> list[Record]:

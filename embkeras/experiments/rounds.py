@@ -1,4 +1,4 @@
-"""Which strategies leave a race after a round, by what they got right on the validation texts."""
+"""Which strategies leave a race after a round, and when it is over, by what they got right on the validation texts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from embkeras.experiments.results import Record
-from embkeras.experiments.statistics import ALPHA, Difference, pooled_spread
+from embkeras.experiments.statistics import ALPHA, Difference, pooled_spread, require
 
 _FAR = 0.001  # the alpha after one round, when nothing is known of the noise of training
 
@@ -80,3 +80,69 @@ def best_of(rounds: Mapping[str, Sequence[Record]], most: int) -> list[str]:
     cheapest = min(ranked, key=lambda name: cost(rounds[name]))
     chosen = list(dict.fromkeys([ranked[0], cheapest, *ranked[1:]]))[:most]
     return [name for name in rounds if name in chosen]
+
+
+def is_settled(
+    final: Mapping[str, Sequence[Record]],
+    leader: str,
+    recommended: str,
+    runs: int,
+    rounds: Mapping[str, Sequence[Record]],
+    overlap: float = 0.0,
+    *,
+    folds: bool = False,
+) -> bool:
+    """Whether the runs that are still to come would hardly change what is recommended.
+
+    Each difference has a 95% prediction interval of what all runs will show, from what the first showed and the noise of
+    training in all runs so far. It is settled if within these intervals none will be shown to be better than the one
+    recommended, and those that are cheaper will still be shown to be worse than the leader (stochastic curtailment: Lan,
+    Simon & Halperin 1982). With fewer than two runs, or two strategies, nothing is.
+
+    Args:
+        final: for each strategy of the final round its records so far, of the same seeds and folds.
+        leader: the strategy with the best mean validation accuracy.
+        recommended: what is recommended by them.
+        runs: how many there would be of each strategy.
+        rounds: for each strategy its records of the rounds before.
+        overlap: as for `Difference.of_folds`.
+        folds: each run has validation texts of its own.
+    """
+    done = len(final[leader])
+    if done < 2 or len(final) < 2:
+        return False
+    spread, freedom = _noise(final, rounds)
+    reach = float(require("scipy.stats").t.isf(ALPHA / 2, freedom)) * spread * math.sqrt(1 / done - 1 / runs)
+
+    def lead(first: str, second: str) -> Difference:
+        pairs = zip(final[first], final[second], strict=True)
+        each = [one.validation.astype(float) - other.validation for one, other in pairs]
+        if folds:
+            return Difference(float(np.mean([one.mean() for one in each])), spread, runs, runs - 1, 0.0, overlap)
+        texts = Difference.of_texts(np.stack(each))
+        return Difference(texts.mean, spread, runs, runs - 1, texts.testing)
+
+    price = cost(final[recommended])
+    for name in final.keys() - {recommended}:
+        ahead = lead(name, recommended)
+        if ahead.mean + reach > ahead.half_width():
+            return False
+        if cost(final[name]) < price:
+            behind = lead(leader, name)
+            if behind.mean - reach <= behind.half_width(ALPHA / (len(final) - 1)):
+                return False
+        elif cost(final[name]) == price and ahead.mean + reach > 0:
+            return False
+    return True
+
+
+def _noise(*groups: Mapping[str, Sequence[Record]]) -> tuple[float, int]:
+    """`pooled_spread` of the runs of several rounds: in each, of the strategies that it has most records of."""
+    squares, freedom = 0.0, 0
+    for group in groups:
+        most = max(map(len, group.values()), default=0)
+        whole = [found for found in group.values() if len(found) == most and not any(each.diverged for each in found)]
+        if most > 1 and len(whole) > 1:
+            spread, own = pooled_spread(np.array([[each.validation.mean() for each in found] for found in whole]))
+            squares, freedom = squares + own * spread**2, freedom + own
+    return (math.sqrt(squares / freedom), freedom) if freedom else (math.inf, 1)

@@ -96,6 +96,20 @@ def test_without_rounds_all_are_trained_from_all_seeds(trained):
     assert len(trained) == 10 and not advice.left and len(advice.final) == 10
 
 
+def test_the_final_round_ends_when_its_recommendation_is_settled(trained, capsys):
+    """After fewer seeds, with the recommendation of all of them; an executor changes nothing."""
+    early = start(seeds=12, most_finalists=2, verbose=True)
+    final = [seed for _, seed, _ in trained if seed < 12]
+    assert set(early.left) == {"random", "phased", "shared map"} and 4 <= len(final) == len(early.final) < 24
+    note = f"The final round ended after {len(final) // 2} of 12 seeds"
+    assert note in early.text and note in capsys.readouterr().out
+    whole = start(seeds=12, most_finalists=2, stop_early=False)
+    assert len(whole.final) == 24 and not whole.note and whole.recommended == early.recommended == "frozen"
+    with ThreadPoolExecutor(2) as executor:
+        assert str(start(seeds=12, most_finalists=2, executor=executor)) == str(early)
+    assert len(start(seeds=4, rounds=0).final) == 20
+
+
 def test_folds(trained):
     """A round trains on one fold, the final round on each; every fold tests other texts."""
     data = Data(*[(tiny.IDS, tiny.LABELS)] * 3)
@@ -174,7 +188,7 @@ def test_time_is_up(trained, monkeypatch):
     assert "up after 14 minutes: 6 of 60 runs" in advice.text and len(advice.final) == 6
     monkeypatch.setattr(race, "train_once", lambda job: seconds(slow(job), 60.0))
     now[0] = 0.0
-    few = start(seeds=8, max_minutes=25)
+    few = start(seeds=8, max_minutes=25, stop_early=False)
     assert few.left["shared map"] == "round 1: no time for it in the final round"
     assert len(few.final) == 16 and not few.note
     now[0] = 0.0
@@ -263,6 +277,7 @@ def test_it_says_what_happens(trained, capsys):
         ({"folds": 20}, "20 folds need at least 40 examples. Received: 24"),
         ({"rounds": -1}, "rounds .* Received: -1"),
         ({"most_finalists": 1}, "most_finalists .* Received: 1"),
+        ({"stop_early": 2}, "stop_early .* Received: 2"),
         ({"max_minutes": 0}, "max_minutes .* Received: 0"),
         ({"executor": 3}, "executor .* Received: 3"),
         ({"verbose": 2}, "verbose .* Received: 2"),

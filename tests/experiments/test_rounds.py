@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from embkeras.experiments.results import MEASURES, Record
-from embkeras.experiments.rounds import best_of, leave
+from embkeras.experiments.rounds import best_of, is_settled, leave
+from embkeras.experiments.statistics import Difference
 
 
 def rounds(truth, count, *, seed=0, texts=500, noise=0.01):
@@ -48,3 +49,61 @@ def test_who_goes_on():
     (first,) = found["a"]
     found["a"] = [Record(*first.key, first.test, first.validation, {**first.measures, "stored_bytes": 0})]
     assert [best_of(found, most) for most in (2, 3, 4)] == [["a", "c"], ["a", "c", "d"], list("abcd")]
+
+
+def costing(found, **price):
+    """The records with these bytes to store."""
+    return {
+        name: [
+            Record(*each.key, each.test, each.validation, {**each.measures, "stored_bytes": price.get(name, 1)})
+            for each in records
+        ]
+        for name, records in found.items()
+    }
+
+
+def first(found, count):
+    """The first records of each."""
+    return {name: records[:count] for name, records in found.items()}
+
+
+def recommended(found):
+    """The leader and, of "cheap" and "b", the recommendation."""
+    pairs = [one.validation.astype(float) - other.validation for one, other in zip(*found.values(), strict=True)]
+    difference = Difference.of_texts(np.stack(pairs))
+    shown = -difference.mean > difference.half_width()
+    return "b" if difference.mean < 0 else "cheap", "b" if shown else "cheap"
+
+
+def test_settled_is_what_all_runs_will_recommend():
+    """For leads of 0 to 9 points: many end early, and hardly any of those would have ended otherwise."""
+    ended, wrong = [], 0
+    for seed in range(60):
+        truth = {"cheap": 0.85 - 0.03 * (seed % 4), "b": 0.85}
+        found = costing(rounds(truth, 8, seed=seed), cheap=0)
+        before = rounds({**truth, "c": 0.8}, 2, seed=1000 + seed)
+        for count in range(2, 8):
+            so_far = first(found, count)
+            if is_settled(so_far, *recommended(so_far), 8, before):
+                ended.append(count)
+                wrong += recommended(so_far)[1] != recommended(found)[1]
+                break
+    assert len(ended) > 30 and np.mean(ended) < 5 and wrong <= 1
+
+
+@pytest.mark.parametrize("folds", [False, True])
+def test_what_is_not_settled(folds):
+    """One run, one strategy, noise that hides a lead, a cheap one that may not stay behind, a rival of the same price."""
+    sure = {"overlap": 0.5 * folds, "folds": folds}
+    apart = costing(rounds({"cheap": 0.4, "b": 0.9}, 4, noise=0), cheap=0)
+    assert is_settled(apart, "b", "b", 50, {}, **sure)
+    assert not is_settled(first(apart, 1), "b", "b", 50, {}, **sure)
+    assert not is_settled({"b": apart["b"]}, "b", "b", 50, {}, **sure)
+    wild = rounds(dict.fromkeys("xyz", 0.5), 3, noise=1)
+    assert not is_settled(apart, "b", "b", 50, wild, **sure)
+    assert not is_settled(apart, "b", "cheap", 50, {}, **sure)
+    near = costing(rounds({"cheap": 0.8, "b": 0.82}, 4, noise=0), cheap=0)
+    assert not is_settled(near, "b", "b", 50, {}, **sure)
+    same = {name: records * 3 for name, records in rounds({"a": 0.8, "b": 0.8}, 1).items()}
+    best, other = sorted(same, key=lambda name: -same[name][0].validation.mean())
+    assert is_settled(same, best, best, 50, {}, **sure) and not is_settled(same, best, other, 50, {}, **sure)
