@@ -13,8 +13,8 @@ last score, and which texts it got right.
 
 All else replays these runs: an Executor answers a race from the file, and the objective of a tuner does. So nothing is trained
 twice, and the time of a race, of the grid and of a tuner is the sum of the measured seconds of the runs that it asked for. What
-they compute besides is not counted. The race has its default rules: two rounds on seeds 0 and 1, and a final round on seeds 2
-to 6. The full grid is the same function with no rounds: all strategies from seeds 2 to 6.
+they compute besides is not counted. The race has its default rules: two rounds on seeds 0 and 1, and a final round on at most
+seeds 2 to 6. The full grid is the same function with no rounds: all strategies from seeds 2 to 6.
 
 The truth is accuracy on the texts held out, the mean of all seeds. "Within the interval" says that the 95% interval of the
 difference to the best strategy, paired by seed and text, reaches 0.
@@ -52,7 +52,8 @@ NAMES = ("frozen", "map", "phased", "shared map", "small rate", "fine-tuned", "r
 ROUNDS, FINAL = range(2), range(2, 7)
 DIVISION = 17  # seed of the division of the texts
 SEARCHES = 20  # of each tuner in a cell
-RULES = ((1, 2), (1, 3), (2, 2), (2, 3))  # rounds, finalists
+RULES = ((2, 2, False), (1, 2, True), (1, 3, True), (2, 2, True), (2, 3, True))  # rounds, finalists, stop early
+DEFAULT = (2, 2, True)
 EPOCHS, PATIENCE, BATCH, RATE, UNFREEZE_AT = 15, 3, 32, 3e-3, 3
 
 
@@ -318,9 +319,10 @@ def rules(found: list[Cell]) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     asked: dict[str, dict[str, Any]] = {"full grid": {"rounds": 0}}
-    for rounds, most in RULES:
-        name = f"{rounds} round{'s' * (rounds > 1)}, at most {most} finalists"
-        asked[name + (" (default)" if (rounds, most) == (2, 2) else "")] = {"rounds": rounds, "most_finalists": most}
+    for rounds, most, stop in RULES:
+        name = f"{rounds} round{'s' * (rounds > 1)}, at most {most} finalists" + ", all seeds" * (not stop)
+        name += " (default)" * ((rounds, most, stop) == DEFAULT)
+        asked[name] = {"rounds": rounds, "most_finalists": most, "stop_early": stop}
     for name, rule in asked.items():
         answers = [(cell, cell.race(**rule)) for cell in found]
         same = np.mean([answer.name == cell.grid.name for cell, answer in answers])
