@@ -231,8 +231,8 @@ def _add_compare(subparsers: Any) -> None:
         "--seeds",
         type=int,
         metavar="N",
-        help="trainings of each strategy that reaches the final round, if their result isn't settled before (5; with --folds times "
-        "its number 1)",
+        help="trainings of each strategy that reaches the final round, at most: it ends when its result is settled (5; with "
+        "--folds times its number 1)",
     )
     folds = "deal all texts into N parts, at least 3: each tests once, the next one validates, and the others train"
     add("--folds", type=int, metavar="N", help=folds)
