@@ -42,7 +42,7 @@ from rated_texts import SETS
 from records import SIZES, Clock, Store, machines_of, with_interval
 
 if TYPE_CHECKING:
-    from embkeras import Advice
+    from embkeras.experiments.advice import Advice
     from embkeras.experiments.race import Job
     from embkeras.experiments.results import Record
 
