@@ -51,6 +51,7 @@ _WITH_KERAS = {
     "experiments.runs": "compare_strategies",
     "experiments.strategies": "Strategy",
     "serving.check": "check_saved_model",
+    "serving.decoders": "export_decoder",
     "serving.export": "export_saved_model",
     "serving.local": "ExportedModel",
     "tables.builders": "build_classifier build_embedding",
@@ -122,6 +123,7 @@ __all__ = [
     "encode_spans",
     "encode_tagged",
     "errors",
+    "export_decoder",
     "export_saved_model",
     "fit_on_frozen",
     "generate",
@@ -202,6 +204,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.serving.check import check_saved_model as check_saved_model
     from embkeras.serving.client import ServingClient as ServingClient
     from embkeras.serving.convert import convert_saved_model as convert_saved_model
+    from embkeras.serving.decoders import export_decoder as export_decoder
     from embkeras.serving.export import export_saved_model as export_saved_model
     from embkeras.serving.local import ExportedModel as ExportedModel
     from embkeras.serving.text_encoder import TextEncoder as TextEncoder

@@ -42,8 +42,8 @@ BESIDES |= {"PretrainedEncoder", "build_encoder_classifier", "build_encoder_regr
 BESIDES |= {"build_sentence_encoder", "encode_tagged", "load_pretrained", "vectors_from_encoder"}
 BESIDES |= {"SpanAnswer", "SpanExample", "SpanWindows", "build_span_model", "decode_spans", "encode_spans"}
 BESIDES |= {"load_squad", "squad_scores"}
-BESIDES |= {"PretrainedDecoder", "encode_instructions", "generate", "load_decoder", "perplexity"}
 BESIDES |= {"enable_adapters", "load_tuned", "save_tuned", "use_adapters"}
+BESIDES |= {"PretrainedDecoder", "encode_instructions", "export_decoder", "generate", "load_decoder", "perplexity"}
 BESIDES |= {"LinearDecay", "enable_lora", "layerwise_rates", "merge_lora"}
 BESIDES |= {
     "BatchScorer",

@@ -13,6 +13,7 @@ from keras import ops
 
 from embkeras._checks import number, whole_number
 from embkeras.errors import ArgumentError
+from embkeras.tables.stand_ins import stand_in_for
 
 Kept = tuple[Any, Any]  # keys and values of earlier tokens, each (batch, key_value_heads, time, head_width)
 
@@ -83,8 +84,8 @@ class CausalAttention(keras.layers.Layer):
     def call(self, x: Any, seen: Any, cosines: Any, sines: Any, kept: Kept | None = None) -> tuple[Any, Any, Any]:
         """The output, and the keys and values of all tokens so far."""
         shape = ops.shape(x)
-        query = _turned(self._by_head(self.query(x)), cosines, sines)
-        key, value = _turned(self._by_head(self.key(x)), cosines, sines), self._by_head(self.value(x))
+        query = _turned(self._by_head(through(self.query, x)), cosines, sines)
+        key, value = _turned(self._by_head(through(self.key, x)), cosines, sines), self._by_head(through(self.value, x))
         if kept is not None:
             key = ops.concatenate([ops.cast(kept[0], key.dtype), key], axis=2)
             value = ops.concatenate([ops.cast(kept[1], value.dtype), value], axis=2)
@@ -98,7 +99,7 @@ class CausalAttention(keras.layers.Layer):
         weights = ops.reshape(weights, (shape[0], self.key_value_heads, share * shape[1], -1))
         mixed = ops.reshape(ops.matmul(weights, value), (shape[0], self.heads, shape[1], self.head_width))
         mixed = ops.reshape(ops.swapaxes(mixed, 1, 2), (shape[0], shape[1], self.heads * self.head_width))
-        return self.attention_output(mixed), key, value
+        return through(self.attention_output, mixed), key, value
 
     def _by_head(self, x: Any) -> Any:
         """(batch, time, heads * width) -> (batch, heads, time, width)."""
@@ -171,7 +172,8 @@ class DecoderBlock(keras.layers.Layer):
         attended, *kept_now = self.attention(self.attention_norm(x), seen, cosines, sines, kept)
         x = x + attended
         y = self.feedforward_norm(x)
-        return x + self.output_dense(ops.silu(self.gate(y)) * self.intermediate(y)), (kept_now[0], kept_now[1])
+        inner = ops.silu(through(self.gate, y)) * through(self.intermediate, y)
+        return x + through(self.output_dense, inner), (kept_now[0], kept_now[1])
 
     def compute_output_spec(self, x: Any, *_: Any) -> keras.KerasTensor:
         """The shape of the vectors."""
@@ -188,6 +190,12 @@ def _turned(x: Any, cosines: Any, sines: Any) -> Any:
     first, second = ops.split(x, 2, axis=-1)
     cosines, sines = cosines[:, None], sines[:, None]
     return ops.concatenate([first * cosines - second * sines, second * cosines + first * sines], axis=-1)
+
+
+def through(layer: keras.layers.Layer, x: Any) -> Any:
+    """What a dense layer, or what stands in for it in an export, makes of x."""
+    stand_in = stand_in_for(layer)
+    return layer(x) if stand_in is None else stand_in(x)
 
 
 def no_kept(block: DecoderBlock, batch: Any) -> Kept:

@@ -38,7 +38,7 @@ def model(read):
     made = read.model(packed=True)
     for layer in made.layers:
         layer.trainable = False
-    enable_lora(made, 4, [f"{block}/**" for block in read.blocks])
+    enable_lora(made, 4, f"{read.blocks[1]}/**")
     return made
 
 
