@@ -16,7 +16,7 @@ import pytest
 import embkeras
 from tests import typed_user_script
 from tests.processes import ROOT, started
-from tests.test_readme import script
+from tests.test_docs import BEFORE, GLOBAL, README, script
 
 PUBLIC_MODULES = ("errors", "tables.saved", "text.encoding", "training.schedule", "vectors.postprocess")
 PLANTED = Path(__file__).with_name("typed_planted_errors.py")
@@ -100,7 +100,8 @@ def findings(request, tmp_path_factory) -> list[Finding]:
     folder = tmp_path_factory.mktemp("typed")
     for path in (PLANTED, USERS):
         shutil.copy(path, folder)
-    (folder / "readme.py").write_text(script())
+    for page in (README, GLOBAL):
+        (folder / f"{page.stem.replace('-', '_').lower()}.py").write_text(BEFORE + script(page))
     modules = [f"import embkeras.{module}" for module in PUBLIC_MODULES]
     reveals = [f"reveal_type({name})" for name in public_names()]
     (folder / "names.py").write_text("\n".join(["import embkeras", *modules, *reveals]))
@@ -109,8 +110,8 @@ def findings(request, tmp_path_factory) -> list[Finding]:
 
 
 def test_no_error_in_scripts_without_one(findings):
-    """The user's script and all blocks of the README."""
-    assert not [one for one in findings if one.error and one.file in (USERS.name, "readme.py")]
+    """The user's script, and all blocks of the README and the first guide."""
+    assert not [one for one in findings if one.error and one.file in (USERS.name, "readme.py", "freeze_then_unfreeze.py")]
 
 
 def test_planted_errors_are_found(findings):
