@@ -111,7 +111,9 @@ def findings(request, tmp_path_factory) -> list[Finding]:
 
 def test_no_error_in_scripts_without_one(findings):
     """The user's script, and all blocks of the README and the first guide."""
-    assert not [one for one in findings if one.error and one.file in (USERS.name, "readme.py", "freeze_then_unfreeze.py")]
+    assert not [
+        one for one in findings if one.error and one.file in (USERS.name, "readme.py", "freeze_then_unfreeze.py")
+    ]
 
 
 def test_planted_errors_are_found(findings):
