@@ -213,6 +213,10 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("return ops.logical_or(behind, first)", "return behind"),
         ],
     ),
+    "encoders/heads.py": (
+        "tests/serving/test_spans.py",
+        [("PlaceProbabilities(column, name=each)", "PlaceProbabilities(0, name=each)")],
+    ),
     "serving/spans.py": (
         "tests/serving/test_spans.py",
         [
