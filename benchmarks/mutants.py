@@ -179,6 +179,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("(characters[:, 0] < start + len(text))", "(characters[:, 0] <= start + len(text))"),
             ("0 <= last < begin + room", "0 <= last <= begin + room"),
             ("stride or -(-room // 2)", "stride or room"),
+            ("not any(end for _, _, _, end in own)", "not own"),
             ("better = value > best", "better = value >= best"),
             ("np.where(legal[block], start[block], 0)", "start[block]"),
             ("range(min(most, width))", "range(width)"),

@@ -1,13 +1,14 @@
 """Answers to questions as spans of a context: examples, windows over long contexts, and the best span. Without TensorFlow."""
 
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from embkeras._checks import number, sequence, shown, whole_number
-from embkeras.errors import ArgumentError, VocabularyError
+from embkeras.errors import ArgumentError, EmbkerasWarning, VocabularyError
 from embkeras.text.pieces import PieceTokenizer
 from embkeras.text.tokenizer import check_unicode
 from embkeras.text.vocabulary import Vocabulary
@@ -15,6 +16,7 @@ from embkeras.text.vocabulary import Vocabulary
 SPAN_OUTPUTS = ("start", "end")  # of the model
 LENGTH, QUESTION, LONGEST = 384, 64, 30  # pieces of a window, of a question and of an answer
 _BLOCK = 1024  # windows whose spans are compared at once
+_Row: TypeAlias = tuple[np.ndarray, np.ndarray, int, int]
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class SpanWindows:
         start, end: int64 (windows,): the first and last piece of the first known answer; 0, the place of "no answer here",
             where the window doesn't contain all of it.
         lost: the places of examples whose first answer no window contains: the windows are too short for it, or
-            the tokenizer drops all of its characters. They would be trained as if they had no answer.
+            the tokenizer drops all of its characters. They would be trained as if they had no answer, so there is a warning.
     """
 
     examples: tuple[SpanExample, ...]
@@ -111,7 +113,7 @@ class SpanAnswer:
     score: float
     start: int
     end: int
-    no_answer: float = field(default=0.0)
+    no_answer: float = 0.0
 
 
 class PairFrame:
@@ -183,20 +185,18 @@ def encode_spans(
         >>> model.fit(windows.ids, windows.labels)  # doctest: +SKIP
     """
     frame = PairFrame(vocabulary)
-    length, question_length = (
-        whole_number(length, "length", least=1),
-        whole_number(question_length, "question_length", least=1),
-    )
+    length = whole_number(length, "length", least=1)
+    question_length = whole_number(question_length, "question_length", least=1)
     stride = None if stride is None else whole_number(stride, "stride", least=1)
     listed = tuple(sequence(examples, "examples"))
-    rows, example_of, spans, lost, known = [], [], [], [], {}
+    rows: list[_Row] = []
+    example_of, lost, known = [], [], {}
     for place, example in enumerate(listed):
         if not isinstance(example, SpanExample):
             raise ArgumentError(f"examples must be SpanExamples. Received: {shown(example)} at {place}.")
         question = frame.pieces(example.question)[0][:question_length]
         if example.context not in known:
             known = {example.context: frame.pieces(example.context)}  # questions on a context follow each other
-        ids, characters = known[example.context]
         head = np.array([*frame.before, *question, *frame.between], np.int64)
         room = length - len(head) - len(frame.behind)
         if room < 1 or (stride or 1) > room:
@@ -205,27 +205,48 @@ def encode_spans(
                 f"A window of {length} pieces has room for {max(room, 0)} of the context of example {place} beside the "
                 f"question, so a window can't begin every {stride or 1}. Received: {what}."
             )
-        first, last = _gold(example, characters)
-        step, inside = stride or -(-room // 2), False
-        for begin in range(0, max(len(ids) - room, 0) + step, step):
-            part = slice(begin, begin + room)
-            row = np.concatenate([head, ids[part], np.array(frame.behind, np.int64)])
-            shifted = first - begin + len(head), last - begin + len(head)
-            whole = first >= begin and 0 <= last < begin + room
-            inside |= whole
-            rows.append((row, characters[part], len(head)))
-            example_of.append(place)
-            spans.append(shifted if whole else (0, 0))
-        if example.answers and not inside:
+        own = _rows_of(example, *known[example.context], head, frame.behind, room, stride or -(-room // 2))
+        rows += own
+        example_of += [place] * len(own)
+        if example.answers and not any(end for _, _, _, end in own):
             lost.append(place)
-    width = max([1, *(len(row) for row, _, _ in rows)])
+    if lost:
+        warnings.warn(
+            f"The first answers of {len(lost)} of {len(listed)} examples are in no window of {length} pieces, and would be "
+            f"trained as if there were none; the first is example {lost[0]}: {shown(listed[lost[0]].answers[0][0])}.",
+            EmbkerasWarning,
+            stacklevel=2,
+        )
+    width = max([1, *(len(ids) for ids, *_ in rows)])
     batch = np.full((len(rows), width), vocabulary.padding_id, np.int64)
     offsets = np.full((len(rows), width, 2), -1, np.int32)
-    for place, (row, characters, begin) in enumerate(rows):
-        batch[place, : len(row)] = row
-        offsets[place, begin : begin + len(characters)] = characters
-    start, end = np.array(spans, np.int64).reshape(-1, 2).T
+    for place, (ids, characters, *_) in enumerate(rows):
+        batch[place, : len(ids)] = ids
+        offsets[place, : len(ids)] = characters
+    start, end = (np.array([row[side] for row in rows], np.int64) for side in (2, 3))
     return SpanWindows(listed, batch, offsets, np.array(example_of, np.int64), start, end, tuple(lost))
+
+
+def _rows_of(
+    example: SpanExample,
+    ids: np.ndarray,
+    characters: np.ndarray,
+    head: np.ndarray,
+    behind: Sequence[int],
+    room: int,
+    stride: int,
+) -> list[_Row]:
+    """The windows of an example: ids, characters, and the first and last piece of the answer."""
+    first, last = _gold(example, characters)
+    rows: list[_Row] = []
+    for begin in range(0, max(len(ids) - room, 0) + stride, stride):
+        part = slice(begin, begin + room)
+        row = np.concatenate([head, ids[part], np.array(behind, np.int64)])
+        own = np.pad(characters[part], ((len(head), len(behind)), (0, 0)), constant_values=-1)
+        whole = first >= begin and 0 <= last < begin + room
+        start, end = (place - begin + len(head) if whole else 0 for place in (first, last))
+        rows.append((row, own, start, end))
+    return rows
 
 
 def _gold(example: SpanExample, characters: np.ndarray) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embkeras import SpanAnswer, SpanExample, Vocabulary, decode_spans, encode_spans
-from embkeras.errors import ArgumentError, VocabularyError
+from embkeras.errors import ArgumentError, EmbkerasWarning, VocabularyError
 from tests.encoders.folders import PIECES, write_tokenizer
 
 pytest.importorskip("tokenizers", reason="tokenizers is not installed (extra contextual)")
@@ -60,9 +60,10 @@ def test_windows_over_a_long_context(vocabulary):
 
 
 def test_an_answer_that_no_window_contains(vocabulary):
-    """It is listed, and trained as no answer."""
+    """It is listed, with a warning, and trained as no answer."""
     split = SpanExample("cat", LONG.context, [("a b c d", 4)])
-    windows = encode_spans(vocabulary, [LONG, split, SpanExample("cat", "dog")], 8, stride=4)
+    with pytest.warns(EmbkerasWarning, match=r"1 of 3 .*8 pieces.*example 1: 'a b c d'"):
+        windows = encode_spans(vocabulary, [LONG, split, SpanExample("cat", "dog")], 8, stride=4)
     assert windows.lost == (1,)
     assert windows.start[windows.example == 1].tolist() == [0, 0, 0]
     assert encode_spans(vocabulary, [split], 8, stride=1).lost == ()
