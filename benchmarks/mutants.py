@@ -298,6 +298,15 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("change - m * self.momentum if self.nesterov else -m", "-m"),
         ],
     ),
+    "training/frozen_trunk/cut.py": (
+        "tests/training/frozen_trunk/test_cut.py",
+        [
+            ("if id(each) in light), maker)", "if False), maker)"),
+            ("in below | light for each", "in below for each"),
+            ("or _draws(call.operation):", "or False:"),
+            ("light.add(id(call))", "below.add(id(call))"),
+        ],
+    ),
     "training/resume/data_order.py": (
         "tests/training/resume/test_data_order.py",
         [("tf.stack([tf.constant(seed, tf.int64), epoch.read_value()])", "tf.constant([seed, 0], tf.int64)")],

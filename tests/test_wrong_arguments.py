@@ -19,6 +19,7 @@ from embkeras import (
 )
 from embkeras.drift.plots import plot_comparison, plot_coverage, plot_drift, plot_learning_curve, plot_training
 from embkeras.errors import EmbkerasError
+from embkeras.experiments.page import report_html, save_report
 from embkeras.experiments.profile import data_profile
 from embkeras.text.labelled import LabelledTexts, labelled, read_labelled, read_texts, split
 from embkeras.vectors import postprocess
@@ -55,6 +56,7 @@ REPORT = drift_report(MATRIX, MATRIX + 1, VOCABULARY.tokens, counts=[0, 1, 2, 3]
 CIRCLE = np.stack([np.cos(np.arange(20)), np.sin(np.arange(20))], axis=1)
 TURN = np.where(np.arange(20) < 15, CIRCLE[:, 0] ** 2, 0)[:, None]
 DATA = LabelledTexts(tuple("abcdefgh"), np.arange(8) % 2, ("x", "y"))
+PROFILE = data_profile(["cat", "dog"], ["x", "y"])
 # callable, positional arguments that are right, and keyword arguments that are right
 CALLS = [
     (Tokenizer, [], {"rules": (), "lowercase": True}),
@@ -129,6 +131,8 @@ CALLS = [
     (plot_coverage, [None], {}),
     (plot_comparison, [None], {}),
     (plot_learning_curve, [None], {}),
+    (report_html, [None], {"profile": PROFILE, "drift": None, "curve": None, "title": "Cats"}),
+    (save_report, ["r.html", None], {"profile": PROFILE, "curve": None, "title": "Cats", "overwrite": True}),
 ]
 
 

@@ -223,8 +223,9 @@ def _add_compare(subparsers: Any) -> None:
     files = "folder for report.html, plots, comparison.json and runs.jsonl, from which a killed comparison continues"
     completes_files(add("--out", type=_folder, required=True, metavar="FOLDER", help=files))
     sets = (
-        "strategies for word vectors: small has frozen, fine-tuned and the shared map, default a phased table and random "
-        "vectors besides, all every one (default); for an encoder there are four: its head alone, the last block, LoRA, all"
+        "strategies for word vectors: small has frozen, fine-tuned and the shared map (with lstm phased), default a phased "
+        "table and random vectors besides, all every one (default, or small if --max-minutes is too short for it); for an "
+        "encoder there are four: its head alone, the last block, LoRA, all"
     )
     add("--set", choices=SETS, help=sets)
     add(

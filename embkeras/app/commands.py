@@ -26,7 +26,7 @@ from embkeras.serving import names
 HEADER: dict[str, bool | str] = {"yes": True, "no": False, "ignore": "ignore"}  # --header: header=
 _READING = ("format", "words_file", "member", "encoding")  # arguments of load_vectors
 _ROWS = ("separator", "width", "header")  # and those for text
-_RACE_PART, _NO_TIME = 2 / 3, 1e-9  # of --max-minutes, where a learning curve follows; minutes when none are left
+_RACE_PART = 2 / 3  # of --max-minutes, where a learning curve follows
 _NOT_BESIDE = {"seeds": "each model is trained once", "learning_rate": "the two models need different rates"}
 
 
@@ -141,14 +141,13 @@ def compare(options: argparse.Namespace, output: Output) -> None:
     _check_backend_setting()
     on_encoder = encoder_settings_of(options) if options.encoder is not None else None
     settings = settings_of(options)
-    which = options.set or "default"
     if on_encoder is not None and options.set is not None:
         raise ArgumentError("--set goes with --vectors: of an encoder all four strategies are compared.")
     if options.curve and options.folds is not None:
         raise ArgumentError(
             "--curve trains on parts of the training texts, and --folds deals all texts anew: leave one out."
         )
-    if options.unfreeze_at is not None and which == "small":
+    if options.unfreeze_at is not None and options.set == "small" and settings.architecture != "lstm":
         raise ArgumentError("--unfreeze-at says when a phased table begins to train, and --set small has none.")
     check_writable(options.out)
     _check_source(options, on_encoder)
@@ -168,7 +167,7 @@ def compare(options: argparse.Namespace, output: Output) -> None:
     _start_tensorflow(output)
     from embkeras.app import pipeline
 
-    _raced(options, pipeline.contest(prepared, settings, which), profile, output)
+    _raced(options, pipeline.contest(prepared, settings, options.set, every=True), profile, output)
 
 
 def _check_source(options: argparse.Namespace, on_encoder: EncoderSettings | None) -> None:
@@ -207,7 +206,7 @@ def _raced(options: argparse.Namespace, contest: Any, profile: Any, output: Outp
     answer = output.answer if options.command == "compare" else output.say
     answer(str(advice))
     if with_curve:
-        left = None if minutes is None else max(minutes - (time.monotonic() - begun) / 60, _NO_TIME)
+        left = None if minutes is None else max(minutes - (time.monotonic() - begun) / 60, racing.NO_TIME)
         curve = racing.curve(contest, advice, output, options.out, left)
         answer(str(curve))
     asked = {name: value for name, value in asked.items() if name not in ("run", "parsers")}

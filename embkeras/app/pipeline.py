@@ -128,7 +128,9 @@ def run(
 def strategies_of(settings: Settings, which: str = "default") -> dict[str, Strategy]:
     """A set of strategies; those whose table trains from the start have the rate of a table that trains."""
     rate, std = settings.unfrozen_learning_rate, settings.rescale or _STD
-    found = default_strategies(settings.unfreeze_at, rate, layer=LAYER, std=std, which=which)
+    found = default_strategies(
+        settings.unfreeze_at, rate, layer=LAYER, std=std, which=which, architecture=settings.architecture
+    )
     at_once = found.keys() - {"phased", "frozen"}
     return {name: replace(each, learning_rate=rate) if name in at_once else each for name, each in found.items()}
 
@@ -155,24 +157,30 @@ def data_of(prepared: Prepared) -> Data:
     return Data(prepared.train, prepared.validation, prepared.test)
 
 
-def contest(prepared: Prepared, settings: Settings, which: str | None = None) -> Contest:
+def contest(prepared: Prepared, settings: Settings, which: str | None = None, *, every: bool = False) -> Contest:
     """What races on word vectors.
 
     Args:
         prepared: texts and vectors.
         settings: how to train.
-        which: a set of strategies; by default those that `train` can train.
+        which: a set of strategies; None takes the default one, or the small one where there is no time for it.
+        every: whether those race too that `train` can't train.
     """
-    strategies = strategies_of(settings, which or "default")
+    flags = {strategy: flag for flag, strategy in STRATEGIES.items()}
+
+    def of(which: str) -> tuple[Strategy, ...]:
+        return tuple(each for name, each in strategies_of(settings, which).items() if every or name in flags)
+
     return Contest(
         builder(prepared, settings),
         data_of(prepared),
-        tuple(each for name, each in strategies.items() if which or name in STRATEGIES.values()),
-        {strategy: flag for flag, strategy in STRATEGIES.items()},
+        of(which or "default"),
+        flags,
         settings,
         {"vectors": plain(prepared.aligned)},
         partial(best_epoch, settings),
         lambda kept: {"epochs": settings.epochs, "keep": kept},
+        of("small") if which is None else (),
     )
 
 

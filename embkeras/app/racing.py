@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import json
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from embkeras._files import written_beside
 from embkeras.app import results
 from embkeras.app.callbacks import BestEpoch, ComparisonProgress
 from embkeras.app.output import Output, plain
+from embkeras.app.printed import duration_text
 from embkeras.app.settings import EncoderSettings, Settings
 from embkeras.drift.plots import plot_comparison, plot_learning_curve
 from embkeras.errors import ResumeError
@@ -29,6 +31,8 @@ from embkeras.experiments.race import race_strategies
 from embkeras.experiments.strategies import Strategy
 
 RUNS = "runs.jsonl"
+NO_TIME = 1e-9  # minutes
+_SLOWER, _OF_ROUNDS = 1.5, 0.5  # a training of the others than frozen; share of the time that rounds have
 _CHEAPEST, _COSTLIEST = "frozen", "fine-tuned"
 _Some = TypeVar("_Some", Settings, EncoderSettings)
 _NOT_OF_A_RUN = ("strategy", "seeds", "folds", "max_minutes", "with_config")  # settings that runs don't depend on
@@ -47,6 +51,7 @@ class Contest:
         source: what they start from, and a hash of it, as JSON values.
         best_epoch: the callback that keeps the best epoch of the strategy of a name.
         fitting: from a folder for outputs of frozen layers, or None, to arguments of `race_strategies`.
+        fewer: those that race where there is no time for all; nothing if all shall.
     """
 
     build: Callable[[Strategy], keras.Model]
@@ -57,6 +62,7 @@ class Contest:
     source: Mapping[str, str]
     best_epoch: Callable[[str], BestEpoch]
     fitting: Callable[[str | None], dict[str, Any]]
+    fewer: tuple[Strategy, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,18 +99,39 @@ def race(contest: Contest, output: Output, out: Path, minutes: float | None) -> 
         ResumeError: the folder has runs of other texts, vectors or settings.
     """
     settings = contest.settings
-    runs = f"{settings.seeds * (settings.folds or 1)} trainings of each" + ", one a fold" * (settings.folds is not None)
-    output.say(f"\nRacing {len(contest.strategies)} strategies on the same data; in the final round at most {runs}")
     with _runs(contest, out, output) as how, tempfile.TemporaryDirectory(prefix="embkeras-") as kept:
+        how |= contest.fitting(None if settings.folds else kept)
+        begun, racing = time.monotonic(), contest.strategies
+        if minutes is not None and contest.fewer and settings.folds is None:
+            racing = _in_time(contest, how, minutes, output)
+            minutes = max(minutes - (time.monotonic() - begun) / 60, NO_TIME)
+        runs = f"{settings.seeds * (settings.folds or 1)} trainings of each" + ", one a fold" * bool(settings.folds)
+        output.say(f"\nRacing {len(racing)} strategies on the same data; in the final round at most {runs}")
         return race_strategies(
-            contest.build,
-            contest.data,
-            strategies=contest.strategies,
-            folds=settings.folds,
-            max_minutes=minutes,
-            **how,
-            **contest.fitting(None if settings.folds else kept),
+            contest.build, contest.data, strategies=racing, folds=settings.folds, max_minutes=minutes, **how
         )
+
+
+def _in_time(contest: Contest, how: dict[str, Any], minutes: float, output: Output) -> tuple[Strategy, ...]:
+    """All strategies, or fewer if one training of each would take more than half of the time.
+
+    One training shows how long they take. The race finds it in the file, so nothing is trained twice.
+    """
+    first = [each for each in contest.strategies if each.name == _CHEAPEST]
+    seed = how["seeds"]  # of the first round: the final one has those below
+    timed = race_strategies(
+        contest.build,
+        contest.data,
+        strategies=first,
+        max_minutes=minutes,
+        **how | {"seeds": [seed], "verbose": False},
+    ).final
+    seconds = timed[0].measures["seconds"] if timed else 0.0
+    if _SLOWER * seconds * len(contest.strategies) <= 60 * minutes * _OF_ROUNDS:
+        return contest.strategies
+    names = ", ".join(each.name for each in contest.fewer)
+    output.say(f"One training takes {duration_text(seconds)}, so in {minutes:g} minutes only {names} are compared")
+    return contest.fewer
 
 
 def curve(contest: Contest, advice: Advice, output: Output, out: Path, minutes: float | None) -> LearningCurve:

@@ -215,8 +215,8 @@ def learning_curve(
     Args:
         build_model: as for `compare_strategies`.
         data: as for `compare_strategies`; the training and validation parts must be arrays, with one class number per text.
-        strategies: strategies, or names from `default_strategies()`; by default all of those. The first is what the others
-            are compared with: the cheapest, such as "frozen".
+        strategies: strategies, or names from `default_strategies(which="all")`; by default the default set. The first is what
+            the others are compared with: the cheapest, such as "frozen".
         shares: shares of the training examples, above 0, up to 1.
         seeds: how many (0, 1, ...), or which.
         done: runs on all training examples that need not be repeated, such as `comparison.runs`.

@@ -153,7 +153,7 @@ def race_strategies(
     Args:
         build_model: as for `compare_strategies`.
         data: as for `compare_strategies`; the validation part needs one class number per text too.
-        strategies: strategies, or names from `default_strategies()`; by default all of those.
+        strategies: strategies, or names from `default_strategies(which="all")`; by default the default set.
         seeds: of the final round: how many at most, or which.
         folds: all examples are dealt anew for each seed (`Data.fold`): one of so many parts tests, the next validates. The
             final round trains on each fold, a round before on one. At least 3; by default the parts stay as they are.

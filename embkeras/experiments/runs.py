@@ -302,7 +302,7 @@ def compare_strategies(
             `strategy.build_embedding(aligned)`.
         data: the encoded texts for training, validation and test, as `Data` or as three parts as `fit` takes them: pairs
             (inputs, labels), where inputs may be a dictionary; triples with sample_weight; or datasets.
-        strategies: strategies, or names from `default_strategies()`; by default all of those.
+        strategies: strategies, or names from `default_strategies(which="all")`; by default the default set.
         seeds: how many (0, 1, ...), or which.
         done: runs on the same test texts that need not be repeated, such as `comparison.runs`.
         on_start: called before each run with its strategy's name and seed; returns further callbacks for `fit`.
@@ -369,9 +369,9 @@ def checked_data(data: Any) -> Data:
 
 def checked_strategies(given: Iterable[Strategy | str] | None, layer: str) -> list[Strategy]:
     """Strategies, each with a name of its own; by default all of `default_strategies`."""
-    known = default_strategies(layer=layer)
     if given is None:
-        return list(known.values())
+        return list(default_strategies(layer=layer).values())
+    known = default_strategies(layer=layer, which="all")
     if isinstance(given, Mapping):
         raise ArgumentError(f"strategies must be a sequence; each has a name of its own. Received: {shown(given)}.")
     chosen = []

@@ -224,6 +224,8 @@ SETS = {
     "small": ("frozen", "fine-tuned", "shared map"),
     "default": ("phased", "frozen", "fine-tuned", "shared map", "random"),
 }
+_ARCHITECTURES = ("lstm", "cnn", "mean")
+_INSTEAD = {"lstm": {"shared map": "phased"}}  # what the small set has in place of what suits other layers
 
 
 def default_strategies(
@@ -233,6 +235,7 @@ def default_strategies(
     layer: str = "embedding",
     std: float = 0.1,
     which: str = "default",
+    architecture: str | None = None,
 ) -> dict[str, Strategy]:
     """Ways to treat an embedding table, by name.
 
@@ -253,9 +256,11 @@ def default_strategies(
         layer: name or path of the embedding layer.
         std: the standard deviation of the entries for the maps.
         which: "small" has frozen, fine-tuned and shared map; "default" the phased one and the control besides; "all" all.
+        architecture: of the layers on the table, as `build_classifier` has it: with "lstm" the small set has the phased
+            table in place of the shared map, which `benchmarks/results/recipe.md` shows to help with the others.
 
     Raises:
-        ArgumentError: an unknown set.
+        ArgumentError: an unknown set or architecture.
         ScheduleError: an epoch that is not an integer >= 0, or a rate that is not positive.
 
     Example:
@@ -279,7 +284,10 @@ def default_strategies(
         Strategy("two channels", embedding=({}, trainable)),
         Strategy("LoRA", embedding=trainable, lora_rank=4),
     )
-    chosen = SETS.get(which, [strategy.name for strategy in strategies])
+    chosen = list(SETS.get(which, [strategy.name for strategy in strategies]))
+    if architecture is not None and which == "small":
+        instead = _INSTEAD.get(one_of(architecture, "architecture", _ARCHITECTURES), {})
+        chosen = [instead.get(name, name) for name in chosen]
     return {strategy.name: strategy for strategy in strategies if strategy.name in chosen}
 
 

@@ -1,6 +1,7 @@
 """`embkeras compare`, and `embkeras train --strategy auto`."""
 
 import json
+import signal
 import sys
 from dataclasses import replace
 
@@ -17,6 +18,8 @@ from embkeras.experiments.advice import Advice
 from embkeras.experiments.results import MEASURES, Record
 from tests.app.conftest import train_arguments
 from tests.experiments.test_advice import records
+from tests.processes import run_python
+from tests.variants import THOROUGH
 
 TIE = Advice((*records("fine-tuned", [0.71, 0.7], [0.6] * 2, size=2), *records("frozen", [0.7, 0.71], [0.5] * 2)))
 
@@ -191,6 +194,67 @@ def test_folds_of_all_texts(files, tmp_path, monkeypatch, capsys):
     assert set(map(tuple, texts)) == {(40, 20, 20)} and set(unchanged) == {None}
     advice = json.loads(printed.out)["advice"]
     assert advice["folds"] == 4 and "Test accuracy of what each fold's validation texts chose" in advice["text"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "flags", "names"),
+    [
+        (60.0, "--max-minutes 4", ["frozen", "fine-tuned", "shared map"]),
+        (60.0, "--max-minutes 4 --architecture lstm", ["frozen", "phased", "fine-tuned"]),
+        (0.01, "--max-minutes 4", ["frozen", "phased", "fine-tuned", "shared map", "random"]),
+        (60.0, "--max-minutes 4 --set default", ["phased", "frozen", "fine-tuned", "shared map", "random"]),
+    ],
+    ids=["short", "lstm", "long", "asked for"],
+)
+def test_the_set_fits_the_time(files, tmp_path, monkeypatch, capsys, seconds, flags, names):
+    """One training shows how long they take; it belongs to the race."""
+    trained = []
+
+    def once(job):
+        trained.append(job.key)
+        right = np.random.default_rng(0).random(12) < 0.5
+        measures = dict.fromkeys(MEASURES, 0.5) | {"seconds": seconds}
+        return Record(job.strategy.name, job.seed, 0, right, right, measures)
+
+    monkeypatch.setattr(race, "train_once", once)
+    monkeypatch.setattr(racing, "save", lambda *_: None)
+    line = [each for each in compare(files, tmp_path / "out") if each not in ("--set", "small")]
+    assert cli.main([*line, *flags.split()]) == 0
+    said = "One training takes about 60 seconds, so in 4 minutes only frozen, fine-tuned, shared map are compared"
+    assert (said in capsys.readouterr().out) == (len(names) == 3 and "lstm" not in flags)
+    first_round = [name for name, seed, _ in trained if seed == 2]
+    assert first_round == names and len(set(trained)) == len(trained)
+
+
+@THOROUGH
+def test_a_killed_comparison_continues(files, tmp_path, monkeypatch):
+    """After kill -9 in the third training, the next process trains what is missing, with the answer of an unbroken one."""
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    lines = """
+        import os, signal, sys
+        from embkeras.app import cli
+        from embkeras.experiments import race
+        real, done = race.train_once, []
+        def dying(job):
+            if len(done) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done.append(job)
+            return real(job)
+        race.train_once = dying
+        cli.main(sys.argv[1:])
+    """
+    run_python("-c", lines, *compare(files, out), returncode=-signal.SIGKILL)
+    assert len((out / "runs.jsonl").read_text().splitlines()) == 2
+    assert [path.name for path in out.iterdir()] == ["runs.jsonl"]
+    trained, real = [], race.train_once
+    monkeypatch.setattr(race, "train_once", lambda job: trained.append(job.key) or real(job))
+    assert cli.main(compare(files, out)) == 0
+    again = list(trained)
+    trained.clear()
+    assert cli.main(compare(files, whole)) == 0
+    assert again == trained[2:]
+    texts = [json.loads((folder / "comparison.json").read_text())["advice"]["text"] for folder in (out, whole)]
+    assert texts[0] == texts[1]
 
 
 def test_a_learning_curve(compared, files, monkeypatch, capsys):

@@ -16,10 +16,10 @@ DATA = Data((tiny.IDS, tiny.LABELS), (tiny.IDS[:4], tiny.LABELS[:4]), (tiny.IDS[
 BLOCKS = Strategy("frozen", freeze=["embedding", "block"])
 
 
-def build(strategy, *, pooled=True, dropout=0.0):
-    """A table without a mask, a block, and a head."""
+def build(strategy, *, pooled=True, dropout=0.0, mask=False):
+    """A table, a block, and a head."""
     ids = keras.Input((5,), dtype="int64")
-    vectors = keras.layers.Embedding(10, 4, name="embedding")(ids)
+    vectors = keras.layers.Embedding(10, 4, mask_zero=mask, name="embedding")(ids)
     if pooled:
         vectors = keras.layers.GlobalAveragePooling1D()(vectors)
     vectors = keras.layers.Dropout(dropout)(vectors)
@@ -38,6 +38,7 @@ def build(strategy, *, pooled=True, dropout=0.0):
         (["embedding", "block"], {"dropout": 0.5}, False),
         (["embedding"], {}, True),
         (["embedding"], {"dropout": 0.5}, True),
+        (["embedding"], {"mask": True}, True),
         (["embedding"], {"pooled": False}, False),
         ([], {}, False),
         (["block"], {}, False),

@@ -2,12 +2,14 @@
 
 import json
 import math
+import signal
 
 import numpy as np
 import pytest
 
 from embkeras.errors import ArgumentError, OutputError, ResumeError
 from embkeras.experiments.results import MEASURES, Record, ResultsFile
+from tests.processes import ROOT, run_python
 
 FINGERPRINT, FORMS = {"data": "abc", "epochs": 3}, {"a": {"rank": None}}
 
@@ -37,6 +39,23 @@ def test_records_come_back(tmp_path):
             np.testing.assert_array_equal(found.validation, each.validation)
             np.testing.assert_equal(dict(found.measures), dict(each.measures))
             assert found.diverged == each.diverged
+
+
+def test_a_process_that_is_killed(tmp_path):
+    """What it had added is there, whatever it had no time for; and its lock is gone."""
+    lines = """
+        import os, signal
+        from tests.experiments.test_results import opened, record
+        file = opened("r.jsonl")
+        file.add(record(0))
+        file.add(record(1))
+        file._file.write(b'{"strategy": "a", "se')
+        file._file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    run_python("-c", lines, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, returncode=-signal.SIGKILL)
+    with opened(tmp_path / "r.jsonl") as file:
+        assert list(file.records) == [record(0).key, record(1).key]
 
 
 def test_a_file_of_before_drift_was_measured(tmp_path):

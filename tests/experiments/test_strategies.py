@@ -115,6 +115,15 @@ def test_settings_of_the_optimizer_in_one_line():
         run(strategy)
 
 
+def test_the_small_set_fits_the_architecture():
+    """A phased table with an LSTM, where the shared map doesn't help; the other sets have both anyway."""
+    assert list(default_strategies(which="small", architecture="lstm")) == ["phased", "frozen", "fine-tuned"]
+    assert list(default_strategies(which="small", architecture="cnn")) == ["frozen", "fine-tuned", "shared map"]
+    assert list(default_strategies(architecture="lstm")) == list(default_strategies())
+    with pytest.raises(ArgumentError, match=r"architecture must be one of lstm, cnn, mean\. Received: 'gru'"):
+        default_strategies(which="small", architecture="gru")
+
+
 def test_all_strategies():
     """By the size of the set; each builds a table that trains as it says."""
     assert len(default_strategies(which="all")) == 11 and next(iter(default_strategies(which="small"))) == "frozen"

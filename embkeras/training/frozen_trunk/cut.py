@@ -51,9 +51,10 @@ class Cut:
 def find_cut(model: keras.Model, graph: Any) -> Cut | None:
     """The cut above the longest frozen prefix of a graph, or None if no layer with weights is frozen below what trains.
 
-    A frozen layer with weights goes below with everything that it reads, a dropout too. Layers without weights that only
-    read what is below go there as well, but not a dropout: it belongs to what trains. What has no row for each row of the
-    data stays above, and so does a frozen layer that changes in training: a BatchNormalization that isn't frozen itself.
+    A frozen layer with weights goes below with everything that it reads, a dropout too. Layers without weights go there as
+    well if they only read what is below, or what is computed without weights like the mask of a table, but not a dropout: it
+    belongs to what trains. What has no row for each row of the data stays above, and so does a frozen layer that changes in
+    training: a BatchNormalization that isn't frozen itself.
 
     Args:
         model: with the flags that count.
@@ -94,11 +95,29 @@ def _below(model: keras.Model, graph: Any, calls: Sequence[Call], blocked: set[i
         needed = id(call) in below
         if needed or (id(call) in frozen and _weighs(call.operation)):
             below |= {id(call)} | {id(maker[id(each)]) for each in call.input_tensors if id(each) not in inputs}
+    light: set[int] = (
+        set()
+    )  # without weights, and so is all that they read, such as the mask of a table: their place is free
     for call in calls:
         parents = [maker[id(each)] for each in call.input_tensors if id(each) not in inputs]
-        if parents and id(call) in frozen and all(id(each) in below for each in parents) and not _draws(call.operation):
-            below.add(id(call))
+        if id(call) in below or id(call) not in frozen or _draws(call.operation):
+            continue
+        if all(id(each) in light for each in parents):
+            light.add(id(call))
+        elif all(id(each) in below | light for each in parents):
+            below |= {id(call)} | _with_parents((each for each in parents if id(each) in light), maker)
     return below
+
+
+def _with_parents(calls: Iterable[Call], maker: Mapping[int, Call]) -> set[int]:
+    """Ids of calls, and of those whose outputs they read."""
+    found: set[int] = set()
+    left = list(calls)
+    while left:
+        call = left.pop()
+        found.add(id(call))
+        left += [maker[id(each)] for each in call.input_tensors if id(each) in maker]
+    return found
 
 
 def _is_frozen(call: Call, trains: set[int]) -> bool:

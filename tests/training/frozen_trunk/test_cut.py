@@ -4,6 +4,7 @@ import keras
 import pytest
 
 from embkeras.keras_compat.graph import graph_of
+from embkeras.tables.pooling import MaskedMean
 from embkeras.training.frozen_trunk.cut import dropping, find_cut
 
 layers = keras.layers
@@ -70,6 +71,31 @@ class Positions(layers.Embedding):
     def compute_output_shape(self, shape):
         """No rows."""
         return shape[1], self.output_dim
+
+
+def masked(pool):
+    """A table with a mask, a layer that reads both, or a mask of the user's, and one that trains."""
+    ids = keras.Input((6,), dtype="int64")
+    vectors = layers.Embedding(9, 4, mask_zero=True, trainable=False, name="table")(ids)
+    own = layers.Lambda(lambda x: x > 3, name="own")(ids)
+    pooled = MaskedMean(name="mean")(vectors, mask=own) if pool == "own" else pool(vectors)
+    return keras.Model(ids, layers.Dense(1, name="head")(pooled))
+
+
+@pytest.mark.parametrize(
+    ("pool", "names"),
+    [
+        (MaskedMean(name="mean"), ["table", "mean"]),
+        (layers.GlobalAveragePooling1D(name="mean"), ["table", "mean"]),
+        ("own", ["table", "own", "mean"]),
+        (layers.GRU(3), ["table"]),
+        (layers.GRU(3, trainable=False, name="gru"), ["table", "gru"]),
+    ],
+    ids=["ours", "stock", "a mask of its own", "trains", "frozen"],
+)
+def test_a_mask_goes_below_with_what_reads_it(pool, names):
+    """So a masked table that is pooled is one vector a text; where only what trains reads the mask, it stays above."""
+    assert cut_of(masked(pool)) == (names, 1)
 
 
 def test_what_has_no_rows_stays_above():

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from embkeras.errors import ArgumentError, EmbkerasWarning
+from embkeras.tables.pooling import MaskedMean
 from embkeras.training.drift_monitor import DriftMonitor
 from embkeras.training.frozen_trunk import kept, run_once
 from embkeras.training.frozen_trunk.fit import fit_on_frozen
@@ -55,7 +56,7 @@ def pairs():
     keras.utils.set_random_seed(1)
     inputs = {key: keras.Input((6,), dtype="int64", name=key) for key in "qd"} | {"n": keras.Input((6,), name="n")}
     table = keras.layers.Embedding(10, 4, mask_zero=True, trainable=False, name="embedding")
-    dense, mean = keras.layers.Dense(3, name="shared"), keras.layers.GlobalAveragePooling1D()
+    dense, mean = keras.layers.Dense(3, name="shared"), keras.layers.GlobalAveragePooling1D(name="mean")
     hidden = [mean(dense(table(inputs["q"]))), mean(table(inputs["d"])), mean(dense(table(inputs["d"]))), inputs["n"]]
     return classifier(inputs, keras.layers.Concatenate()(hidden))
 
@@ -97,6 +98,20 @@ def test_a_frozen_table_below_an_lstm():
         validation_split=0.2,
         places=[(0, "embedding")],
     )
+
+
+def pooled():
+    """The mean of a frozen table over the tokens that are no padding."""
+    keras.utils.set_random_seed(1)
+    ids = keras.Input((6,), dtype="int64")
+    vectors = keras.layers.Embedding(10, 4, mask_zero=True, trainable=False, name="embedding")(ids)
+    return classifier(ids, MaskedMean(name="mean")(vectors))
+
+
+def test_a_masked_table_that_is_pooled():
+    """One vector a text is kept, and no mask."""
+    history = check_equal(pooled, IDS, epochs=1, validation_split=0.2, places=[(0, "mean")])
+    assert history.frozen[0]["bytes"] == history.frozen[0]["rows"] * 4 * 4
 
 
 def test_the_mask_reaches_the_loss():
@@ -146,7 +161,7 @@ def test_several_inputs_and_tensors():
         epochs=2,
         sample_weight=np.arange(20.0),
         validation_data=(x, LABELS, np.ones(20)),
-        places=[(0, "embedding")],
+        places=[(0, "mean")],
     )
 
 
@@ -195,7 +210,7 @@ def test_a_monitor_that_freezes_moves_the_cut_up():
         later = TrainabilitySchedule([Phase(0), Phase(5, freeze="embedding")])  # else nothing may be frozen at epoch 0
         with pytest.warns(EmbkerasWarning, match="epoch 5"):
             histories.append(fit(net, ids, labels, epochs=3, verbose=0, callbacks=[later, monitor]))
-    assert [(each["epoch"], each["layers"]) for each in histories[1].frozen] == [(1, ["embedding"])]
+    assert [(each["epoch"], each["layers"][0]) for each in histories[1].frozen] == [(1, "embedding")]
     for plain, other in zip(*map(everything, nets), strict=True):
         np.testing.assert_array_equal(plain, other)
 
