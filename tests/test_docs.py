@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import embkeras as ek
+from tests.encoders.decoders import tiny_llama
 from tests.encoders.folders import write_folder
 from tests.processes import run_python
 
@@ -33,7 +34,7 @@ known = ek.Vocabulary.from_texts(texts)
 table = ek.AlignedMatrix(rng.normal(size=(len(known), 4)).astype("float32"), known)
 ek.export_saved_model(ek.build_classifier(table, 2), "saved_models/tweets", vocabulary=known, check=False)
 """
-ENCODERS = ROOT / "docs" / "guides" / "encoders.md"
+ON_ENCODERS = ("encoders", "decoders")
 GLOBAL = ROOT / "docs" / "guides" / "freeze-then-unfreeze.md"  # a setting of TensorFlow's that nothing takes back
 
 
@@ -58,10 +59,11 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace: dict = {}
     exec(BEFORE, namespace)
-    if page == ENCODERS:
+    if page.stem in ON_ENCODERS:
         pytest.importorskip("keras_hub", reason="keras-hub is not installed (extra contextual)")
         pytest.importorskip("tokenizers", reason="tokenizers is not installed (extra contextual)")
-        write_folder(tmp_path / "all-MiniLM-L6-v2", hidden_act="gelu", max_position_embeddings=64)
+        write_folder(tmp_path / "all-MiniLM-L6-v2", num_hidden_layers=1, hidden_act="gelu", max_position_embeddings=64)
+        tiny_llama.write_folder(tmp_path / "decoder")
         namespace |= {"texts": ["cat dog", "a cab", "dog", "bad fig"], "labels": np.arange(4) % 2}
     if page.stem == "serving":
         exec(EXPORT, namespace)
