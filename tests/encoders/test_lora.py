@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from embkeras.encoders.adapters import enable_adapters
 from embkeras.encoders.heads import build_encoder_classifier
 from embkeras.encoders.lora import enable_lora, merge_lora
 from embkeras.encoders.reading import load_pretrained
@@ -247,29 +248,36 @@ def test_a_refusal_changes_nothing():
 
 
 def test_on_an_encoder(tmp_path):
-    """A BERT of two blocks: LoRA in the upper one from a file and in an export, whose kernels have it; then biases alone."""
+    """A BERT of two blocks: LoRA in the upper one, adapters in the lower one, prompts in front; then biases alone.
+
+    From a file, and in an export, whose kernels have LoRA, and which has the adapters in use alone.
+    """
     pytest.importorskip("keras_hub", reason="keras-hub is not installed (extra contextual)")
     pytest.importorskip("tokenizers", reason="tokenizers is not installed (extra contextual)")
     read = load_pretrained(write_folder(tmp_path / "x", hidden_act="gelu"))
-    net, ids = build_encoder_classifier(read, 2), read.tokenizer.encode_batch(TEXTS)
-    count = sum(np.prod(each.shape) for each in net.variables)
+    net, ids = build_encoder_classifier(read.with_prompts(2, start="cat"), 2), read.tokenizer.encode_batch(TEXTS)
+    count, before = sum(np.prod(each.shape) for each in net.variables), net(ids)
     for layer in net.layers[:-1]:
         layer.trainable = False
     assert len(enable_lora(net, 2, "transformer_layer_[1]/**")) == 6
+    assert len(enable_adapters(net, 3, "transformer_layer_0", name="first")) == 4
+    enable_adapters(net, 2, "transformer_layer_0", name="second", form="pfeiffer")
+    np.testing.assert_array_equal(net(ids), before)
     for weight in net.trainable_variables:
         weight.assign(np.random.default_rng(3).normal(size=weight.shape) / 4)
     net.save(tmp_path / "net.keras")
     loaded = keras.models.load_model(tmp_path / "net.keras")
     np.testing.assert_array_equal(loaded(ids), net(ids))
-    assert len(loaded.trainable_variables) == len(net.trainable_variables) == 14
-    assert sum(np.prod(each.shape) for each in fold(net).variables(net)) == count
+    assert len(loaded.trainable_variables) == len(net.trainable_variables) == 14 + 6
+    bottleneck = 2 * 8 * 2 + 2 + 8  # its normalisation is in place of another
+    assert sum(np.prod(each.shape) for each in fold(net).variables(net)) == count + bottleneck
     export_saved_model(net, tmp_path / "served", vocabulary=read.tokenizer, check=False)
     np.testing.assert_allclose(ExportedModel(tmp_path / "served").scores(ids), net(ids), atol=1e-5)
     plain, biases = build_encoder_classifier(read, 2), Phase(0, TrainVariables("**/bias"), Train("scores"))
-    before = blocks.values(plain)
+    values = blocks.values(plain)
     rates = layerwise_rates(plain, 0.8, read.layer_groups)
     plain.compile(
         RowWiseAdamW(0.01, learning_rate_multipliers=rates), "sparse_categorical_crossentropy", run_eagerly=True
     )
     plain.fit(ids, np.arange(len(ids)) % 2, verbose=0, callbacks=[TrainabilitySchedule(biases)])
-    assert {path.split("/")[-1] for path in blocks.moved(plain, before) if "scores" not in path} == {"bias"}
+    assert {path.split("/")[-1] for path in blocks.moved(plain, values) if "scores" not in path} == {"bias"}

@@ -12,11 +12,6 @@ from embkeras.encoders.reference import hidden_states
 from embkeras.encoders.tensors import opened
 from embkeras.encoders.tuned import load_tuned, save_tuned
 from embkeras.errors import ArgumentError, EncoderError
-from embkeras.serving.export import export_saved_model
-from embkeras.serving.local import ExportedModel
-from embkeras.training.optimizers.rules import RowWiseAdamW
-from embkeras.training.schedule import Phase, TrainabilitySchedule
-from tests.encoders import blocks
 from tests.encoders.folders import PIECES, TEXTS, write_folder
 
 pytest.importorskip("keras_hub", reason="keras-hub is not installed (extra contextual)")
@@ -70,20 +65,14 @@ def test_tokens_in_front_of_the_text(read, pairs):
         np.testing.assert_allclose(np.asarray(vectors)[ids != 0], wanted[ids != 0], atol=1e-5)
 
 
-def test_only_prompts_train(read, ids, tmp_path):
-    """By a schedule; a file of Keras, an export and a file of their own take the same ids, and have the same scores."""
-    prompted = read.with_prompts(3, start="cat")
-    net = build_encoder_classifier(prompted, 2, pool="cls")
-    before = blocks.values(net)
-    net.compile(RowWiseAdamW(0.05), "sparse_categorical_crossentropy", run_eagerly=True)
-    alone = TrainabilitySchedule(Phase(0, train=["prompts", "scores"]))
-    net.fit(ids, np.arange(len(ids)) % 2, verbose=0, callbacks=[alone])
-    assert blocks.moved(net, before) == {"prompts/embeddings", "scores/kernel", "scores/bias"}
-    net.save(tmp_path / "net.keras")
-    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "net.keras")(ids), net(ids))
-    export_saved_model(net, tmp_path / "served", vocabulary=read.tokenizer, check=False)
-    served = ExportedModel(tmp_path / "served")
-    np.testing.assert_allclose(served.scores(ids), net(ids), atol=1e-5)
+def test_prompts_by_themselves(read, ids, tmp_path):
+    """A layer that trains alone; its file is for a model with as many, and takes the same ids."""
+    net = build_encoder_classifier(read.with_prompts(3, start="cat"), 2, pool="cls")
+    for layer in net.layers:
+        layer.trainable = layer.name in ("prompts", "scores")
+    assert [each.path for each in net.trainable_variables] == ["prompts/embeddings", "scores/kernel", "scores/bias"]
+    for each in net.trainable_variables:
+        each.assign(np.random.default_rng(0).normal(size=each.shape))
     assert save_tuned(net, tmp_path / "x.safetensors") == ["prompts/embeddings", "scores/kernel", "scores/bias"]
     fresh = build_encoder_classifier(read.with_prompts(3), 2, pool="cls")
     load_tuned(fresh, tmp_path / "x.safetensors")
