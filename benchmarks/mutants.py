@@ -520,7 +520,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         ],
     ),
     "encoders/bottlenecks.py": (
-        "tests/encoders/test_bottlenecks.py tests/encoders/test_adapters.py tests/encoders/test_lora.py",
+        "tests/encoders/test_bottlenecks.py tests/encoders/test_adapters.py",
         [
             ("        return inputs + self.up(self.down(inputs))", "        return self.up(self.down(inputs))"),
             (
