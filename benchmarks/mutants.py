@@ -84,7 +84,8 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "encoders/decoders/layers.py": (
         "tests/encoders/decoders/test_reading.py tests/encoders/decoders/test_generation.py",
         [
-            ("(segments[:, start:][:, :, None] == segments[:, None, :]) & ", ""),
+            ("seen = asked_segments == segments[:, None, :]", "seen = asked_segments >= segments[:, None, :]"),
+            ("(asked_segments != 0)", "(asked_segments == 1)"),
             ("asked[:, None] >= places", "asked[:, None] > places"),
             ("axis=-1) - 1", "axis=-1)"),
             ("self.head_width**-0.5", "1"),
@@ -127,8 +128,8 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("segments[row, start:end] = number", "segments[row, start:end] = 1"),
             ("labels[row, answered - 1 : end - 1] = answer", "labels[row, answered:end] = answer"),
             ("weights[row, answered - 1 : end - 1] = 1", "weights[row, start : end - 1] = 1"),
-            ("inside=True)", "inside=False)"),
-            ("return read.encode(prompt), ends[: stop + 1]", "return read.encode(prompt), ends[:stop]"),
+            ("inside=True) if joined else", "inside=True) if False else"),
+            ("return ids, ends[: stop + 1]", "return ids, ends[:stop]"),
             ("if not set(read.stop_ids).isdisjoint(read.encode(value)):", "if False:"),
             ("room[place] -= needed", "room[place] -= needed + 1"),
             ("* packed.weights[part])", ")"),
@@ -137,8 +138,9 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "encoders/decoders/stepping.py": (
         "tests/encoders/decoders/test_generation.py",
         [
-            ("start = tf.shape(kept[0][0])[2]", "start = 0"),
-            ("last = tf.reduce_max(tokens * tf.range(tf.shape(tokens)[1]), axis=1)", "last = 0 * tokens[:, 0]"),
+            ("self.places(ids, start=start)", "self.places(ids, start=0)"),
+            ("tokens * tf.range(tf.shape(tokens)[1])", "tokens * 0"),
+            (" + tf.maximum(in_front - start, 0)", ""),
         ],
     ),
     "drift/geometry.py": (

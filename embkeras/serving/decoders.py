@@ -48,8 +48,9 @@ def export_decoder(
     - `cache`, float32 (batch, blocks, 2, key_value_heads, kept, head_width): at first with kept = 0, then what the last answer
       returned;
 
-    and returns `scores`, float32 (batch, V), of every token behind each text, and the next `cache`, with kept = time. Only the
-    tokens behind `kept` are computed. A client appends the token that it chooses to `token_ids`, until it is one of `stop_ids`.
+    and returns `scores`, float32 (batch, V), of every token behind each text, and the next `cache`, with kept = time (and the
+    soft prompts, if there are any). Only the tokens behind `kept` are computed. A client appends the token that it chooses to
+    `token_ids`, until it is one of `stop_ids`.
 
     `assets.extra/decoder.json` has these sizes, the padding id, `stop_ids` and `max_length`; `assets.extra/tokenizer.json` the
     tokenizer. LoRA is written into the stored kernels. The model doesn't change.

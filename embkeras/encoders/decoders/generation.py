@@ -80,8 +80,7 @@ def generate(
     choose = _chooser(temperature, top_k, top_p, seed)
     step = _kept_steps(model) if flag(cached, "cached") else _whole_steps(model)
     made = continue_rows(step, rows, int(read.tokenizer.padding_id or 0), max_new_tokens, stops, choose)
-    tokenizer: Any = read.tokenizer.tokenizer
-    return [tokenizer.text_of(each) for each in made]
+    return [_continuation(read.tokenizer.tokenizer, row, each) for row, each in zip(rows, made, strict=True)]
 
 
 def continue_rows(
@@ -112,6 +111,12 @@ def continue_rows(
 def best(scores: np.ndarray) -> np.ndarray:
     """The best token of each row."""
     return scores.argmax(axis=1)
+
+
+def _continuation(tokenizer: Any, row: list[int], made: list[int]) -> str:
+    """What ids spell behind others: some tokenizers drop the space in front of a text, but not inside of it."""
+    before, whole = tokenizer.text_of(row), tokenizer.text_of([*row, *made])
+    return str(whole.removeprefix(before) if whole.startswith(before) else tokenizer.text_of(made))
 
 
 def _chooser(temperature: Any, top_k: Any, top_p: Any, seed: Any) -> Callable[[np.ndarray], np.ndarray]:

@@ -44,8 +44,8 @@ def encode_instructions(
     """Rows of instruction, input and answer as the chat template writes them, several in each row of a batch.
 
     Each is a message of the user, the instruction and below it the input, and the answer up to the token that ends it. Only
-    the answer's tokens have a weight. Prompt and answer are split into tokens by themselves, as they are when `generate`
-    continues a prompt. `read.model(packed=True)` lets no token see one of another text.
+    the answer's tokens have a weight. No token has a part of both prompt and answer, as none has when `generate` continues a
+    prompt. `read.model(packed=True)` lets no token see one of another text.
 
     Compile the model with a loss that takes logits and is divided by the weights:
     `keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")`.
@@ -139,14 +139,17 @@ def _texts(read: PretrainedDecoder, row: Any, place: int) -> tuple[list[int], li
     messages = [{"role": "user", "content": f"{instruction}\n\n{added}" if added else str(instruction)}]
     prompt = read.chat(messages)
     whole = read.chat([*messages, {"role": "assistant", "content": str(answer)}], prompt=False)
-    ends = read.encode(whole.removeprefix(prompt), inside=True)
+    ids = read.encode(prompt)
+    ends = read.encode(whole)
+    joined = ends[: len(ids)] != ids  # the end of the prompt and the beginning of the answer would be one token
+    ends = read.encode(whole.removeprefix(prompt), inside=True) if joined else ends[len(ids) :]
     stop = next((at for at, id_ in enumerate(ends) if id_ in read.stop_ids), None)
     if not whole.startswith(prompt) or stop is None:
         raise EncoderError(
             f"The chat template of {str(read.path)!r} must write an answer behind its prompt, and then one of the ids "
             f"{read.stop_ids}, or the decoder would never learn to stop. Received for row {place}: {shown(whole)}."
         )
-    return read.encode(prompt), ends[: stop + 1]
+    return ids, ends[: stop + 1]
 
 
 def _packed(texts: list[tuple[list[int], list[int]]], length: int, padding_id: int, left_out: list[int]) -> PackedRows:

@@ -28,24 +28,31 @@ class CausalPlaces(keras.layers.Layer):
     Args:
         padding_id: the id that fills short texts.
         frequencies: how fast each pair of a head's numbers turns, in radians a position.
+        in_front: so many virtual tokens stand before the ids, seen by the tokens of every segment: all times are longer by them.
 
     Returns:
         A bool tensor (batch, time, time), true where the token of the second axis is seen, and cosine and sine (batch, time,
         pairs) of the angles of each place.
     """
 
-    def __init__(self, padding_id: int, frequencies: Sequence[float], **kwargs: Any):
+    def __init__(self, padding_id: int, frequencies: Sequence[float], in_front: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
         self.padding_id = whole_number(padding_id, "padding_id", least=0)
+        self.in_front = whole_number(in_front, "in_front", least=0)
         self.frequencies = [number(each, "frequencies", above=0) for each in frequencies]
 
     def call(self, ids: Any, segments: Any = None, start: Any = 0) -> Any:
         """The places of the tokens from `start` on, a number of tokens."""
         if segments is None:
             segments = ops.cast(ops.not_equal(ids, ops.cast(self.padding_id, ids.dtype)), "int32")
-        places = ops.arange(ops.shape(ids)[1])
-        asked = places[start:]
-        seen = (segments[:, start:][:, :, None] == segments[:, None, :]) & (asked[:, None] >= places)[None]
+        if self.in_front:
+            segments = ops.pad(segments, [[0, 0], [self.in_front, 0]], constant_values=-1)
+        places = ops.arange(ops.shape(segments)[1])
+        asked, asked_segments = places[start:], segments[:, start:, None]
+        seen = asked_segments == segments[:, None, :]
+        if self.in_front:
+            seen |= (places < self.in_front) & (asked_segments != 0)
+        seen &= (asked[:, None] >= places)[None]
         place = ops.sum(ops.cast(seen, "float32"), axis=-1) - 1
         angles = place[..., None] * ops.convert_to_tensor(self.frequencies, "float32")
         return seen, ops.cast(ops.cos(angles), self.compute_dtype), ops.cast(ops.sin(angles), self.compute_dtype)
@@ -53,12 +60,14 @@ class CausalPlaces(keras.layers.Layer):
     def compute_output_spec(self, ids: Any, segments: Any = None, start: Any = 0) -> Any:
         """The shapes of the three."""
         batch, time = ids.shape
+        time = None if time is None else time + self.in_front
         cosines, sines = (keras.KerasTensor((batch, time, len(self.frequencies)), self.compute_dtype) for _ in range(2))
         return keras.KerasTensor((batch, time, time), "bool"), cosines, sines
 
     def get_config(self) -> dict[str, Any]:
         """The settings."""
-        return {**super().get_config(), "padding_id": self.padding_id, "frequencies": self.frequencies}
+        names = ("padding_id", "frequencies", "in_front")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 class CausalAttention(keras.layers.Layer):

@@ -12,16 +12,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from embkeras._checks import flag
+from embkeras._checks import flag, whole_number
 from embkeras._checks import path as checked_path
+from embkeras.encoders.base import mark_base
 from embkeras.encoders.decoders.chat import Chat
 from embkeras.encoders.decoders.gguf_files import GgufFile
 from embkeras.encoders.decoders.layers import CausalPlaces, DecoderBlock
 from embkeras.encoders.decoders.llama import BLOCK, INSIDE, NORM, OUTPUT, WORDS, Llama, llama_of
 from embkeras.encoders.decoders.reference import next_scores
+from embkeras.encoders.layers import SoftPrompts, WithoutPrompts
+from embkeras.encoders.prompts import prompt_ids
 from embkeras.encoders.remembers import remember
 from embkeras.encoders.tensors import Tensors, opened_files, read_json
-from embkeras.errors import EncoderError, VocabularyError
+from embkeras.errors import ArgumentError, EncoderError, VocabularyError
 from embkeras.tables.builders import build_embedding
 from embkeras.tables.embedding import check_name
 from embkeras.text.pieces import read_tokenizer
@@ -42,6 +45,7 @@ class PretrainedDecoder:
         max_length: the most tokens of a text that it was trained for.
         width: the width of its vectors.
         stop_ids: the ids that end a text.
+        prompts: how many virtual tokens its models put in front of a text; see `with_prompts`.
         chat: the chat template: `read.chat(messages)` is the text that the decoder continues with an answer.
         blocks: the names of its blocks, from the input up: "transformer_layer_0", ...
         layer_groups: names of all its layers that train, from the input up, as `gradual_unfreeze` takes them.
@@ -53,19 +57,50 @@ class PretrainedDecoder:
         architecture: Llama,
         tokenizer: Vocabulary,
         stop_ids: tuple[int, ...],
-        template: str | None,
-        names: Mapping[str, str],
+        chat: Chat,
+        prompts: np.ndarray | None = None,
     ):
         self.path, self.tokenizer, self.stop_ids = path, tokenizer, stop_ids
-        self.max_length, self.width = architecture.positions, architecture.width
-        self.architecture = architecture
-        self.chat = Chat(template, names, str(path))
+        self._prompts = np.arange(0) if prompts is None else prompts  # the rows of the file's table that they begin as
+        self.prompts = len(self._prompts)
+        self.max_length, self.width = architecture.positions - self.prompts, architecture.width
+        self.architecture, self.chat = architecture, chat
         self.blocks = tuple(f"transformer_layer_{place}" for place in range(architecture.layers))
         top = ["output_layer_norm"] if architecture.tied else ["output_layer_norm", "output_embedding"]
         self.layer_groups: list[list[str]] = [["token_embedding"], *([block] for block in self.blocks), top]
 
     def __repr__(self) -> str:
-        return f"PretrainedDecoder({len(self.blocks)} blocks, width {self.width}, {len(self.tokenizer) - 1:,} pieces)"
+        prompts = f", {self.prompts} prompts" if self.prompts else ""
+        pieces = len(self.tokenizer) - 1
+        return f"PretrainedDecoder({len(self.blocks)} blocks, width {self.width}, {pieces:,} pieces{prompts})"
+
+    def with_prompts(
+        self, count: int, *, start: str | Sequence[str] | None = None, seed: int = 0
+    ) -> "PretrainedDecoder":
+        """The same decoder with `count` virtual tokens in front of every text: prompt tuning (Lester et al. 2021).
+
+        Their vectors are the layer "prompts" of its models. They take the first positions, so texts may have `count` tokens
+        less; every text of a packed row sees them. To train only them, freeze the other layers. An export keeps their keys and
+        values in its cache, in front of those of the text.
+
+        Args:
+            count: how many.
+            start: words: prompts begin as the vectors of their pieces, repeated where there are fewer. By default as pieces
+                drawn at random.
+            seed: of the drawing.
+
+        Raises:
+            ArgumentError: a `count` below 1 or that leaves no position for a text, a decoder that has prompts, or a `start`
+                without a piece.
+
+        Example:
+            >>> read = load_decoder("SmolLM2-135M-Instruct.Q4_1.gguf").with_prompts(8, start="Answer briefly.")  # doctest: +SKIP
+        """
+        if self.prompts:
+            raise ArgumentError(f"The decoder has prompts already. Received: {self!r}.")
+        count = whole_number(count, "count", least=1, most=self.max_length - 1)
+        ids = prompt_ids(self.tokenizer, count, start, whole_number(seed, "seed", least=0))
+        return PretrainedDecoder(self.path, self.architecture, self.tokenizer, self.stop_ids, self.chat, ids)
 
     def encode(self, text: str, *, inside: bool = False) -> list[int]:
         """The ids of a text.
@@ -111,11 +146,18 @@ class PretrainedDecoder:
                 rows[:-1] = tensors(tensor, shapes[tensor])
                 found = np.arange(len(rows)) != vocabulary.padding_id
                 aligned = AlignedMatrix(rows, vocabulary, found=found)
-                return build_embedding(aligned, trainable=True, mask_zero=False, name=layer)
+                made = build_embedding(aligned, trainable=True, mask_zero=False, name=layer)
+                mark_base(made)
+                return made
 
             words = table(WORDS, "token_embedding")
-            seen = CausalPlaces(len(vocabulary) - 1, of.frequencies(), name="places")(*inputs)
+            seen = CausalPlaces(len(vocabulary) - 1, of.frequencies(), self.prompts, name="places")(*inputs)
             x = words(ids)
+            if self.prompts:
+                prompts = SoftPrompts(self.prompts, name="prompts")
+                prompts.build(x.shape)
+                prompts.set_weights([tensors(WORDS, shapes[WORDS])[self._prompts]])
+                x = prompts(x)
             for place, block_name in enumerate(self.blocks):
                 block = DecoderBlock(
                     of.inner_width, of.heads, of.key_value_heads, of.head_width, of.epsilon, name=block_name
@@ -123,10 +165,14 @@ class PretrainedDecoder:
                 block.build(x.shape)
                 _fill_block(block, tensors, shapes, BLOCK.format(place))
                 remember(block)
+                mark_base(block)
                 x = block(x, *seen)
+            if self.prompts:
+                x = WithoutPrompts(self.prompts, name="without_prompts")(x)
             norm = keras.layers.RMSNormalization(epsilon=of.epsilon, name="output_layer_norm")
             norm.build(x.shape)
             norm.set_weights([tensors(NORM, shapes[NORM])])
+            mark_base(norm)
             output = words if of.tied else table(OUTPUT, "output_embedding")
             scores = keras.layers.Activation("linear", dtype="float32", name="scores")(output.project(norm(x)))
         return keras.Model(inputs if packed else ids, scores, name=name)
@@ -182,7 +228,8 @@ def _read_gguf(path: Path) -> PretrainedDecoder:
         if id_ is not None and _is_id(id_, file.architecture)
     }
     stop_ids = _checked_stops(file.stop_ids(), file.architecture, str(path))
-    return PretrainedDecoder(path, file.architecture, tokenizer, stop_ids, file.template, named)
+    chat = Chat(file.template, named, str(path))
+    return PretrainedDecoder(path, file.architecture, tokenizer, stop_ids, chat)
 
 
 def _read_folder(folder: Path) -> PretrainedDecoder:
@@ -203,14 +250,9 @@ def _read_folder(folder: Path) -> PretrainedDecoder:
     if beside.is_file():
         template = beside.read_text("utf-8")
     names = {name: _content(settings.get(name)) for name in ("bos_token", "eos_token")}
-    return PretrainedDecoder(
-        folder,
-        of,
-        tokenizer,
-        _checked_stops(stops, of, str(folder)),
-        template if isinstance(template, str) else None,
-        {name: token for name, token in names.items() if token is not None},
-    )
+    named = {name: token for name, token in names.items() if token is not None}
+    chat = Chat(template if isinstance(template, str) else None, named, str(folder))
+    return PretrainedDecoder(folder, of, tokenizer, _checked_stops(stops, of, str(folder)), chat)
 
 
 @contextmanager

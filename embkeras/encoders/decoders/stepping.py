@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from embkeras._checks import shown
 from embkeras.encoders.decoders.layers import CausalPlaces, DecoderBlock, Kept, no_kept
+from embkeras.encoders.layers import SoftPrompts
 from embkeras.errors import ArgumentError
 from embkeras.tables.embedding import PretrainedEmbedding
 
@@ -19,6 +20,7 @@ class Steps:
 
     Attributes:
         words: the token table.
+        prompts: the virtual tokens in front of every text, if there are any.
         places: what each token sees.
         blocks: the blocks.
         norm: the norm behind them.
@@ -26,6 +28,7 @@ class Steps:
     """
 
     words: PretrainedEmbedding
+    prompts: SoftPrompts | None
     places: CausalPlaces
     blocks: tuple[DecoderBlock, ...]
     norm: keras.layers.Layer
@@ -45,7 +48,7 @@ class Steps:
         blocks = tuple(layer for layer in layers if isinstance(layer, DecoderBlock))
         if not isinstance(words, PretrainedEmbedding) or norm is None or places is None or not blocks:
             raise ArgumentError(f"This takes a model from load_decoder(path).model(). Received: {shown(model)}.")
-        return cls(words, places, blocks, norm, named.get("output_embedding", words))
+        return cls(words, named.get("prompts"), places, blocks, norm, named.get("output_embedding", words))
 
     def nothing(self, batch: Any) -> list[Kept]:
         """What is kept before the first token."""
@@ -73,13 +76,16 @@ class Steps:
         Returns:
             Scores (batch, V + 1) behind the last token of each row that is no padding, and the keys and values.
         """
-        start = tf.shape(kept[0][0])[2]
+        start, in_front = tf.shape(kept[0][0])[2], self.places.in_front
         seen, cosines, sines = self.places(ids, start=start)
-        x, now = self.words(ids[:, start:]), []
+        ids = ids[:, tf.maximum(start - in_front, 0) :]
+        x, now = self.words(ids), []
+        if self.prompts is not None:  # with the first tokens
+            x = self.prompts(x)[:, tf.minimum(start, in_front) :]
         for block, earlier in zip(self.blocks, kept, strict=True):
             x, more = block.beside(x, seen, cosines, sines, earlier)
             now.append(more)
-        tokens = tf.cast(ids[:, start:] != self.places.padding_id, tf.int32)
-        last = tf.reduce_max(tokens * tf.range(tf.shape(tokens)[1]), axis=1)
+        tokens = tf.cast(ids != self.places.padding_id, tf.int32)
+        last = tf.reduce_max(tokens * tf.range(tf.shape(tokens)[1]), axis=1) + tf.maximum(in_front - start, 0)
         x = self.norm(tf.gather(x, last, axis=1, batch_dims=1))
         return tf.cast(self.output.project(x), tf.float32), now

@@ -71,6 +71,23 @@ def test_lora_is_in_the_next_call(read):
     assert generate(model, read, PROMPTS, max_new_tokens=4, cached=False) == changed
 
 
+def test_prompts_stand_in_front_of_every_text(read, model):
+    """Soft prompts that begin as a text are like that text in front: of single rows, packed ones, and with kept keys."""
+    prompted = read.with_prompts(2, start="dog")  # its piece twice
+    made, twice = prompted.model(packed=True), read.encode("dog") * 2
+    texts = [read.encode(prompt) for prompt in PROMPTS[:2]]
+    packed = np.array([[*texts[0], *texts[1], 265]])
+    segments = np.array([[1] * len(texts[0]) + [2] * len(texts[1]) + [0]], "int32")
+    scores = np.asarray(made([packed, segments]))[0]
+    wanted = [np.asarray(model(np.array([[*twice, *text]])))[0, 2:] for text in texts]
+    np.testing.assert_allclose(scores[:-1], np.concatenate(wanted), atol=1e-4)
+    assert prompted.max_length == read.max_length - 2
+    with pytest.raises(ArgumentError, match=r"has prompts already.*2 prompts"):
+        prompted.with_prompts(1)
+    behind = generate(model, read, ["dogdog" + prompt for prompt in PROMPTS], max_new_tokens=5)
+    assert generate(made, prompted, PROMPTS, max_new_tokens=5) == behind
+
+
 def test_stop_ids_end_each_text_by_itself():
     """A text ends before its stop id; the others go on, and never see what follows there."""
     script = iter([[1, 5], [9, 6], [3, 9]])

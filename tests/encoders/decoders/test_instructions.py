@@ -9,6 +9,7 @@ from embkeras.encoders.decoders.generation import generate
 from embkeras.encoders.decoders.instructions import PackedRows, encode_instructions, perplexity
 from embkeras.encoders.decoders.reading import load_decoder
 from embkeras.encoders.lora import enable_lora
+from embkeras.encoders.tuned import load_tuned, save_tuned
 from embkeras.errors import ArgumentError, DataError, EncoderError
 from tests.encoders.decoders.tiny_llama import write_folder
 
@@ -60,6 +61,19 @@ def test_rows_are_packed_with_the_loss_on_answers(read):
     assert packed.left_out == []
 
 
+def test_no_token_is_part_of_prompt_and_answer(tmp_path):
+    """Where a prompt's end and an answer's beginning would be one token, they stay two, as `generate` sees them."""
+    pytest.importorskip("jinja2", reason="jinja2 is not installed")
+    folder = write_folder(tmp_path / "close")
+    (folder / "chat_template.jinja").write_text(SHORT.replace(" + '\n'", ""), "utf-8")
+    read = load_decoder(folder)
+    packed = encode_instructions(read, [{"instruction": "a c", "answer": "at"}], 8)
+    ids = packed.inputs["token_ids"][0].tolist()
+    assert ids == [*read.encode("a c"), *read.encode("at"), 2, *[265] * (5 - len(read.encode("a c")))]
+    assert read.encode("a cat")[-1] not in ids
+    assert packed.labels[packed.weights > 0].tolist() == [*read.encode("at"), 2]
+
+
 def test_packed_rows_have_the_loss_of_single_ones(read, model):
     """No text sees another: the perplexity of packed rows is that of rows with one text each."""
     packed, single = (encode_instructions(read, ROWS, length) for length in (14, 9))
@@ -70,8 +84,8 @@ def test_packed_rows_have_the_loss_of_single_ones(read, model):
     assert perplexity(model, packed, batch_size=1) == pytest.approx(total, rel=1e-5)
 
 
-def test_instruction_tuning_teaches_answers(read, model):
-    """LoRA alone trains; perplexity of the answers falls, and the decoder gives them."""
+def test_instruction_tuning_teaches_answers(read, model, tmp_path):
+    """LoRA alone trains; perplexity of the answers falls, the decoder gives them, and its file serves a plain model."""
     packed = encode_instructions(read, ROWS, 14)
     before, table = perplexity(model, packed), np.array(model.get_layer("token_embedding").matrix())
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
@@ -82,6 +96,12 @@ def test_instruction_tuning_teaches_answers(read, model):
     np.testing.assert_array_equal(model.get_layer("token_embedding").matrix(), table)
     prompt = read.chat([{"role": "user", "content": "a\n\ncat"}])
     assert generate(model, read, [prompt], max_new_tokens=5, cached=False) == [" dog"]
+    names = save_tuned(model, tmp_path / "lora.safetensors")
+    assert all(name.startswith("transformer_layer_1/") and "lora" in name for name in names)
+    plain = read.model()
+    load_tuned(plain, tmp_path / "lora.safetensors")
+    ids = packed.inputs["token_ids"][:1, :7]
+    np.testing.assert_array_equal(plain(ids), model([ids, np.ones(ids.shape, "int32")]))
 
 
 def test_chatml_and_data_frames(tmp_path):
