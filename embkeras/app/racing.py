@@ -229,7 +229,8 @@ def save(
         output.say(f"{name}: {path}")
     flag = contest.flags.get(advice.recommended or "")
     if asked["command"] == "compare" and flag is not None:
-        output.say(f"To train it: embkeras train with --strategy {flag}")
+        source = "--encoder" if "encoder" in contest.source else "--vectors"
+        output.say(f"To train it: embkeras train, with the same {source}, and --strategy {flag}")
     output.result |= found | {"report": report, "comparison_figure": figure, "json": out / "comparison.json"}
 
 

@@ -186,7 +186,7 @@ class Advice:
     def _reported_text(self) -> str:
         """In percent; an interval that is cut, since an accuracy is between 0 and 100, has its ends written out."""
         exact, _, ends = percent_interval(self.reported.mean, self.reported.half_width()).partition(" (")
-        return f"{exact}% (95% interval {ends[:-1]}%: so few runs say little)" if ends else f"{exact}%"
+        return f"{exact}% (95% interval {ends[:-1]}%, cut at what an accuracy can be)" if ends else f"{exact}%"
 
     def _of_a_tie(self) -> list[str]:
         tied = self.leads.loc[self.tied[1:]]

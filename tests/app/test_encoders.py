@@ -132,7 +132,7 @@ def test_compare_on_an_encoder(compared, folder, monkeypatch, capsys):
     assert cli.main([*line, "--epochs", "1", "--json"]) == 0
     printed = capsys.readouterr()
     assert "Racing 4 strategies" in printed.err and "Round 1: frozen, top block, LoRA, fine-tuned" in printed.err
-    assert "To train it: embkeras train with --strategy" in printed.err
+    assert "To train it: embkeras train, with the same --encoder, and --strategy" in printed.err
     found = json.loads((out / "comparison.json").read_text())
     assert found["advice"] == json.loads(printed.out)["advice"] and found["rerun"]["encoder"].startswith("small ")
     assert found["rerun"]["settings"]["epochs"] == 1 and "coverage_types" not in found["profile"]["parts"]["train"]

@@ -60,7 +60,7 @@ def test_a_finished_comparison_is_read_from_its_folder(compared, files, no_train
     assert "Labels unlike those of the 20 nearest" in printed and "Round 1: frozen, fine-tuned, shared map" in printed
     assert printed.count("(from the file)") == 7 == len((compared / "runs.jsonl").read_text().splitlines())
     assert "trained" in printed and "Test accuracy of " in printed
-    assert "To train it: embkeras train with --strategy " in printed
+    assert "To train it: embkeras train, with the same --vectors, and --strategy " in printed
     assert f"Report: {compared / 'report.html'}" in printed
     names = ["comparison.json", "comparison.png", "report.html", "runs.jsonl"]
     assert sorted(path.name for path in compared.iterdir()) == names

@@ -42,7 +42,7 @@ def test_an_interval_that_is_wider_than_an_accuracy():
     runs = *records("a", [0.9, 0.8], [0.95, 0.85]), *records("b", [0.2, 0.1], [0.2, 0.1])
     advice = Advice(runs)
     assert advice.reported.mean + advice.reported.half_width() > 1
-    assert "chose nothing: 90.0% (95% interval 26.4 to 100%: so few runs say little)." in advice.text
+    assert "chose nothing: 90.0% (95% interval 26.4 to 100%, cut at what an accuracy can be)." in advice.text
     assert "90.0 (26.4 to 100)" in str(advice) and "15.0 (0 to 78.6)" in str(advice)
 
 

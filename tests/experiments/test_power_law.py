@@ -40,6 +40,12 @@ def test_a_curve_that_no_longer_rises(law):
     assert found.texts is None and found.high == math.inf and "too flat, or too noisy" in found.why
 
 
+def test_what_is_too_far():
+    """A slow curve without much noise: three points more take thirteen times the texts, which no curve shows."""
+    found = more_texts(*curve(0, lambda n: 0.3 * n**-0.08, noise=0.0003), 0.03)
+    assert found.texts is None and 10 * 2400 < found.high < math.inf and found.low > 2400
+
+
 def test_a_noisy_curve():
     """The same law, but each run is off by three points."""
     found = more_texts(*curve(3, lambda n: 0.1 + 1.2 * n**-0.4, noise=0.03))

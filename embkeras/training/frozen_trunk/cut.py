@@ -95,9 +95,7 @@ def _below(model: keras.Model, graph: Any, calls: Sequence[Call], blocked: set[i
         needed = id(call) in below
         if needed or (id(call) in frozen and _weighs(call.operation)):
             below |= {id(call)} | {id(maker[id(each)]) for each in call.input_tensors if id(each) not in inputs}
-    light: set[int] = (
-        set()
-    )  # without weights, and so is all that they read, such as the mask of a table: their place is free
+    light: set[int] = set()  # no weights here nor in what is read, such as the mask of a table: below or above
     for call in calls:
         parents = [maker[id(each)] for each in call.input_tensors if id(each) not in inputs]
         if id(call) in below or id(call) not in frozen or _draws(call.operation):
