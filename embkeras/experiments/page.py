@@ -65,7 +65,7 @@ _GAINS: Columns = {
     "texts": ("training texts", count),
     "difference": ("points", points),
     "half_width": ("±\u00a0points (95%)", points),
-    "significant": ("ahead beyond the noise, here and with more texts", yes),
+    "significant": ("beyond the noise", yes),
 }
 _PARTS: Columns = {
     "texts": ("texts", count),
@@ -251,7 +251,9 @@ def _curve(curve: Any) -> Iterator[str]:
     yield table(_with_intervals(curve.table), _CURVE, "Accuracy by the number of training texts")
     gains = getattr(curve, "gains", None)
     if gains is not None and len(gains):
-        yield table(gains, _GAINS, f"Ahead of {curve.strategies[0]}")
+        yield table(
+            gains, _GAINS, f"Ahead of {curve.strategies[0]}: from the most texts down, until one is within the noise"
+        )
 
 
 def _profile(profile: DataProfile) -> Iterator[str]:
