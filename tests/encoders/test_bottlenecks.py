@@ -10,11 +10,12 @@ from embkeras.encoders import bottlenecks
 from embkeras.encoders.bottlenecks import Adapter, AdapterNorm
 
 X = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+UP = np.random.default_rng(1).normal(size=(2, 4)).astype(np.float32)
 
 
 def _with_up(layer):
     layer.build(X.shape)
-    layer.up.kernel.assign(np.ones(layer.up.kernel.shape))
+    layer.up.kernel.assign(UP)
     return layer
 
 
@@ -22,14 +23,28 @@ def test_a_bottleneck_beside_its_input():
     """x + up(activation(down(x)))."""
     layer = _with_up(Adapter(2, "relu"))
     down = np.maximum(X @ keras.ops.convert_to_numpy(layer.down.kernel), 0)
-    np.testing.assert_allclose(layer(X), X + down.sum(-1, keepdims=True), atol=1e-5)
+    np.testing.assert_allclose(layer(X), X + down @ UP, atol=1e-5)
 
 
 def test_at_a_normalisation():
     """norm(x + up(activation(down(norm(x)))))."""
     layer, norm = _with_up(AdapterNorm(2, "relu", epsilon=1e-5)), keras.layers.LayerNormalization(epsilon=1e-5)
     down = np.maximum(np.asarray(norm(X)) @ keras.ops.convert_to_numpy(layer.down.kernel), 0)
-    np.testing.assert_allclose(layer(X), norm(X + down.sum(-1, keepdims=True)), atol=1e-5)
+    np.testing.assert_allclose(layer(X), norm(X + down @ UP), atol=1e-5)
+
+
+def test_a_normalisation_begins_as_the_one_below():
+    """Gamma and beta are copied; from then on those below don't count."""
+    norm = keras.layers.LayerNormalization()
+    norm.build(X.shape)
+    for weight in norm.weights:
+        weight.assign(UP[0])
+    before = norm(X)
+    bottlenecks.put_adapter(norm, bottlenecks.new_adapter(norm, "a", 2, "gelu"))
+    bottlenecks.use(norm, "a")
+    np.testing.assert_array_equal(norm(X), before)
+    norm.gamma.assign(UP[1])
+    np.testing.assert_array_equal(norm(X), before)
 
 
 def test_half_precision():

@@ -8,6 +8,7 @@ from embkeras.encoders.adapters import enable_adapters
 from embkeras.encoders.heads import build_encoder_classifier
 from embkeras.encoders.lora import enable_lora, merge_lora
 from embkeras.encoders.reading import load_pretrained
+from embkeras.encoders.tuned import load_tuned, save_tuned
 from embkeras.errors import ArgumentError, UnknownLayerError
 from embkeras.serving.export import export_saved_model
 from embkeras.serving.folding import fold
@@ -250,7 +251,7 @@ def test_a_refusal_changes_nothing():
 def test_on_an_encoder(tmp_path):
     """A BERT of two blocks: LoRA in the upper one, adapters in the lower one, prompts in front; then biases alone.
 
-    From a file, and in an export, whose kernels have LoRA, and which has the adapters in use alone.
+    From a file of Keras, one of its own, and in an export, whose kernels have LoRA, and which has the adapters in use alone.
     """
     pytest.importorskip("keras_hub", reason="keras-hub is not installed (extra contextual)")
     pytest.importorskip("tokenizers", reason="tokenizers is not installed (extra contextual)")
@@ -271,6 +272,10 @@ def test_on_an_encoder(tmp_path):
     assert len(loaded.trainable_variables) == len(net.trainable_variables) == 14 + 6
     bottleneck = 2 * 8 * 2 + 2 + 8  # its normalisation is in place of another
     assert sum(np.prod(each.shape) for each in fold(net).variables(net)) == count + bottleneck
+    save_tuned(net, tmp_path / "net.safetensors")
+    fresh = build_encoder_classifier(read.with_prompts(2), 2)
+    load_tuned(fresh, tmp_path / "net.safetensors")
+    np.testing.assert_array_equal(fresh(ids), net(ids))
     export_saved_model(net, tmp_path / "served", vocabulary=read.tokenizer, check=False)
     np.testing.assert_allclose(ExportedModel(tmp_path / "served").scores(ids), net(ids), atol=1e-5)
     plain, biases = build_encoder_classifier(read, 2), Phase(0, TrainVariables("**/bias"), Train("scores"))
