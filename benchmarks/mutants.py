@@ -87,7 +87,6 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("seen = asked_segments == segments[:, None, :]", "seen = asked_segments >= segments[:, None, :]"),
             ("(asked_segments != 0)", "(asked_segments == 1)"),
             ("asked[:, None] >= places", "asked[:, None] > places"),
-            ("axis=-1) - 1", "axis=-1)"),
             ("self.head_width**-0.5", "1"),
             ("second * cosines + first * sines", "second * cosines - first * sines"),
             (

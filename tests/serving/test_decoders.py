@@ -56,12 +56,21 @@ def served(folder):
     return step, card
 
 
-def continued(read, folder):
-    """PROMPTS continued by a loop around the export in the C library."""
+def continued(read, model, folder):
+    """PROMPTS continued by a loop around the export in the C library, whose last scores are those of the whole model."""
     step, card = served(folder)
     assert card["max_length"] == 64
     rows = [read.encode(prompt) for prompt in PROMPTS]
-    made = continue_rows(step, rows, card["padding_id"], 7, card["stop_ids"], best)
+    asked = []
+
+    def recorded(ids):
+        asked.append((ids, step(ids)))
+        return asked[-1][1]
+
+    made = continue_rows(recorded, rows, card["padding_id"], 7, [], best)
+    ids, scores = asked[-1]
+    assert len(asked) == 7
+    np.testing.assert_allclose(scores, np.asarray(model(ids))[:, -1, :-1], atol=2e-3)
     return [read.tokenizer.tokenizer.text_of(ids) for ids in made]
 
 
@@ -75,8 +84,8 @@ def test_c_library_continues_texts_as_generate_does(read, tmp_path):
     table = model.get_layer("token_embedding")
     table.assign_table(np.asarray(unpack(pack(table.matrix(), 8, "table"), 16)))
     folder = export_decoder(model, read, tmp_path / "tiny", dtype="int4", check=False)
-    texts = continued(read, folder)
-    assert texts == generate(model, read, PROMPTS, max_new_tokens=7)
+    texts = continued(read, model, folder)
+    assert texts == generate(model, read, PROMPTS, max_new_tokens=7, stop_ids=[])
     assert len(set(texts)) == 2
 
 
@@ -84,7 +93,7 @@ def test_c_library_continues_texts_as_generate_does(read, tmp_path):
 def test_lora_is_in_the_export(read, model, tmp_path):
     """LoRA is written into the stored kernels, and the check passes."""
     folder = export_decoder(model, read, tmp_path / "tiny")
-    assert continued(read, folder) == generate(model, read, PROMPTS, max_new_tokens=7)
+    assert continued(read, model, folder) == generate(model, read, PROMPTS, max_new_tokens=7, stop_ids=[])
 
 
 @THOROUGH

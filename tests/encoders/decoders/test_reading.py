@@ -1,5 +1,7 @@
 """Files of decoders become the models that they describe, or are refused by name."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -60,6 +62,8 @@ def test_gguf_is_the_same_decoder(scores, folder, tmp_path):
     text = "a cat,  12 dogs<|im_end|>\n"
     assert read.tokenizer.encode(text).tolist() == same.tokenizer.encode(text).tolist()
     assert read.tokenizer.fingerprint == same.tokenizer.fingerprint
+    splits = [json.loads(each.tokenizer.tokenizer.definition)["pre_tokenizer"] for each in (read, same)]
+    assert splits[0] == splits[1]
     assert read.stop_ids == same.stop_ids == (2,)
     assert read.chat([{"role": "user", "content": "a"}]) == same.chat([{"role": "user", "content": "a"}])
     assert read.tokenizer.tokenizer.text_of(read.tokenizer.encode(text)) == text.replace("<|im_end|>", "")
