@@ -2,8 +2,10 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -159,6 +161,22 @@ def test_where_training_begins_to_pay():
     assert gains.loc[800, "difference"] == pytest.approx(0.1, abs=0.01) and 0 < gains.loc[800, "half_width"] < 0.02
     early = curve_of(frozen=lambda n: 0.8, tuned=lambda n: 0.9)
     assert early.pays_from("tuned") == 100 and "begins to pay with 100 texts or fewer" in early.text
+
+
+def test_gains_are_corrected_for_the_number_of_strategies():
+    """And are those of the seeds that both have."""
+    curve = curve_of(frozen=lambda n: 0.8, tuned=lambda n: 0.82, noise=0.01)
+    third = [(count, replace(run, strategy="third")) for count, run in zip(curve.texts, curve.runs, strict=True)]
+    third = [(count, run) for count, run in third[1::2] if run.seed != 1]
+    more = LearningCurve((*curve.texts, *(each for each, _ in third)), (*curve.runs, *(run for _, run in third)))
+    two, three = (each.gains[each.gains["strategy"] == "tuned"]["p_value"].to_numpy() for each in (curve, more))
+    np.testing.assert_allclose(three, np.minimum(2 * two, 1))
+    without = LearningCurve(curve.texts[2:], curve.runs[2:])  # the first seed has no runs on the fewest texts
+    lacking = LearningCurve(curve.texts[1:], curve.runs[1:])  # the first strategy alone has none
+    assert lacking.gains["strategy"].unique().tolist() == ["frozen"] and len(without.gains) == len(lacking.gains) == 4
+    pd.testing.assert_frame_equal(
+        lacking.gains[["texts", "half_width"]], without.gains[["texts", "half_width"]], check_exact=False
+    )
 
 
 def test_a_lead_that_is_lost_again_does_not_pay():
