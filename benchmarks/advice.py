@@ -14,10 +14,14 @@ last score, and which texts it got right.
 All else replays these runs: an Executor answers a race from the file, and the objective of a tuner does. So nothing is trained
 twice, and the time of a race, of the grid and of a tuner is the sum of the measured seconds of the runs that it asked for. What
 they compute besides is not counted. The race has its default rules: two rounds on seeds 0 and 1, and a final round on at most
-seeds 2 to 6. The full grid is the same function with no rounds: all strategies from seeds 2 to 6.
+seeds 2 to 6. The full grid is the same function with no rounds: all strategies from seeds 2 to 6. Cells of 200 and 1,000 texts
+have seeds 7 to 11 too, for a final round of ten.
 
 The truth is accuracy on the texts held out, the mean of all seeds. "Within the interval" says that the 95% interval of the
 difference to the best strategy, paired by seed and text, reaches 0.
+
+Since few validation texts can't show small leads, the rules are also tried with more: half of the texts held out stand in for
+the validation texts (not for choosing the epoch), and the other half is the truth.
 
 Optuna (TPESampler) and KerasTuner (RandomSearch, which tries each strategy once) get the same choice as one categorical
 hyperparameter, and the seconds that the race took in that cell: no trial begins after them. A trial of Optuna is one run; one
@@ -30,8 +34,9 @@ import argparse
 import os
 import tempfile
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +54,7 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).with_name("results")
 KEY = ("data", "size", "strategy", "seed")
 NAMES = ("frozen", "map", "phased", "shared map", "small rate", "fine-tuned", "random")
-ROUNDS, FINAL = range(2), range(2, 7)
+ROUNDS, FINAL, MORE = range(2), range(2, 7), range(7, 12)  # seeds
 DIVISION = 17  # seed of the division of the texts
 SEARCHES = 20  # of each tuner in a cell
 RULES = ((2, 2, False), (1, 2, True), (1, 3, True), (2, 2, True), (2, 3, True))  # rounds, finalists, stop early
@@ -60,6 +65,12 @@ EPOCHS, PATIENCE, BATCH, RATE, UNFREEZE_AT = 15, 3, 32, 3e-3, 3
 def cells() -> list[tuple[int, str]]:
     """Size and set, the smallest size of all sets first."""
     return [(size, data) for size in SIZES for data in SETS]
+
+
+def wanted() -> list[tuple[int, str, list[int]]]:
+    """What is trained, in order: all cells from the seeds of a race, then some cells from more."""
+    first = [(size, data, [*ROUNDS, *FINAL]) for size, data in cells()]
+    return first + [(size, data, list(MORE)) for size, data in cells() if size]
 
 
 def train(hours: float) -> None:
@@ -88,10 +99,8 @@ def train(hours: float) -> None:
     def watch(name: str, seed: int) -> list[keras.callbacks.Callback]:
         return [BestEpoch(PATIENCE, UNFREEZE_AT if name == "phased" else 0)]
 
-    for size, data in cells():
-        missing = [
-            (seed, name) for seed in (*ROUNDS, *FINAL) for name in NAMES if (data, size, name, seed) not in store
-        ]
+    for size, data, seeds in wanted():
+        missing = [(seed, name) for seed in seeds for name in NAMES if (data, size, name, seed) not in store]
         if not missing:
             continue
         own = words[data] if data in words else words.setdefault(data, trials.words_of(data))
@@ -146,16 +155,30 @@ class Found:
         """The strategy recommended."""
         return str(self.advice.recommended)
 
+    @property
+    def leader(self) -> str:
+        """The strategy that is best on the validation texts of the final round."""
+        return str(self.advice.table.index[0])
+
 
 class Cell:
     """All runs of a set and a size."""
 
-    def __init__(self, data: str, texts: int, records: dict[tuple[str, int], "Record"]):
-        self.data, self.texts, self.records = data, texts, records
+    def __init__(self, data: str, size: int, texts: int, records: dict[tuple[str, int], "Record"]):
+        self.data, self.size, self.texts, self.records = data, size, texts, records
         held_out = {name: [found.test for (each, _), found in records.items() if each == name] for name in NAMES}
         self.right = {name: np.stack(found).astype(float) for name, found in held_out.items()}
         self.truth = {name: float(found.mean()) for name, found in self.right.items()}
         self.best = max(self.truth, key=lambda name: self.truth[name])
+
+    def with_more_validation(self) -> "Cell":
+        """The same runs, as if half of the texts held out had been validation texts; the truth is the other half."""
+        changed = {}
+        for key, record in self.records.items():
+            chosen, held_out = record.test[::2], record.test[1::2]
+            measures = {**record.measures, "validation_accuracy": chosen.mean(), "accuracy": held_out.mean()}
+            changed[key] = replace(record, validation=chosen, test=held_out, measures=measures)
+        return Cell(self.data, self.size, self.texts, changed)
 
     def race(self, **rules: Any) -> Found:
         """What a race by these rules finds."""
@@ -163,9 +186,8 @@ class Cell:
 
         replay, strategies = Replay(self.records), [ek.Strategy(name) for name in NAMES]
         data = [(np.ones((20, 2), int), np.arange(20) % 2)] * 3  # never trained on
-        advice = ek.race_strategies(
-            self._none, data, strategies=strategies, seeds=FINAL, executor=replay, verbose=False, **rules
-        )
+        asked = {"seeds": FINAL} | rules
+        advice = ek.race_strategies(self._none, data, strategies=strategies, executor=replay, verbose=False, **asked)
         return Found(advice, replay.seconds)
 
     @staticmethod
@@ -271,18 +293,19 @@ def read() -> list[Cell]:
     """The cells that are complete."""
     from embkeras.experiments.results import Record
 
-    found: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
+    found: dict[tuple[int, str], dict[tuple[str, int], dict[str, Any]]] = defaultdict(dict)
     for each in Store(RESULTS / "advice.jsonl", KEY).records:
-        found[each["size"], each["data"]].append(each)
-    return [
-        Cell(
-            data,
-            found[size, data][0]["texts"],
-            {(each["strategy"], each["seed"]): Record.from_json(each) for each in own},
-        )
-        for size, data in cells()
-        if len(own := found[size, data]) == len(NAMES) * len((*ROUNDS, *FINAL))
-    ]
+        found[each["size"], each["data"]][each["strategy"], each["seed"]] = each
+    complete = []
+    for size, data in cells():
+        runs, own = found[size, data], dict[tuple[str, int], Record]()
+        for seeds in ([*ROUNDS, *FINAL], MORE):
+            keys = [(name, seed) for seed in seeds for name in NAMES]
+            if all(key in runs for key in keys):
+                own |= {key: Record.from_json(runs[key]) for key in keys}
+        if (NAMES[0], FINAL[0]) in own:
+            complete.append(Cell(data, size, next(iter(runs.values()))["texts"], own))
+    return complete
 
 
 def by_set(found: list[Cell], values: list[float]) -> dict[str, float]:
@@ -297,12 +320,17 @@ def by_set(found: list[Cell], values: list[float]) -> dict[str, float]:
 def each_cell(found: list[Cell]) -> list[str]:
     """A row for each cell."""
     lines = [
-        "| set | texts | best on held-out texts | race recommends | points below | within | grid recommends | points below | "
-        "within | same | in the grid's tie | race s | of the grid's |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| set | texts | validation, held-out texts | the grid could show | best on held-out texts | race recommends | points "
+        "below | within | grid recommends | points below | within | same | in the grid's tie | race s | of the grid's |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for cell in found:
-        row = [cell.data, f"{cell.texts:,}", f"{cell.best} {100 * cell.truth[cell.best]:.1f}%"]
+        one = next(iter(cell.records.values()))
+        row = [cell.data, f"{cell.texts:,}", f"{len(one.validation):,}, {len(one.test):,}"]
+        row += [
+            f"{100 * cell.grid.advice.leads['could_show'].median():.1f}",
+            f"{cell.best} {100 * cell.truth[cell.best]:.1f}%",
+        ]
         for answer in (cell.advised, cell.grid):
             row += [answer.name, f"{100 * cell.below(answer.name):.1f}", _yes(cell.is_within(answer.name))]
         row += [_yes(cell.advised.name == cell.grid.name), _yes(cell.advised.name in cell.grid.advice.tied)]
@@ -311,8 +339,8 @@ def each_cell(found: list[Cell]) -> list[str]:
     return lines
 
 
-def rules(found: list[Cell]) -> list[str]:
-    """What the full grid and some rules of a race find in all cells."""
+def rules(found: list[Cell], seeds: Sequence[int] = FINAL) -> list[str]:
+    """What the full grid and some rules of a race find in these cells, with these seeds in the final round."""
     lines = [
         "| rules | the grid's recommendation | in the grid's tie | time of the grid's | within the interval of the best | "
         "points below the best | its leader below |",
@@ -323,43 +351,63 @@ def rules(found: list[Cell]) -> list[str]:
         name = f"{rounds} round{'s' * (rounds > 1)}, at most {most} finalists" + ", all seeds" * (not stop)
         name += " (default)" * ((rounds, most, stop) == DEFAULT)
         asked[name] = {"rounds": rounds, "most_finalists": most, "stop_early": stop}
+    grids = [cell.race(rounds=0, seeds=seeds) for cell in found]
     for name, rule in asked.items():
-        answers = [(cell, cell.race(**rule)) for cell in found]
-        same = np.mean([answer.name == cell.grid.name for cell, answer in answers])
-        tied = np.mean([answer.name in cell.grid.advice.tied for cell, answer in answers])
-        time = sum(answer.seconds for _, answer in answers) / sum(cell.grid.seconds for cell in found)
-        within = np.mean([cell.is_within(answer.name) for cell, answer in answers])
-        below = 100 * np.mean([cell.below(answer.name) for cell, answer in answers])
-        leader = 100 * np.mean([cell.below(answer.advice.table.index[0]) for cell, answer in answers])
+        answers = [(cell, cell.race(seeds=seeds, **rule), grid) for cell, grid in zip(found, grids, strict=True)]
+        same = np.mean([answer.name == grid.name for _, answer, grid in answers])
+        tied = np.mean([answer.name in grid.advice.tied for _, answer, grid in answers])
+        time = np.mean([answer.seconds / grid.seconds for _, answer, grid in answers])
+        within = np.mean([cell.is_within(answer.name) for cell, answer, _ in answers])
+        below = 100 * np.mean([cell.below(answer.name) for cell, answer, _ in answers])
+        leader = 100 * np.mean([cell.below(answer.leader) for cell, answer, _ in answers])
         lines.append(f"| {name} | {same:.0%} | {tied:.0%} | {time:.0%} | {within:.0%} | {below:.2f} | {leader:.2f} |")
     return lines
 
 
+def more_seeds(found: list[Cell]) -> list[str]:
+    """The rules with ten seeds in the final round, and how often the grid agrees with itself."""
+    own = [cell for cell in found if (NAMES[0], MORE[0]) in cell.records]
+    if not own:
+        return ["No cell has them."]
+    again = [cell.race(rounds=0, seeds=MORE) for cell in own]
+    same = sum(cell.grid.name == other.name for cell, other in zip(own, again, strict=True))
+    tied = sum(other.name in cell.grid.advice.tied for cell, other in zip(own, again, strict=True))
+    said = f"{len(own)} cells. With five seeds, the full grid from seeds {MORE[0]} to {MORE[-1]} recommends the same as from "
+    said += f"{FINAL[0]} to {FINAL[-1]} in {same} of them, and one of its tie in {tied}."
+    return [said, "", *rules(own, [*FINAL, *MORE])]
+
+
 def tuners(found: list[Cell]) -> list[str]:
-    """The tuners next to the race, in pairs by cell."""
+    """The tuners next to the race, in pairs by cell; in all cells, and by size."""
     lines = [
-        "| tuner | time of the race's | points below the best | the race's recommendation less its pick | the race's leader "
-        "less its pick | better / equal / worse cells |",
-        "|---|---|---|---|---|---|",
+        "| tuner | texts | cells | time of the race's | points below the best | the race's recommendation less its pick | the "
+        "race's leader less its pick | recommendation better / worse |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, pick in TUNERS.items():
-        below, shares = [], []
-        for cell in found:
-            searches = [Search(cell, seed) for seed in range(SEARCHES)]
-            below.append(float(np.mean([cell.below(pick(search, seed)) for seed, search in enumerate(searches)])))
-            shares.append(float(np.mean([search.share for search in searches])))
-        row = [name, f"{np.mean(shares):.0%}", f"{100 * np.mean(below):.2f}"]
-        for answer in (lambda cell: cell.advised.name, lambda cell: cell.advised.advice.table.index[0]):
-            gains = [theirs - cell.below(answer(cell)) for cell, theirs in zip(found, below, strict=True)]
-            row.append(with_interval(gains, by_set(found, gains)))
-        gains = [theirs - cell.below(cell.advised.name) for cell, theirs in zip(found, below, strict=True)]
-        row.append(
-            " / ".join(
-                str(sum(test)) for test in zip(*((g > 1e-9, abs(g) <= 1e-9, g < -1e-9) for g in gains), strict=True)
-            )
-        )
-        lines.append(f"| {' | '.join(row)} |")
+        searched = [(cell, *searches(cell, pick)) for cell in found]
+        for size, title in ((None, "200 to all"), *((size, f"{size:,}" if size else "all") for size in SIZES)):
+            own = [each for each in searched if size in (None, each[0].size)]
+            if not own:
+                continue
+            cells_of, below, shares = ([each[place] for each in own] for place in range(3))
+            advised = [theirs - cell.below(cell.advised.name) for cell, theirs, _ in own]
+            led = [theirs - cell.below(cell.advised.leader) for cell, theirs, _ in own]
+            row = [name, title, str(len(own)), f"{np.mean(shares):.0%}", f"{100 * np.mean(below):.2f}"]
+            row += [with_interval(gains, by_set(cells_of, gains)) for gains in (advised, led)]
+            row.append(f"{sum(gain > 0 for gain in advised)} / {sum(gain < 0 for gain in advised)}")
+            lines.append(f"| {' | '.join(row)} |")
     return lines
+
+
+def searches(cell: Cell, pick: Callable[[Search, int], str]) -> tuple[float, float]:
+    """Of all searches of a tuner in a cell: how far the pick is below the best, and the share of the race's time."""
+    below, shares = [], []
+    for seed in range(SEARCHES):
+        search = Search(cell, seed)
+        below.append(cell.below(pick(search, seed)))
+        shares.append(search.share)
+    return float(np.mean(below)), float(np.mean(shares))
 
 
 def _yes(value: bool) -> str:
@@ -368,10 +416,10 @@ def _yes(value: bool) -> str:
 
 def summary(found: list[Cell], records: list[dict[str, Any]]) -> str:
     """The result as Markdown."""
-    runs = sum(len(cell.records) for cell in found)
+    runs, most = sum(len(cell.records) for cell in found), len((*ROUNDS, *FINAL, *MORE))
     head = (
         f"{len(found)} of {len(cells())} cells, {runs:,} runs that took {sum(each['seconds'] for each in records) / 60:.0f} "
-        f"minutes of a processor: {len(NAMES)} strategies ({', '.join(NAMES)}), {len((*ROUNDS, *FINAL))} seeds. "
+        f"minutes of a processor: {len(NAMES)} strategies ({', '.join(NAMES)}), {len((*ROUNDS, *FINAL))} to {most} seeds. "
         f"`benchmarks/advice.py` says how they are trained, replayed and judged."
     )
     lines = [
@@ -382,12 +430,24 @@ def summary(found: list[Cell], records: list[dict[str, Any]]) -> str:
         "",
     ]
     lines += [head, "", "## Each cell", "", *each_cell(found), "", "## All cells, and other rules on the same runs", ""]
-    lines += [*rules(found), "", f"## Optuna and KerasTuner in the race's time, {SEARCHES} searches a cell", ""]
+    lines += [
+        *rules(found),
+        "",
+        "## The same runs, compared by half of the texts held out and judged on the other half",
+        "",
+    ]
+    lines += [
+        *rules([cell.with_more_validation() for cell in found]),
+        "",
+        f"## Optuna and KerasTuner in the race's time, {SEARCHES} searches a cell",
+        "",
+    ]
     lines += [*tuners(found), ""]
     lines.append(
-        "Points of accuracy on the texts held out. Differences: mean ± half of the 95% interval over the cells / over the means "
-        "of the sets; above 0 the race is better. Its leader is the strategy best on the validation texts of the final round; "
-        "the recommendation is the cheapest of those that can't be told apart from it."
+        'Points of accuracy on the texts held out. "The grid could show": the smallest lead of its best strategy over another '
+        "that its runs could have shown on the validation texts, in the median over the others. Differences: mean ± half of the "
+        "95% interval over the cells / over the means of the sets; above 0 the race is better. Its leader is the strategy best "
+        "on the validation texts of the final round; it recommends the cheapest of those that can't be told apart from that."
     )
     return "\n".join(lines) + "\n"
 
