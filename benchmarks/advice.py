@@ -429,20 +429,18 @@ def summary(found: list[Cell], records: list[dict[str, Any]]) -> str:
         machine_line("optuna", "keras-tuner"),
         "",
     ]
-    lines += [head, "", "## Each cell", "", *each_cell(found), "", "## All cells, and other rules on the same runs", ""]
-    lines += [
-        *rules(found),
-        "",
-        "## The same runs, compared by half of the texts held out and judged on the other half",
-        "",
-    ]
-    lines += [
-        *rules([cell.with_more_validation() for cell in found]),
-        "",
-        f"## Optuna and KerasTuner in the race's time, {SEARCHES} searches a cell",
-        "",
-    ]
-    lines += [*tuners(found), ""]
+    parts = {
+        "Each cell": each_cell(found),
+        "All cells, and other rules on the same runs": rules(found),
+        "Ten seeds in the final round": more_seeds(found),
+        "Compared by half of the texts held out, judged on the other half": rules(
+            [cell.with_more_validation() for cell in found]
+        ),
+        f"Optuna and KerasTuner in the race's time, {SEARCHES} searches a cell": tuners(found),
+    }
+    lines += [head, ""]
+    for title, part in parts.items():
+        lines += [f"## {title}", "", *part, ""]
     lines.append(
         'Points of accuracy on the texts held out. "The grid could show": the smallest lead of its best strategy over another '
         "that its runs could have shown on the validation texts, in the median over the others. Differences: mean ± half of the "
