@@ -114,10 +114,6 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("before >= top_p", "before > 1 - top_p"),
             ("chances[:, top_k:] = 0", "chances[:, top_k + 1 :] = 0"),
             ("likely(scores / temperature", "likely(scores * temperature"),
-            (
-                "if known is None or len(known[0]) != len(variables) or any(map(operator.is_not, known[0], variables)):",
-                "if known is None:",
-            ),
             ("if longest + max_new_tokens > read.max_length:", "if longest > read.max_length:"),
         ],
     ),

@@ -54,6 +54,8 @@ def test_seed_repeats_draws(read, model):
         generate(model, read, PROMPTS, max_new_tokens=6, temperature=2.0, seed=seed) for seed in (1, 1, 2)
     )
     assert first == again != other
+    cold = generate(model, read, PROMPTS, max_new_tokens=6, temperature=1e-6, seed=1)
+    assert cold == generate(model, read, PROMPTS, max_new_tokens=6)
 
 
 @THOROUGH
