@@ -21,7 +21,7 @@ from embkeras.experiments.data import Data, is_dataset
 from embkeras.experiments.fingerprint import data_fingerprint, described, plain
 from embkeras.experiments.moved import Moved, layers_named
 from embkeras.experiments.results import Key, Record, ResultsFile, key_of
-from embkeras.experiments.rounds import best_of, is_settled, leave
+from embkeras.experiments.rounds import LEAST, best_of, is_settled, leave
 from embkeras.experiments.runs import (
     checked_data,
     checked_seeds,
@@ -160,8 +160,9 @@ def race_strategies(
         rounds: how many rounds race at most; with 0 all strategies are trained from all seeds.
         most_finalists: how many strategies the final round has at most, at least 2. `benchmarks/results/race_rules.md` shows
             what more of them cost and gain.
-        stop_early: whether the final round may end before its last seed: after two or more, once a 95% prediction says that
-            the rest leave the recommendation as it is. With an executor it trains one seed after the other then, two at first.
+        stop_early: whether the final round may end before its last seed: after three or more, once a 95% prediction says
+            that the rest leave the recommendation as it is. With an executor it trains one seed after the other then, three at
+            first.
         max_minutes: when no further run begins. Half of it is left to the final round, to which fewer strategies go on, at
             least two, if there is no time for more.
         results: a JSON Lines file to which each run is written at once. A run that is in it already isn't repeated, so a race
@@ -321,7 +322,7 @@ def _final(
     runner: "Runner",
 ) -> tuple[list[Record], str]:
     """The records of the final round, and why there are fewer than there could be."""
-    batches = [seeds[:2], *([seed] for seed in seeds[2:])] if stop_early else [seeds]
+    batches = [seeds[:LEAST], *([seed] for seed in seeds[LEAST:])] if stop_early else [seeds]
     wanted, final = len(seeds) * (folds or 1) * len(strategies), list[Record]()
     most = "at most " * (len(batches) > 1)
     runner.say(f"Final round: {', '.join(each.name for each in strategies)}; {most}{wanted} runs")

@@ -8,6 +8,7 @@ import numpy as np
 from embkeras.experiments.results import Record
 from embkeras.experiments.statistics import ALPHA, Difference, pooled_spread, require
 
+LEAST = 3  # runs of each strategy in the final round: the interval of two is too wide to say anything
 _FAR = 0.001  # the alpha after one round, when nothing is known of the noise of training
 
 
@@ -97,7 +98,7 @@ def is_settled(
     Each difference has a 95% prediction interval of what all runs will show, from what the first showed and the noise of
     training in all runs so far. It is settled if within these intervals none will be shown to be better than the one
     recommended, and those that are cheaper will still be shown to be worse than the leader (stochastic curtailment: Lan,
-    Simon & Halperin 1982). With fewer than two runs, or two strategies, nothing is.
+    Simon & Halperin 1982). With fewer than three runs, or two strategies, nothing is.
 
     Args:
         final: for each strategy of the final round its records so far, of the same seeds and folds.
@@ -109,7 +110,7 @@ def is_settled(
         folds: each run has validation texts of its own.
     """
     done = len(final[leader])
-    if done < 2 or len(final) < 2:
+    if done < LEAST or len(final) < 2:
         return False
     spread, freedom = _noise(final, rounds)
     reach = float(require("scipy.stats").t.isf(ALPHA / 2, freedom)) * spread * math.sqrt(1 / done - 1 / runs)

@@ -82,7 +82,7 @@ def test_settled_is_what_all_runs_will_recommend():
         truth = {"cheap": 0.85 - 0.03 * (seed % 4), "b": 0.85}
         found = costing(rounds(truth, 8, seed=seed), cheap=0)
         before = rounds({**truth, "c": 0.8}, 2, seed=1000 + seed)
-        for count in range(2, 8):
+        for count in range(3, 8):
             so_far = first(found, count)
             if is_settled(so_far, *recommended(so_far), 8, before):
                 ended.append(count)
@@ -93,11 +93,11 @@ def test_settled_is_what_all_runs_will_recommend():
 
 @pytest.mark.parametrize("folds", [False, True])
 def test_what_is_not_settled(folds):
-    """One run, one strategy, noise that hides a lead, a cheap one that may not stay behind, a rival of the same price."""
+    """Two runs, one strategy, noise that hides a lead, a cheap one that may not stay behind, a rival of the same price."""
     sure = {"overlap": 0.5 * folds, "folds": folds}
     apart = costing(rounds({"cheap": 0.4, "b": 0.9}, 4, noise=0), cheap=0)
     assert is_settled(apart, "b", "b", 50, {}, **sure)
-    assert not is_settled(first(apart, 1), "b", "b", 50, {}, **sure)
+    assert not is_settled(first(apart, 2), "b", "b", 50, {}, **sure)
     assert not is_settled({"b": apart["b"]}, "b", "b", 50, {}, **sure)
     wild = rounds(dict.fromkeys("xyz", 0.5), 3, noise=1)
     assert not is_settled(apart, "b", "b", 50, wild, **sure)
