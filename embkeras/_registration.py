@@ -16,7 +16,7 @@ _MODULES_WITH_CLASSES = (
     "embkeras.encoders.decoders.layers",
     "embkeras.encoders.bottlenecks",
     "embkeras.encoders.layers",
-    "embkeras.encoders.low_rank",
+    "embkeras.encoders.remembers",
     "embkeras.tables.combined",
     "embkeras.tables.embedding",
     "embkeras.tables.pooling",

@@ -10,6 +10,7 @@ import embkeras as ek
 from tests.encoders.decoders import tiny_llama
 from tests.encoders.folders import write_folder
 from tests.processes import run_python
+from tests.variants import variants
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -49,11 +50,16 @@ def script(page: Path) -> str:
     return made
 
 
-WITH_CODE = [page for page in PAGES if script(page)]
+def _name(page: Path) -> str:
+    return page.stem
+
+
+# The README, the first page (nearly the same lines), and the guides.
+IN_PROCESS = sorted((page for page in PAGES if script(page) and page != GLOBAL), key=lambda page: len(page.parts))
 
 
 @pytest.mark.filterwarnings("ignore:Frozen layers .* drop nothing out")
-@pytest.mark.parametrize("page", [page for page in WITH_CODE if page != GLOBAL], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", variants(IN_PROCESS, always=IN_PROCESS[:1] + IN_PROCESS[2:]), ids=_name)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     """In order, in a folder with the files that it names."""
     monkeypatch.chdir(tmp_path)

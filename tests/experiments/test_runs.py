@@ -260,7 +260,10 @@ def test_data_are_three_parts(data, message):
     [
         ({"strategies": {"phased": Strategy("frozen")}}, "must be a sequence; .* Received: {'phased'"),
         ({"strategies": "frozen"}, "strategies must be a sequence, .* Received: 'frozen'"),
-        ({"strategies": ["thawed"]}, "one of phased, frozen, fine-tuned, shared map, random. Received: 'thawed'"),
+        (
+            {"strategies": ["thawed"]},
+            "one of phased, frozen, fine-tuned, shared map, random, .*LoRA. Received: 'thawed'",
+        ),
         ({"strategies": [None]}, "Received: None"),
         ({"strategies": ["frozen", Strategy("frozen")]}, r"a name of its own. Received: \['frozen', 'frozen'\]"),
         ({"seeds": True}, "seeds must be .* Received: True"),

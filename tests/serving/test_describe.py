@@ -12,6 +12,7 @@ from keras import layers, ops
 import embkeras as ek
 from embkeras.errors import ArgumentError, SavedModelError
 from tests.serving.c_api import CApiError, Session
+from tests.variants import THOROUGH
 
 WORDS = ek.Vocabulary.from_texts(["a b c d e f g h i j", "k l m n"])
 USERS = ek.Vocabulary(["", "[UNK]", "ann", "bob", "cid"])
@@ -148,6 +149,7 @@ def test_two_towers(tmp_path):
             ek.export_saved_model(model, tmp_path / "n", vocabulary=wrong)
 
 
+@THOROUGH
 def test_documents_of_sentences(tmp_path):
     """Hierarchical attention: words of each sentence, sentences of each document, both padded anywhere."""
     keras.utils.set_random_seed(0)
