@@ -88,7 +88,7 @@ def row_slices(shape: tuple[int, ...], numbers: int | None = None) -> Iterator[s
         shape: (rows, width).
         numbers: largest size of a block, in numbers; 4 million by default.
 
-    Example:
+    Examples:
         >>> list(row_slices((5, 2), numbers=4))
         [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """

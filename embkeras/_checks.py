@@ -54,7 +54,7 @@ def whole_number(
 ) -> int:
     """The value as an `int` in [least, most]; `where`, such as "(layer 'embedding')", is added to the message.
 
-    Example:
+    Examples:
         >>> whole_number(True, "epochs", least=1)
         Traceback (most recent call last):
         embkeras.errors.ArgumentError: epochs must be an integer >= 1. Received: True.
@@ -79,7 +79,7 @@ def number(
 ) -> float:
     """The value as a finite `float` in [least, most], or (above, below); `where` is added to the message.
 
-    Example:
+    Examples:
         >>> number(0, "decay", above=0)
         Traceback (most recent call last):
         embkeras.errors.ArgumentError: decay must be a number > 0. Received: 0.
@@ -173,7 +173,7 @@ def path(value: Any, name: str, *, error: type[EmbkerasError] = ArgumentError) -
 def address(value: Any) -> tuple[str, str] | None:
     """Scheme and rest of an address such as "s3://bucket/name"; None for anything else.
 
-    Example:
+    Examples:
         >>> address("s3://bucket/name")
         ('s3', 'bucket/name')
     """

@@ -39,7 +39,7 @@ def progress(name: str, asked: bool | None = None, *, unasked: bool = False) -> 
         asked: whether to show the bar; None leaves it to `shown`.
         unasked: whether a terminal shows it where nobody has said anything.
 
-    Example:
+    Examples:
         >>> with progress("counting") as report:
         ...     for number in range(3):
         ...         report(number + 1, 3)

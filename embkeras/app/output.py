@@ -84,7 +84,7 @@ class Output:
 def plain(value: Any) -> Any:
     """The value as JSON has it: NumPy's numbers as numbers, paths as strings, NaN and infinity as null.
 
-    Example:
+    Examples:
         >>> plain({"path": Path("out"), "width": np.int64(3), "f1": float("nan")})
         {'path': 'out', 'width': 3, 'f1': None}
     """

@@ -98,7 +98,7 @@ def _size(count: int) -> str:
 def duration_text(seconds: float) -> str:
     """A duration for people.
 
-    Example:
+    Examples:
         >>> [duration_text(seconds) for seconds in (0.2, 42, 100, 4000, 200_000)]
         ['a few seconds', 'about 40 seconds', 'about 2 minutes', 'about 67 minutes', 'about 2 days']
     """

@@ -123,7 +123,7 @@ def propagate_drift(
             that training moved, a `loss` that returns something other than a finite number, or a result that the dtype
             can't hold.
 
-    Example:
+    Examples:
         >>> angles = np.linspace(0, 3, 200)
         >>> before = np.stack([np.cos(angles), np.sin(angles)], axis=1)
         >>> after, seen = before.copy(), np.arange(200) % 5 > 0

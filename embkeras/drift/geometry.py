@@ -19,7 +19,7 @@ def linear_cka(before: np.ndarray, after: np.ndarray) -> float:
     Returns:
         From 0 to 1; NaN if all rows of a table are equal.
 
-    Example:
+    Examples:
         >>> table = np.array([[1.0, 0], [0, 1], [2, 2]])
         >>> round(linear_cka(table, 3 * table[:, ::-1] + 1), 6)
         1.0
@@ -61,7 +61,7 @@ def step_components(before: np.ndarray, after: np.ndarray, moved: np.ndarray) ->
     Returns:
         D shares that add up to 1, the largest first; zeros if fewer than two rows moved, or all by the same step.
 
-    Example:
+    Examples:
         >>> after = np.array([[1.0, 0], [-1, 0], [5, 5]])
         >>> step_components(np.zeros((3, 2)), after, np.array([True, True, False])).tolist()
         [1.0, 0.0]

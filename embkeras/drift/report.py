@@ -138,7 +138,7 @@ class DriftReport:
         Raises:
             ArgumentError: `topn` or `sample` is not an integer >= 1, or a flag that is not one.
 
-        Example:
+        Examples:
             >>> before = np.array([[1.0, 0], [0.9, 0.1], [0, 1]])
             >>> after = np.array([[1.0, 0], [0.1, 0.9], [0, 1]])
             >>> drift_report(before, after, ["a", "b", "c"]).neighbour_drift(1).table["kept"].tolist()
@@ -254,7 +254,7 @@ def drift_report(before: Any, after: Any, tokens: Iterable[str], *, counts: Any 
         ArgumentError: shapes that don't match, NaN or infinity in a table, tokens that are not strings, or invalid
             counts.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> before = np.eye(3, dtype="float32")
         >>> after = before.copy(); after[2] = [1, 0, 1]

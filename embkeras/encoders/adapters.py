@@ -60,7 +60,7 @@ def enable_adapters(
             blocks, or that can't have adapters: with LoRA, quantized, or of a class of their own. The model is unchanged then.
         UnknownLayerError: no such layer.
 
-    Example:
+    Examples:
         >>> attention = keras.layers.MultiHeadAttention(2, 2, name="attention")
         >>> x = keras.Input((3, 4))
         >>> model = keras.Model(x, keras.layers.Dense(2, name="head")(attention(x, x)))
@@ -97,7 +97,7 @@ def use_adapters(model: keras.Model, name: str | None) -> None:
     Raises:
         ArgumentError: no such set.
 
-    Example:
+    Examples:
         >>> use_adapters(model, "tweets")  # doctest: +SKIP
     """
     check_built_model(model, "use_adapters")

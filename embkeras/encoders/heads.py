@@ -50,7 +50,7 @@ def build_encoder_classifier(
         ArgumentError: not a PretrainedEncoder, an unknown `pool`, or a size out of range.
         EncoderError: the folder's tensors are damaged, or others than its config.json describes.
 
-    Example:
+    Examples:
         >>> read = load_pretrained("all-MiniLM-L6-v2")  # doctest: +SKIP
         >>> model = build_encoder_classifier(read, 2)  # doctest: +SKIP
         >>> model(read.tokenizer.encode_batch(["good morning", "hm"])).shape  # doctest: +SKIP
@@ -81,7 +81,7 @@ def build_encoder_regressor(
         ArgumentError: not a PretrainedEncoder, an unknown `pool`, or a size out of range.
         EncoderError: the folder's tensors are damaged, or others than its config.json describes.
 
-    Example:
+    Examples:
         >>> model = build_encoder_regressor(load_pretrained("all-MiniLM-L6-v2"))  # doctest: +SKIP
     """
     num_outputs = whole_number(num_outputs, "num_outputs", least=1)
@@ -105,7 +105,7 @@ def build_encoder_tagger(
         ArgumentError: not a PretrainedEncoder, or a size out of range.
         EncoderError: the folder's tensors are damaged, or others than its config.json describes.
 
-    Example:
+    Examples:
         >>> read = load_pretrained("all-MiniLM-L6-v2")  # doctest: +SKIP
         >>> model = build_encoder_tagger(read, 3)  # doctest: +SKIP
         >>> ids, labels, weights = encode_tagged(read.tokenizer, sentences, tags)  # doctest: +SKIP
@@ -135,7 +135,7 @@ def build_span_model(read: PretrainedEncoder, *, dropout: float = 0.1, name: str
         VocabularyError: a tokenizer that puts nothing in front of a pair of texts, or nothing between the two.
         EncoderError: the folder's tensors are damaged, or others than its config.json describes.
 
-    Example:
+    Examples:
         >>> read = load_pretrained("all-MiniLM-L6-v2")  # doctest: +SKIP
         >>> model = build_span_model(read)  # doctest: +SKIP
         >>> windows = encode_spans(read.tokenizer, load_squad("train-v1.1.json"))  # doctest: +SKIP
@@ -169,7 +169,7 @@ def build_sentence_encoder(
         ArgumentError: not a PretrainedEncoder, an unknown `pool`, or `normalize` other than True and False.
         EncoderError: the folder's tensors are damaged, or others than its config.json describes.
 
-    Example:
+    Examples:
         >>> read = load_pretrained("all-MiniLM-L6-v2")  # doctest: +SKIP
         >>> vectors = build_sentence_encoder(read)(read.tokenizer.encode_batch(["so glad", "very happy"]))  # doctest: +SKIP
     """

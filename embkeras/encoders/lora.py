@@ -52,7 +52,7 @@ def enable_lora(
             constraint, is a class of its own, or has a kernel that is not one matrix. The model is unchanged then.
         UnknownLayerError: no such layer.
 
-    Example:
+    Examples:
         >>> attention = keras.layers.MultiHeadAttention(2, 2, name="attention")
         >>> x = keras.Input((3, 4))
         >>> model = keras.Model(x, keras.layers.Dense(2, name="head")(attention(x, x)))
@@ -98,7 +98,7 @@ def merge_lora(model: keras.Model) -> list[str]:
     Raises:
         ArgumentError: no layer has LoRA.
 
-    Example:
+    Examples:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="head")])
         >>> enable_lora(model, 1, "head"), merge_lora(model)
         (['head'], ['head'])

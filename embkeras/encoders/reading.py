@@ -90,7 +90,7 @@ class PretrainedEncoder:
         Raises:
             VocabularyError: a tokenizer of another kind than word pieces, or what `Vocabulary.encode` raises.
 
-        Example:
+        Examples:
             >>> read = load_pretrained("all-MiniLM-L6-v2").trimmed(texts)  # doctest: +SKIP
         """
         tokenizer = self.tokenizer.trimmed(texts, min_count=min_count)
@@ -117,7 +117,7 @@ class PretrainedEncoder:
             ArgumentError: a `count` below 1 or that leaves no position for a text, an encoder that has prompts, or a `start`
                 of which the tokenizer knows no piece.
 
-        Example:
+        Examples:
             >>> read = load_pretrained("all-MiniLM-L6-v2").with_prompts(8, start=["negative", "positive"])  # doctest: +SKIP
             >>> model = build_encoder_classifier(read, 2)  # doctest: +SKIP
         """
@@ -246,7 +246,7 @@ def load_pretrained(folder: str | os.PathLike[str], *, verify: bool = False) -> 
         VocabularyError: a missing or damaged tokenizer, or one with more pieces than the encoder's table has rows.
         MissingDependencyError: keras-hub, tokenizers or safetensors is not installed.
 
-    Example:
+    Examples:
         >>> read = load_pretrained("all-MiniLM-L6-v2")  # doctest: +SKIP
         >>> ids = read.tokenizer.encode_batch(["good morning", "hm"], 64)  # doctest: +SKIP
         >>> read.model()(ids).shape  # doctest: +SKIP

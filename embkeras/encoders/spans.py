@@ -33,7 +33,7 @@ class SpanExample:
     Raises:
         ArgumentError: not strings, an empty answer, or one that isn't in the context where it says.
 
-    Example:
+    Examples:
         >>> SpanExample("Who slept?", "Ann slept.", [("Ann", 0)]).answers
         (('Ann', 0),)
     """
@@ -179,7 +179,7 @@ def encode_spans(
         VocabularyError: another vocabulary, or what `Vocabulary.encode` raises for a text.
         ArgumentError: not SpanExamples, a `length` that leaves no room for the context, or a `stride` that would skip pieces.
 
-    Example:
+    Examples:
         >>> example = SpanExample("Who slept?", "Ann slept.", [("Ann", 0)])  # doctest: +SKIP
         >>> windows = encode_spans(read.tokenizer, [example], 128)  # doctest: +SKIP
         >>> model.fit(windows.ids, windows.labels)  # doctest: +SKIP
@@ -276,7 +276,7 @@ def decode_spans(
     Raises:
         ArgumentError: not SpanWindows, scores of another shape, or that aren't probabilities.
 
-    Example:
+    Examples:
         >>> answers = decode_spans(model.predict(windows.ids), windows)  # doctest: +SKIP
     """
     if not isinstance(windows, SpanWindows):

@@ -31,7 +31,7 @@ def load_squad(path: str | os.PathLike[str]) -> list[SpanExample]:
         DataError: no such file, another format, two questions with one id, or answers that aren't in their contexts where
             the file says. It names up to three of these, and how many there are.
 
-    Example:
+    Examples:
         >>> examples = load_squad("dev-v2.0.json")  # doctest: +SKIP
         >>> examples[0].question, examples[0].answers[0]  # doctest: +SKIP
         ('In what country is Normandy located?', ('France', 159))
@@ -97,7 +97,7 @@ def _get(data: Any, key: str, kind: type, where: str, path: Path) -> Any:
 def normalized_answer(text: str) -> str:
     """A text as SQuAD compares answers: in lower case, without punctuation, articles and extra white space.
 
-    Example:
+    Examples:
         >>> normalized_answer("The  Eiffel Tower!")
         'eiffel tower'
     """
@@ -107,7 +107,7 @@ def normalized_answer(text: str) -> str:
 def exact_match(text: str, gold: str) -> float:
     """1.0 if two answers are equal after `normalized_answer`, else 0.0.
 
-    Example:
+    Examples:
         >>> exact_match("the cat", "Cat.")
         1.0
     """
@@ -122,7 +122,7 @@ def f1(text: str, gold: str, rules: str = "1.1") -> float:
         gold: the known answer.
         rules: of SQuAD "1.1", where no common word is 0.0, or "2.0", where two answers without words are 1.0.
 
-    Example:
+    Examples:
         >>> f1("a black cat", "the cat")
         0.6666666666666666
     """
@@ -158,7 +158,7 @@ def squad_scores(
     Raises:
         ArgumentError: not one answer for each example, or none at all; by the rules of 1.1, an example without an answer.
 
-    Example:
+    Examples:
         >>> squad_scores([SpanExample("Who?", "Ann slept.", [("Ann", 0)])], ["ann slept"])["exact_match"]
         0.0
     """

@@ -32,7 +32,7 @@ def encode_tagged(
         VocabularyError: another vocabulary, words that are no strings, or a `length` that leaves no room.
         ArgumentError: not one tag for each word, or a tag below 0.
 
-    Example:
+    Examples:
         >>> ids, labels, weights = encode_tagged(read.tokenizer, [["Ann", "slept"]], [[1, 0]])  # doctest: +SKIP
     """
     tokenizer = vocabulary.tokenizer if isinstance(vocabulary, Vocabulary) else None

@@ -59,7 +59,7 @@ def save_tuned(
         OutputError: the file exists, or can't be written.
         MissingDependencyError: safetensors is not installed.
 
-    Example:
+    Examples:
         >>> model = build_encoder_classifier(read, 2)  # doctest: +SKIP
         >>> enable_lora(model, 8, "transformer_layer_*")  # doctest: +SKIP
         >>> model.fit(ids, labels)  # doctest: +SKIP
@@ -119,7 +119,7 @@ def load_tuned(model: keras.Model, path: str | os.PathLike[str]) -> list[str]:
             can't be followed.
         MissingDependencyError: safetensors is not installed.
 
-    Example:
+    Examples:
         >>> model = build_encoder_classifier(read, 2)  # doctest: +SKIP
         >>> load_tuned(model, "tweets.safetensors")  # doctest: +SKIP
     """

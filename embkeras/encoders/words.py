@@ -58,7 +58,7 @@ def vectors_from_encoder(
         VocabularyError: not a vocabulary of words, or a word that is no valid Unicode.
         EncoderError: the tokenizer knows no piece of any word, the encoder returns NaN or infinity, or its file is damaged.
 
-    Example:
+    Examples:
         >>> read = load_pretrained("all-MiniLM-L6-v2")  # doctest: +SKIP
         >>> vectors = vectors_from_encoder(read, vocabulary, dim=128)  # doctest: +SKIP
         >>> layer = build_embedding(align(vectors, vocabulary), trainable=False)  # doctest: +SKIP

@@ -21,7 +21,7 @@ def stored_bytes(model: keras.Model) -> int:
 
     So LoRA, a shared map or rows that train beside others cost nothing when the model is served.
 
-    Example:
+    Examples:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
         >>> stored_bytes(model)
         32

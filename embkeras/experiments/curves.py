@@ -99,7 +99,7 @@ class LearningCurve:
         Raises:
             ArgumentError: a strategy without runs, or points that are not above 0 and below 1.
 
-        Example:
+        Examples:
             `curve.more_texts("frozen").texts`
         """
         points = number(points, "points", above=0, below=1)
@@ -236,7 +236,7 @@ def learning_curve(
         ResumeError: as `race_strategies`.
         MissingDependencyError: scipy or scikit-learn is not installed.
 
-    Example:
+    Examples:
         `print(learning_curve(build_model, (train, validation, test), strategies=["frozen", "shared map"]))`
     """
     check_statistics()

@@ -34,7 +34,7 @@ def duplicates(texts: Sequence[str], parts: Sequence[int], near: float) -> pd.Da
         `text` and `of` (places in `texts`), `of_part`, `resemblance` (0 to 1, an estimate with a standard deviation of at
         most 0.045) and `exact`: equal but for case, white space and the forms of Unicode.
 
-    Example:
+    Examples:
         >>> duplicates(["A cat.", "a  CAT.", "dogs"], [0, 1, 1], 0.8)[["text", "of", "exact"]].values.tolist()
         [[1, 0, True]]
     """

@@ -21,7 +21,7 @@ def runs_once(model: keras.Model, data: Data) -> bool:
         model: compiled, with the flags that it trains with.
         data: what it trains on.
 
-    Example:
+    Examples:
         >>> inputs = keras.Input((3,))
         >>> hidden = keras.layers.Dense(4, trainable=False)(inputs)
         >>> model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(hidden))

@@ -84,7 +84,7 @@ _WORDS = (str, yes)  # what writes words, and not numbers
 def text(value: str) -> str:
     """Escaped text. What isn't ASCII can't change the direction in which the text beside it is read.
 
-    Example:
+    Examples:
         >>> text("R&D <b>")
         'R&amp;D &lt;b&gt;'
     """

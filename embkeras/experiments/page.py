@@ -147,7 +147,7 @@ def report_html(
     Raises:
         ArgumentError: nothing is given, or something else.
 
-    Example:
+    Examples:
         >>> from embkeras import data_profile
         >>> profile = data_profile(["a cat", "a dog"], ["x", "y"])
         >>> "<h1>Cats &amp; dogs</h1>" in report_html(profile=profile, title="Cats & dogs")
@@ -204,7 +204,7 @@ def save_report(
         ArgumentError: what `report_html` raises, or not a path.
         OutputError: the file can't be written, or exists and `overwrite` is false.
 
-    Example:
+    Examples:
         `save_report("report.html", race_strategies(...), profile=data_profile(...), drift=drift_report(...))`
     """
     target, overwrite = _checks.path(path, "path"), flag(overwrite, "overwrite")

@@ -46,7 +46,7 @@ def more_texts(texts: Sequence[int], accuracy: Sequence[float], points: float = 
         accuracy: of each run, 0 to 1.
         points: how much it shall rise.
 
-    Example:
+    Examples:
         >>> texts = [100, 200, 400, 800] * 3
         >>> noise = np.random.default_rng(0).normal(0, 0.002, 12)
         >>> found = more_texts(texts, 0.9 - 2 / np.array(texts) ** 0.5 + noise)

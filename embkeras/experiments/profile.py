@@ -181,7 +181,7 @@ def data_profile(
         ArgumentError: texts that are not strings, not one label for each, labels that are neither strings nor integers,
             an argument out of range, or a vocabulary without a tokenizer.
 
-    Example:
+    Examples:
         >>> profile = data_profile(["a cat", "a dog", "A cat"], ["x", "y", "y"], test=(["a bird"], ["x"]))
         >>> print(profile.parts[["texts", "tokens", "in_train_exactly", "unseen"]])
                texts  tokens  in_train_exactly  unseen

@@ -185,7 +185,7 @@ def race_strategies(
         ResumeError: `results` has records of other data, settings or strategies.
         MissingDependencyError: scipy or scikit-learn is not installed.
 
-    Example:
+    Examples:
         `print(race_strategies(build_model, (train, validation, test), results="results.jsonl", max_minutes=60))`
     """
     check_statistics()

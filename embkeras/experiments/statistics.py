@@ -41,7 +41,7 @@ def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
     Raises:
         MissingDependencyError: scikit-learn is not installed.
 
-    Example:
+    Examples:
         >>> round(macro_f1(np.array([0, 0, 1]), np.array([0, 0, 0])), 3)
         0.4
     """
@@ -54,7 +54,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     Raises:
         MissingDependencyError: SciPy is not installed.
 
-    Example:
+    Examples:
         >>> mean, half = mean_interval([0.8, 0.9, 1.0])
         >>> round(mean, 3), round(half, 3)
         (0.9, 0.248)
@@ -70,7 +70,7 @@ def percent_interval(mean: float, half: float) -> str:
 
     With few runs, Student's interval can be wider than what an accuracy can be.
 
-    Example:
+    Examples:
         >>> percent_interval(0.5, 0.1), percent_interval(0.9, 0.25), percent_interval(0.9, math.inf)
         ('50.0 ± 10.0', '90.0 (65.0 to 100)', '90.0')
     """
@@ -195,7 +195,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
     Called significant where they are below 0.05, the probability that any of them is called so wrongly is below 0.05.
 
-    Example:
+    Examples:
         >>> holm([0.01, 0.04, 0.03]).round(3).tolist()
         [0.03, 0.06, 0.06]
     """
@@ -230,7 +230,7 @@ def calibration_error(labels: np.ndarray, scores: np.ndarray) -> float:
         labels: the true classes, shape (texts,).
         scores: probabilities, shape (texts, classes).
 
-    Example:
+    Examples:
         >>> round(calibration_error(np.array([0, 1]), np.array([[0.8, 0.2], [0.8, 0.2]])), 3)
         0.3
     """

@@ -59,7 +59,7 @@ class Strategy:
             epochs below 1, a rate that is not positive, settings of another kind, `lora_layers` without a rank, or a
             schedule of other things or already in use.
 
-    Example:
+    Examples:
         >>> gradual = Strategy("gradual", schedule=[Phase(0, freeze="embedding"), Phase(2, rate_factor=0.5)])
         >>> small = Strategy("int8", embedding={"stored": "int8"})
         >>> low_rank = Strategy("LoRA", embedding={"trainable": True}, lora_rank=4)
@@ -174,7 +174,7 @@ class Strategy:
             ArgumentError: from `enable_lora`.
             UnknownLayerError: a layer that the model doesn't have.
 
-        Example:
+        Examples:
             >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="a"), keras.layers.Dense(2)])
             >>> len(Strategy("upper", freeze="a").apply(model).trainable_variables)
             2
@@ -263,7 +263,7 @@ def default_strategies(
         ArgumentError: an unknown set or architecture.
         ScheduleError: an epoch that is not an integer >= 0, or a rate that is not positive.
 
-    Example:
+    Examples:
         >>> list(default_strategies(which="small"))
         ['frozen', 'fine-tuned', 'shared map']
     """
@@ -307,7 +307,7 @@ def encoder_strategies(layer_groups: Sequence[Sequence[str]], *, top: int = 1, r
     Raises:
         ArgumentError: no blocks, or a number out of range.
 
-    Example:
+    Examples:
         >>> groups = [["token_embedding"], ["transformer_layer_0"], ["transformer_layer_1"]]
         >>> encoder_strategies(groups)["top block"].freeze
         ('token_embedding', 'transformer_layer_0')

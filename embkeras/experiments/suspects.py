@@ -29,7 +29,7 @@ def neighbour_shares(
     Returns:
         floats of shape (queries, classes); NaN for a text without a vector, or without a neighbour.
 
-    Example:
+    Examples:
         >>> vectors = np.array([[0.0, 1.0], [0.1, 1.0], [1.0, 0.0], [1.0, 0.1]])
         >>> neighbour_shares(vectors, np.array([0, 0, 1, 1]), classes=2, count=1).tolist()
         [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
@@ -82,7 +82,7 @@ def suggested(shares: np.ndarray, labels: np.ndarray, usual: np.ndarray) -> np.n
         labels: the texts' own classes.
         usual: as from `usual_shares`, of the training texts.
 
-    Example:
+    Examples:
         >>> suggested(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([1, 0]), np.array([0.7, 0.7])).tolist()
         [0, -1]
     """

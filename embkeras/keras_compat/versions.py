@@ -23,7 +23,7 @@ def declared() -> Iterator[Private]:
 def check_versions() -> None:
     """Look for every private name that embkeras uses; in a process that has them all, only once.
 
-    Example:
+    Examples:
         >>> check_versions()
 
     Raises:

@@ -48,7 +48,7 @@ class BatchScorer:
         SavedModelError: there is no export.
         ArgumentError: an argument of another type or outside its choices.
 
-    Example:
+    Examples:
         >>> scorer = BatchScorer("saved_models/tweets")  # doctest: +SKIP
         >>> with ProcessPoolExecutor(4) as pool:  # doctest: +SKIP
         ...     tables = list(pool.map(scorer, parts))

@@ -88,7 +88,7 @@ class ServingClient:
         MissingDependencyError: a gRPC URL, without the packages of the extra `serving`.
         SavedModelError: the encoder's path contains no assets of an export.
 
-    Example:
+    Examples:
         >>> with ServingClient("http://localhost:8501", encoder="saved_models/tweets") as client:  # doctest: +SKIP
         ...     client.predict(["What a lovely day"])
                         text     label  probability
@@ -291,7 +291,7 @@ class ServingClient:
             SavedModelError: the model wasn't made by `build_span_model`, or the server's vocabulary is not the encoder's.
             ServingError: as for `scores`.
 
-        Example:
+        Examples:
             >>> with ServingClient("http://localhost:8501", encoder="saved_models/facts") as client:  # doctest: +SKIP
             ...     client.answer("Where does Anna live?", "Anna lives in Graz. She is a nurse.")
             SpanAnswer(text='Graz', score=0.98, start=14, end=18, no_answer=0.01)

@@ -79,7 +79,7 @@ def convert_saved_model(
         OutputError: the folder can't be written, or exists.
         ArgumentError: an argument of another type or outside its choices.
 
-    Example:
+    Examples:
         >>> convert_saved_model("saved_models/tweets", "onnx")  # doctest: +SKIP
         PosixPath('saved_models/tweets-onnx')
     """

@@ -74,7 +74,7 @@ def export_decoder(
         SavedModelError: the version exists, or the export doesn't return what the model returns.
         OutputError: the folder can't be written.
 
-    Example:
+    Examples:
         >>> export_decoder(model, read, "saved_models/smollm2", dtype="int4")  # doctest: +SKIP
         PosixPath('saved_models/smollm2/1')
     """

@@ -218,7 +218,7 @@ class ExportedModel:
             ArgumentError: k outside [1, number of candidates], or inputs that the tower doesn't take.
             SavedModelError: the export has nothing to search, or as for `tower_vectors`.
 
-        Example:
+        Examples:
             >>> ids, scores = export.nearest({"user": ["ann"], "age": [31]}, k=5)  # doctest: +SKIP
             >>> [export.vocabularies["item"].tokens[id_] for id_ in ids[0]]  # doctest: +SKIP
         """
@@ -307,7 +307,7 @@ class ExportedModel:
             ArgumentError: not texts, or another argument outside its range.
             SavedModelError: the export wasn't made from `build_span_model`, or doesn't contain its vocabulary.
 
-        Example:
+        Examples:
             >>> ExportedModel("saved_models/facts").answer("Who slept?", "Ann slept.").text  # doctest: +SKIP
             'Ann'
         """

@@ -125,7 +125,7 @@ def _labels(
 def thresholds(threshold: Threshold, labels: Sequence[str]) -> np.ndarray:
     """The threshold of each label; labels that a dictionary doesn't name have 0.5.
 
-    Example:
+    Examples:
         >>> thresholds({"sport": 0.3}, ["news", "sport"])
         array([0.5, 0.3])
 

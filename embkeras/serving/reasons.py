@@ -13,7 +13,7 @@ _NODES = re.compile(r"^\{\{function_node .*?\}\} |,? \[Op:.*$|\s*\[\[\{\{node .*
 def reason(message: str) -> str:
     """The reason in the message of an error, on one line.
 
-    Example:
+    Examples:
         >>> reason("Graph execution error:\\n\\nDetected at node Assert\\nassertion failed: [Received] [7] [in text] [2]")
         'Received 7 in text 2.'
     """

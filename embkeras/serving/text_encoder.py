@@ -42,7 +42,7 @@ class TextEncoder:
         VocabularyError: the vocabulary is missing or damaged.
         ArgumentError: not a path, or not an Encoding.
 
-    Example:
+    Examples:
         >>> encoder = TextEncoder("saved_models/tweets")  # doctest: +SKIP
         >>> encoder.encode(["good morning", "hm"])  # doctest: +SKIP
         array([[ 31, 112],

@@ -107,7 +107,7 @@ def match_variables(model: keras.Model, address: LayerRef) -> list[tuple[str, ke
     Raises:
         UnknownLayerError: no such layer or variable, or several layers of that name, with the paths that exist.
 
-    Example:
+    Examples:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="hidden"), keras.layers.Dense(1)])
         >>> [path for path, _ in match_variables(model, "hidden")]
         ['hidden/kernel', 'hidden/bias']
@@ -148,7 +148,7 @@ def variables_named(model: keras.Model, refs: Sequence[LayerRef]) -> dict[LayerR
 def path_matches(path: str, address: str) -> bool:
     """Whether an address refers to the variable or layer of this path, or to a layer around it.
 
-    Example:
+    Examples:
         >>> [path_matches("encoder/block_1/dense/bias", each) for each in ("encoder", "**/bias", "encoder/*", "bias")]
         [True, True, True, False]
     """

@@ -52,7 +52,7 @@ def build_embedding(
         ArgumentError: not an AlignedMatrix, an invalid `trainable` or one that includes the padding row or no row,
             `mask_zero` although id 0 is a word, or `stored` with a table that trains as a whole.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from embkeras.text.vocabulary import Vocabulary
         >>> vocabulary = Vocabulary(["", "[UNK]", "cat"])
@@ -157,7 +157,7 @@ def build_classifier(
         ArgumentError: an unknown architecture, a size out of range, a layer without a mask, or `trainable` or `rescale` with a
             layer.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from embkeras.text.vocabulary import Vocabulary
         >>> vocabulary = Vocabulary(["", "[UNK]", "cat"])

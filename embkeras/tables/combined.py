@@ -59,7 +59,7 @@ def combine_embeddings(
         ArgumentError: not embedding layers, layers that don't match each other, an unknown `combine`, widths that can't
             be combined, or masks that don't match the layers.
 
-    Example:
+    Examples:
         The channels of Kim 2014 (Convolutional Neural Networks for Sentence Classification), one of them frozen:
 
         >>> from embkeras.tables.builders import build_embedding

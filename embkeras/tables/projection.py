@@ -50,7 +50,7 @@ class Projection(keras.layers.Layer):
         Raises:
             ArgumentError: vectors of another width or that aren't floats, or ids whose shape doesn't fit them.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> from embkeras.tables.builders import build_embedding
             >>> from embkeras.text.vocabulary import Vocabulary

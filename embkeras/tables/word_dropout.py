@@ -33,7 +33,7 @@ class WordDropout(keras.layers.Layer):
         ArgumentError: a rate outside [0, 1), an id or seed that isn't an integer >= 0, or the same id for both; when
             called, a RaggedTensor.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> words = WordDropout(0.5, seed=0)
         >>> words(np.array([[4, 7, 2, 0, 0]])).numpy().tolist()

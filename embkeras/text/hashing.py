@@ -15,7 +15,7 @@ _State = tuple[int, int, int, tuple[int, int], tuple[int, int]]
 def hash_bucket(token: str, buckets: int) -> int:
     """The bucket, from 0 to `buckets` - 1, into which Keras hashes a token.
 
-    Example:
+    Examples:
         >>> hash_bucket("bird", 10), hash_bucket("oiseau", 10)
         (2, 3)
     """

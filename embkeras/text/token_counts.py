@@ -24,7 +24,7 @@ class TokenCounts:
         partitions: the numbers of the parts.
         tokenizer: what split them.
 
-    Example:
+    Examples:
         >>> first = TokenCounts.of(["a cat", "a dog"], partition=0)
         >>> second = TokenCounts.of(["the dog"], partition=1)
         >>> (second + first).vocabulary().tokens

@@ -44,7 +44,7 @@ class Tokenizer:
         VocabularyError: rules that are not pairs of strings, another `lowercase` or `split`, rules without a split, a
             pattern that does not compile, or one outside what `re` and RE2 have in common.
 
-    Example:
+    Examples:
         >>> Tokenizer(rules=[("([!?.,])", r" \\1 ")])("Well, yes!")
         ['well', ',', 'yes', '!']
     """

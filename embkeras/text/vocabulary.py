@@ -57,7 +57,7 @@ class Vocabulary:
             counts that are not one integer per token, another `padding_side`, `drop_unknown` beside OOV ids, or words
             at the default special ids (a plain list of words needs `padding_id=None, oov_ids=()`).
 
-    Example:
+    Examples:
         >>> vocabulary = Vocabulary.from_texts(["a cat", "a dog"])
         >>> vocabulary.tokens
         ('', '[UNK]', 'a', 'cat', 'dog')
@@ -177,7 +177,7 @@ class Vocabulary:
         Raises:
             VocabularyError: `max_tokens` < 3, `min_count` < 1, not a mapping of tokens to counts, or no token left.
 
-        Example:
+        Examples:
             >>> Vocabulary.from_counts({"cat": 2, "dog": 1, "a": 3}, max_tokens=4).tokens
             ('', '[UNK]', 'a', 'cat')
         """
@@ -248,7 +248,7 @@ class Vocabulary:
             VocabularyError: not a mapping of words to ids without gaps, an `oov_token` that it doesn't have, a word that
                 looks like an OOV token without `oov_token`, or what the constructor refuses.
 
-        Example:
+        Examples:
             >>> vocabulary = Vocabulary.from_word_index({"the": 1, "cat": 2, "sat": 3})
             >>> vocabulary.encode_batch(["The cat sat.", "The bird sat!"], 4).tolist()
             [[0, 1, 2, 3], [0, 0, 1, 3]]
@@ -273,7 +273,7 @@ class Vocabulary:
             VocabularyError: a missing or damaged file, or ids beyond `size`.
             MissingDependencyError: tokenizers is not installed.
 
-        Example:
+        Examples:
             >>> vocabulary = Vocabulary.from_tokenizer("bert/tokenizer.json")  # doctest: +SKIP
             >>> vocabulary.encode("hello world").tolist()  # doctest: +SKIP
             [101, 7592, 2088, 102]
@@ -295,7 +295,7 @@ class Vocabulary:
         Raises:
             VocabularyError: not the vocabulary of a tokenizer of word pieces, or what `encode` raises.
 
-        Example:
+        Examples:
             >>> Vocabulary.from_tokenizer("bert/tokenizer.json").trimmed(texts)  # doctest: +SKIP
             Vocabulary(7,896 tokens, padding_id=0, oov_ids=(100,))
         """
@@ -429,7 +429,7 @@ class Vocabulary:
             VocabularyError: not the vocabulary of an encoder's tokenizer, no padding id, another number of second texts than
                 first ones, something that is not a text, or a `length` that leaves no room.
 
-        Example:
+        Examples:
             >>> vocabulary = Vocabulary.from_tokenizer("bert/tokenizer.json")  # doctest: +SKIP
             >>> vocabulary.encode_pairs(["hello"], ["world"]).tolist()  # doctest: +SKIP
             [[101, 7592, 102, 2088, 102]]

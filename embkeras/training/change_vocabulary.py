@@ -51,7 +51,7 @@ def change_vocabulary(
         UnknownLayerError: the model has no such layer, or several.
         KerasVersionError: this version of Keras lacks a private name that embkeras uses.
 
-    Example:
+    Examples:
         >>> from embkeras.tables.builders import build_classifier, build_embedding
         >>> words = Vocabulary(["", "[UNK]", "cat", "dog"])
         >>> table = AlignedMatrix(np.eye(4, dtype="float32"), words)

@@ -58,7 +58,7 @@ def align(
             or a function that returns something other than a finite row or None (the message names the token).
         OutputError: `out` can't be written.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> vectors = KeyedVectors(["cat", "sat"], np.array([[1.0, 0.0], [0.0, 1.0]], "float32"))
         >>> aligned = align(vectors, Vocabulary(["", "[UNK]", "Cat"]), oov="zeros")

@@ -154,7 +154,7 @@ class AlignedMatrix:
                 other than floats of V rows; or what the function raises.
             AlignmentError: a result with NaN or infinity.
 
-        Example:
+        Examples:
             >>> from embkeras.vectors.postprocess import centre
             >>> aligned = AlignedMatrix(np.array([[0.0], [1.0], [2.0]]), Vocabulary(["", "cat", "dog"], oov_ids=()))
             >>> aligned.transformed(centre).values.tolist()

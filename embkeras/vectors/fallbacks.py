@@ -46,7 +46,7 @@ def spellings(token: str, fallbacks: Sequence[str]) -> Iterator[tuple[str, str]]
 
     A later fallback also works on the spellings of earlier ones, so ("lower", "hashtag") turns "#Win" into "win".
 
-    Example:
+    Examples:
         >>> [spelling for spelling, _ in spellings("#Win", ("lower", "hashtag"))]
         ['#Win', '#win', 'Win', 'win']
     """

@@ -108,7 +108,7 @@ def inspect_vectors(path: str | os.PathLike[str], *, encoding: str = "utf-8", **
         VectorFileError: no such file, or a damaged one.
         ArgumentError: what `load_vectors` raises.
 
-    Example:
+    Examples:
         >>> import pathlib, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, "tiny.vec")
@@ -181,7 +181,7 @@ def _rows_under_wrong_header(source: Source, arguments: dict[str, Any]) -> int |
 def odd_words(words: Iterable[str]) -> dict[str, tuple[int, list[str]]]:
     """Kind of odd word -> how many there are and the first few, for the kinds that occur.
 
-    Example:
+    Examples:
         >>> odd_words(["cat", "new york", "nan"])
         {'with a space': (1, ['new york']), 'that pandas reads as missing': (1, ['nan'])}
     """

@@ -37,7 +37,7 @@ def centre(matrix: np.ndarray, *, rows: np.ndarray | None = None) -> np.ndarray:
     Raises:
         ArgumentError: not a matrix of finite floats, or `rows` of another shape or without a row.
 
-    Example:
+    Examples:
         >>> centre(np.array([[1.0, 2.0], [3.0, 2.0], [0.0, 0.0]])).tolist()
         [[-1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]
     """
@@ -110,7 +110,7 @@ def weight_by_frequency(matrix: np.ndarray, counts: Any, a: float = 1e-3) -> np.
     Raises:
         ArgumentError: not a matrix of finite floats, counts of another shape, negative or all 0, or `a` <= 0.
 
-    Example:
+    Examples:
         >>> weight_by_frequency(np.ones((2, 1)), [3, 1], a=0.25).tolist()
         [[0.25], [0.5]]
     """
@@ -136,7 +136,7 @@ def weight_by_rank(matrix: np.ndarray) -> np.ndarray:
     Raises:
         ArgumentError: not a matrix of finite floats.
 
-    Example:
+    Examples:
         >>> print(weight_by_rank(np.ones((3, 1))).ravel().round(2))
         [0.69 1.1 1.39]
     """
@@ -161,7 +161,7 @@ def rescale(matrix: np.ndarray, std: float = 0.1, *, rows: np.ndarray | None = N
         ArgumentError: not a matrix of finite floats, `std` <= 0, `rows` of another shape or without a row, entries that
             are all alike, or a result that float32 can't hold.
 
-    Example:
+    Examples:
         >>> rescale(np.array([[1.0, 3.0], [3.0, 1.0], [0.0, 0.0]]), 0.5).tolist()
         [[0.5, 1.5], [1.5, 0.5], [0.0, 0.0]]
     """
@@ -186,7 +186,7 @@ def standard_deviation(matrix: np.ndarray, *, rows: np.ndarray | None = None) ->
     Raises:
         ArgumentError: not a matrix of finite floats, or `rows` of another shape.
 
-    Example:
+    Examples:
         >>> standard_deviation(np.array([[1.0, 3.0], [3.0, 1.0], [0.0, 0.0]]))
         1.0
     """
@@ -202,7 +202,7 @@ def unit_norm(matrix: np.ndarray) -> np.ndarray:
     Raises:
         ArgumentError: not a matrix of finite floats.
 
-    Example:
+    Examples:
         >>> unit_norm(np.array([[2.0, 0.0], [0.0, 0.0]])).tolist()
         [[1.0, 0.0], [0.0, 0.0]]
     """

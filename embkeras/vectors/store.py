@@ -55,7 +55,7 @@ class KeyedVectors:
         ArgumentError: words that are not distinct strings, a different number of words than rows, a matrix that is not
             2-D floats, or subwords of another width.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> vectors = KeyedVectors(["cat", "dog", "car"], np.array([[1, 0], [0.9, 0.1], [0, 1]], "float32"))
         >>> vectors.most_similar("cat", topn=1)[0][0]
@@ -124,7 +124,7 @@ class KeyedVectors:
         Raises:
             ArgumentError: not a frame, words that are no distinct strings, a column that is not numbers, NaN or infinity.
 
-        Example:
+        Examples:
             >>> import pandas
             >>> frame = pandas.DataFrame({"word": ["cat", "dog"], "x": [1.0, 0.9], "y": [0.0, 0.1]})
             >>> KeyedVectors.from_dataframe(frame)["dog"].tolist()
@@ -154,7 +154,7 @@ class KeyedVectors:
     def to_dataframe(self) -> Any:
         """A pandas DataFrame of shape (words, vector_size), with the words as its index and the dimensions as its columns.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> KeyedVectors(["cat", "dog"], np.eye(2)).to_dataframe().loc["dog"].tolist()
             [0.0, 1.0]
@@ -203,7 +203,7 @@ class KeyedVectors:
         Raises:
             ArgumentError: a single string, or something that is not a string.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> KeyedVectors(["cat", "dog"], np.eye(2)).rows_of(["dog", "cow"]).tolist()
             [1, -1]

@@ -33,7 +33,7 @@ class Subwords:
     Raises:
         ArgumentError: not 1 <= min_n <= max_n, a matrix that is not floats of `buckets` rows, or an unknown encoding.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> subwords = Subwords(np.eye(4, dtype="float32"), min_n=4, max_n=4, buckets=4)
         >>> subwords.rows("a").tolist(), subwords.compose("ab").tolist()
@@ -90,7 +90,7 @@ class Subwords:
         Raises:
             ArgumentError: a single string, or something that is not a string.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> subwords = Subwords(np.eye(4, dtype="float32"), min_n=4, max_n=4, buckets=4)
             >>> vectors, composed = subwords.compose_all(["ab", "a"])

@@ -57,7 +57,7 @@ def generate(
             `read.max_length`, or an argument out of range; top_k, top_p or seed without a temperature.
         VocabularyError: what `read.encode` raises.
 
-    Example:
+    Examples:
         >>> generate(read.model(), read, ["The capital of France is"], max_new_tokens=2)  # doctest: +SKIP
         [' Paris.']
     """

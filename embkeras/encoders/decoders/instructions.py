@@ -62,7 +62,7 @@ def encode_instructions(
             `length`; or all of them are.
         EncoderError: the file has no chat template, or one that ends an answer with no token that ends texts.
 
-    Example:
+    Examples:
         >>> rows = [{"instruction": "Name the capital.", "input": "France", "answer": "Paris"}]
         >>> packed = encode_instructions(read, rows, 256)  # doctest: +SKIP
         >>> model = read.model(packed=True)  # doctest: +SKIP
@@ -103,7 +103,7 @@ def perplexity(model: keras.Model, packed: PackedRows, *, batch_size: int = 8) -
     Raises:
         ArgumentError: another model, not a PackedRows, or a `batch_size` below 1.
 
-    Example:
+    Examples:
         >>> perplexity(model, encode_instructions(read, held_out, 256))  # doctest: +SKIP
         3.2
     """

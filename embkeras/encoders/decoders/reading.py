@@ -93,7 +93,7 @@ class PretrainedDecoder:
             ArgumentError: a `count` below 1 or that leaves no position for a text, a decoder that has prompts, or a `start`
                 without a piece.
 
-        Example:
+        Examples:
             >>> read = load_decoder("SmolLM2-135M-Instruct.Q4_1.gguf").with_prompts(8, start="Answer briefly.")  # doctest: +SKIP
         """
         if self.prompts:
@@ -199,7 +199,7 @@ def load_decoder(path: str | os.PathLike[str], *, verify: bool = False) -> Pretr
         VocabularyError: a missing or damaged tokenizer, one of another kind, or with more pieces than the table has rows.
         MissingDependencyError: gguf, safetensors or tokenizers is not installed.
 
-    Example:
+    Examples:
         >>> read = load_decoder("SmolLM2-135M-Instruct.Q4_1.gguf")  # doctest: +SKIP
         >>> generate(read.model(), read, ["The capital of France is"], max_new_tokens=2)  # doctest: +SKIP
         [' Paris.']

@@ -105,7 +105,7 @@ def fit_on_frozen(
             that are not arrays.
         OutputError: `keep` can't be written, or has too little room.
 
-    Example:
+    Examples:
         >>> inputs = keras.Input((3,))
         >>> hidden = keras.layers.Dense(4, trainable=False, name="frozen")(inputs)
         >>> model = keras.Model(inputs, keras.layers.Dense(1)(hidden))

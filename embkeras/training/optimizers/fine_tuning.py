@@ -26,7 +26,7 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
     Raises:
         OptimizerError: a rate that isn't above 0, no steps, or a share out of range.
 
-    Example:
+    Examples:
         >>> rate = LinearDecay(5e-5, steps=1000, warmup=0.1)
         >>> [f"{float(rate(step)):.1e}" for step in (0, 50, 100, 550, 1000)]
         ['0.0e+00', '2.5e-05', '5.0e-05', '2.5e-05', '0.0e+00']

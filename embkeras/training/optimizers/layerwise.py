@@ -37,7 +37,7 @@ def layerwise_rates(
         OptimizerError: a factor outside of (0, 1], a model without a graph where `layers` is missing, addresses that are
             not strings, or name nothing with weights.
 
-    Example:
+    Examples:
         >>> ids = keras.Input((3,), dtype="int64")
         >>> vectors = keras.layers.Embedding(9, 4, name="embedding")(ids)
         >>> model = keras.Model(ids, keras.layers.Dense(2, name="head")(keras.layers.LSTM(4, name="lstm")(vectors)))

@@ -53,7 +53,7 @@ class RowWiseAdam(RowWise, keras.optimizers.Adam):
         OptimizerError: an unsupported setting, an invalid factor, or, when training begins, an address that
             matches no layer or variable of the model.
 
-    Example:
+    Examples:
         >>> RowWiseAdam(1e-3, learning_rate_multipliers={"embedding": 0.5}).learning_rate_multipliers
         {'embedding': 0.5}
         >>> RowWiseAdam(1e-3, use_ema=True)
@@ -89,7 +89,7 @@ class RowWiseAdamW(RowWiseAdam, keras.optimizers.AdamW):
             is not.
         **kwargs: as for `RowWiseAdam`.
 
-    Example:
+    Examples:
         >>> RowWiseAdamW(1e-3, weight_decay=0.01).weight_decay
         0.01
     """
@@ -118,7 +118,7 @@ class RowWiseAdagrad(RowWise, keras.optimizers.Adagrad):
         learning_rate: a float or a `LearningRateSchedule`.
         **kwargs: as for `keras.optimizers.Adagrad` and `RowWiseAdam`.
 
-    Example:
+    Examples:
         >>> RowWiseAdagrad(0.1, initial_accumulator_value=0.2).initial_accumulator_value
         0.2
     """
@@ -141,7 +141,7 @@ class RowWiseSGD(RowWise, keras.optimizers.SGD):
         **kwargs: as for `keras.optimizers.SGD` and `RowWiseAdam`. The momentum of a row stays as it is in the
             steps in which the row is not in the batch.
 
-    Example:
+    Examples:
         >>> RowWiseSGD(0.1, momentum=0.9).momentum
         0.9
     """

@@ -78,7 +78,7 @@ class ResumableBackup(keras.callbacks.Callback):
             optimizer, `fit` or list of callbacks; or the callback is used outside `fit`. When an epoch begins, its data
             differ from those of the run that is resumed.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import numpy as np
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dropout(0.5), keras.layers.Dense(1)])

@@ -187,7 +187,7 @@ def pack(value: Any, arrays: list[np.ndarray], what: str) -> Any:
     Raises:
         ResumeError: it contains something else.
 
-    Example:
+    Examples:
         >>> arrays = []
         >>> packed = pack({"best": 0.5, "weights": (np.zeros(2), 1)}, arrays, "EarlyStopping")
         >>> unpack(packed, arrays)

@@ -100,7 +100,7 @@ class TrainVariables(Action):
     Raises:
         ScheduleError: no address, or something that isn't a string.
 
-    Example:
+    Examples:
         >>> from embkeras.training.schedule import Phase, Train
         >>> Phase(0, TrainVariables("**/bias"), Train("head")).train
         ('head',)

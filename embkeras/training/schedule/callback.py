@@ -67,7 +67,7 @@ class TrainabilitySchedule(keras.callbacks.Callback):
         UnknownLayerError: when training begins, a name that the model doesn't have.
         OptimizerError: when training begins, a learning rate multiplier that no variable matches.
 
-    Example:
+    Examples:
         >>> schedule = TrainabilitySchedule([Phase(0, freeze="embedding"), Phase(3, learning_rate=1e-4)])
         >>> [phase.start for phase in schedule.phases]
         [0, 3]
@@ -307,7 +307,7 @@ def unfreeze_at(
     Raises:
         ScheduleError: an epoch below 0, no layers, or a rate that is not positive.
 
-    Example:
+    Examples:
         >>> len(unfreeze_at(3, "embedding", learning_rate=1e-4).phases)
         2
     """
@@ -338,7 +338,7 @@ def gradual_unfreeze(
         ScheduleError: no groups or an empty one, a layer in two groups, a start below 0, `every` below 1, or a decay
             that is not positive.
 
-    Example:
+    Examples:
         >>> [(phase.start, phase.freeze) for phase in gradual_unfreeze(["embedding", ["lstm", "norm"]], every=2).phases]
         [(0, ('embedding', 'lstm', 'norm')), (1, ('embedding',)), (3, ())]
     """

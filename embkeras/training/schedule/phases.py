@@ -44,7 +44,7 @@ class Phase:
         ScheduleError: a start that is not an epoch, a patience below 1, actions that contradict each other (with the
             phase and what they name), `train` without layers, or a rate that is not positive.
 
-    Example:
+    Examples:
         >>> Phase(3, train="embedding", rate_factor=0.1, patience=2).actions
         (Train(layers=('embedding',)), Rate(learning_rate=None, factor=0.1))
     """
@@ -149,7 +149,7 @@ def check_phases(phases: Sequence[Phase] | Phase) -> tuple[Phase, ...]:
 def phase_at(phases: Sequence[Phase], epoch: int) -> int | None:
     """Index of the phase that `epoch` is in by the phases' starts, or None before the first one.
 
-    Example:
+    Examples:
         >>> phase_at([Phase(0), Phase(3)], 3)
         1
     """

@@ -22,7 +22,7 @@ class PhaseRate(LearningRateSchedule):
         start: the optimizer step at which it begins; before it, the rate is that of its step 0.
         factor: multiplies each rate.
 
-    Example:
+    Examples:
         >>> decay = keras.optimizers.schedules.PiecewiseConstantDecay([2], [0.1, 0.01])
         >>> [round(float(PhaseRate(decay, 100, 0.5)(step)), 3) for step in (100, 102, 103)]
         [0.05, 0.05, 0.005]

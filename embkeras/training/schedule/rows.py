@@ -37,7 +37,7 @@ class Rows(Action):
             count below 1, a vocabulary without counts or without such a word; when training begins, a layer of another
             kind or size, or one that is frozen in this phase.
 
-    Example:
+    Examples:
         >>> vocabulary = Vocabulary.from_texts(["a cat", "a dog", "a cow"])
         >>> Rows("embedding", vocabulary=vocabulary, min_count=3)
         Rows('embedding', 1 row)
@@ -138,7 +138,7 @@ def unfreeze_rows(epoch: int, layer: LayerRef, *, vocabulary: Vocabulary, min_co
     Raises:
         ScheduleError: an epoch below 0, or what `Rows` refuses.
 
-    Example:
+    Examples:
         >>> vocabulary = Vocabulary.from_texts(["a cat", "a dog", "a cow"])
         >>> unfreeze_rows(2, "embedding", vocabulary=vocabulary, min_count=3).action
         Rows('embedding', 1 row)

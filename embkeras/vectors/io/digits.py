@@ -74,7 +74,7 @@ class Digits:
     Args:
         buffer: uint8, of a length that is a multiple of 8. Its contents may change between calls.
 
-    Example:
+    Examples:
         >>> buffer = np.zeros(192, np.uint8)
         >>> buffer[64:76] = list(b"-0.418 1e-05")
         >>> values, odd = Digits(buffer).values(np.array([64, 71]), np.array([70, 76]))

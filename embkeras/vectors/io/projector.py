@@ -170,7 +170,7 @@ def export_projector(vectors: KeyedVectors, folder: str | os.PathLike[str], *, o
         VectorFileError: a word with a tab or an end of line, which metadata.tsv can't hold, NaN or infinity.
         OutputError: the folder can't be written, or a file exists and `overwrite` is false.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import numpy as np
         >>> with tempfile.TemporaryDirectory() as folder:

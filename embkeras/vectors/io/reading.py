@@ -59,7 +59,7 @@ class Header(NamedTuple):
 def header_of(head: bytes | bytearray) -> Header | None:
     """The header "rows width" at the start of a file; None if it has none.
 
-    Example:
+    Examples:
         >>> header_of(b"2 50\\ncat 0.1")
         Header(rows=2, width=50, length=5)
     """
@@ -75,7 +75,7 @@ def name_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
         names: the fields of the first line.
         rows: those of the next lines.
 
-    Example:
+    Examples:
         >>> name_columns(["token", "0", "1"], []), name_columns(["cat", "0", "1"], [])
         (True, False)
         >>> name_columns(["entity", "0", "1", "2"], [["Paris", "0.5", "1", "2"]])

@@ -15,7 +15,7 @@ _ASCII = "".join(map(chr, range(9, 127)))
 def is_recoded(encoding: str) -> bool:
     """Whether text in this encoding must be decoded before its rows can be found.
 
-    Example:
+    Examples:
         >>> is_recoded("utf-16"), is_recoded("latin-1")
         (True, False)
     """

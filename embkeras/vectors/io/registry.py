@@ -213,7 +213,7 @@ FORMATS: dict[str, Format] = {
 def table_of_formats() -> list[tuple[str, str, str]]:
     """The name of each format, the endings under which it is written (empty if it is only read), and what it is.
 
-    Example:
+    Examples:
         >>> [row for row in table_of_formats() if row[0] in ("word2vec", "spacy")]
         [('spacy', '', 'vocabulary folder of a spaCy pipeline'),
          ('word2vec', '.vec', 'text with a header, as word2vec and fastText write it')]
@@ -282,7 +282,7 @@ def load_vectors(
         ArgumentError: an invalid argument.
         MissingDependencyError: the format needs a package that is not installed.
 
-    Example:
+    Examples:
         >>> import pathlib, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, "tiny.txt")
@@ -404,7 +404,7 @@ def convert(
         ArgumentError: an invalid argument.
         MissingDependencyError: a format needs a package that is not installed.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     text = Path(folder, "tiny.txt")

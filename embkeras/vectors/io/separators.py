@@ -87,7 +87,7 @@ class Separator:
     def divided(self, line: bytes, width: int) -> list[bytes] | None:
         """[word, number, ...]; None if the row has fewer than `width` fields after its word.
 
-        Example:
+        Examples:
             >>> SPACES.divided(b"route 66 0.25 -1", 2)
             [b'route 66', b'0.25', b'-1']
         """

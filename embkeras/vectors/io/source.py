@@ -131,7 +131,7 @@ def source_at(path: Path, member: str | None = None) -> Iterator[Source]:
 def compression_of(first: bytes) -> str | None:
     """ "gz", "bz2", "xz", "zip" or None, by the first bytes of a file.
 
-    Example:
+    Examples:
         >>> compression_of(b"\\x1f\\x8b\\x08"), compression_of(b"the 0.1")
         ('gz', None)
     """
