@@ -187,7 +187,7 @@ def use(layer: Any, name: str | None) -> None:
 
 
 def keep(layer: keras.layers.Layer) -> None:
-    """Make a layer's own weights such that they never train, whatever its flags, or those around it, say."""
+    """Keep a layer's own weights from ever training, whatever its flags or those of layers around it."""
     _file(layer, False)
     layer.kept_for_adapters = True
 

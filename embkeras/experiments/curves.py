@@ -141,7 +141,7 @@ class LearningCurve:
         if found.texts is not None:
             return (
                 f"Another point with {name} would take about {_rounded(found.texts)} more labelled texts (95%: "
-                f"{_rounded(found.low)} to {_rounded(found.high)}), if the curve goes on as it does."
+                f"{_rounded(found.low)} to {_rounded(found.high)}), if the curve continues this way."
             )
         least = f"; {_rounded(found.low)} or more" if np.isfinite(found.low) else ""
         return f"The data can't tell how many more labelled texts would buy a point with {name}{least}: {found.why}."

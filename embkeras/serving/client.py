@@ -280,7 +280,7 @@ class ServingClient:
 
         Args:
             question: the question.
-            context: the text that may answer it. A long one is asked in several windows, and the best answer counts.
+            context: the text that may answer it. A long one is read in several windows, and the best answer counts.
             length: the most pieces of a window; by default 384, or as many as the model takes. Best is what it was trained on.
             stride: pieces from the start of one window to that of the next; by default half of what fits into one.
             max_pieces: the most pieces of an answer.
