@@ -151,7 +151,7 @@ def test_words_that_training_does_not_have(prepared):
 
 
 def test_runs_of_another_encoder_are_refused(compared, folder, tmp_path, capsys):
-    """By the contents of its files, whatever its name; and those with other settings."""
+    """Runs on another encoder are told by the contents of its files, and so are runs with other settings."""
     line, _ = compared
     other = shutil.copytree(folder / "small", tmp_path / "small")
     with (other / "model.safetensors").open("r+b") as file:

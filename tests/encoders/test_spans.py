@@ -139,7 +139,7 @@ def test_question_special_pieces_and_padding_are_never_chosen(vocabulary):
 
 
 def test_no_answer(vocabulary):
-    """Above the threshold the text is empty; by default there is an answer, and without any span there is none."""
+    """Above the threshold the text is empty; without a threshold it is empty only where no span is possible."""
     windows = encode_spans(vocabulary, [SpanExample("cat", "dog")], 20)
     found = answered(windows, start={(0, 0): 0.5, (0, 3): 0.5}, end={(0, 0): 0.75, (0, 3): 0.25})
     assert decode_spans(found, windows) == [SpanAnswer("dog", 0.125, 0, 3, 0.75)]

@@ -129,7 +129,7 @@ def test_scores_of_version_2():
 
 
 def test_rules_can_be_chosen():
-    """An answer without words is none by those of version 2."""
+    """By the rules of version 2, an answer without words counts as no answer."""
     examples = [SpanExample("q", CONTEXT, [("the", 27)])]
     assert squad_scores(examples, [""])["f1"] == 0
     assert squad_scores(examples, [""], rules="2.0")["f1"] == 100
