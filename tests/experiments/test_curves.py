@@ -187,6 +187,14 @@ def test_a_lead_that_is_lost_again_does_not_pay():
     assert level.pays_from("tuned") is None and "tuned can't be told apart from frozen at 800 texts" in level.text
 
 
+def test_a_seed_that_the_first_strategy_lacks_is_left_out():
+    """Where the time was up before it trained: gains are those of the seeds that both have."""
+    runs = [("frozen", 0, 2), ("tuned", 0, 3), ("frozen", 1, 2), ("tuned", 1, 3), ("tuned", 2, 4)]
+    made = [_run(strategy, seed, right) for strategy, seed, right in runs]
+    whole, cut = LearningCurve((8,) * 5, tuple(made)), LearningCurve((8,) * 4, tuple(made[:4]))
+    pd.testing.assert_frame_equal(whole.gains, cut.gains)
+
+
 def test_with_one_seed_nothing_is_said_to_pay():
     """Its noise is unknown."""
     curve = LearningCurve((10, 10), (_run("frozen", 0, 1), _run("tuned", 0, 4)))
