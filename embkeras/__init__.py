@@ -17,9 +17,9 @@ _WITHOUT_KERAS = {
     "drift.carry": "CarriedDrift propagate_drift",
     "drift.plots": "plot_comparison plot_coverage plot_drift plot_learning_curve plot_training",
     "drift.report": "DriftReport drift_report",
-    "serving.bulk": "BatchScorer",
     "serving.client": "ServingClient",
     "serving.convert": "convert_saved_model",
+    "serving.scorer": "BatchScorer",
     "serving.text_encoder": "TextEncoder",
     "encoders.spans": "SpanAnswer SpanExample SpanWindows decode_spans encode_spans",
     "encoders.squad": "load_squad squad_scores",
@@ -200,13 +200,13 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.experiments.race import race_strategies as race_strategies
     from embkeras.experiments.runs import compare_strategies as compare_strategies
     from embkeras.experiments.strategies import Strategy as Strategy
-    from embkeras.serving.bulk import BatchScorer as BatchScorer
     from embkeras.serving.check import check_saved_model as check_saved_model
     from embkeras.serving.client import ServingClient as ServingClient
     from embkeras.serving.convert import convert_saved_model as convert_saved_model
     from embkeras.serving.decoders import export_decoder as export_decoder
     from embkeras.serving.export import export_saved_model as export_saved_model
     from embkeras.serving.local import ExportedModel as ExportedModel
+    from embkeras.serving.scorer import BatchScorer as BatchScorer
     from embkeras.serving.text_encoder import TextEncoder as TextEncoder
     from embkeras.tables.builders import build_classifier as build_classifier
     from embkeras.tables.builders import build_embedding as build_embedding

@@ -1,15 +1,15 @@
-"""Answers for a whole file of texts, a block at a time, and a model that travels to the processes that ask it."""
+"""Answers for a whole file of texts, a block at a time."""
 
 import contextlib
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embkeras._checks import flag, one_of, whole_number
+from embkeras._checks import flag
 from embkeras._checks import path as checked_path
 from embkeras._files import check_writable, written_beside
 from embkeras._progress import progress, shown
@@ -21,66 +21,14 @@ from embkeras.errors import (
     OutputError,
     VocabularyError,
 )
-from embkeras.serving.names import LONG_TEXTS, saved_model_folder
-from embkeras.serving.predictions import Threshold
 from embkeras.text.labelled import read_columns, read_texts
 from embkeras.text.tokenizer import check_unicode
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from embkeras.serving.local import ExportedModel
-
 BLOCK = 8192  # texts in memory at once
 Write = Callable[["pd.DataFrame"], None]
-
-
-class BatchScorer:
-    """A callable for the workers of Spark, Ray or multiprocessing: it is pickled as a path, and loads the model once there.
-
-    Args:
-        path: the model's folder (its highest version now is taken, by all workers) or the folder of one version.
-        batch_size: as for `ExportedModel.predict`.
-        long_texts: as for `ExportedModel.predict`.
-        threshold: as for `ExportedModel.predict`.
-
-    Raises:
-        SavedModelError: there is no export.
-        ArgumentError: an argument of another type or outside its choices.
-
-    Examples:
-        >>> scorer = BatchScorer("saved_models/tweets")  # doctest: +SKIP
-        >>> with ProcessPoolExecutor(4) as pool:  # doctest: +SKIP
-        ...     tables = list(pool.map(scorer, parts))
-    """
-
-    _model: "ExportedModel | None" = None
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        batch_size: int = 256,
-        long_texts: str | None = None,
-        threshold: Threshold = None,
-    ):
-        self.folder = saved_model_folder(path).absolute()
-        self.batch_size = whole_number(batch_size, "batch_size", least=1)
-        self.long_texts = None if long_texts is None else one_of(long_texts, "long_texts", LONG_TEXTS)
-        self.threshold = threshold
-
-    def __call__(self, texts: Sequence[str] | Mapping[str, Any]) -> "pd.DataFrame":
-        """One row per text, as `ExportedModel.predict` returns it."""
-        if self._model is None:
-            from embkeras.serving.local import ExportedModel
-
-            self._model = ExportedModel(self.folder)
-        settings: dict[str, Any] = {"batch_size": self.batch_size, "long_texts": self.long_texts}
-        return self._model.predict(texts, threshold=self.threshold, **settings)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but the loaded model."""
-        return {name: value for name, value in self.__dict__.items() if name != "_model"}
 
 
 def predict_file(

@@ -30,16 +30,7 @@ class TokenCounts:
         >>> (second + first).vocabulary().tokens
         ('', '[UNK]', 'a', 'dog', 'cat', 'the')
 
-        Dask, for a bag of texts:
-
-        >>> from dask import delayed  # doctest: +SKIP
-        >>> parts = [delayed(TokenCounts.of)(part, partition=i) for i, part in enumerate(bag.to_delayed())]  # doctest: +SKIP
-        >>> delayed(sum)(parts).compute().vocabulary(max_tokens=30_000)  # doctest: +SKIP
-
-        Spark, for an RDD of texts:
-
-        >>> counted = texts.mapPartitionsWithIndex(lambda i, part: [TokenCounts.of(part, partition=i)])  # doctest: +SKIP
-        >>> counted.treeReduce(lambda one, other: one + other).vocabulary(max_tokens=30_000)  # doctest: +SKIP
+        The guide "More than one machine" has the lines for Dask and Spark.
     """
 
     _found: Mapping[str, tuple[int, tuple[int, int]]] = field()  # occurrences; part, and the token's rank in it

@@ -1,19 +1,17 @@
-"""Files of texts to files of answers, and a model that is pickled as a path."""
+"""Files of texts to files of answers."""
 
 import csv
 import gc
 import json
-import pickle
 import tracemalloc
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import embkeras as ek
 from embkeras.errors import ArgumentError, DataError, MissingDependencyError, OutputError, SavedModelError
 from embkeras.serving import bulk
-from embkeras.serving.bulk import BatchScorer, predict_file
+from embkeras.serving.bulk import predict_file
 
 TEXTS = ["good day", "", 'a "quoted", bad day', "two\nlines", "é 😀", "7"]
 
@@ -133,33 +131,3 @@ def test_failure_in_the_middle_leaves_no_file(source, tmp_path, monkeypatch):
     with pytest.raises(SavedModelError, match=r"in\.csv', texts 4 to 5: it refuses"):
         predict_file(fail_later, source, tmp_path / "out.csv", column="review", overwrite=True)
     assert (tmp_path / "out.csv").read_text() == "older"
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """The folder of a small model."""
-    vocabulary = ek.Vocabulary.from_texts(["good day", "bad day"])
-    matrix = np.random.default_rng(0).normal(size=(len(vocabulary), 4)).astype("float32")
-    model = ek.build_classifier(ek.AlignedMatrix(matrix, vocabulary), 2, architecture="mean")
-    path = tmp_path_factory.mktemp("export") / "model"
-    return ek.export_saved_model(model, path, vocabulary=vocabulary, check=False).parent
-
-
-def test_scorer_travels_as_a_path(exported):
-    """Pickled before and after it has loaded the model, it answers as the model does."""
-    scorer = BatchScorer(exported, batch_size=2)
-    wanted = ek.ExportedModel(exported).predict(TEXTS)
-    for _ in range(2):
-        pickled = pickle.dumps(scorer)
-        assert len(pickled) < 1000
-        scorer = pickle.loads(pickled)
-        pd.testing.assert_frame_equal(scorer(TEXTS), wanted, rtol=1e-5)
-
-
-@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"long_texts": "keep"}])
-def test_scorer_refuses_other_arguments(exported, tmp_path, wrong):
-    """Where it is made, not in the workers."""
-    with pytest.raises(ArgumentError, match=next(iter(wrong))):
-        BatchScorer(exported, **wrong)
-    with pytest.raises(SavedModelError, match="no exported model"):
-        BatchScorer(tmp_path)

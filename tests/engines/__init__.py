@@ -1,0 +1,1 @@
+"""Spark, Dask and pools of processes: embkeras inside the engines that its users have."""
