@@ -11,8 +11,9 @@ from keras import layers
 import embkeras as ek
 from embkeras.app import cli
 from embkeras.errors import ArgumentError, DataError, SavedModelError
-from embkeras.serving.bulk import BatchScorer, predict_file
+from embkeras.serving.bulk import predict_file
 from embkeras.serving.predictions import prediction_table, thresholds
+from embkeras.serving.scorer import BatchScorer
 from tests.serving.servers import InTensorFlow, Model, rest_server
 
 WORDS = ek.Vocabulary.from_texts(["a b c d e f g h"])
