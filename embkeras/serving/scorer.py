@@ -74,7 +74,7 @@ class BatchScorer:
         threads: int = 1,
     ):
         self.folder = saved_model_folder(path).absolute()
-        self.column = _checked_column(column, self._inputs)
+        self.column = _checked_column(column, self._known)
         self.batch_size = whole_number(batch_size, "batch_size", least=1)
         self.long_texts = None if long_texts is None else one_of(long_texts, "long_texts", LONG_TEXTS)
         self.threshold = threshold
@@ -92,7 +92,7 @@ class BatchScorer:
             return self._predicted(texts)
         columns = self._columns_of(texts)
         given = {name: texts[column].tolist() for name, column in columns.items()}
-        known = self._inputs
+        known = self._known
         predicted = self._predicted(given if len(known) > 1 else given[known[0]]) if len(texts) else self._no_rows()
         answers = predicted.iloc[:, len(known) :].set_axis(texts.index)
         twice = [name for name in answers if name in texts]
@@ -104,7 +104,7 @@ class BatchScorer:
         return pandas.concat([texts, answers], axis=1)
 
     @property
-    def _inputs(self) -> list[str]:
+    def _known(self) -> list[str]:
         return [each["name"] for each in self._card["inputs"]]
 
     @property
@@ -113,7 +113,7 @@ class BatchScorer:
 
     def _columns_of(self, frame: "pd.DataFrame") -> Mapping[str, str]:
         """The column of each input."""
-        known = self._inputs
+        known = self._known
         of_one = {known[0]: _TEXT} if len(known) == 1 else {name: name for name in known}
         columns = of_one if self.column is None else self.column
         missing = [column for column in columns.values() if column not in frame]
@@ -145,7 +145,7 @@ class BatchScorer:
         card = self._card
         shapes = {name: (1, *each.shape[1:]) for name, each in no_scores(card, outputs_of(card, None)).items()}
         scores = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-        inputs = {name: [""] for name in self._inputs}
+        inputs = {name: [""] for name in self._known}
         return prediction_table(inputs, scores, card, repr(str(self.folder)), self.threshold).iloc[:0]
 
     def __getstate__(self) -> dict[str, Any]:
