@@ -68,6 +68,7 @@ _WITH_KERAS = {
     "training.schedule.callback": "TrainabilitySchedule gradual_unfreeze unfreeze_at",
     "training.schedule.phases": "Phase",
     "training.schedule.rows": "unfreeze_rows",
+    "training.workers.model": "MultiWorkerFit MultiWorkerModel",
 }
 _MODULE_OF = {name: module for module, names in (_WITHOUT_KERAS | _WITH_KERAS).items() for name in names.split()}
 # Spelled out for type checkers: they read no other form.
@@ -81,6 +82,8 @@ __all__ = [
     "ExportedModel",
     "KeyedVectors",
     "LinearDecay",
+    "MultiWorkerFit",
+    "MultiWorkerModel",
     "Phase",
     "PretrainedDecoder",
     "PretrainedEmbedding",
@@ -231,6 +234,8 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.training.schedule.callback import unfreeze_at as unfreeze_at
     from embkeras.training.schedule.phases import Phase as Phase
     from embkeras.training.schedule.rows import unfreeze_rows as unfreeze_rows
+    from embkeras.training.workers.model import MultiWorkerFit as MultiWorkerFit
+    from embkeras.training.workers.model import MultiWorkerModel as MultiWorkerModel
     from embkeras.vectors.align import align as align
     from embkeras.vectors.aligned import AlignedMatrix as AlignedMatrix
     from embkeras.vectors.io.registry import load_vectors as load_vectors

@@ -26,6 +26,7 @@ _MODULES_WITH_CLASSES = (
     "embkeras.training.optimizers.fine_tuning",
     "embkeras.training.optimizers.rules",
     "embkeras.training.schedule.rates",
+    "embkeras.training.workers.model",
 )
 
 

@@ -53,6 +53,10 @@ class OptimizerError(EmbkerasError, ValueError):
     """An optimizer setting that would fail silently."""
 
 
+class DistributionError(EmbkerasError, ValueError):
+    """A model, an optimizer or data that can't be trained on several workers, or a worker that is gone."""
+
+
 class SavedModelError(EmbkerasError, ValueError):
     """A model that can't be exported, or an export that can't be read."""
 

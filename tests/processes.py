@@ -4,12 +4,16 @@ Tests never fork: a forked child of a process that has imported TensorFlow may h
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -83,3 +87,44 @@ def run_python(
     done = subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
     assert returncode in (None, done.returncode), f"python {words} returned {done.returncode}: {stderr[-3000:]}"
     return done
+
+
+def run_workers(*arguments: object, count: int = 2, returncodes: list[int | None] | None = None, timeout: float = 240):
+    """Run one program as several workers of tf.distribute, on free ports of the loopback address.
+
+    Args:
+        arguments: as for `run_python`.
+        count: how many workers.
+        returncodes: what each must return, None for anything; without it, 0 from all.
+        timeout: seconds after which all are killed, and the test fails.
+
+    Returns:
+        The text of each worker on stdout.
+    """
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in held:
+            each.bind(("127.0.0.1", 0))
+        cluster = {"worker": [f"127.0.0.1:{each.getsockname()[1]}" for each in held]}
+    with contextlib.ExitStack() as stack:
+        outputs = [[stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2)] for _ in range(count)]
+        workers = []
+        for index, (stdout, stderr) in enumerate(outputs):
+            config = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+            env = {"TF_CONFIG": json.dumps(config), "CUDA_VISIBLE_DEVICES": "-1"}
+            workers.append(
+                stack.enter_context(started(sys.executable, *arguments, env=env, stdout=stdout, stderr=stderr))
+            )
+        end = time.monotonic() + timeout
+        try:
+            for worker in workers:
+                worker.wait(max(0.1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            pass
+        texts = [[file.seek(0) or file.read() for file in pair] for pair in outputs]
+        found = [worker.returncode for worker in workers]
+    expected = returncodes or [0] * count
+    assert all(code in (None, own) for code, own in zip(expected, found, strict=True)), (
+        f"workers returned {found}: " + "".join(stderr[-3000:] for _, stderr in texts)
+    )
+    return [stdout for stdout, _ in texts]

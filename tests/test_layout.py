@@ -61,6 +61,7 @@ BESIDES |= {
     "unfreeze_rows",
 }
 BESIDES |= {"fit_on_frozen", "race_strategies"}
+BESIDES |= {"MultiWorkerFit", "MultiWorkerModel"}
 BESIDES |= {"DataProfile", "data_profile", "report_html", "save_report"}
 BESIDES |= {"ResumableBackup", "RowWiseAdagrad", "RowWiseAdamW", "RowWiseSGD"}
 HEAVY = {"tensorflow", "keras", "matplotlib"}
@@ -84,6 +85,8 @@ KERAS_PRIVATE = {
     "_kernel",
     "_layers",
     "_learning_rate",
+    "_make_function",
+    "_maybe_symbolic_build",
     "_model_variables_moving_average",
     "_nodes_by_depth",
     "_run_through_graph",

@@ -21,7 +21,7 @@ from keras import callbacks as stock
 from embkeras.errors import ResumeError
 from embkeras.keras_compat.private import NAME, Private, in_code, private_module
 
-_LOCALS = {"callbacks", "epoch_iterator", "epochs", "initial_epoch", "steps_per_epoch", "x"}
+_LOCALS = {"callbacks", "epoch_iterator", "epochs", "initial_epoch", "shuffle", "steps_per_epoch", "x"}
 _COUNTERS: dict[type, tuple[str, ...]] = {
     # The columns: without them, the rows of the resumed run may not match the header that is already in the file.
     stock.CSVLogger: ("keys",),
@@ -68,6 +68,7 @@ class FitContext:
         data: `x`, after a validation split.
         batches: the number of batches in `data`; None if it is unknown or infinite.
         steps_per_epoch: as passed to `fit`.
+        shuffle: as passed to `fit`.
     """
 
     callbacks: list[keras.callbacks.Callback]
@@ -76,6 +77,7 @@ class FitContext:
     data: Any
     batches: int | None
     steps_per_epoch: int | None
+    shuffle: Any
 
 
 def fit_context() -> FitContext:
@@ -98,6 +100,7 @@ def fit_context() -> FitContext:
                     data=names["x"],
                     batches=names["epoch_iterator"].data_adapter.num_batches,
                     steps_per_epoch=names["steps_per_epoch"],
+                    shuffle=names["shuffle"],
                 )
             found = f"the unknown fit of Keras {keras.__version__}"
         frame = frame.f_back

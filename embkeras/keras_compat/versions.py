@@ -7,10 +7,10 @@ from typing import Any
 import tensorflow as tf
 
 from embkeras.errors import KerasVersionError
-from embkeras.keras_compat import arrays, checkpoints, fit, generators, graph, layers, optimizers, variables
+from embkeras.keras_compat import arrays, checkpoints, fit, generators, graph, layers, optimizers, variables, workers
 from embkeras.keras_compat.private import Private, version_error
 
-_MODULES: tuple[Any, ...] = (arrays, checkpoints, fit, generators, graph, layers, optimizers, variables)
+_MODULES: tuple[Any, ...] = (arrays, checkpoints, fit, generators, graph, layers, optimizers, variables, workers)
 
 
 def declared() -> Iterator[Private]:
