@@ -51,6 +51,40 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ('f"{end} " if more else ""', '""'),
         ],
     ),
+    "training/workers/weighing.py": (
+        "tests/test_workers.py -m '' -k 'pipeline or masked or process'",
+        [
+            ("own * context.num_replicas_in_sync, total", "own, own"),
+            ("tf.math.count_nonzero(masks[0])", "tf.size(masks[0])"),
+        ],
+    ),
+    "training/workers/model.py": (
+        "tests/training/workers/test_model.py",
+        [
+            ("if workers > 1:", "if workers > 2:"),
+            ("and not layer.synchronized", "and False"),
+            ("and name not in after_the_sum", "and name in after_the_sum"),
+            ("if not weighing.used:", "if weighing.used:"),
+        ],
+    ),
+    "training/workers/agreement.py": (
+        "tests/test_workers.py",
+        [
+            ("_checksum(model.weights)", "_checksum(())"),
+            ('"the number of epochs": context.epochs}', '"the number of epochs": 0}'),
+            ("return _UNKNOWN if seed is None else seed", "return 0 if seed is None else seed"),
+        ],
+    ),
+    "keras_compat/workers.py": (
+        "tests/test_workers.py",
+        [
+            ("tf.expand_dims(value, 0), step(data)", "value, step(data)"),
+            (
+                "iterator._distributed_dataset.element_spec)\n            iterator = None",
+                "iterator._distributed_dataset.element_spec)",
+            ),
+        ],
+    ),
     "drift/report.py": (
         "tests/drift/test_report.py",
         [

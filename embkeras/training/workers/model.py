@@ -177,7 +177,9 @@ class MultiWorkerModel(MultiWorkerFit, keras.Model):
         >>> inputs = keras.Input((3,))
         >>> model = MultiWorkerModel(inputs, keras.layers.Dense(1)(inputs))
         >>> model.compile("sgd", loss="mse")
-        >>> history = model.fit([[1.0, 2.0, 3.0]], [[1.0]], verbose=0)
+        >>> history = model.fit(keras.ops.ones((4, 3)), keras.ops.ones((4, 1)), verbose=0)
+        >>> history.epoch
+        [0]
     """
 
 
