@@ -163,7 +163,8 @@ def main() -> None:
         f"{machine_line('tensorflow', 'keras')}. Two workers on one machine, which share its cores and were not",
         "alone on it: read times as ratios. Bytes are those of one worker's interface.",
         f"Counted on {where}.",
-        f"A table of {ROWS:,} x {WIDTH}, {BATCH} texts of {LENGTH} ids per worker and step, uniform ids; {STEPS} steps after {WARM}.",
+        f"A table of {ROWS:,} x {WIDTH}, {BATCH} texts of {LENGTH} ids per worker and step, uniform ids; "
+        f"{STEPS} steps after {WARM}.",
         "",
         "| gradient | MB a step | median ms a step | CPU ms of a worker | |",
         "|---|---|---|---|---|",
