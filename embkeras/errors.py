@@ -5,6 +5,9 @@ does not know embkeras. A message says what was wrong, what was received, where 
 do next.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 
 class EmbkerasError(Exception):
     """The parent of all errors that embkeras raises on purpose."""
@@ -15,6 +18,19 @@ class EmbkerasError(Exception):
 
 class ArgumentError(EmbkerasError, ValueError):
     """An argument that the function does not accept."""
+
+
+class RunFailedError(ArgumentError):
+    """A run of a comparison that failed, or whose worker died.
+
+    Attributes:
+        runs: those that were finished, in the order in which they ended; `compare_strategies(..., done=error.runs)` trains the
+            others.
+    """
+
+    def __init__(self, message: str, runs: Iterable[Any] = ()):
+        super().__init__(message)
+        self.runs = tuple(runs)
 
 
 class VectorFileError(EmbkerasError, ValueError):

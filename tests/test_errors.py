@@ -1,6 +1,7 @@
 """Every error is an EmbkerasError and the built-in that fits."""
 
 import inspect
+import pickle
 
 import pytest
 
@@ -29,3 +30,9 @@ def test_warning_is_not_an_error():
     """A filter for our warnings doesn't silence errors."""
     assert issubclass(errors.EmbkerasWarning, UserWarning)
     assert not issubclass(errors.EmbkerasWarning, errors.EmbkerasError)
+
+
+def test_failed_run_travels_with_the_finished_ones():
+    """From a process to the one that asked."""
+    error = pickle.loads(pickle.dumps(errors.RunFailedError("it failed", ["a", "b"])))
+    assert (str(error), error.runs) == ("it failed", ("a", "b"))

@@ -70,8 +70,8 @@ class Advice:
 
         Columns: `validation_accuracy`, and of the test texts `accuracy`, its standard deviation over runs `accuracy_sd` and
         `half_width` of its 95% interval (NaN for those that left), `f1`, `unseen_accuracy`, `calibration_error`;
-        `drift` (see `Record`), `parameters`, `trainable_parameters`, `stored_bytes`, `seconds` and `epochs` (means of a
-        run), `seeds` (runs), `diverged` (how many of them), and `left` (why, or nothing).
+        `drift` (see `Record`), `parameters`, `trainable_parameters`, `stored_bytes`, `seconds`, `epochs` and `threads` (means
+        of a run), `seeds` (runs), `diverged` (how many of them), and `left` (why, or nothing).
         """
         rows: list[dict[str, Any]] = []
         for group in (self._runs, self._those_that_left):

@@ -16,13 +16,15 @@ from embkeras._checks import flag, number, sequence
 from embkeras.errors import ArgumentError
 from embkeras.experiments.data import Data
 from embkeras.experiments.fingerprint import data_fingerprint, described
+from embkeras.experiments.jobs import Job
 from embkeras.experiments.moved import layers_named
 from embkeras.experiments.power_law import MoreTexts, more_texts
-from embkeras.experiments.race import Job, Runner, checked_fit, settings_of
+from embkeras.experiments.race import Runner, checked_fit, settings_of
 from embkeras.experiments.results import Record, ResultsFile, key_of
 from embkeras.experiments.runs import Run, checked_data, checked_done, checked_seeds, checked_strategies
 from embkeras.experiments.statistics import ALPHA, Difference, check_statistics, mean_interval, percent_interval
 from embkeras.experiments.strategies import Strategy
+from embkeras.experiments.workers import Workers
 
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 
@@ -202,6 +204,7 @@ def learning_curve(
     max_minutes: float | None = None,
     results: str | os.PathLike[str] | None = None,
     executor: Executor | None = None,
+    threads: int = 1,
     callbacks: Callable[[str, int], Sequence[keras.callbacks.Callback]] | None = None,
     layer: str = "embedding",
     verbose: bool = False,
@@ -224,7 +227,8 @@ def learning_curve(
             callbacks for `fit`.
         max_minutes: when no further run begins.
         results: as for `race_strategies`, of which it may be the file: runs on all examples count for both.
-        executor: as for `race_strategies`.
+        executor: as for `compare_strategies`.
+        threads: as for `compare_strategies`.
         callbacks: as for `race_strategies`.
         layer: name or path of the embedding layer, for strategies passed by name.
         verbose: whether to print a line for each run.
@@ -232,6 +236,7 @@ def learning_curve(
 
     Raises:
         ArgumentError: as `compare_strategies`; no shares, a share twice or out of range, or a part that is a dataset.
+        RunFailedError: as `race_strategies`.
         OutputError: as `race_strategies`.
         ResumeError: as `race_strategies`.
         MissingDependencyError: scipy or scikit-learn is not installed.
@@ -275,7 +280,8 @@ def learning_curve(
             fingerprint = {"data": data_fingerprint(data), **settings}
             forms = {strategy.name: described(strategy) for strategy in chosen}
             file = stack.enter_context(ResultsFile(results, fingerprint, forms))
-        runner = Runner(file, executor, minutes, None, flag(verbose, "verbose"), None)
+        workers = None if executor is None else Workers(executor, threads)
+        runner = Runner(file, workers, minutes, None, flag(verbose, "verbose"), None)
         found = {record.key: record for record in runner.run(jobs)}
     texts, runs = [], list[Run | Record]()
     for seed in numbers:

@@ -1,6 +1,6 @@
 """Data: what every run of a comparison trains, validates and is tested on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from embkeras._arrays import as_array
 from embkeras._checks import number, shown, whole_number
+from embkeras._mapped import FilePart, file_part
 from embkeras.errors import ArgumentError
 
 PARTS = ("train", "validation", "test")
@@ -24,7 +25,7 @@ class Data:
 
     A part is a pair (inputs, labels) or, with a weight for each example, (inputs, labels, sample_weight). Inputs are an
     array or a tensor, or a dictionary or list of them. Instead, a part can be a `tf.data.Dataset` or a `PyDataset` of
-    such batches.
+    such batches. An array that is mapped from a file is pickled as its path.
 
     Attributes:
         train, validation: trained on, and watched in training.
@@ -64,6 +65,16 @@ class Data:
                     f"Received: shape {mask.shape}, dtype {mask.dtype}."
                 )
             object.__setattr__(self, "unseen", mask)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The parts, with parts of files in place of arrays that are mapped from them."""
+        parts = {name: getattr(self, name) for name in PARTS}
+        mapped = {name: part if is_dataset(part) else _each(part, _packed) for name, part in parts.items()}
+        return {**mapped, "unseen": self.unseen}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        parts = {name: part if is_dataset(part) else _each(part, _opened) for name, part in state.items()}
+        self.__dict__.update(parts)
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -205,6 +216,18 @@ class Data:
 def is_dataset(part: Any) -> bool:
     """Whether a part makes its batches itself, as often as it is asked."""
     return isinstance(part, tf.data.Dataset | keras.utils.PyDataset)
+
+
+def _each(part: Any, change: Callable[[Any], Any]) -> Any:
+    return keras.tree.map_structure(change, part)
+
+
+def _packed(leaf: Any) -> Any:
+    return file_part(leaf) or leaf if isinstance(leaf, np.ndarray) else leaf
+
+
+def _opened(leaf: Any) -> Any:
+    return leaf.open() if isinstance(leaf, FilePart) else leaf
 
 
 def _check_part(part: Any, name: str) -> None:

@@ -3,9 +3,9 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import Executor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -14,64 +14,28 @@ import keras
 import numpy as np
 
 from embkeras._checks import flag, number, shown, whole_number
-from embkeras.errors import ArgumentError, EmbkerasError
+from embkeras.errors import ArgumentError
 from embkeras.experiments.advice import Advice, overlap
 from embkeras.experiments.costs import parameters, stored_bytes
 from embkeras.experiments.data import Data, is_dataset
 from embkeras.experiments.fingerprint import data_fingerprint, described, plain
+from embkeras.experiments.jobs import Job
 from embkeras.experiments.moved import Moved, layers_named
-from embkeras.experiments.results import Key, Record, ResultsFile, key_of
+from embkeras.experiments.results import Record, ResultsFile
 from embkeras.experiments.rounds import LEAST, best_of, is_settled, leave
 from embkeras.experiments.runs import (
     checked_data,
     checked_seeds,
     checked_strategies,
     classes_of,
-    run_strategy,
+    run_job,
     scores_of,
 )
 from embkeras.experiments.statistics import calibration_error, check_statistics
 from embkeras.experiments.strategies import Strategy
+from embkeras.experiments.workers import Workers, failed
 
 _FIT = ("epochs", "batch_size", "class_weight", "fit")  # what `run_strategy` takes, and records depend on
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """One run of a race: all that `train_once` needs, so that it can be pickled for another process.
-
-    Attributes:
-        build_model: from a strategy to a compiled model; a function of a module, if it is to be pickled.
-        data: all examples.
-        strategy: one strategy.
-        seed: the random seed.
-        fold, folds: which fold tests, of how many; no folds by default.
-        callbacks: from strategy name and seed to callbacks for `fit`.
-        fit: arguments of `run_strategy`.
-        layers: of an encoder, whose drift is measured; by default that of the tables is.
-        share: of the training and validation examples (`Data.some`), without folds.
-    """
-
-    build_model: Callable[[Strategy], keras.Model] = field(repr=False)
-    data: Data = field(repr=False)
-    strategy: Strategy
-    seed: int
-    fold: int = 0
-    folds: int | None = None
-    callbacks: Callable[[str, int], Sequence[keras.callbacks.Callback]] | None = field(default=None, repr=False)
-    fit: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    layers: tuple[str, ...] = field(default=(), repr=False)
-    share: float = 1.0
-
-    @property
-    def key(self) -> Key:
-        """As `Record.key`."""
-        return key_of(self.strategy.name, self.seed, self.fold, self.share)
-
-    def __str__(self) -> str:
-        fold = "" if self.folds is None else f", fold {self.fold}"
-        share = "" if self.share == 1 else f", {self.share:.3g} of the training examples"
-        return f"strategy {self.strategy.name!r}, seed {self.seed}{fold}{share}"
 
 
 def train_once(job: Job) -> Record:
@@ -83,8 +47,7 @@ def train_once(job: Job) -> Record:
     data = job.data if job.folds is None else job.data.fold(job.fold, job.folds, job.seed)
     data = data if job.share == 1 else data.some(job.share, job.seed)
     moved = Moved(job.layers)
-    callbacks = [*(job.callbacks(job.strategy.name, job.seed) if job.callbacks else ()), moved]
-    run = run_strategy(job.build_model, data, job.strategy, seed=job.seed, callbacks=callbacks, **job.fit)
+    run = run_job(replace(job, data=data), moved)
     chosen_on = validation_as_test(data)
     scores, tested, unseen = scores_of(run.model, chosen_on), np.asarray(run.scores), data.unseen_texts
     validation = classes_of(scores) == chosen_on.labels
@@ -100,6 +63,7 @@ def train_once(job: Job) -> Record:
         "stored_bytes": float(stored_bytes(run.model)),
         "seconds": run.seconds,
         "epochs": float(len(next(iter(run.history.values()), []))),
+        "threads": float(run.threads or np.nan),
     }
     diverged = not (np.isfinite(tested).all() and np.isfinite(scores).all())
     return Record(job.strategy.name, job.seed, job.fold, run.correct, validation, measures, diverged, job.share)
@@ -133,6 +97,7 @@ def race_strategies(
     max_minutes: float | None = None,
     results: str | os.PathLike[str] | None = None,
     executor: Executor | None = None,
+    threads: int = 1,
     callbacks: Callable[[str, int], Sequence[keras.callbacks.Callback]] | None = None,
     on_record: Callable[[Record], None] | None = None,
     layer: str = "embedding",
@@ -168,9 +133,8 @@ def race_strategies(
         results: a JSON Lines file to which each run is written at once. A run that is in it already isn't repeated, so a race
             that was killed continues. The code of `build_model`, and of functions in strategies, isn't compared: after a
             change, give another file.
-        executor: runs the runs: any `concurrent.futures.Executor`. One of processes needs a `build_model`, `callbacks` and
-            strategies that can be pickled, a start by "spawn", and one worker a device. Threads share one random generator, so
-            their runs can't be repeated to the bit.
+        executor: as for `compare_strategies`.
+        threads: as for `compare_strategies`.
         callbacks: called in the run with its strategy's name and seed; returns further callbacks for `fit`.
         on_record: called with each record, of the file too.
         layer: name or path of the embedding layer, for strategies passed by name.
@@ -179,8 +143,9 @@ def race_strategies(
             `run_strategy`. With folds each run has other data, and keeps outputs of its own.
 
     Raises:
-        ArgumentError: as `compare_strategies`; a number out of range; or a run that failed, with its strategy and seed. Runs
-            that had begun beside it are finished and recorded.
+        ArgumentError: as `compare_strategies`; a number out of range.
+        RunFailedError: a run failed; it has the strategy, the seed and the records so far. Runs that had begun beside it are
+            finished and recorded.
         OutputError: `results` can't be written, or another process writes it.
         ResumeError: `results` has records of other data, settings or strategies.
         MissingDependencyError: scipy or scikit-learn is not installed.
@@ -212,7 +177,8 @@ def race_strategies(
         if results is not None:
             fingerprint = {"data": data_fingerprint(data), **settings}
             file = stack.enter_context(ResultsFile(results, fingerprint, forms))
-        runner = Runner(file, executor, minutes, on_record, flag(verbose, "verbose"), folds)
+        workers = None if executor is None else Workers(executor, threads)
+        runner = Runner(file, workers, minutes, on_record, flag(verbose, "verbose"), folds)
         left, racing = _race(job, chosen, last, rounds if len(chosen) > 2 else 0, folds, most_finalists, runner)
         names = [strategy for strategy in chosen if strategy.name not in left]
         final, note = _final(job, names, last, stop_early, folds, racing, runner)
@@ -371,20 +337,21 @@ class Runner:
     def __init__(
         self,
         file: ResultsFile | None,
-        executor: Executor | None,
+        workers: Workers | None,
         minutes: float | None,
         on_record: Callable[[Record], None] | None,
         verbose: bool,
         folds: int | None,
     ):
         self._folds = folds
-        self._file, self._executor, self._minutes, self._on_record, self._verbose = (
+        self._file, self._workers, self._minutes, self._on_record, self._verbose = (
             file,
-            executor,
+            workers,
             minutes,
             on_record,
             verbose,
         )
+        self._records: list[Record] = []
         self._begin, self._share, self._stopped = time.monotonic(), 1.0, False
 
     def allow(self, share: float) -> None:
@@ -403,7 +370,7 @@ class Runner:
         """
         seconds = [np.mean([record.measures["seconds"] for record in records]) for records in racing.values()]
         left = self._seconds_left
-        return left is None or self._executor is not None or float(sum(seconds)) * runs <= left
+        return left is None or self._workers is not None or float(sum(seconds)) * runs <= left
 
     def time_note(self, done: int, wanted: int, of: str = " of the final round") -> str:
         """What is to be said if a round was cut short."""
@@ -415,14 +382,18 @@ class Runner:
         """The records of the jobs, in their order; fewer if the time is up.
 
         Raises:
-            ArgumentError: a run failed.
+            RunFailedError: a run failed; it has all records so far.
         """
         known = self._file.records if self._file else {}
         found = {job.key: known[job.key] for job in jobs if job.key in known}
         for record in found.values():
             self._report(record, "from the file")
         missing = [job for job in jobs if job.key not in found]
-        for record in self._side_by_side(self._executor, missing) if self._executor else self._one_by_one(missing):
+        if self._workers is None:
+            records = self._one_by_one(missing)
+        else:
+            records = self._workers.run(train_once, missing, self._records, lambda: self._seconds_left)
+        for record in records:
             if self._file:
                 self._file.add(record)
             found[record.key] = record
@@ -431,6 +402,7 @@ class Runner:
         return [found[job.key] for job in jobs if job.key in found]
 
     def _report(self, record: Record, took: str) -> None:
+        self._records.append(record)
         if self._on_record:
             self._on_record(record)
         fold = "" if self._folds is None else f", fold {record.fold}"
@@ -451,36 +423,5 @@ class Runner:
             try:
                 record = train_once(job)
             except Exception as error:
-                raise _failed(job, error) from error
+                raise failed(job, error, self._records) from error
             yield record
-
-    def _side_by_side(self, executor: Executor, jobs: Sequence[Job]) -> Iterator[Record]:
-        """All jobs at once; when one fails or the time is up, those that have not begun are cancelled."""
-        pending: dict[Future[Record], Job] = {}
-        failed: tuple[Job, BaseException] | None = None
-        try:
-            for job in jobs if self._seconds_left != 0 else ():
-                pending[executor.submit(train_once, job)] = job
-            while pending:
-                done, _ = wait(pending, timeout=self._seconds_left or None, return_when=FIRST_COMPLETED)
-                for future in done:
-                    job = pending.pop(future)
-                    if future.cancelled():
-                        continue
-                    if error := future.exception():
-                        failed = failed or (job, error)
-                    else:
-                        yield future.result()
-                if failed or self._seconds_left == 0:
-                    for future in [each for each in pending if each.cancel()]:
-                        pending.pop(future)
-        finally:
-            for future in pending:
-                future.cancel()
-        if failed:
-            raise _failed(*failed) from failed[1]
-
-
-def _failed(job: Job, error: BaseException) -> ArgumentError:
-    kind = "" if isinstance(error, EmbkerasError) else f"{type(error).__name__}: "
-    return ArgumentError(f"The run of {job} failed: {kind}{error}")

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -12,11 +13,15 @@ import numpy as np
 import pandas as pd
 
 from embkeras._checks import is_whole, sequence, shown, whole_number
+from embkeras._threads import threads_in_use
 from embkeras.errors import ArgumentError
 from embkeras.experiments.data import Data
 from embkeras.experiments.frozen_part import runs_once
+from embkeras.experiments.jobs import Job
 from embkeras.experiments.statistics import ALPHA, Difference, check_statistics, holm, macro_f1
 from embkeras.experiments.strategies import Strategy, default_strategies
+from embkeras.experiments.workers import Workers
+from embkeras.keras_compat.generators import private_seeds
 from embkeras.training.frozen_trunk.fit import fit_on_frozen
 from embkeras.training.schedule.callback import TrainabilitySchedule
 
@@ -39,6 +44,7 @@ class Run:
         model: the trained model, or None where it was not kept.
         phases: `TrainabilitySchedule.history`, one row per phase; None without a schedule.
         scores: float array of shape (texts, classes).
+        threads: how many TensorFlow could use for an operation: with another number, sums may be rounded otherwise.
     """
 
     strategy: str
@@ -50,6 +56,7 @@ class Run:
     model: Any = field(default=None, repr=False)
     phases: pd.DataFrame | None = field(default=None, repr=False)
     scores: np.ndarray | None = field(default=None, repr=False)
+    threads: int | None = None
 
     @property
     def correct(self) -> np.ndarray:
@@ -113,7 +120,26 @@ def run_strategy(
         raise ArgumentError(f"fit must be a function such as fit_on_frozen. Received: {shown(fit)}.")
     if class_weight is not None and not isinstance(class_weight, Mapping):
         raise ArgumentError(f"class_weight must map class numbers to weights. Received: {shown(class_weight)}.")
-    keras.utils.set_random_seed(whole_number(seed, "seed", least=0, most=_LARGEST_SEED))
+    seed = whole_number(seed, "seed", least=0, most=_LARGEST_SEED)
+    keras.utils.set_random_seed(seed)
+    weights = None if class_weight is None else dict(class_weight)
+    settings = {"epochs": strategy.epochs or epochs, "class_weight": weights, "verbose": verbose}
+    with private_seeds(seed):
+        return _run(build_model, data, strategy, seed, batch_size, fit, callbacks, keep, settings)
+
+
+def _run(
+    build_model: Callable[[Strategy], keras.Model],
+    data: Data,
+    strategy: Strategy,
+    seed: int,
+    batch_size: int,
+    fit: Callable[..., keras.callbacks.History] | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+    keep: str | os.PathLike[str] | None,
+    settings: Mapping[str, Any],
+) -> Run:
+    """`run_strategy` with checked arguments."""
     model = build_model(strategy)
     if not isinstance(model, keras.Model) or not model.compiled:
         raise ArgumentError(f"build_model must return a compiled Keras model. Received: {shown(model)}.")
@@ -137,16 +163,26 @@ def run_strategy(
     history = fit(
         model,
         **data.fit_arguments(batch_size),
-        epochs=strategy.epochs or epochs,
-        class_weight=None if class_weight is None else dict(class_weight),
+        **settings,
         callbacks=[*own, *callbacks],
-        verbose=verbose,
     )
     seconds = time.perf_counter() - begin
     scores = scores_of(model, data)
     schedules = [callback for callback in own if isinstance(callback, TrainabilitySchedule)]
     phases = schedules[0].history if schedules else None
-    return Run(strategy.name, seed, data.labels, classes_of(scores), seconds, history.history, model, phases, scores)
+    found = Run(strategy.name, seed, data.labels, classes_of(scores), seconds, history.history, model, phases, scores)
+    return replace(found, threads=threads_in_use())
+
+
+def run_job(job: Job, *callbacks: keras.callbacks.Callback) -> Run:
+    """`run_strategy` of a job, without its share and folds."""
+    own = job.callbacks(job.strategy.name, job.seed) if job.callbacks else ()
+    return run_strategy(job.build_model, job.data, job.strategy, seed=job.seed, callbacks=[*own, *callbacks], **job.fit)
+
+
+def run_alone(job: Job) -> Run:
+    """The same without the model: a table per run would stay in memory, or travel."""
+    return replace(run_job(job), model=None)
 
 
 def scores_of(model: keras.Model, data: Data) -> np.ndarray:
@@ -291,7 +327,10 @@ def compare_strategies(
     strategies: Iterable[Strategy | str] | None = None,
     seeds: int | Iterable[int] = 5,
     done: Sequence[Run] = (),
+    executor: Executor | None = None,
+    threads: int = 1,
     on_start: Callable[[str, int], Sequence[keras.callbacks.Callback]] | None = None,
+    on_run: Callable[[Run], None] | None = None,
     layer: str = "embedding",
     **fit_arguments: Any,
 ) -> Comparison:
@@ -305,31 +344,50 @@ def compare_strategies(
         strategies: strategies, or names from `default_strategies(which="all")`; by default the default set.
         seeds: how many (0, 1, ...), or which.
         done: runs on the same test texts that need not be repeated, such as `comparison.runs`.
-        on_start: called before each run with its strategy's name and seed; returns further callbacks for `fit`.
+        executor: runs the runs: any `concurrent.futures.Executor`, such as a ProcessPoolExecutor that starts processes by
+            "spawn", loky's, or that of a Dask client; `build_model`, `on_start` and the data travel to its workers, functions
+            of a script or notebook by cloudpickle (the extra `parallel`), tables and data over files as paths. Models stay
+            there. The runs are those of one process with as many threads, to the bit, if a worker trains one at a time:
+            threads of one process share random generators. The result has the order of a comparison without an executor.
+        threads: of TensorFlow in a worker of `executor`, where it has not begun, and the environment variable
+            TF_NUM_INTRAOP_THREADS doesn't set it; each run has the number (`Run.threads`).
+        on_start: called before each run, where it is trained, with its strategy's name and seed; returns further callbacks
+            for `fit`.
+        on_run: called with each new run, without its model, as soon as it ends.
         layer: name or path of the embedding layer, for strategies passed by name.
         **fit_arguments: `epochs`, `batch_size`, `class_weight`, `fit`, `verbose` and `keep`, as for `run_strategy`.
 
     Raises:
         ArgumentError: no seeds, a seed or strategy twice, no strategies, invalid data, `done` with other test labels, or
             a model that has no score for each class.
-        MissingDependencyError: scipy or scikit-learn is not installed.
+        RunFailedError: a run of an executor failed, or its worker died, and the engine didn't run it again; those that had
+            begun are finished. `error.runs` has all finished runs, for `done=`.
+        MissingDependencyError: scipy or scikit-learn is not installed, or cloudpickle, where it is needed.
     """
     check_statistics()
     chosen, numbers = checked_strategies(strategies, layer), checked_seeds(seeds)
+    for name, function in {"on_start": on_start, "on_run": on_run}.items():
+        if function is not None and not callable(function):
+            raise ArgumentError(f"{name} must be a function. Received: {shown(function)}.")
+    workers = None if executor is None else Workers(executor, threads)
     if not numbers or not chosen:
         names = [strategy.name for strategy in chosen]
         raise ArgumentError(f"A comparison needs strategies and seeds. Received: {names}, {numbers}.")
     data = checked_data(data)
     ready = checked_done(done, data)
-    runs = []
-    for seed in numbers:
-        for strategy in chosen:
-            run = ready.get((strategy.name, seed))
-            if run is None:
-                callbacks = on_start(strategy.name, seed) if on_start else ()
-                run = run_strategy(build_model, data, strategy, seed=seed, callbacks=callbacks, **fit_arguments)
-            runs.append(replace(run, model=None))  # otherwise a table per run would stay in memory
-    return Comparison(tuple(runs))
+    jobs = [
+        Job(build_model, data, strategy, seed, callbacks=on_start, fit=fit_arguments)
+        for seed in numbers
+        for strategy in chosen
+    ]
+    missing = [job for job in jobs if (job.strategy.name, job.seed) not in ready]
+    ended: list[Run] = []
+    for run in map(run_alone, missing) if workers is None else workers.run(run_alone, missing, ended):
+        ended.append(run)
+        if on_run:
+            on_run(run)
+    ready |= {(run.strategy, run.seed): run for run in ended}
+    return Comparison(tuple(replace(ready[job.strategy.name, job.seed], model=None) for job in jobs))
 
 
 def checked_seeds(seeds: Any) -> list[int]:

@@ -5,11 +5,16 @@ TensorFlow's older operations (`tf.random.uniform` and others, as opposed to `tf
 `keras.random`) are not covered either way: their state is inside the operation and can't be read.
 
 Private names used here: `get_global_attribute` of Keras and its attribute "global_seed_generator", and TensorFlow's module
-variable `global_generator`; the public functions create both on first use. `tests/keras_compat/test_generators.py` fails
-when one of them goes.
+variable `global_generator`; the public functions create both on first use. And `python_random`, the name under which Keras'
+module of seeds imports Python's `random`: each layer and initializer without a seed draws one from it when it is made. It is
+replaced while a run is trained, since other threads draw from `random` too, such as those of a Dask worker, and the same seed
+would make other weights. `tests/keras_compat/test_generators.py` fails when one of the names goes.
 """
 
+import contextlib
 import random
+import threading
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,7 +39,7 @@ def _named_in_seed_generator() -> SimpleNamespace:
 
 PRIVATE = (
     of_module(_STATE, "get_global_attribute"),
-    of_module(_SEEDS, "global_seed_generator"),
+    of_module(_SEEDS, "global_seed_generator", "python_random"),
     of_module(_OPERATIONS, "global_generator"),
     Private("the global attributes of Keras", (_OF_KERAS,), _named_in_seed_generator),
 )
@@ -67,3 +72,48 @@ def set_random_states(states: dict[str, Any]) -> None:
     # Last, because creating a generator draws a seed from Python's.
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
+
+
+class _OwnOrShared:
+    """In the place of the module `random`: the source of the thread that asks or, if it has none, the module."""
+
+    def __init__(self) -> None:
+        self.of_thread, self.lock, self.users = threading.local(), threading.Lock(), 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(getattr(self.of_thread, "source", random), name)
+
+
+_SOURCES = _OwnOrShared()
+
+
+@contextlib.contextmanager
+def private_seeds(seed: int) -> Iterator[None]:
+    """Keras draws the seeds of layers that this thread makes from a source of its own: the numbers of `random.seed(seed)`.
+
+    Args:
+        seed: as for `keras.utils.set_random_seed`.
+
+    Examples:
+        >>> with private_seeds(3):
+        ...     first = keras.layers.Dropout(0.5).seed_generator.state.numpy()
+        >>> with private_seeds(3):
+        ...     number = random.random()
+        ...     second = keras.layers.Dropout(0.5).seed_generator.state.numpy()
+        >>> (first == second).all()
+        np.True_
+    """
+    module, of_thread = private_module(_SEEDS), _SOURCES.of_thread
+    before = getattr(of_thread, "source", random)
+    of_thread.source = random.Random(seed)
+    with _SOURCES.lock:
+        _SOURCES.users += 1
+        module.python_random = _SOURCES
+    try:
+        yield
+    finally:
+        of_thread.source = before
+        with _SOURCES.lock:
+            _SOURCES.users -= 1
+            if not _SOURCES.users:
+                module.python_random = random

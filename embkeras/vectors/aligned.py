@@ -10,6 +10,7 @@ import pandas as pd
 
 from embkeras._arrays import check_finite, check_mask, check_matrix
 from embkeras._checks import shown
+from embkeras._mapped import FilePart, file_part
 from embkeras.errors import AlignmentError, ArgumentError
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.vectors.postprocess import standard_deviation, transform
@@ -36,7 +37,8 @@ class Coverage:
 class AlignedMatrix:
     """A matrix whose row i belongs to token id i of a vocabulary. Two are equal only if they are the same object.
 
-    `align` returns one; you can also make one from your own matrix, if its rows are in the vocabulary's order.
+    `align` returns one; you can also make one from your own matrix, if its rows are in the vocabulary's order. One over a
+    file, as `align(..., out=)` returns it, is pickled as path, shape and dtype, and maps the file where it arrives.
 
     Args:
         values: finite floats of shape (V, D); stored as read-only float32, with zeros in the padding row.
@@ -98,6 +100,17 @@ class AlignedMatrix:
             if not isinstance(pair, tuple) or len(pair) != 2:
                 raise AlignmentError(f"how must contain pairs (spelling, how). Received: {shown(pair)} for id {id_}.")
         return tuple(self.how)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All of it, with the part of a file in place of a matrix that is mapped from one."""
+        return {**self.__dict__, "values": file_part(self.values) or self.values}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        values = state["values"]
+        arrays = {"values": values.open() if isinstance(values, FilePart) else values, "found": state["found"]}
+        for array in arrays.values():
+            array.flags.writeable = False
+        self.__dict__.update(state | arrays)
 
     @property
     def output_dim(self) -> int:

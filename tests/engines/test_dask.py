@@ -1,10 +1,10 @@
-"""Dask: a vocabulary counted in partitions, and a model that scores them, in one cluster of two processes."""
+"""Dask: a vocabulary counted in partitions, a model that scores them, and runs, in one cluster of two processes."""
 
 import functools
 
 import pytest
 
-from tests.engines import material
+from tests.engines import experiment, material
 
 pytest.importorskip("distributed", reason="dask[distributed] is not installed")
 
@@ -45,3 +45,13 @@ def test_scores_of_partitions(tmp_path, monkeypatch):
     material.check_scores(found, scorer)
     scored = made["scored"].compute()
     assert scored.equals(found[["id", "review", "label", "probability"]]) and scored.dtypes.equals(meta.dtypes)
+
+
+def test_worker_that_is_killed(client, tmp_path):
+    """Dask starts another one and runs its run again: the runs are those of one process."""
+    wanted = experiment.compared(experiment.model_maker(tmp_path))
+    deadly, ended = experiment.model_maker(tmp_path, deadly=True), []
+    runs = experiment.compared(deadly, executor=client.get_executor(), on_run=ended.append)
+    assert (tmp_path / "dead").exists() and sorted(run.strategy for run in ended) == ["fine-tuned", "frozen"]
+    experiment.check_same(runs, wanted)
+    assert {run.threads for run in runs} == {1}

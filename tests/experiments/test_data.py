@@ -1,5 +1,7 @@
 """Data: three parts, as `fit` takes them."""
 
+import pickle
+
 import keras
 import numpy as np
 import pandas as pd
@@ -149,3 +151,27 @@ def test_arguments_of_fit():
     batches = Batches()
     assert Data(batches, PAIR, batches).fit_arguments(7) == {"x": batches, "validation_data": PAIR}
     np.testing.assert_array_equal(Data(batches, PAIR, batches).labels, tiny.LABELS)
+
+
+def test_arrays_over_files_travel_as_paths(tmp_path):
+    """Also inside a dictionary; other arrays and what is unseen travel whole."""
+    np.save(tmp_path / "ids.npy", np.tile(tiny.IDS, (1, 2000)))
+    mapped = np.load(tmp_path / "ids.npy", mmap_mode="r")
+    unseen = np.arange(12) < 3
+    part = {"a": mapped, "b": tiny.IDS}, tiny.LABELS
+    given = Data(part, part, part, unseen)
+    assert given.labels is not None
+    pickled = pickle.dumps(given)
+    found = pickle.loads(pickled)
+    assert len(pickled) < 10_000 and isinstance(found.train[0]["a"], np.memmap)
+    for one, other in zip(
+        keras.tree.flatten([given.train, given.test]), keras.tree.flatten([found.train, found.test]), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    assert found.unseen.tolist() == unseen.tolist() and found.labels.tolist() == given.labels.tolist()
+
+
+def test_a_dataset_that_can_be_pickled_travels():
+    """As it is; a mapping of arrays is none of its business."""
+    found = pickle.loads(pickle.dumps(Data(Batches(), PAIR, PAIR)))
+    assert isinstance(found.train, Batches) and np.array_equal(found.test[0], tiny.IDS)

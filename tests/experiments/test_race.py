@@ -221,18 +221,23 @@ def test_a_run_that_fails(trained, tmp_path, monkeypatch, workers):
 class Stalled(Executor):
     """Its first run fails, and the others never begin."""
 
-    def submit(self, call, job):
+    def __init__(self):
+        self.futures = []
+
+    def submit(self, call, *arguments):
         """A future."""
-        future = Future()
-        if job.key == ("frozen", 0, 0):
-            future.set_exception(RuntimeError("out of memory"))
-        return future
+        self.futures.append(Future())
+        if len(self.futures) == 1:
+            self.futures[0].set_exception(RuntimeError("out of memory"))
+        return self.futures[-1]
 
 
 def test_runs_that_have_not_begun_are_cancelled():
     """When one fails; else the race would wait for all of them."""
+    executor = Stalled()
     with pytest.raises(ArgumentError, match="strategy 'frozen', seed 0 failed: RuntimeError: out of memory"):
-        start(rounds=0, executor=Stalled())
+        race_strategies(tiny.model, DATA, strategies=list(TRUTH), rounds=0, executor=executor, verbose=False)
+    assert [future.cancelled() for future in executor.futures] == [False] + [True] * 24
 
 
 def test_an_executor_answers_as_no_executor(trained):

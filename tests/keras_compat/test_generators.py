@@ -1,6 +1,7 @@
 """Generators that the process shares: saved, set, and found where Keras and TensorFlow keep them."""
 
 import random
+import threading
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ import tensorflow as tf
 from keras.src.random import seed_generator
 from tensorflow.python.ops import stateful_random_ops
 
-from embkeras.keras_compat.generators import random_states, set_random_states
+from embkeras.keras_compat.generators import private_seeds, random_states, set_random_states
 
 
 @pytest.fixture(autouse=True)
@@ -70,3 +71,61 @@ def test_private_names_are_there():
     assert random_states()["keras"].shape == (2,)
     assert seed_generator.global_seed_generator().state is not None
     assert random_states()["tensorflow"].dtype == np.int64
+
+
+def _seeds(count=2):
+    """The seeds that Keras draws for layers without one."""
+    return [int(keras.layers.Dropout(0.5).seed_generator.state[0]) for _ in range(count)]
+
+
+def test_private_seeds_are_those_of_the_shared_source():
+    """The numbers of `random.seed`, whoever draws from the shared source meanwhile; afterwards Keras draws from that again."""
+    random.seed(3)
+    wanted = _seeds()
+    random.seed(4)
+    later = _seeds()
+    random.seed(4)
+    with private_seeds(3):
+        found = _seeds(1)
+        random.random()
+        found += _seeds(1)
+        with private_seeds(4):
+            assert _seeds() == later
+    random.seed(4)
+    assert found == wanted and _seeds() == later
+    assert seed_generator.python_random is random
+
+
+def test_private_seeds_belong_to_a_thread():
+    """Two at once don't disturb each other, and one that ends leaves the other its source."""
+    began, ended, found = threading.Barrier(2), threading.Event(), {}
+
+    def work(seed):
+        with private_seeds(seed):
+            found[seed] = _seeds(1)
+            began.wait(60)
+            if seed == 3:  # once the other one has ended
+                ended.wait(60)
+            found[seed] += _seeds(1)
+        ended.set()
+
+    wanted = {}
+    for seed in (3, 4):
+        random.seed(seed)
+        wanted[seed] = _seeds()
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in (3, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == wanted and seed_generator.python_random is random
+
+
+@pytest.mark.stock_keras
+def test_stock_seeds_move_with_the_shared_source():
+    """Without a source of its own, a layer's seed depends on whoever draws from `random`, as the threads of a Dask worker do."""
+    keras.utils.set_random_seed(3)
+    wanted = _seeds(1)
+    keras.utils.set_random_seed(3)
+    random.random()
+    assert _seeds(1) != wanted

@@ -1,11 +1,13 @@
 """AlignedMatrix: one row per token id."""
 
+import pickle
 from functools import partial
 
 import numpy as np
 import pytest
 
 from embkeras import AlignedMatrix, Vocabulary, align
+from embkeras._mapped import file_part
 from embkeras.errors import AlignmentError, ArgumentError
 from embkeras.vectors.postprocess import centre, reduce_width, rescale, unit_norm, weight_by_frequency
 from tests.vectors.conftest import MATRIX
@@ -186,3 +188,21 @@ def test_transformed_without_a_row_found_is_refused(vocabulary):
     aligned = AlignedMatrix(np.ones((6, 2)), vocabulary, found=np.zeros(6, bool))
     with pytest.raises(ArgumentError, match="a mean needs at least 1 rows"):
         aligned.transformed(centre)
+
+
+def test_matrix_over_a_file_travels_as_its_path(aligned, tmp_path):
+    """Mapped again where it arrives, read-only, with everything beside it; one in memory travels whole."""
+    np.save(tmp_path / "table.npy", np.pad(aligned.values, ((0, 0), (0, 2000))))
+    mapped = AlignedMatrix(np.load(tmp_path / "table.npy", mmap_mode="r"), aligned.vocabulary, aligned.found)
+    pickled = pickle.dumps(mapped)
+    assert len(pickled) < 3000
+    found = pickle.loads(pickled)
+    assert file_part(found.values) == file_part(mapped.values) is not None
+    for given, arrived in ((mapped, found), (aligned, pickle.loads(pickle.dumps(aligned)))):
+        assert arrived.values.tobytes() == given.values.tobytes() and arrived.found.tolist() == given.found.tolist()
+        assert arrived.vocabulary.tokens == given.vocabulary.tokens and arrived.how == given.how
+        assert not arrived.values.flags.writeable and not arrived.found.flags.writeable
+        assert arrived.std == given.std and arrived.coverage == given.coverage
+    (tmp_path / "table.npy").unlink()
+    with pytest.raises(ArgumentError, match=r"table\.npy', which can't be read here"):
+        pickle.loads(pickled)
