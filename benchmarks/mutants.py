@@ -500,7 +500,12 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("self._file.add(record)", "pass"),
             ("layers=layers_named(chosen)", "layers=()"),
             ("-(-len(alive) // 2)", "len(alive)"),
-            ("if failed or self._seconds_left == 0:", "if self._seconds_left == 0:"),
+        ],
+    ),
+    "experiments/workers.py": (
+        "tests/experiments/test_race.py",
+        [
+            ("if wrong or seconds_left() == 0:", "if seconds_left() == 0:"),
         ],
     ),
     "experiments/data.py": (
