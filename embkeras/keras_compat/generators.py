@@ -85,11 +85,21 @@ class _OwnOrShared:
 
 
 _SOURCES = _OwnOrShared()
+_SEED = random.seed
+
+
+def _seed_both(*seed: Any, **settings: Any) -> None:
+    """`random.seed`, which `keras.utils.set_random_seed` calls: it seeds the source of the thread that asks too."""
+    _SEED(*seed, **settings)
+    if (own := getattr(_SOURCES.of_thread, "source", random)) is not random:
+        own.seed(*seed, **settings)
 
 
 @contextlib.contextmanager
 def private_seeds(seed: int) -> Iterator[None]:
     """Keras draws the seeds of layers that this thread makes from a source of its own: the numbers of `random.seed(seed)`.
+
+    A `keras.utils.set_random_seed` or `random.seed` of this thread seeds that source anew, as it would the shared one.
 
     Args:
         seed: as for `keras.utils.set_random_seed`.
@@ -108,7 +118,7 @@ def private_seeds(seed: int) -> Iterator[None]:
     of_thread.source = random.Random(seed)
     with _SOURCES.lock:
         _SOURCES.users += 1
-        module.python_random = _SOURCES
+        module.python_random, random.seed = _SOURCES, _seed_both
     try:
         yield
     finally:
@@ -116,4 +126,4 @@ def private_seeds(seed: int) -> Iterator[None]:
         with _SOURCES.lock:
             _SOURCES.users -= 1
             if not _SOURCES.users:
-                module.python_random = random
+                module.python_random, random.seed = random, _SEED

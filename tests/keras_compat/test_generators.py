@@ -96,6 +96,19 @@ def test_private_seeds_are_those_of_the_shared_source():
     assert seed_generator.python_random is random
 
 
+def test_a_seed_that_is_set_inside_counts():
+    """`set_random_seed` in a function that builds a model decides the seeds of its layers, as without a private source."""
+
+    def drawn():
+        keras.utils.set_random_seed(5)
+        return keras.layers.Dropout(0.5).seed_generator.state.numpy()
+
+    seed, outside = random.seed, drawn()
+    with private_seeds(0):
+        np.testing.assert_array_equal(drawn(), outside)
+    assert random.seed is seed
+
+
 def test_private_seeds_belong_to_a_thread():
     """Two at once don't disturb each other, and one that ends leaves the other its source."""
     began, ended, found = threading.Barrier(2), threading.Event(), {}
