@@ -81,7 +81,8 @@ def train(hours: float) -> None:
     import embkeras as ek
     from embkeras.app.callbacks import BestEpoch
     from embkeras.experiments.data import Data
-    from embkeras.experiments.race import Job, train_once
+    from embkeras.experiments.jobs import Job
+    from embkeras.experiments.race import train_once
     from embkeras.experiments.strategies import default_strategies
 
     trials.one_thread()

@@ -503,9 +503,11 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         ],
     ),
     "experiments/workers.py": (
-        "tests/experiments/test_race.py",
+        "tests/experiments/test_race.py tests/experiments/test_workers.py",
         [
             ("if wrong or seconds_left() == 0:", "if seconds_left() == 0:"),
+            ("raise failed(job, error, ended) from error", "raise failed(job, error, ()) from error"),
+            ("if seconds_left() == 0:\n            return", "if False:\n            return"),
         ],
     ),
     "experiments/data.py": (

@@ -187,7 +187,7 @@ def use(layer: Any, name: str | None) -> None:
 
 
 def keep(layer: keras.layers.Layer) -> None:
-    """Keep a layer's own weights from ever training, whatever its flags or those of layers around it."""
+    """Freeze a layer's own weights, so that setting `trainable` on it or on a layer around it doesn't train them."""
     _file(layer, False)
     layer.kept_for_adapters = True
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -33,7 +33,7 @@ from embkeras.experiments.runs import (
 )
 from embkeras.experiments.statistics import calibration_error, check_statistics
 from embkeras.experiments.strategies import Strategy
-from embkeras.experiments.workers import Workers, failed
+from embkeras.experiments.workers import Workers, one_by_one
 
 _FIT = ("epochs", "batch_size", "class_weight", "fit")  # what `run_strategy` takes, and records depend on
 
@@ -389,11 +389,8 @@ class Runner:
         for record in found.values():
             self._report(record, "from the file")
         missing = [job for job in jobs if job.key not in found]
-        if self._workers is None:
-            records = self._one_by_one(missing)
-        else:
-            records = self._workers.run(train_once, missing, self._records, lambda: self._seconds_left)
-        for record in records:
+        run = one_by_one if self._workers is None else self._workers.run
+        for record in run(train_once, missing, self._records, lambda: self._seconds_left):
             if self._file:
                 self._file.add(record)
             found[record.key] = record
@@ -415,13 +412,3 @@ class Runner:
         if self._minutes is None:
             return None
         return max(0.0, self._begin + 60 * self._minutes * self._share - time.monotonic())
-
-    def _one_by_one(self, jobs: Sequence[Job]) -> Iterator[Record]:
-        for job in jobs:
-            if self._seconds_left == 0:
-                return
-            try:
-                record = train_once(job)
-            except Exception as error:
-                raise failed(job, error, self._records) from error
-            yield record

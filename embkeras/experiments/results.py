@@ -40,7 +40,7 @@ class Record:
         measures: numbers by name: `accuracy` and `validation_accuracy`, `f1`, `unseen_accuracy` (on texts with words that no
             training text has), `calibration_error`, `drift` (of tables the mean cosine distance of the rows that moved; of an
             encoder the length of the step of its weights over their length before), `parameters`, `trainable_parameters`,
-            `stored_bytes` of an export, `seconds` and `epochs` of the training, `threads` as of a `Run`. NaN where there is none.
+            `stored_bytes` of an export, `seconds` and `epochs` of the training, `threads` as of a `Run`. NaN if unknown.
         diverged: whether a score was not a finite number; such texts count as wrong.
         share: of the training examples that trained, above 0, up to 1.
     """

@@ -20,7 +20,7 @@ from embkeras.experiments.frozen_part import runs_once
 from embkeras.experiments.jobs import Job
 from embkeras.experiments.statistics import ALPHA, Difference, check_statistics, holm, macro_f1
 from embkeras.experiments.strategies import Strategy, default_strategies
-from embkeras.experiments.workers import Workers
+from embkeras.experiments.workers import Workers, one_by_one
 from embkeras.keras_compat.generators import private_seeds
 from embkeras.training.frozen_trunk.fit import fit_on_frozen
 from embkeras.training.schedule.callback import TrainabilitySchedule
@@ -358,10 +358,9 @@ def compare_strategies(
         **fit_arguments: `epochs`, `batch_size`, `class_weight`, `fit`, `verbose` and `keep`, as for `run_strategy`.
 
     Raises:
-        ArgumentError: no seeds, a seed or strategy twice, no strategies, invalid data, `done` with other test labels, or
-            a model that has no score for each class.
-        RunFailedError: a run of an executor failed, or its worker died, and the engine didn't run it again; those that had
-            begun are finished. `error.runs` has all finished runs, for `done=`.
+        ArgumentError: no seeds, a seed or strategy twice, no strategies, invalid data, or `done` with other test labels.
+        RunFailedError: a run failed, or its worker died, and the engine didn't run it again; those that had begun beside it
+            are finished. `error.runs` has all finished runs, for `done=`.
         MissingDependencyError: scipy or scikit-learn is not installed, or cloudpickle, where it is needed.
     """
     check_statistics()
@@ -382,7 +381,7 @@ def compare_strategies(
     ]
     missing = [job for job in jobs if (job.strategy.name, job.seed) not in ready]
     ended: list[Run] = []
-    for run in map(run_alone, missing) if workers is None else workers.run(run_alone, missing, ended):
+    for run in (one_by_one if workers is None else workers.run)(run_alone, missing, ended):
         ended.append(run)
         if on_run:
             on_run(run)

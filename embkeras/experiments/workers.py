@@ -1,4 +1,4 @@
-"""Workers: runs through any `concurrent.futures.Executor`; what travels to them, and what is left when one dies."""
+"""Runs here or through any `concurrent.futures.Executor`: what travels to its workers, and what is left when one fails."""
 
 import importlib
 import pickle
@@ -95,6 +95,27 @@ class Workers:
                 parts = {"the function of a run": function, "the callbacks": own.callbacks, "the strategy": own}
                 call = shared, _packed(parts), self._threads
                 yield lambda call=call: executor.submit(_in_worker, *call), job  # type: ignore[misc]
+
+
+def one_by_one(
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    ended: Sequence[Any],
+    seconds_left: Callable[[], float | None] = lambda: None,
+) -> Iterator[Result]:
+    """What `Workers.run` does, in this process: one job after the other.
+
+    Raises:
+        RunFailedError: a job failed, with `ended`.
+    """
+    for job in jobs:
+        if seconds_left() == 0:
+            return
+        try:
+            found = function(job)
+        except Exception as error:
+            raise failed(job, error, ended) from error
+        yield found
 
 
 def failed(job: Job, error: BaseException, ended: Sequence[Any]) -> RunFailedError:

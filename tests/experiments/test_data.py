@@ -172,6 +172,6 @@ def test_arrays_over_files_travel_as_paths(tmp_path):
 
 
 def test_a_dataset_that_can_be_pickled_travels():
-    """As it is; a mapping of arrays is none of its business."""
+    """It is pickled as it is, beside arrays of other parts."""
     found = pickle.loads(pickle.dumps(Data(Batches(), PAIR, PAIR)))
     assert isinstance(found.train, Batches) and np.array_equal(found.test[0], tiny.IDS)

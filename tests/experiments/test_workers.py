@@ -97,11 +97,11 @@ def test_order_is_that_of_one_process(elsewhere, monkeypatch):
     assert [run.predicted.tolist() for run in runs] == [run.predicted.tolist() for run in start()]
 
 
-@pytest.mark.parametrize("threads", [False, True])
-def test_failed_run_leaves_the_finished_ones(elsewhere, monkeypatch, threads):
-    """The error has them, and names the run; `done=` trains the others."""
+@pytest.mark.parametrize("where", ["here", "threads", "elsewhere"])
+def test_failed_run_leaves_the_finished_ones(elsewhere, monkeypatch, where):
+    """The error has them, and names the run; `done=` trains the others. Without an executor too."""
     monkeypatch.setattr(module, "run_job", partial(fake, wrong=("b", 1)))
-    executor = ThreadPoolExecutor(1) if threads else elsewhere()
+    executor = {"here": lambda: None, "threads": lambda: ThreadPoolExecutor(1), "elsewhere": elsewhere}[where]()
     with pytest.raises(RunFailedError, match="strategy 'b', seed 1 failed: RuntimeError: out of memory") as failed:
         start(executor)
     keys = {(run.strategy, run.seed) for run in failed.value.runs}

@@ -62,7 +62,7 @@ class MultiWorkerFit(WorkerHooks):
         for setting, value in (("steps_per_execution", 1), ("run_eagerly", False)):
             if getattr(self, setting) != value:
                 raise DistributionError(
-                    f"Keras computes no right step on several workers with this setting. Compile model {self.name!r} with "
+                    f"Keras computes wrong steps on several workers with this setting. Compile model {self.name!r} with "
                     f"{setting}={value}. Received: {setting}={getattr(self, setting)}."
                 )
 
