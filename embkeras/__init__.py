@@ -60,6 +60,7 @@ _WITH_KERAS = {
     "tables.word_dropout": "WordDropout",
     "training.change_vocabulary": "change_vocabulary",
     "training.drift_monitor": "DriftMonitor",
+    "training.class_means": "fit_class_means",
     "training.frozen_trunk.fit": "fit_on_frozen",
     "training.optimizers.fine_tuning": "LinearDecay",
     "training.optimizers.layerwise": "layerwise_rates",
@@ -128,6 +129,7 @@ __all__ = [
     "errors",
     "export_decoder",
     "export_saved_model",
+    "fit_class_means",
     "fit_on_frozen",
     "generate",
     "gradual_unfreeze",
@@ -220,6 +222,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ impo
     from embkeras.text.tokenizer import Tokenizer as Tokenizer
     from embkeras.text.vocabulary import Vocabulary as Vocabulary
     from embkeras.training.change_vocabulary import change_vocabulary as change_vocabulary
+    from embkeras.training.class_means import fit_class_means as fit_class_means
     from embkeras.training.drift_monitor import DriftMonitor as DriftMonitor
     from embkeras.training.frozen_trunk.fit import fit_on_frozen as fit_on_frozen
     from embkeras.training.optimizers.fine_tuning import LinearDecay as LinearDecay

@@ -60,7 +60,7 @@ BESIDES |= {
     "convert_saved_model",
     "unfreeze_rows",
 }
-BESIDES |= {"fit_on_frozen", "race_strategies"}
+BESIDES |= {"fit_class_means", "fit_on_frozen", "race_strategies"}
 BESIDES |= {"MultiWorkerFit", "MultiWorkerModel"}
 BESIDES |= {"DataProfile", "data_profile", "report_html", "save_report"}
 BESIDES |= {"ResumableBackup", "RowWiseAdagrad", "RowWiseAdamW", "RowWiseSGD"}

@@ -25,7 +25,8 @@ from embkeras.app.settings import ENCODER_STRATEGIES, EncoderSettings, Settings
 from embkeras.drift.plots import plot_training
 from embkeras.encoders.heads import build_encoder_classifier
 from embkeras.encoders.reading import PretrainedEncoder, load_pretrained
-from embkeras.errors import EmbkerasWarning, OutputError
+from embkeras.errors import ArgumentError, EmbkerasWarning, OutputError
+from embkeras.experiments.advice import FEW
 from embkeras.experiments.data import Data
 from embkeras.experiments.runs import Run, run_strategy
 from embkeras.experiments.strategies import Strategy, encoder_strategies
@@ -246,7 +247,7 @@ def _strategies(read: PretrainedEncoder, settings: EncoderSettings) -> dict[str,
             epochs=settings.epochs or each.epochs,
             learning_rate=settings.learning_rate or each.learning_rate,
         )
-        for name, each in encoder_strategies(read.layer_groups, rank=_RANK).items()
+        for name, each in encoder_strategies(read.layer_groups, rank=_RANK, which="all").items()
     }
 
 
@@ -265,11 +266,12 @@ def contest(prepared: Prepared, parts: Split, settings: EncoderSettings) -> Cont
     """
     read = prepared.read
     known = {word for text in parts.train.texts for word in WORDS(text)}
+    racing = encoder_strategies(read.layer_groups, which="all" if len(parts.train) < FEW else "default")
     unseen = np.array([not known.issuperset(WORDS(text)) for text in parts.test.texts])
     return Contest(
         _builder(prepared, settings),
         Data(prepared.train, prepared.validation, prepared.test, unseen),
-        tuple(_without_rates(read, settings).values()),
+        tuple(each for name, each in _without_rates(read, settings).items() if name in racing),
         {strategy: flag for flag, strategy in ENCODER_STRATEGIES.items()},
         settings,
         {"encoder": _fingerprint(read.folder)},
@@ -293,10 +295,11 @@ def _builder(prepared: Prepared, settings: EncoderSettings) -> Callable[[Strateg
 
     def build(strategy: Strategy) -> keras.Model:
         read, classes = prepared.read, len(prepared.class_names)
+        read = _with_prompts(strategy, read, prepared.class_names)
         model = strategy.apply(build_encoder_classifier(read, classes, dropout=settings.dropout))
-        rate = rates[strategy.name]
+        rate = rates[strategy.name] or 1e-3  # class means are computed without one
         optimizer: keras.optimizers.Optimizer = RowWiseAdam(rate)
-        if strategy.name != "frozen":
+        if strategy.name not in ("frozen", "class means"):
             steps = (strategy.epochs or 1) * -(-len(prepared.train[1]) // settings.batch_size)
             factors = layerwise_rates(model, _FACTOR, read.layer_groups) if strategy.name == "fine-tuned" else None
             optimizer = RowWiseAdamW(
@@ -308,14 +311,24 @@ def _builder(prepared: Prepared, settings: EncoderSettings) -> Callable[[Strateg
     return build
 
 
+def _with_prompts(strategy: Strategy, read: PretrainedEncoder, class_names: Sequence[str]) -> PretrainedEncoder:
+    """Prompts begin as the names of the classes, or as random pieces where the tokenizer doesn't know a name."""
+    try:
+        return strategy.encoder(read, start=class_names)
+    except ArgumentError:
+        return strategy.encoder(read)
+
+
 def _treatment(read: PretrainedEncoder, settings: EncoderSettings) -> str:
     """What the strategy trains, in words."""
     strategies = _strategies(read, settings)
-    rate, blocks = f"learning rate {strategies[settings.strategy].learning_rate:g}", len(read.blocks)
+    rate, blocks = f"learning rate {strategies[settings.strategy].learning_rate or 0:g}", len(read.blocks)
     upper = len(strategies["LoRA"].lora_layers)
     once = "what is frozen runs once, without dropout"
     return {
         "frozen": f"the head trained with {rate}; {once}",
+        "class means": "the head set so that the nearest class mean wins; nothing is trained by gradients",
+        "prompts": f"{strategies['prompts'].prompts} prompts and the head trained with {rate} at its peak",
         "top block": f"the last of {_count(blocks)} and the head trained with {rate} at its peak; {once}",
         "LoRA": f"LoRA of rank {_RANK} in the upper {upper} of {_count(blocks)}, their norms and the head trained with {rate} "
         f"at its peak; {once}",

@@ -17,7 +17,14 @@ STRATEGIES = {
 AUTO = "auto"  # --strategy: the one that a race recommends
 SETS = ("small", "default", "all")  # --set: strategies that race
 _RACE_SEEDS = 5
-ENCODER_STRATEGIES = {"frozen": "frozen", "top": "top block", "lora": "LoRA", "fine-tuned": "fine-tuned"}
+ENCODER_STRATEGIES = {
+    "frozen": "frozen",
+    "top": "top block",
+    "lora": "LoRA",
+    "fine-tuned": "fine-tuned",
+    "class-means": "class means",
+    "prompts": "prompts",
+}
 ALSO_CALLED = {"full": "fine-tuned"}  # spellings of --strategy
 # Flags that say nothing about an encoder, and why.
 _OF_VECTORS = {
@@ -110,7 +117,8 @@ class EncoderSettings:
 
     Attributes:
         strategy: what trains, a name of ENCODER_STRATEGIES: the head alone; the last block and the head; LoRA in the upper
-            half of the blocks, and the head; or all.
+            half of the blocks, and the head; all; or, for few labels, the head by the nearest class mean, or prompts and
+            the head.
         epochs: as in Keras. None takes what the strategy needs.
         learning_rate: of the head, and of the last block where it trains. None takes what suits the strategy.
         batch_size, dropout: as in Keras; the dropout is that before the last layer, blocks have what config.json says.

@@ -46,6 +46,9 @@ class PaddingMask(keras.layers.Layer):
         return {**super().get_config(), "padding_id": self.padding_id, "in_front": self.in_front}
 
 
+PROMPTS = "prompts"  # the name of the layer in models
+
+
 @keras.saving.register_keras_serializable("embkeras")
 class SoftPrompts(keras.layers.Layer):
     """Puts vectors of its own in front of those of a text: (batch, time, D) -> (batch, input_dim + time, D).

@@ -17,7 +17,15 @@ from embkeras._checks import flag, whole_number
 from embkeras.encoders.base import mark_base
 from embkeras.encoders.families import NORM, POSITIONS, PROJECTION, SEGMENTS, WORDS, Architecture, Family
 from embkeras.encoders.folder import is_preset, read_folder
-from embkeras.encoders.layers import PaddingMask, PositionTable, SegmentTable, SoftPrompts, WithoutPrompts, gelu_tanh
+from embkeras.encoders.layers import (
+    PROMPTS,
+    PaddingMask,
+    PositionTable,
+    SegmentTable,
+    SoftPrompts,
+    WithoutPrompts,
+    gelu_tanh,
+)
 from embkeras.encoders.presets import preset_states, preset_tensors
 from embkeras.encoders.prompts import prompt_ids
 from embkeras.encoders.reference import hidden_states
@@ -185,7 +193,7 @@ class PretrainedEncoder:
             mask = seen = PaddingMask(padding_id, name="padding_mask")(ids)
             if self.prompts:
                 rows = tensors(f"{WORDS}.weight", (of.vocabulary_size, of.embedding_width))[self._prompts]
-                x = _filled(SoftPrompts(self.prompts, name="prompts"), x, [rows], base=False)
+                x = _filled(SoftPrompts(self.prompts, name=PROMPTS), x, [rows], base=False)
                 seen = PaddingMask(padding_id, self.prompts, name="mask_with_prompts")(ids)
             first = of.family.unused_positions
             rows = tensors(f"{POSITIONS}.weight", (of.positions + first, of.embedding_width))[first:]

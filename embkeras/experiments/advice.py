@@ -13,6 +13,7 @@ from embkeras.experiments.results import MEASURES, Record
 from embkeras.experiments.rounds import cost
 from embkeras.experiments.statistics import ALPHA, Difference, holm, percent_interval
 
+FEW = 50  # labelled texts below which strategies for few labels come first
 _SHOWN = {
     "accuracy": "accuracy %",
     "unseen_accuracy": "unseen words %",
@@ -35,6 +36,8 @@ class Advice:
         folds: how many folds, or None.
         note: what else there is to say, such as that the time was up.
         settings: what a rerun needs, as JSON values.
+        labelled: how many examples train; None if that isn't known.
+        few_labels: strategies that a tie goes to, as fewer than 50 examples train (`Strategy.few_labels`); else empty.
     """
 
     final: tuple[Record, ...]
@@ -43,6 +46,8 @@ class Advice:
     folds: int | None = None
     note: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    labelled: int | None = None
+    few_labels: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self._table_text}\n{self.text}"
@@ -134,10 +139,17 @@ class Advice:
 
     @cached_property
     def recommended(self) -> str | None:
-        """The best strategy or, in a tie, the cheapest of the tied: to store, then to train. None without a final round."""
+        """The best strategy or, in a tie, the cheapest of the tied: to store, then to train. None without a final round.
+
+        Where fewer than 50 examples train, a tie goes to the cheapest of those in it that suit few labels.
+        """
         if not self._runs or (len(self._runs) > 1 and len(next(iter(self._runs.values()))) < 2):
             return None
-        return min(self.tied, key=lambda name: (*cost(self._runs[name]), self.tied.index(name)))
+
+        def rank(name: str) -> tuple[float, ...]:
+            return name not in self.few_labels, *cost(self._runs[name]), self.tied.index(name)
+
+        return min(self.tied, key=rank)
 
     @cached_property
     def reported(self) -> Difference:
@@ -161,6 +173,11 @@ class Advice:
     def text(self) -> str:
         """What the figures say, in sentences."""
         said = [self.note] if self.note else []
+        if self.few_labels:
+            said.append(
+                f"Only {self.labelled} labelled texts train. Below {FEW}, start with {', '.join(self.few_labels)}: they keep "
+                f"the pre-trained part as it is, so that little has to be learned from so few, and a training takes seconds."
+            )
         if not self._runs:
             return " ".join([*said, "There is no final round, so nothing is recommended."])
         best = self.table.index[0]
@@ -194,9 +211,11 @@ class Advice:
         could = f"{runs} runs each could have shown a difference of {shown:.1f} points."
         if shown == 0:
             could = "They were right on the same number of validation texts in each run."
+        suited = [name for name in self.few_labels if name in self.tied]
+        of = "them" if not suited else f"{', '.join(suited)}, which come first where so few texts train"
         said = [
             f"A tie: {', '.join(self.tied)} can't be told apart. {could} "
-            f"Recommended: {self.recommended}, the cheapest of them to store and to train."
+            f"Recommended: {self.recommended}, the cheapest of {of} to store and to train."
         ]
         if not self.leads["significant"].any():
             largest = tied["difference"].idxmax()

@@ -84,6 +84,11 @@ class Data:
         parts = [as_array(labels, "The test labels") for _, labels in self._batches_of_test]
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
+    @cached_property
+    def training_examples(self) -> int | None:
+        """How many there are; None of a dataset, which would have to be read."""
+        return None if is_dataset(self.train) else _length(self.train[1], "data.train")
+
     def test_batches(self) -> Iterator[Any]:
         """The inputs of the test examples, in the order of `labels`, some at a time."""
         if is_dataset(self.test):

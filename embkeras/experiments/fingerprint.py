@@ -38,8 +38,8 @@ def data_fingerprint(data: Data) -> str:
 
 
 def described(strategy: Strategy) -> dict[str, Any]:
-    """A strategy as JSON values. Of functions the name counts and not the code; of arrays a hash."""
-    return {name: plain(value) for name, value in vars(strategy).items()}
+    """What a run of a strategy depends on, as JSON values. Of functions the name counts and not the code; of arrays a hash."""
+    return {name: plain(value) for name, value in vars(strategy).items() if name != "few_labels"}
 
 
 def plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 
 from embkeras._checks import flag, number, shown, whole_number
 from embkeras.errors import ArgumentError
-from embkeras.experiments.advice import Advice, overlap
+from embkeras.experiments.advice import FEW, Advice, overlap
 from embkeras.experiments.costs import parameters, stored_bytes
 from embkeras.experiments.data import Data, is_dataset
 from embkeras.experiments.fingerprint import data_fingerprint, described, plain
@@ -111,7 +111,8 @@ def race_strategies(
     round trains the few that are left from seeds of its own, and ends when the seeds still to come would hardly change what
     is recommended; all intervals are those of the final round. Strategies are
     compared by the validation texts, with Holm's correction for their number. A tie is called a tie, and the cheapest
-    of the tied is recommended: to store, then to train. What is reported of it are the test texts, which chose nothing.
+    of the tied is recommended: to store, then to train. Where fewer than 50 examples train, strategies for few labels run
+    first, a tie goes to one of them, and all seeds are trained. What is reported of it are the test texts, which chose nothing.
 
     The seeds of the rounds are the smallest numbers that `seeds` doesn't have.
 
@@ -158,9 +159,12 @@ def race_strategies(
     last = checked_seeds(seeds)
     if not chosen or not last:
         raise ArgumentError(f"A race needs strategies and seeds. Received: {[each.name for each in chosen]}, {last}.")
-    if folds is not None:
-        data.fold(0, folds, 0)  # refused now, and not in a run
-        folds = int(folds)
+    labelled = (data if folds is None else data.fold(0, folds, 0)).training_examples  # bad folds are refused now
+    folds = None if folds is None else int(folds)
+    few: tuple[str, ...] = ()
+    if labelled is not None and labelled < FEW:
+        chosen.sort(key=lambda strategy: not strategy.few_labels)  # they shall have run when the time is up
+        few = tuple(strategy.name for strategy in chosen if strategy.few_labels)
     rounds = whole_number(rounds, "rounds", least=0)
     most_finalists = whole_number(most_finalists, "most_finalists", least=2)
     stop_early = flag(stop_early, "stop_early") and rounds > 0
@@ -181,7 +185,7 @@ def race_strategies(
         runner = Runner(file, workers, minutes, on_record, flag(verbose, "verbose"), folds)
         left, racing = _race(job, chosen, last, rounds if len(chosen) > 2 else 0, folds, most_finalists, runner)
         names = [strategy for strategy in chosen if strategy.name not in left]
-        final, note = _final(job, names, last, stop_early, folds, racing, runner)
+        final, note = _final(job, names, last, stop_early and not few, folds, racing, runner)
     asked = {
         "seeds": last,
         "rounds": rounds,
@@ -196,6 +200,8 @@ def race_strategies(
         folds,
         note,
         {**settings, **asked, "strategies": forms, "fingerprint": fingerprint},
+        labelled,
+        few,
     )
 
 

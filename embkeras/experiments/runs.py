@@ -99,6 +99,7 @@ def run_strategy(
         batch_size: as in Keras; datasets have their own.
         class_weight: as in Keras.
         fit: trains the model in place of `model.fit`, with the same arguments: `fit_on_frozen`, or a function of your own.
+            A strategy may have its own.
         callbacks: further callbacks for `fit`.
         verbose: as in Keras.
         keep: a folder in which the outputs of frozen layers are kept (`fit_on_frozen`), so that they run once for all epochs
@@ -158,6 +159,7 @@ def _run(
     own = strategy.callbacks()
     once = keep is not None and not own and runs_once(model, data)
     begin = time.perf_counter()
+    fit = strategy.fit or fit
     if fit is None:
         fit = partial(fit_on_frozen, keep=keep, progress=False) if once else type(model).fit
     history = fit(

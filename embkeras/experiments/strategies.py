@@ -11,14 +11,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from embkeras._checks import number, one_of, sequence, shown, strings, whole_number
+from embkeras._checks import flag, number, one_of, sequence, shown, strings, whole_number
+from embkeras.encoders.layers import PROMPTS
 from embkeras.encoders.lora import enable_lora
 from embkeras.encoders.low_rank import LowRankKernel
+from embkeras.encoders.reading import PretrainedEncoder
 from embkeras.errors import ArgumentError
 from embkeras.tables.addresses import as_refs, match_layers, walk
 from embkeras.tables.builders import build_embedding
 from embkeras.tables.combined import combine_embeddings
 from embkeras.tables.embedding import PretrainedEmbedding
+from embkeras.training.class_means import fit_class_means
 from embkeras.training.schedule.callback import TrainabilitySchedule, unfreeze_at
 from embkeras.training.schedule.phases import Phase
 from embkeras.vectors.aligned import AlignedMatrix
@@ -33,7 +36,7 @@ class Strategy:
     """One way to treat an embedding table or an encoder: what it starts from, its form, and when it trains.
 
     For a table, `build_model(strategy)` calls `strategy.build_embedding(aligned)`; for an encoder, it calls
-    `strategy.apply(model)` before it compiles the model.
+    `strategy.apply(model)` before it compiles the model, and builds it on `strategy.encoder(read)` if there are prompts.
 
     A strategy can be pickled if its parts can. Two strategies are equal only if they are the same object.
 
@@ -53,10 +56,14 @@ class Strategy:
             `max_drift` and `learning_rate_multipliers` of the row-wise ones, or any that its class takes.
         freeze: names, paths or globs of layers that `apply` freezes.
         lora_layers: names, paths or globs of layers to which `apply` adds LoRA; what `freeze` names stays frozen beside it.
+        prompts: how many virtual tokens `encoder` puts in front of every text.
+        fit: trains the model in place of `model.fit`, with the same arguments, such as `fit_class_means`.
+        few_labels: whether it suits fewer than 50 labelled texts, since it trains little beside the pre-trained part: a race
+            on so few recommends it before others that it ties with.
 
     Raises:
-        ArgumentError: an empty name, unknown vectors, an argument that `build_embedding` does not have, a rank or
-            epochs below 1, a rate that is not positive, settings of another kind, `lora_layers` without a rank, or a
+        ArgumentError: an empty name, unknown vectors, an argument that `build_embedding` does not have, a rank, epochs or
+            prompts below 1, a `fit` that is no function, a rate that is not positive, settings of another kind, `lora_layers` without a rank, or a
             schedule of other things or already in use.
 
     Examples:
@@ -79,6 +86,9 @@ class Strategy:
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     freeze: Sequence[str] = ()
     lora_layers: Sequence[str] = ()
+    prompts: int | None = None
+    fit: Callable[..., keras.callbacks.History] | None = None
+    few_labels: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -102,7 +112,10 @@ class Strategy:
             object.__setattr__(self, name, tuple(strings((given,) if isinstance(given, str) else given, name)))
         if self.lora_layers and self.lora_rank is None:
             raise ArgumentError(f"lora_layers needs lora_rank. Received: {shown(self.lora_layers)} {where}.")
-        for name in ("lora_rank", "epochs"):
+        if self.fit is not None and not callable(self.fit):
+            raise ArgumentError(f"fit must be a function such as fit_class_means. Received: {shown(self.fit)} {where}.")
+        object.__setattr__(self, "few_labels", flag(self.few_labels, "few_labels"))
+        for name in ("lora_rank", "epochs", "prompts"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, whole_number(value, name, least=1, where=where))
         if self.learning_rate is not None:
@@ -164,6 +177,18 @@ class Strategy:
             layer.enable_lora(self.lora_rank)
         return layer
 
+    def encoder(self, read: PretrainedEncoder, *, start: str | Sequence[str] | None = None) -> PretrainedEncoder:
+        """The encoder on which `build_model` builds: with the prompts of this strategy, if it has any.
+
+        Args:
+            read: what `load_pretrained` returned.
+            start: words that prompts begin as, such as the names of the classes; by default pieces drawn at random.
+
+        Raises:
+            ArgumentError: from `with_prompts`, for prompts that leave no room for a text, or unknown words.
+        """
+        return read if self.prompts is None else read.with_prompts(self.prompts, start=start)
+
     def apply(self, model: keras.Model) -> keras.Model:
         """Freeze the layers of `freeze`, and add LoRA to those of `lora_layers`; call it before `compile`.
 
@@ -186,12 +211,17 @@ class Strategy:
         return model
 
     def check(self, model: keras.Model) -> None:
-        """Refuse a model that `apply` has not seen, although this strategy freezes layers or adds LoRA.
+        """Refuse a model that lacks what this strategy changes: frozen layers, LoRA, or prompts.
 
         Raises:
-            ArgumentError: a layer of `freeze` trains, or one of `lora_layers` has no LoRA.
+            ArgumentError: a layer of `freeze` trains, one of `lora_layers` has no LoRA, or there are no prompts.
             UnknownLayerError: a layer that the model doesn't have.
         """
+        if self.prompts is not None and not any(layer.name == PROMPTS for layer in model.layers):
+            raise ArgumentError(
+                f"Strategy {self.name!r} has prompts: build_model must build on strategy.encoder(read). "
+                f"Received: a model without a layer {PROMPTS!r}."
+            )
         frozen = match_layers(model, self.freeze)
         inside = {id(each): each for layer in frozen for each in (layer, *(inner for _, inner in walk(layer)))}
         trains = [each.name for each in inside.values() if each.trainable_weights and not has_lora(each)]
@@ -273,7 +303,7 @@ def default_strategies(
     rescaled = methodcaller("transformed", partial(rescale, std=std))
     strategies = (
         Strategy("phased", schedule=unfreeze_at(unfreeze_epoch, layer, learning_rate=learning_rate)),
-        Strategy("frozen"),
+        Strategy("frozen", few_labels=True),
         Strategy("fine-tuned", embedding=trainable),
         Strategy("shared map", vectors=rescaled, embedding={"trainable": "map+rows"}),
         Strategy("random", vectors="random", embedding=trainable),
@@ -291,27 +321,45 @@ def default_strategies(
     return {strategy.name: strategy for strategy in strategies if strategy.name in chosen}
 
 
-def encoder_strategies(layer_groups: Sequence[Sequence[str]], *, top: int = 1, rank: int = 8) -> dict[str, Strategy]:
-    """Ways to treat a contextual encoder, by name: "frozen", "top block", "LoRA" and "fine-tuned".
+ENCODER_SETS = {
+    "few": ("class means", "frozen", "prompts"),
+    "default": ("frozen", "top block", "LoRA", "fine-tuned"),
+}
 
-    `build_model(strategy)` calls `strategy.apply(model)` before it compiles the model. Each has epochs and a
-    learning rate of its own; `dataclasses.replace(strategy, epochs=2, learning_rate=None)` changes them, here so that the
-    rate is the one that the model was compiled with, such as a `LinearDecay`.
+
+def encoder_strategies(
+    layer_groups: Sequence[Sequence[str]], *, top: int = 1, rank: int = 8, prompts: int = 8, which: str = "default"
+) -> dict[str, Strategy]:
+    """Ways to treat a contextual encoder, by name.
+
+    - "frozen": the head alone trains; "top block": the last block too; "LoRA" in the upper half of the blocks, whose norms
+      train with it; "fine-tuned": everything
+    - for fewer than 50 labelled texts: "class means", the nearest mean wins (`fit_class_means`), and "prompts", virtual
+      tokens in front of every text, which train with the head (Lester et al. 2021)
+
+    `build_model(strategy)` builds on `strategy.encoder(read)`, and calls `strategy.apply(model)` before it compiles the
+    model. Each has epochs and a learning rate of its own; `dataclasses.replace(strategy, epochs=2, learning_rate=None)`
+    changes them, here so that the rate is the one that the model was compiled with, such as a `LinearDecay`.
 
     Args:
         layer_groups: names of the encoder's layers from the input up: the embeddings, then each block, as
             `load_pretrained(folder).layer_groups` has them.
         top: how many blocks train in "top block".
-        rank: of the LoRA, which the upper half of the blocks has; their norms train with it.
+        rank: of the LoRA.
+        prompts: how many virtual tokens.
+        which: "few" has those for few labels, "default" the first four, "all" all.
 
     Raises:
-        ArgumentError: no blocks, or a number out of range.
+        ArgumentError: no blocks, an unknown set, or a number out of range.
 
     Examples:
         >>> groups = [["token_embedding"], ["transformer_layer_0"], ["transformer_layer_1"]]
         >>> encoder_strategies(groups)["top block"].freeze
         ('token_embedding', 'transformer_layer_0')
+        >>> list(encoder_strategies(groups, which="few"))
+        ['class means', 'frozen', 'prompts']
     """
+    one_of(which, "which", (*ENCODER_SETS, "all"))
     groups = [strings(group, "layer_groups") for group in sequence(layer_groups, "layer_groups")]
     if len(groups) < 2:
         raise ArgumentError(f"layer_groups must name the embeddings and at least one block. Received: {shown(groups)}.")
@@ -321,8 +369,11 @@ def encoder_strategies(layer_groups: Sequence[Sequence[str]], *, top: int = 1, r
     def names(part: Sequence[Sequence[str]]) -> list[str]:
         return [name for group in part for name in group]
 
+    kept = {"freeze": names(groups), "few_labels": True}
     strategies = (
-        Strategy("frozen", freeze=names(groups), epochs=30, learning_rate=3e-3),
+        Strategy("class means", fit=fit_class_means, epochs=1, **kept),
+        Strategy("frozen", epochs=30, learning_rate=3e-3, **kept),
+        Strategy("prompts", prompts=prompts, epochs=10, learning_rate=1e-2, **kept),
         Strategy("top block", freeze=names(groups[: len(groups) - top]), epochs=4, learning_rate=1e-4),
         Strategy(
             "LoRA",
@@ -334,4 +385,5 @@ def encoder_strategies(layer_groups: Sequence[Sequence[str]], *, top: int = 1, r
         ),
         Strategy("fine-tuned", epochs=3, learning_rate=1e-4),
     )
-    return {strategy.name: strategy for strategy in strategies}
+    chosen = ENCODER_SETS.get(which, [strategy.name for strategy in strategies])
+    return {strategy.name: strategy for strategy in strategies if strategy.name in chosen}

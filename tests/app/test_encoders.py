@@ -54,6 +54,8 @@ def prepared(folder):
     ("strategy", "trains"),
     [
         ("frozen", {"scores"}),
+        ("class means", {"scores"}),
+        ("prompts", {"scores", "prompts"}),
         ("top block", {"scores", "transformer_layer_1"}),
         ("LoRA", {"scores", "transformer_layer_1"}),
         (
@@ -126,12 +128,13 @@ def compared(folder, tmp_path_factory):
 
 
 def test_compare_on_an_encoder(compared, folder, monkeypatch, capsys):
-    """Four strategies race, on what frozen layers put out where that can be; the folder has all, and is continued."""
+    """All strategies race, as there are few labels; the folder has all, and is continued."""
     monkeypatch.setattr(race, "train_once", lambda job: pytest.fail(f"{job} was trained"))
     line, out = compared
     assert cli.main([*line, "--epochs", "1", "--json"]) == 0
     printed = capsys.readouterr()
-    assert "Racing 4 strategies" in printed.err and "Round 1: frozen, top block, LoRA, fine-tuned" in printed.err
+    assert "Racing 6 strategies" in printed.err
+    assert "Round 1: class means, frozen, prompts, top block, LoRA, fine-tuned" in printed.err
     assert "To train it: embkeras train, with the same --encoder, and --strategy" in printed.err
     found = json.loads((out / "comparison.json").read_text())
     assert found["advice"] == json.loads(printed.out)["advice"] and found["rerun"]["encoder"].startswith("small ")
@@ -147,7 +150,7 @@ def test_words_that_training_does_not_have(prepared):
     )
     contest = encoders.contest(prepared, Split(train, other, test), EncoderSettings())
     assert contest.data.unseen.tolist() == [False] * 22 + [True, False]
-    assert [each.learning_rate for each in contest.strategies] == [None] * 4
+    assert [each.learning_rate for each in contest.strategies] == [None] * 6
 
 
 def test_runs_of_another_encoder_are_refused(compared, folder, tmp_path, capsys):
@@ -202,10 +205,11 @@ def test_fit_trains_all_layers_on_such_batches():
 def test_what_is_compared(prepared):
     """All strategies, each with the epochs and the rate that it needs unless the settings say them."""
     epochs = {name: each.epochs for name, each in encoders._strategies(prepared.read, EncoderSettings()).items()}
-    assert epochs == {"frozen": 30, "top block": 4, "LoRA": 4, "fine-tuned": 3}
+    few = {"class means": 1, "prompts": 10}
+    assert epochs == {"frozen": 30, "top block": 4, "LoRA": 4, "fine-tuned": 3, **few}
     given = encoders._strategies(prepared.read, EncoderSettings(epochs=2, learning_rate=0.5)).values()
     assert {(each.epochs, each.learning_rate) for each in given} == {(2, 0.5)}
-    assert list(epochs) == list(ENCODER_STRATEGIES.values())
+    assert set(epochs) == set(ENCODER_STRATEGIES.values())
 
 
 def test_no_room_for_what_frozen_blocks_put_out(monkeypatch, prepared):

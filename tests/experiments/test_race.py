@@ -18,7 +18,8 @@ from embkeras.experiments.race import Job, race_strategies, train_once
 from embkeras.experiments.results import MEASURES, Record
 from tests import tiny
 
-DATA = Data((tiny.IDS, tiny.LABELS), (tiny.IDS[:4], tiny.LABELS[:4]), (tiny.IDS[4:], tiny.LABELS[4:]))
+MANY = (np.tile(tiny.IDS, (8, 1)), np.tile(tiny.LABELS, 8))  # no fewer than 50
+DATA = Data(MANY, (tiny.IDS[:4], tiny.LABELS[:4]), (tiny.IDS[4:], tiny.LABELS[4:]))
 TRUTH = {"frozen": 0.85, "fine-tuned": 0.85, "shared map": 0.84, "phased": 0.81, "random": 0.4}
 COST = {"frozen": 1, "fine-tuned": 100, "shared map": 100, "phased": 100, "random": 100}
 
@@ -73,6 +74,21 @@ def test_a_tie_goes_to_the_cheapest(trained):
     advice = start(seeds=4)
     assert set(advice.tied) == {"frozen", "fine-tuned", "shared map"} and advice.recommended == "frozen"
     assert "A tie" in advice.text and "could have shown a difference of" in str(advice)
+
+
+def test_few_labels_put_the_strategies_for_them_first(trained):
+    """Below 50 training texts they run first, and a tie goes to them, however cheap another is; the text says why."""
+    first = [Strategy("shared map"), Strategy("fine-tuned", few_labels=True), Strategy("frozen")]
+    few = Data((MANY[0][:49], MANY[1][:49]), DATA.validation, DATA.test)
+    advice = start(strategies=first, seeds=3, data=few)
+    assert [name for name, *_ in trained[:3]] == ["fine-tuned", "shared map", "frozen"]
+    assert (
+        advice.recommended == "fine-tuned"
+        and "Only 49 labelled texts train. Below 50, start with fine-tuned" in advice.text
+    )
+    assert "the cheapest of fine-tuned, which come first where so few texts train" in advice.text
+    many = start(strategies=first, seeds=3, data=Data((MANY[0][:50], MANY[1][:50]), DATA.validation, DATA.test))
+    assert many.recommended == "frozen" and "Only" not in many.text and many.labelled == 50
 
 
 def test_at_most_so_many_reach_the_final_round(trained):
@@ -279,7 +295,7 @@ def test_it_says_what_happens(trained, capsys):
         ({"layer": np.array("x")}, "layer must name layers.* Received: array"),
         ({"seeds": [-1]}, "Received: -1"),
         ({"folds": 2}, "folds must be an integer >= 3. Received: 2"),
-        ({"folds": 20}, "20 folds need at least 40 examples. Received: 24"),
+        ({"folds": 60}, "60 folds need at least 120 examples. Received: 108"),
         ({"rounds": -1}, "rounds .* Received: -1"),
         ({"most_finalists": 1}, "most_finalists .* Received: 1"),
         ({"stop_early": 2}, "stop_early .* Received: 2"),

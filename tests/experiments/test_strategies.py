@@ -181,11 +181,31 @@ def test_strategies_of_an_encoder():
             run_strategy(lambda strategy: build_encoder(strategy, apply=False), DATA, found[name], epochs=1)
 
 
+def test_strategies_for_few_labels():
+    """Class means are set in one epoch without gradients; prompts need a model that is built on them."""
+    found = encoder_strategies(GROUPS, which="few")
+    assert list(found) == ["class means", "frozen", "prompts"] and all(each.few_labels for each in found.values())
+    kept = []
+
+    def build(strategy):
+        kept.append(build_encoder(strategy))
+        return kept[-1]
+
+    run = run_strategy(build, DATA, found["class means"], epochs=5)
+    assert len(run.history["loss"]) == 1 and run.model.get_layer("head").kernel.numpy().any()
+    with pytest.raises(
+        ArgumentError, match=r"'prompts' has prompts: build_model must build on strategy.encoder\(read\)"
+    ):
+        run_strategy(build, DATA, found["prompts"], epochs=1)
+
+
 @pytest.mark.parametrize(
     ("groups", "settings", "message"),
     [
         ([["a"]], {}, r"at least one block. Received: \[\['a'\]\]"),
         (GROUPS, {"top": 3}, "top .* Received: 3"),
+        (GROUPS, {"which": "fewer"}, "which must be one of few, default, all. Received: 'fewer'"),
+        (GROUPS, {"prompts": 0}, "prompts must be .* Received: 0"),
         (GROUPS, {"rank": 0}, "rank must be .* Received: 0"),
         (["ab"], {}, "layer_groups must be a sequence, not a single string. Received: 'ab'"),
     ],

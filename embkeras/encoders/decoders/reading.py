@@ -20,7 +20,7 @@ from embkeras.encoders.decoders.gguf_files import GgufFile
 from embkeras.encoders.decoders.layers import CausalPlaces, DecoderBlock
 from embkeras.encoders.decoders.llama import BLOCK, INSIDE, NORM, OUTPUT, WORDS, Llama, llama_of
 from embkeras.encoders.decoders.reference import next_scores
-from embkeras.encoders.layers import SoftPrompts, WithoutPrompts
+from embkeras.encoders.layers import PROMPTS, SoftPrompts, WithoutPrompts
 from embkeras.encoders.prompts import prompt_ids
 from embkeras.encoders.remembers import remember
 from embkeras.encoders.tensors import Tensors, opened_files, read_json
@@ -154,7 +154,7 @@ class PretrainedDecoder:
             seen = CausalPlaces(len(vocabulary) - 1, of.frequencies(), self.prompts, name="places")(*inputs)
             x = words(ids)
             if self.prompts:
-                prompts = SoftPrompts(self.prompts, name="prompts")
+                prompts = SoftPrompts(self.prompts, name=PROMPTS)
                 prompts.build(x.shape)
                 prompts.set_weights([tensors(WORDS, shapes[WORDS])[self._prompts]])
                 x = prompts(x)
