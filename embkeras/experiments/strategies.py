@@ -63,8 +63,8 @@ class Strategy:
 
     Raises:
         ArgumentError: an empty name, unknown vectors, an argument that `build_embedding` does not have, a rank, epochs or
-            prompts below 1, a `fit` that is no function, a rate that is not positive, settings of another kind, `lora_layers` without a rank, or a
-            schedule of other things or already in use.
+            prompts below 1, a `fit` that is no function, a rate that is not positive, settings of another kind,
+            `lora_layers` without a rank, or a schedule of other things or already in use.
 
     Examples:
         >>> gradual = Strategy("gradual", schedule=[Phase(0, freeze="embedding"), Phase(2, rate_factor=0.5)])

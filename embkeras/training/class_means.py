@@ -51,7 +51,8 @@ def fit_class_means(
 
     Raises:
         ArgumentError: a model of another form or that is not compiled, labels that are not class numbers, one for each row,
-            a class without a text, or weights that are negative or leave a class without any.
+            a class without a text, vectors below the last layer that are not finite, or weights that are negative, not
+            finite, or leave a class without any.
 
     Examples:
         >>> inputs = keras.Input((2,))
@@ -71,6 +72,11 @@ def fit_class_means(
             f"Received: vectors of shape {features.shape}, {len(labels)} labels."
         )
     features = features.astype(np.float64)
+    unusable = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(unusable):
+        raise ArgumentError(
+            f"The vectors below the last layer must be finite numbers. Received: others for text {unusable[0]}."
+        )
     weights = _weights(sample_weight, labels, last.units)
     given = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else list(callbacks)
     calls = keras.callbacks.CallbackList(given, add_history=True, model=model, epochs=1, verbose=0)
@@ -132,10 +138,12 @@ def _weights(sample_weight: Any, labels: np.ndarray, classes: int) -> np.ndarray
     if sample_weight is None:
         return np.ones(len(labels))
     weights = as_array(sample_weight, "sample_weight").astype(np.float64)
-    if weights.shape != labels.shape or not (weights >= 0).all():
+    if weights.shape != labels.shape:
+        raise ArgumentError(f"sample_weight must have shape {labels.shape}. Received: shape {weights.shape}.")
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(wrong):
         raise ArgumentError(
-            f"sample_weight must be numbers >= 0 of shape {labels.shape}. Received: shape {weights.shape}"
-            + (f", smallest {weights.min()}." if weights.size else ".")
+            f"sample_weight must be finite numbers >= 0. Received: {weights[wrong[0]]} at place {wrong[0]}."
         )
     light = np.flatnonzero(np.bincount(labels, weights, classes) == 0)
     if len(light):

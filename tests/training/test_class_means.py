@@ -86,7 +86,8 @@ def test_callbacks_see_one_epoch(model):
         (LABELS + 1, {}, "Received: 3 at place 2"),
         (LABELS + 0.5, {}, "dtype float64"),
         (LABELS, {"sample_weight": np.ones(29)}, r"shape \(29,\)"),
-        (LABELS, {"sample_weight": -np.ones(30)}, "smallest -1.0"),
+        (LABELS, {"sample_weight": -np.ones(30)}, "-1.0 at place 0"),
+        (LABELS, {"sample_weight": np.where(LABELS == 1, np.inf, 1)}, "inf at place 1"),
         (LABELS, {"sample_weight": (LABELS > 0) * 1.0}, "none for class 0"),
         (LABELS, {"batch_size": 0}, "batch_size"),
     ],
@@ -95,6 +96,14 @@ def test_data_that_are_refused(model, labels, settings, message):
     """With what is wrong, and where."""
     with pytest.raises(ArgumentError, match=message):
         fit_class_means(model, VECTORS, labels, **settings)
+
+
+def test_vectors_that_are_not_finite_are_refused(model):
+    """A mean of NaN would answer every text with class 0."""
+    vectors = VECTORS.copy()
+    vectors[4, 0] = np.nan
+    with pytest.raises(ArgumentError, match="others for text 4"):
+        fit_class_means(model, vectors, LABELS)
 
 
 def test_models_that_are_refused():
