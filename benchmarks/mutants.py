@@ -453,6 +453,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         "tests/experiments/test_advice.py",
         [
             ("*cost(self._runs[name]), self", "self"),
+            ("name not in self.few_labels, ", ""),
             ('self._difference(best, other, "validation")', 'self._difference(best, other, "test")'),
             (
                 "max(fold, key=lambda record: record.validation.mean())",
@@ -500,6 +501,26 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("self._file.add(record)", "pass"),
             ("layers=layers_named(chosen)", "layers=()"),
             ("-(-len(alive) // 2)", "len(alive)"),
+            ("labelled < FEW", "labelled <= FEW"),
+            ("key=lambda strategy: not strategy.few_labels", "key=lambda strategy: strategy.few_labels"),
+            ("stop_early and not few", "stop_early"),
+        ],
+    ),
+    "training/class_means.py": (
+        "tests/training/test_class_means.py",
+        [
+            ("2 * sharpness * means.T", "sharpness * means.T"),
+            ("weights[:, None] * features)\n    totals", "features)\n    totals"),
+            ("sums[labels] - weights[:, None] * features", "sums[labels]"),
+            ("(texts[labels] + 1) / (texts[labels] + 2)", "1"),
+            ("last.bias.assign(squares.min() - squares)", "pass"),
+        ],
+    ),
+    "experiments/strategies.py": (
+        "tests/experiments/test_strategies.py",
+        [
+            ("if self.prompts is None else read", "if True else read"),
+            ("fit=fit_class_means, epochs", "epochs"),
         ],
     ),
     "experiments/workers.py": (
