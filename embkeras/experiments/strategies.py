@@ -369,11 +369,11 @@ def encoder_strategies(
     def names(part: Sequence[Sequence[str]]) -> list[str]:
         return [name for group in part for name in group]
 
-    kept = {"freeze": names(groups), "few_labels": True}
+    every = names(groups)
     strategies = (
-        Strategy("class means", fit=fit_class_means, epochs=1, **kept),
-        Strategy("frozen", epochs=30, learning_rate=3e-3, **kept),
-        Strategy("prompts", prompts=prompts, epochs=10, learning_rate=1e-2, **kept),
+        Strategy("class means", freeze=every, fit=fit_class_means, epochs=1, few_labels=True),
+        Strategy("frozen", freeze=every, epochs=30, learning_rate=3e-3, few_labels=True),
+        Strategy("prompts", freeze=every, prompts=prompts, epochs=10, learning_rate=1e-2, few_labels=True),
         Strategy("top block", freeze=names(groups[: len(groups) - top]), epochs=4, learning_rate=1e-4),
         Strategy(
             "LoRA",

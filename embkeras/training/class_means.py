@@ -106,7 +106,7 @@ def fit_class_means(
 def _last_layer(model: Any) -> keras.layers.Dense:
     if not isinstance(model, keras.Model) or not model.compiled:
         raise ArgumentError(f"fit_class_means takes a compiled Keras model. Received: {_checks.shown(model)}.")
-    last = model.layers[-1] if getattr(model, "inputs", None) and len(model.outputs) == 1 else None
+    last: Any = model.layers[-1] if getattr(model, "inputs", None) and len(model.outputs) == 1 else None
     if type(last) is not keras.layers.Dense or last.activation is not keras.activations.softmax or not last.use_bias:
         raise ArgumentError(
             f"fit_class_means needs a model with a graph whose one output is a Dense layer with a bias and softmax. "
