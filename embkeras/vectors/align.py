@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from embkeras.errors import AlignmentError, ArgumentError
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.vectors.aligned import AlignedMatrix
 from embkeras.vectors.fallbacks import check_fallbacks, spellings
+from embkeras.vectors.origins import EXACT, Origins
 from embkeras.vectors.store import KeyedVectors
 
 OOV_FILLS = ("normal", "mean", "zeros", "subwords")
@@ -95,7 +97,7 @@ def _aligned(
     report: Report,
 ) -> AlignedMatrix:
     """`align` for arguments that have been checked; `report` receives the rows found and filled, of twice their number."""
-    rows, how = _find_rows(vectors, vocabulary, fallbacks, report)
+    rows, origins = _find_rows(vectors, vocabulary, fallbacks, report)
     if not (rows >= 0).any():
         raise AlignmentError(
             f"None of {len(vocabulary):,} tokens is among {len(vectors):,} words "
@@ -115,37 +117,45 @@ def _aligned(
             mapped.flush()
         values = np.load(target, mmap_mode="r")
     if oov == "subwords":
-        for id_ in np.flatnonzero(own).tolist():
-            how[id_] = ("", "subwords")
-    return AlignedMatrix(values, vocabulary, rows >= 0, tuple(how))
+        origins.mark(own, "subwords")
+    return AlignedMatrix(values, vocabulary, rows >= 0, origins)
 
 
 def _find_rows(
     vectors: KeyedVectors, vocabulary: Vocabulary, fallbacks: tuple[str, ...], report: Report
-) -> tuple[np.ndarray, list[tuple[str, str]]]:
-    """For each id the row of its vector, -1 if it has none, and (spelling, how it was found)."""
+) -> tuple[np.ndarray, Origins]:
+    """For each id the row of its vector, -1 if it has none, and where that came from."""
     loaded = vectors.provenance.wanted if vectors.provenance else None
-    rows, how = np.full(len(vocabulary), -1, np.int64), [("", "oov")] * len(vocabulary)
-    for id_ in vocabulary.special_ids:
-        how[id_] = ("", "special")
+    rows, origins, special = np.full(len(vocabulary), -1, np.int64), Origins(vocabulary), vocabulary.special_ids
+
+    def looked_up(spelled: dict[int, str]) -> np.ndarray:
+        for id_, spelling in spelled.items():
+            if loaded is not None and spelling not in loaded:  # it may be in the file all the same
+                raise AlignmentError(
+                    f"The vectors were loaded without looking for {spelling!r}, a spelling of the token "
+                    f"{vocabulary.tokens[id_]!r}. Load them with this vocabulary and fallbacks={fallbacks!r}."
+                )
+        rows[list(spelled)] = found = vectors.rows_of(list(spelled.values()))
+        return found
+
     for start in range(0, len(vocabulary), _TOKENS_AT_ONCE):
         report(start, 2 * len(vocabulary))
         some = range(len(vocabulary))[start : start + _TOKENS_AT_ONCE]
-        left = {id_: iter(spellings(vocabulary.tokens[id_], fallbacks)) for id_ in some if how[id_][1] == "oov"}
+        exact = {id_: vocabulary.tokens[id_] for id_ in some if id_ not in special}
+        if not exact:
+            continue
+        found = looked_up(exact) >= 0
+        ids = np.fromiter(exact, np.int64, len(exact))
+        origins.mark(ids[found], EXACT)
+        left = {id_: islice(spellings(exact[id_], fallbacks), 1, None) for id_ in ids[~found].tolist()}
         while left:  # one spelling of each token at a time: many words are looked up faster together than one by one
             tried = {id_: spelled for id_, more in left.items() if (spelled := next(more, None)) is not None}
-            for id_, (spelling, _) in tried.items():
-                if loaded is not None and spelling not in loaded:  # it may be in the file all the same
-                    raise AlignmentError(
-                        f"The vectors were loaded without looking for {spelling!r}, a spelling of the token "
-                        f"{vocabulary.tokens[id_]!r}. Load them with this vocabulary and fallbacks={fallbacks!r}."
-                    )
-            found = vectors.rows_of([spelling for spelling, _ in tried.values()])
-            for id_, row in zip(tried, found.tolist(), strict=True):
-                if row >= 0:
-                    rows[id_], how[id_] = row, tried[id_]
+            looked_up({id_: spelling for id_, (spelling, _) in tried.items()})
+            for id_ in tried:
+                if rows[id_] >= 0:
+                    origins.spelled(id_, *tried[id_])
             left = {id_: left[id_] for id_ in tried if rows[id_] < 0}
-    return rows, how
+    return rows, origins
 
 
 def _fill(

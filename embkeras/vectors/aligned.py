@@ -1,6 +1,6 @@
 """AlignedMatrix: one row per token id of a vocabulary, and which rows came from the vectors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from embkeras._checks import shown
 from embkeras._mapped import FilePart, file_part
 from embkeras.errors import AlignmentError, ArgumentError
 from embkeras.text.vocabulary import Vocabulary
+from embkeras.vectors.origins import EXACT, Origins
 from embkeras.vectors.postprocess import standard_deviation, transform
 
 
@@ -87,13 +88,14 @@ class AlignedMatrix:
         values.flags.writeable = False
         return values
 
-    def _checked_how(self) -> tuple[tuple[str, str], ...]:
-        special, tokens = self.vocabulary.special_ids, self.vocabulary.tokens
+    def _checked_how(self) -> Sequence[tuple[str, str]]:
+        tokens = self.vocabulary.tokens
         if self.how is None:
-            return tuple(
-                ("", "special") if id_ in special else (tokens[id_], "exact") if found else ("", "oov")
-                for id_, found in enumerate(self.found.tolist())
-            )
+            origins = Origins(self.vocabulary)
+            origins.mark(self.found, EXACT)
+            return origins
+        if isinstance(self.how, Origins) and len(self.how) == len(tokens):
+            return self.how
         if not isinstance(self.how, list | tuple) or len(self.how) != len(tokens):
             raise AlignmentError(f"how must be {len(tokens)} pairs (spelling, how). Received: {shown(self.how)}.")
         for id_, pair in enumerate(self.how):
@@ -153,25 +155,26 @@ class AlignedMatrix:
     def transformed(self, *functions: Callable[[np.ndarray], np.ndarray]) -> "AlignedMatrix":
         """The same vocabulary with a matrix to which functions were applied, one after the other.
 
-        Each function receives all V rows, the padding row as zeros; afterwards it is zeros again. A function with an
-        argument `rows`, like those of `embkeras.vectors.postprocess`, receives `found` for it unless you set it: means
-        and components are then those of the vectors found, and rows drawn for other tokens do not shift them. `found`
-        and `how` stay as they are. The table is copied once more at the end.
+                Each function receives all V rows, the padding row as zeros; afterwards it is zeros again. A function with an
+                argument `rows`, like those of `embkeras.vectors.postprocess`, receives `found` for it unless you set it: means
+                and components are then those of the vectors found, and rows drawn for other tokens do not shift them. `found`
+                and `how` stay as they are. The table is copied once more at the end.
 
-        Args:
-            functions: from a float32 array (V, D) to one of shape (V, any width); set arguments with
-                `functools.partial`.
+                Args:
+                    functions: from a float32 array (V, D) to one of shape (V, any width); set arguments with
+                        `functools.partial`.
 
-        Raises:
-            ArgumentError: something that is not a function, needs more arguments than the matrix, or returns something
-                other than floats of V rows; or what the function raises.
-            AlignmentError: a result with NaN or infinity.
+                Raises:
+                    ArgumentError: something that is not a function, needs more arguments than the matrix, or returns something
+                        other than floats of V rows; or what the function raises.
+                    AlignmentError: a result with NaN or infinity.
 
-        Examples:
-            >>> from embkeras.vectors.postprocess import centre
-            >>> aligned = AlignedMatrix(np.array([[0.0], [1.0], [2.0]]), Vocabulary(["", "cat", "dog"], oov_ids=()))
-            >>> aligned.transformed(centre).values.tolist()
-            [[0.0], [-0.5], [0.5]]
+                Examples:
+                    >>> from embkeras.vectors.origins import EXACT, Origins
+        from embkeras.vectors.postprocess import centre
+                    >>> aligned = AlignedMatrix(np.array([[0.0], [1.0], [2.0]]), Vocabulary(["", "cat", "dog"], oov_ids=()))
+                    >>> aligned.transformed(centre).values.tolist()
+                    [[0.0], [-0.5], [0.5]]
         """
         values = transform(self.values, functions, rows=self.found)
         if self.vocabulary.padding_id is not None:  # already here: otherwise the class would have to copy the table

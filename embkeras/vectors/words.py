@@ -44,9 +44,8 @@ def stored_hashes(raws: Iterable[bytes]) -> np.ndarray:
     return np.array([stored_hash(raw) for raw in raws], np.uint64)
 
 
-def index_of_hashes(raws: Iterable[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """The stored hashes of words in ascending order, uint64, and the row of each, uint32; ties in the order of rows."""
-    hashes = stored_hashes(raws)
+def index_of_hashes(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The hashes of words in ascending order, uint64, and the row of each, uint32; ties in the order of rows."""
     order = np.argsort(hashes, kind="stable")
     return hashes[order], order.astype(np.uint32)
 
@@ -88,6 +87,12 @@ class PackedWords(Sequence[str]):
     def raw(self, row: int) -> bytes:
         """The bytes of the word in `row`, unchecked."""
         return self._text[self._offsets[row] : self._offsets[row + 1]].tobytes()
+
+    def raws(self, rows: np.ndarray) -> list[bytes]:
+        """The bytes of the words in some rows, unchecked."""
+        offsets = np.asarray(self._offsets)
+        ends = zip(offsets[rows].tolist(), offsets[rows + 1].tolist(), strict=True)
+        return [self._text[begin:end].tobytes() for begin, end in ends]
 
     def __getitem__(self, row: Any) -> Any:
         """The word of a row, or a list of the words of a slice."""
@@ -150,7 +155,7 @@ class WordIndex(Mapping[str, int]):
     ):
         self.words, self._hashes = words, hashes
         self._hash_of, self._hashes_of = hash_of or stored_hash, hashes_of or stored_hashes
-        self._sorted, self._rows = hashes.data, rows.data
+        self._sorted, self._rows, self._index_rows = hashes.data, rows.data, rows
 
     def __len__(self) -> int:
         return len(self.words)
@@ -183,9 +188,14 @@ class WordIndex(Mapping[str, int]):
         places[order] = np.searchsorted(self._hashes, hashes[order])
         rows = np.full(len(raws), -1)
         inside = np.flatnonzero(places < len(self._hashes))
-        for i in inside[self._hashes[places[inside]] == hashes[inside]].tolist():
+        likely = inside[self._hashes[places[inside]] == hashes[inside]]
+        candidates = np.minimum(self._index_rows[places[likely]].astype(np.int64), len(self.words) - 1)
+        for i, candidate, there in zip(likely.tolist(), candidates.tolist(), self.words.raws(candidates), strict=True):
             raw = raws[i]
-            rows[i] = -1 if raw is None else self._row(raw, int(places[i]))
+            if raw == there:
+                rows[i] = candidate
+            elif raw is not None:  # another word with this hash
+                rows[i] = self._row(raw, int(places[i]))
         if (rows < 0).any():
             self.words.check()
         return rows

@@ -19,6 +19,7 @@ from embkeras.vectors.words import (
     index_of_hashes,
     quick_hash,
     stored_hash,
+    stored_hashes,
 )
 from tests.properties import PROPERTY, TEXTS
 
@@ -30,7 +31,7 @@ def _packed(words, check=lambda: None, raws=None):
     raws = [word.encode() for word in words] if raws is None else raws
     offsets = np.array([0, *accumulate(map(len, raws))], np.uint64)
     packed = PackedWords(np.frombuffer(b"".join(raws), np.uint8), offsets, check, "'v.h5'")
-    return packed, WordIndex(packed, *index_of_hashes(raws))
+    return packed, WordIndex(packed, *index_of_hashes(stored_hashes(raws)))
 
 
 def test_reads_as_a_list():

@@ -37,7 +37,7 @@ from embkeras.vectors.io import (
 from embkeras.vectors.io.compressed import COMPRESSED
 from embkeras.vectors.io.other_files import LOAD_TABLE, not_vectors
 from embkeras.vectors.io.reading import header_of
-from embkeras.vectors.io.rows import Request
+from embkeras.vectors.io.rows import Request, tables_in
 from embkeras.vectors.io.separators import Separator, separator_of
 from embkeras.vectors.io.source import Source, source_at
 from embkeras.vectors.store import KeyedVectors
@@ -387,6 +387,9 @@ def convert(
 ) -> KeyedVectors:
     """Read vectors from one file and write them to another, in the format of its name or of `to`.
 
+    The table doesn't have to fit into memory: what is read is in a nameless file beside the target until the vectors that are
+    returned are gone. So the disk needs room for both.
+
     Args:
         source: a file in any format that `load_vectors` reads.
         target: the file to write; it appears complete or not at all.
@@ -418,14 +421,15 @@ def convert(
         _refuse_existing(path, chosen)
     check_writable(path.parent)
     with _progress.shown(arguments.get("progress")):
-        vectors = load_vectors(source, **arguments)
+        with tables_in(next(place for place in path.absolute().parents if place.is_dir())):
+            vectors = load_vectors(source, **arguments)
         save_vectors(vectors, target, format=to, overwrite=overwrite)
     return vectors
 
 
 def _check_contents(vectors: KeyedVectors, path: Path, format: Format) -> None:
     """Refuse what would not be read back: a word that the format can't hold, or a number that is not finite in float32."""
-    for row, word in enumerate(vectors.words):
+    for row, word in enumerate(vectors):  # `words` would keep them all
         if not format.can_hold(word, row):
             raise VectorFileError(
                 f"{str(path)!r} can't hold the word {_checks.shown(word)} (row {row}) in its format. "

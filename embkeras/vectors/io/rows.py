@@ -1,17 +1,21 @@
 """What a reader is asked for, which rows of a file it keeps, and the table that they are copied into."""
 
 import codecs
+import contextlib
 import mmap
+import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from embkeras._arrays import first_nonfinite_row, row_slices
-from embkeras.errors import ArgumentError, VectorFileError
+from embkeras.errors import ArgumentError, OutputError, VectorFileError
 from embkeras.vectors.io.separators import Separator
 from embkeras.vectors.io.source import Progress, Source
 from embkeras.vectors.store import KeyedVectors, Provenance
@@ -19,6 +23,9 @@ from embkeras.vectors.subwords import Subwords
 from embkeras.vectors.words import Words, hash_filter
 
 _CHUNK = 1 << 20  # bytes of a table that grows
+_CHUNK_ON_DISK = 1 << 26
+_OnDisk = tuple[Path, contextlib.ExitStack]  # a folder, and what closes the files in it
+_ON_DISK: ContextVar[_OnDisk | None] = ContextVar("on_disk", default=None)
 
 
 @dataclass(frozen=True)
@@ -169,7 +176,9 @@ class RowSelector:
         """
         if not self._parts:
             return list(self._rows), self._rows, []
-        words, index, repeated = Words.joined(self._parts).packed(name)
+        joined = Words.joined(self._parts)
+        self._parts = []  # not in memory twice
+        words, index, repeated = joined.packed(name)
         self.duplicates = len(repeated)
         return words, index, repeated
 
@@ -212,12 +221,40 @@ def keep_listed(words: Iterable[str | None], request: Request) -> Kept:
     return Kept(selector.finish("")[0], np.array(rows, np.int64), counts)
 
 
+@contextlib.contextmanager
+def tables_in(folder: Path) -> Iterator[None]:
+    """In this block, the tables of readers are memory maps of nameless files in a folder: no table has to fit into memory.
+
+    A file goes away with its table, also if the process is killed.
+    """
+    with contextlib.ExitStack() as files:
+        token = _ON_DISK.set((folder, files))
+        try:
+            yield
+        finally:
+            _ON_DISK.reset(token)
+
+
+def _extend(file: IO[bytes], size: int, folder: Path) -> None:
+    """Make a file larger, if the disk has room for it: writing to a map without room would end the process."""
+    try:
+        if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+            os.posix_fallocate(file.fileno(), 0, size)
+        file.truncate(size)
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write a temporary table of {size:,} bytes into {str(folder)!r}: {error.strerror}."
+        ) from None
+
+
 class Table:
     """A table that is filled from the top, whether or not the number of rows is known beforehand.
 
     If it is unknown, the table grows in chunks, which `matrix` joins. Each chunk is a memory map of its own, which goes back
     to the system as soon as it is copied, so the peak is the table and one chunk. (Memory from malloc may stay with the
     process.) If more rows come than expected, the expected ones are one such chunk.
+
+    Inside `tables_in`, the chunks follow one another in a file, and only the last one is mapped.
 
     Args:
         width: numbers per row.
@@ -229,15 +266,23 @@ class Table:
         self._width, self._dtype = width, np.dtype(dtype)
         self._chunks: list[np.ndarray] = []
         self._used: list[int] = []
-        if rows is not None:
+        self._file: IO[bytes] | None = None
+        on_disk = _ON_DISK.get()
+        if on_disk is not None:
+            self._folder, files = on_disk
+            self._file = files.enter_context(tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115
+        elif rows is not None:
             self._append(np.empty((rows, width), self._dtype))
 
     def reserve(self, count: int) -> np.ndarray:
         """The next `count` rows, for writing."""
         if not self._chunks or self._used[-1] + count > len(self._chunks[-1]):
             row = self._width * self._dtype.itemsize
-            rows = max(count, _CHUNK // row)
-            self._append(np.frombuffer(mmap.mmap(-1, rows * row), self._dtype).reshape(rows, self._width))
+            if self._file is not None:
+                self._append(self._next_of(self._file, max(count, _CHUNK_ON_DISK // row)))
+            else:
+                rows = max(count, _CHUNK // row)
+                self._append(np.frombuffer(mmap.mmap(-1, rows * row), self._dtype).reshape(rows, self._width))
         start = self._used[-1]
         self._used[-1] += count
         return self._chunks[-1][start : start + count]
@@ -256,14 +301,28 @@ class Table:
         """All reserved rows as one array; the table is empty afterwards."""
         chunks, used = self._chunks, self._used
         self._chunks, self._used = [], []
+        total = sum(used)
+        if self._file is not None and total:
+            self._file.truncate(total * self._width * self._dtype.itemsize)
+            return np.memmap(self._file, self._dtype, "r+", shape=(total, self._width))
         if len(chunks) == 1 and chunks[0].flags.owndata:
-            return chunks[0][: used[0]]
-        matrix = np.empty((sum(used), self._width), self._dtype)
+            return chunks[0] if used[0] == len(chunks[0]) else chunks[0][: used[0]]
+        matrix = np.empty((total, self._width), self._dtype)
         row = 0
         for count in used:
             matrix[row : row + count] = chunks.pop(0)[:count]
             row += count
         return matrix
+
+    def _next_of(self, file: IO[bytes], rows: int) -> np.ndarray:
+        """The next rows of the file; the earlier ones are unmapped as soon as nobody writes to them."""
+        row = self._width * self._dtype.itemsize
+        begin, size = sum(self._used) * row, rows * row
+        _extend(file, begin + size, self._folder)
+        self._chunks.clear()
+        skipped = begin % mmap.ALLOCATIONGRANULARITY  # a map begins at a page
+        mapped = mmap.mmap(file.fileno(), skipped + size, offset=begin - skipped)
+        return np.frombuffer(mapped, self._dtype, rows * self._width, skipped).reshape(rows, self._width)
 
     def _append(self, chunk: np.ndarray) -> None:
         self._chunks.append(chunk)
@@ -328,20 +387,18 @@ def take(
     Raises:
         VectorFileError: NaN, infinity, or a number that the type can't hold; the message names row and word.
     """
-    taken = np.empty((len(kept.rows), width), request.dtype)
+    table = Table(width, request.dtype, len(kept.rows))
     done = 0
     for start, block in blocks:
         end = done + int(np.searchsorted(kept.rows[done:], start + len(block)))
         rows = kept.rows[done:end]
         if len(rows):
             # A block that is kept completely is copied once, directly into the result.
-            with np.errstate(over="ignore"):
-                taken[done:end] = block if len(rows) == len(block) else block[rows - start]
-            bad = first_nonfinite_row(taken[done:end])
+            bad = first_nonfinite_row(table.add(block if len(rows) == len(block) else block[rows - start]))
             if bad is not None:
                 raise VectorFileError(
                     f"{source.name} contains NaN, infinity or a number too large for {request.dtype} in row "
                     f"{int(rows[bad])} (word {kept.words[done + bad]!r})."
                 )
         done = end
-    return taken
+    return table.matrix()

@@ -33,6 +33,7 @@ import mmap
 import os
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ from embkeras.errors import EmbkerasError, VectorFileError
 from embkeras.vectors.io.rows import Kept, Request, blocks_of, keyed_vectors, take
 from embkeras.vectors.io.source import Source
 from embkeras.vectors.store import KeyedVectors
-from embkeras.vectors.words import PackedWords, WordIndex, encoded, index_of_hashes
+from embkeras.vectors.words import PackedWords, WordIndex, encoded, index_of_hashes, stored_hashes
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 FORMAT, VERSION = "embkeras.store", 1
@@ -53,6 +54,7 @@ _INDEX = {"words": "<u1", "offsets": "<u8", "hashes": "<u8", "rows": "<u4"}
 _MATRIX = ("<f4", "<f2")
 _DAMAGED = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError)
 _LARGEST = 1 << 48  # rows or columns
+_WORDS_AT_ONCE = 1 << 16
 _ALIGNMENT = 64  # bytes, one cache line: rows of the usual widths begin at the start of one
 
 
@@ -103,11 +105,7 @@ def can_hold(word: str, row: int) -> bool:
 
 def write(vectors: KeyedVectors, beside: Path, path: Path) -> None:
     """Write words, index and matrix; float16 stays float16, every other type becomes float32."""
-    raws = [word.encode("utf-8") for word in vectors.words]
-    offsets = np.zeros(len(raws) + 1, "<u8")
-    np.cumsum([len(raw) for raw in raws], out=offsets[1:])
-    hashes, rows = index_of_hashes(raws)
-    text = np.frombuffer(b"".join(raws), np.uint8)
+    text, offsets, hashes, rows = _packed(vectors)
     # HDF5 has checksums of its headers since 1.8; alignment makes NumPy faster on the mapped arrays.
     newer: dict[str, Any] = {"libver": ("v108", "v108"), "alignment_threshold": 0, "alignment_interval": _ALIGNMENT}
     with _Written(beside) as contents, h5py.File(contents, "w", **newer) as file:
@@ -124,6 +122,19 @@ def write(vectors: KeyedVectors, beside: Path, path: Path) -> None:
             dataset[part] = block
             crc = zlib.crc32(block.data, crc)
         dataset.attrs["crc32"] = np.uint32(crc)
+
+
+def _packed(vectors: KeyedVectors) -> tuple[np.ndarray, ...]:
+    """The datasets of the words, some words at a time: a Python object for each would take more than the datasets."""
+    text, words = io.BytesIO(), iter(vectors)
+    offsets, hashes = np.zeros(len(vectors) + 1, "<u8"), np.empty(len(vectors), "<u8")
+    for part in row_slices((len(vectors), 1), _WORDS_AT_ONCE):
+        raws = [word.encode("utf-8") for word in islice(words, _WORDS_AT_ONCE)]
+        text.write(b"".join(raws))
+        offsets[1:][part] = list(map(len, raws))
+        hashes[part] = stored_hashes(raws)
+    np.cumsum(offsets, out=offsets)
+    return np.frombuffer(text.getbuffer(), np.uint8), offsets, *index_of_hashes(hashes)
 
 
 class _Written(io.FileIO):

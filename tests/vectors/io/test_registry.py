@@ -283,6 +283,16 @@ def test_nothing_is_overwritten_unasked(tmp_path, there):
     assert load_vectors(tmp_path / "v.npy").words == VECTORS.words
 
 
+@pytest.mark.parametrize("before", [".bin", ".txt.gz", ".npy", ".parquet"])
+def test_table_is_not_in_memory(tmp_path, before):
+    """It is mapped from a file without a name, which goes away with it."""
+    source = save_vectors(VECTORS, tmp_path / f"v{before}")
+    converted = convert(source, tmp_path / "out" / "v.h5")
+    assert isinstance(converted.matrix, np.memmap) and converted.matrix.filename is None
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["v.h5"]
+    assert not isinstance(load_vectors(source).matrix, np.memmap)
+
+
 def test_onto_itself(tmp_path):
     """The file is read before it is replaced."""
     path = save_vectors(VECTORS, tmp_path / "v.txt")

@@ -1,13 +1,17 @@
 """Which rows of a file are kept, and the table they are copied into."""
 
+import contextlib
+import os
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embkeras.errors import ArgumentError, VectorFileError
+from embkeras.errors import ArgumentError, OutputError, VectorFileError
 from embkeras.vectors.io import rows as rows_module
-from embkeras.vectors.io.rows import Request, RowSelector, Table, keep_listed, without_rows
+from embkeras.vectors.io.rows import Request, RowSelector, Table, keep_listed, tables_in, without_rows
 from embkeras.vectors.words import Words
 from tests.properties import PROPERTY
 
@@ -85,14 +89,23 @@ def test_table_grows_to_its_rows(capacity):
 
 @PROPERTY
 @given(st.lists(st.integers(1, 9), max_size=12), st.sampled_from([None, 0, 5, 200]), st.sampled_from([1, 50, 1000]))
+@pytest.mark.parametrize("on_disk", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_rows_come_out_as_they_went_in(monkeypatch, dtype, counts, rows, chunk):
-    """With the number of rows known, unknown, too small and too large."""
+def test_rows_come_out_as_they_went_in(monkeypatch, tmp_path, dtype, on_disk, counts, rows, chunk):
+    """With the number of rows known, unknown, too small and too large; in memory and in a file that has no name."""
     monkeypatch.setattr(rows_module, "_CHUNK", chunk)
-    some = Table(3, dtype, rows)
-    for number, count in enumerate(counts):
-        some.reserve(count)[:] = number
-    matrix = some.matrix()
+    monkeypatch.setattr(rows_module, "_CHUNK_ON_DISK", chunk)
+    with tables_in(tmp_path) if on_disk else contextlib.nullcontext():
+        some = Table(3, dtype, rows)
+        written = []
+        for number, count in enumerate(counts):
+            written.append(some.reserve(count))
+            if number % 2:  # readers with threads write later, and not in order
+                written[-1][:], written[-2][:] = number, number - 1
+        if len(counts) % 2:
+            written[-1][:] = len(counts) - 1
+        matrix = some.matrix()
+    assert isinstance(matrix, np.memmap) == (on_disk and bool(counts)) and not [*tmp_path.iterdir()]
     assert matrix.dtype == dtype
     assert matrix.tolist() == [[number] * 3 for number, count in enumerate(counts) for _ in range(count)]
 
@@ -102,6 +115,15 @@ def test_known_number_of_rows_is_not_copied():
     some = Table(2, "float32", 4)
     reserved = some.reserve(4)
     assert np.shares_memory(some.matrix(), reserved)
+
+
+def test_disk_without_room_for_a_table(monkeypatch, tmp_path):
+    """The folder and the bytes, before anything is written to the map."""
+    monkeypatch.setattr(os, "posix_fallocate", Mock(side_effect=OSError(28, "No space left on device")))
+    with tables_in(tmp_path):
+        some = Table(2, "float32")
+        with pytest.raises(OutputError, match=rf"{tmp_path.name}': No space left on device"):
+            some.reserve(3)
 
 
 @PROPERTY
