@@ -373,6 +373,19 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         [
             ("squares / len(found) - mean**2", "squares / len(found)"),
             ("values[vocabulary.padding_id] = 0\n    return own", "pass\n    return own"),
+            ("islice(spellings(exact[id_], fallbacks), 1, None)", "islice(spellings(exact[id_], fallbacks), 2, None)"),
+            ("loaded is not None and spelling not in loaded", "False"),
+        ],
+    ),
+    "vectors/words.py": (
+        "tests/vectors/test_words.py",
+        [("            if raw == there:\n", "            if True:\n")],
+    ),
+    "vectors/origins.py": (
+        "tests/vectors/test_origins.py",
+        [
+            ("        self._codes[self._special] = self._names.setdefault(SPECIAL, len(self._names))\n", ""),
+            ("return len(self) == len(other) and all(", "return all("),
         ],
     ),
     "vectors/io/rows.py": (
@@ -381,7 +394,13 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("            if word in rows:\n", "            if False:\n"),
             ("self.duplicates = len(repeated)", "self.duplicates = 0"),
             ('"rows": read + 1', '"rows": read'),
+            ("offset=begin - skipped)", "offset=begin)"),
+            ("begin, size = sum(self._used) * row,", "begin, size = sum(self._used[:-1]) * row,"),
         ],
+    ),
+    "vectors/io/registry.py": (
+        "tests/vectors/io/test_registry.py -k table_is_not_in_memory",
+        [("with tables_in(next(place for place in path.absolute().parents if place.is_dir())):", "if True:")],
     ),
     "vectors/io/reading.py": (
         "tests/vectors/io/test_text.py",
@@ -393,7 +412,10 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "vectors/io/store.py": (
         "tests/vectors/io/test_store.py",
-        [("crc = zlib.crc32(block.data, crc)", "crc = zlib.crc32(block.data)")],
+        [
+            ("crc = zlib.crc32(block.data, crc)", "crc = zlib.crc32(block.data)"),
+            ("    np.cumsum(offsets, out=offsets)\n", ""),
+        ],
     ),
     "vectors/io/digits.py": (
         "tests/vectors/io/test_digits.py",
