@@ -48,7 +48,8 @@ def align(
             the row, of shape (vector_size,). Where a token has no n-gram, like "[UNK]", or the function returns None,
             the row is drawn as with "normal".
         seed: for rows that are drawn; the same seed draws the same rows.
-        out: write the matrix to this `.npy` file and memory-map it, for tables that do not fit into memory twice.
+        out: write the matrix to this `.npy` file and memory-map it. With vectors from a store (`.h5`), which `convert` makes of
+            any file, the table is never in memory.
 
     Returns:
         values of shape (V, vector_size), float32, read-only.

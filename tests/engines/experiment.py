@@ -7,7 +7,9 @@ import signal
 import keras
 import numpy as np
 
+from embkeras.experiments.curves import learning_curve
 from embkeras.experiments.data import Data
+from embkeras.experiments.race import race_strategies
 from embkeras.experiments.runs import compare_strategies
 from embkeras.experiments.strategies import Strategy
 from embkeras.text.vocabulary import Vocabulary
@@ -45,6 +47,17 @@ def compared(build_model, **arguments):
     return compare_strategies(
         build_model, DATA, strategies=STRATEGIES, seeds=[3], epochs=2, batch_size=5, **arguments
     ).runs
+
+
+def raced_and_curved(build_model, **arguments):
+    """The records of a race and of a learning curve, without the time that they took, and the threads that the race says."""
+    arguments = {"strategies": STRATEGIES, "epochs": 1, "seeds": 1, "verbose": False, **arguments}
+    race, curve = (
+        race_strategies(build_model, DATA, **arguments),
+        learning_curve(build_model, DATA, shares=[0.5], **arguments),
+    )
+    tables = [table.drop(columns=["seconds", "threads"], errors="ignore") for table in (race.table, curve.table)]
+    return tables, set(race.table["threads"])
 
 
 def check_same(runs, wanted):

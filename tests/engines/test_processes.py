@@ -5,6 +5,7 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+import pandas as pd
 import pytest
 
 from embkeras.errors import RunFailedError
@@ -45,3 +46,15 @@ def test_worker_that_is_killed(kind, tmp_path):
     assert [run.strategy for run in ended] == ["frozen", "fine-tuned"]
     experiment.check_same(runs, wanted)
     assert {run.threads for run in runs} == {1} and "TF_NUM_INTRAOP_THREADS" not in os.environ
+
+
+@pytest.mark.thorough
+def test_race_and_learning_curve(tmp_path):
+    """In two processes their records are those of one."""
+    build_model = experiment.model_maker(tmp_path)
+    wanted, _ = experiment.raced_and_curved(build_model)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+        found, threads = experiment.raced_and_curved(build_model, executor=executor)
+    assert threads == {1}
+    for table, other in zip(found, wanted, strict=True):
+        pd.testing.assert_frame_equal(table, other)
