@@ -9,7 +9,7 @@ from tests.processes import run_workers
 from tests.variants import variants
 from tests.workers import RUNS
 
-ALWAYS = ["unfreeze_at, patience, validation", "pipeline"]
+ALWAYS = ["unfreeze_at, patience, validation"]
 RARELY = [name for name in RUNS if name not in ALWAYS]
 PROCESSES = [[*ALWAYS, "stock", "refused"], RARELY]  # one start of TensorFlow on two workers each, in half a minute
 

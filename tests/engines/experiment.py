@@ -34,7 +34,8 @@ def model_maker(folder, deadly=False):
             dead.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         ids = keras.Input((5,), dtype="int64")
-        hidden = keras.layers.Dropout(0.5)(keras.layers.LSTM(3)(strategy.build_embedding(aligned)(ids)))
+        mean = keras.layers.GlobalAveragePooling1D()(strategy.build_embedding(aligned)(ids))
+        hidden = keras.layers.Dropout(0.5)(keras.layers.Dense(3, activation="tanh")(mean))
         model = keras.Model(ids, keras.layers.Dense(3, activation="softmax")(hidden))
         model.compile(keras.optimizers.Adam(0.05), loss="sparse_categorical_crossentropy")
         return model

@@ -1,20 +1,21 @@
-"""Dask: a vocabulary counted in partitions, a model that scores them, and runs, in one cluster of two processes."""
+"""Dask: a vocabulary counted in partitions, a model that scores them, and runs, in one cluster."""
 
 import functools
 
 import pytest
 
 from tests.engines import experiment, material
+from tests.variants import variants
 
 pytest.importorskip("distributed", reason="dask[distributed] is not installed")
 
 
-@pytest.fixture(scope="module")
-def client():
-    """Of two workers on the loopback address, with ports that are free."""
+@pytest.fixture(scope="module", params=variants([1, 2], always=[1]))
+def client(request):
+    """Of one worker or two on the loopback address, with ports that are free: each starts TensorFlow, in 5 s."""
     from distributed import Client, LocalCluster
 
-    arguments = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+    arguments = {"n_workers": request.param, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
     with LocalCluster(**arguments) as cluster, Client(cluster) as client:
         yield client
 

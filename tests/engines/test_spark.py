@@ -9,15 +9,16 @@ import pytest
 
 from tests.engines import material
 from tests.processes import ROOT
+from tests.variants import variants
 
 pytest.importorskip("pyspark", reason="pyspark is not installed")
 pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java, and java is not on PATH")
 
 
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory):
-    """A session of two processes on the loopback address, with ports that are free; ended by its id."""
+@pytest.fixture(scope="module", params=variants([1, 2], always=[1]))
+def spark(request, tmp_path_factory):
+    """A session of one worker or two on the loopback address, with ports that are free; ended by its id."""
     from pyspark.sql import SparkSession
 
     folder = tmp_path_factory.mktemp("spark")
@@ -29,8 +30,10 @@ def spark(tmp_path_factory):
         "spark.sql.execution.arrow.maxRecordsPerBatch": "7",
         "spark.sql.warehouse.dir": str(folder),
         "spark.local.dir": str(folder),
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",  # starts sooner
+        "spark.sql.codegen.wholeStage": "false",
     }
-    builder = SparkSession.builder.master("local[2]")
+    builder = SparkSession.builder.master(f"local[{request.param}]")
     for name, value in settings.items():
         builder = builder.config(name, value)
     with pytest.MonkeyPatch.context() as patch:
