@@ -10,6 +10,7 @@ from tests.variants import variants
 from tests.workers import RUNS
 
 ALWAYS = ["unfreeze_at, patience, validation"]
+THREE = ["unfreeze_at, patience, validation", "pipeline", "LSTM", "oov"]  # on three workers
 RARELY = [name for name in RUNS if name not in ALWAYS]
 PROCESSES = [[*ALWAYS, "stock", "refused"], RARELY]  # one start of TensorFlow on two workers each, in half a minute
 
@@ -33,16 +34,34 @@ def _run(folder, *names, **expected):
     return run_workers("-m", "tests.workers", folder, *names, timeout=290, **expected)
 
 
-@pytest.mark.parametrize("name", variants(RUNS, always=ALWAYS))
-def test_workers_equal_one_process(name, measured):
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """Some runs on three workers."""
+    done = [json.loads(text.splitlines()[-1]) for text in _run(tmp_path_factory.mktemp("three"), *THREE, count=3)]
+    return {name: [one[name] for one in done] for name in THREE}
+
+
+def check_runs(name, runs):
     """Weights and predictions are those of one process, all workers have the same bits, and the table moved."""
-    runs = measured(name)
     assert not any("error" in run for run in runs), runs
     assert len({run["bits"] for run in runs}) == 1 and all(run["moved"] > 1e-3 for run in runs), runs
     one = next(run for run in runs if "apart" in run)
     assert one["apart"] <= 1e-6 and one["predicted"] <= 1e-6, one
     # Keras weighs a loss over masked tokens by rows when it logs it, also in one process.
     assert name == "masked tokens" or one["logs"] <= 1e-6, one
+
+
+@pytest.mark.parametrize("name", variants(RUNS, always=ALWAYS))
+def test_workers_equal_one_process(name, measured):
+    """Weights and predictions are those of one process, all workers have the same bits, and the table moved."""
+    check_runs(name, measured(name))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", THREE)
+def test_three_workers_equal_one_process(name, three):
+    """None of whose batches of 8 can be divided by three, and one of which leaves two workers without a row."""
+    check_runs(name, three[name])
 
 
 def test_patience_ends_on_all_workers(measured):

@@ -155,26 +155,25 @@ class AlignedMatrix:
     def transformed(self, *functions: Callable[[np.ndarray], np.ndarray]) -> "AlignedMatrix":
         """The same vocabulary with a matrix to which functions were applied, one after the other.
 
-                Each function receives all V rows, the padding row as zeros; afterwards it is zeros again. A function with an
-                argument `rows`, like those of `embkeras.vectors.postprocess`, receives `found` for it unless you set it: means
-                and components are then those of the vectors found, and rows drawn for other tokens do not shift them. `found`
-                and `how` stay as they are. The table is copied once more at the end.
+        Each function receives all V rows, the padding row as zeros; afterwards it is zeros again. A function with an
+        argument `rows`, like those of `embkeras.vectors.postprocess`, receives `found` for it unless you set it: means
+        and components are then those of the vectors found, and rows drawn for other tokens do not shift them. `found`
+        and `how` stay as they are. The table is copied once more at the end.
 
-                Args:
-                    functions: from a float32 array (V, D) to one of shape (V, any width); set arguments with
-                        `functools.partial`.
+        Args:
+            functions: from a float32 array (V, D) to one of shape (V, any width); set arguments with
+                `functools.partial`.
 
-                Raises:
-                    ArgumentError: something that is not a function, needs more arguments than the matrix, or returns something
-                        other than floats of V rows; or what the function raises.
-                    AlignmentError: a result with NaN or infinity.
+        Raises:
+            ArgumentError: something that is not a function, needs more arguments than the matrix, or returns something
+                other than floats of V rows; or what the function raises.
+            AlignmentError: a result with NaN or infinity.
 
-                Examples:
-                    >>> from embkeras.vectors.origins import EXACT, Origins
-        from embkeras.vectors.postprocess import centre
-                    >>> aligned = AlignedMatrix(np.array([[0.0], [1.0], [2.0]]), Vocabulary(["", "cat", "dog"], oov_ids=()))
-                    >>> aligned.transformed(centre).values.tolist()
-                    [[0.0], [-0.5], [0.5]]
+        Examples:
+            >>> from embkeras.vectors.postprocess import centre
+            >>> aligned = AlignedMatrix(np.array([[0.0], [1.0], [2.0]]), Vocabulary(["", "cat", "dog"], oov_ids=()))
+            >>> aligned.transformed(centre).values.tolist()
+            [[0.0], [-0.5], [0.5]]
         """
         values = transform(self.values, functions, rows=self.found)
         if self.vocabulary.padding_id is not None:  # already here: otherwise the class would have to copy the table
