@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -224,6 +225,37 @@ def test_killed_process_leaves_out_as_it_was(tmp_path, before):
     """
     run_python("-c", code, path, returncode=-signal.SIGKILL)
     assert (path.read_bytes() if path.exists() else None) == before
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit of memory that leaves out mapped files")
+def test_table_that_memory_cannot_hold(tmp_path):
+    """Made a store and aligned, of 256 MB, with 160 MB more than the vocabulary takes."""
+    code = """
+        import resource, sys
+        from pathlib import Path
+        import numpy as np
+        from embkeras import Vocabulary, align, load_vectors
+        from embkeras.vectors.io.registry import convert
+        folder, block, rows = Path(sys.argv[1]), np.random.default_rng(0).random((1000, 64), "float32"), 1_000_000
+        with (folder / "v.bin").open("wb") as file:
+            file.write(b"%d 64\\n" % rows)
+            for number in range(rows):
+                file.write(b"w%d %b\\n" % (number, (block[number % 1000] + number // 1000).tobytes()))
+        vocabulary = Vocabulary(["", "[UNK]", *(f"w{number}" for number in reversed(range(rows)))])
+        used = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
+        resource.setrlimit(resource.RLIMIT_DATA, (1024 * int(used.split()[1]) + 160_000_000,) * 2)
+        convert(folder / "v.bin", folder / "v.h5")
+        aligned = align(load_vectors(folder / "v.h5"), vocabulary, out=folder / "v.npy")
+        for number in (0, 123_456, 999_999):
+            id_ = vocabulary.token_to_id[f"w{number}"]
+            np.testing.assert_array_equal(aligned.values[id_], block[number % 1000] + number // 1000)
+        try:
+            np.ones_like(aligned.values)
+        except MemoryError:
+            print("no room for the table")
+    """
+    assert run_python("-c", code, tmp_path).stdout == "no room for the table\n"
 
 
 @pytest.mark.parametrize(
