@@ -15,6 +15,7 @@ from embkeras.experiments.runs import run_strategy
 from embkeras.experiments.strategies import default_strategies, encoder_strategies
 from embkeras.vectors.postprocess import centre
 from tests import tiny
+from tests.variants import variants
 
 ALIGNED = AlignedMatrix(tiny.TABLE, Vocabulary(["", "[UNK]", *"abcdefgh"]), found=np.arange(10) > 3)
 DATA = Data((tiny.IDS, tiny.LABELS), (tiny.IDS[:4], tiny.LABELS[:4]), (tiny.IDS[4:], tiny.LABELS[4:]))
@@ -264,18 +265,18 @@ def test_each_run_gets_a_schedule_of_its_own():
     assert histories[0].equals(histories[1]) and len(histories[0]) == 2
 
 
-@pytest.mark.parametrize(
-    "strategy",
-    [
-        *default_strategies(1).values(),
-        Strategy(
-            "own", partial(AlignedMatrix.transformed), {"trainable": "oov"}, None, [Phase(1, freeze="embedding")], 0.1
-        ),
-    ],
-    ids=lambda strategy: strategy.name,
-)
-def test_strategy_can_be_pickled(strategy):
+TRAVELLING = {
+    **default_strategies(1),
+    "own": Strategy(
+        "own", partial(AlignedMatrix.transformed), {"trainable": "oov"}, None, [Phase(1, freeze="embedding")], 0.1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", variants(TRAVELLING, always=["phased", "shared map", "own"]))
+def test_strategy_can_be_pickled(name):
     """Another process trains the same model."""
+    strategy = TRAVELLING[name]
     copied = pickle.loads(pickle.dumps(strategy))
     assert repr(copied.embedding) == repr(strategy.embedding) and copied.name == strategy.name
     assert tiny.apart(run(copied).model, run(strategy).model) == 0

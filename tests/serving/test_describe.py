@@ -12,7 +12,7 @@ from keras import layers, ops
 import embkeras as ek
 from embkeras.errors import ArgumentError, SavedModelError
 from tests.serving.c_api import CApiError, Session
-from tests.variants import THOROUGH
+from tests.variants import THOROUGH, variants
 
 WORDS = ek.Vocabulary.from_texts(["a b c d e f g h i j", "k l m n"])
 USERS = ek.Vocabulary(["", "[UNK]", "ann", "bob", "cid"])
@@ -56,7 +56,7 @@ def _tagger(length=None):
     return keras.Model(ids, (layers.TimeDistributed(tags) if length else tags)(hidden))
 
 
-@pytest.mark.parametrize("length", [None, 6])
+@pytest.mark.parametrize("length", variants([None, 6], always=[None]))
 def test_tagger(tmp_path, length):
     """Row k of the answer belongs to token k of the request, wherever the padding is; padding has zeros."""
     model = _tagger(length)
