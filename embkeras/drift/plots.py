@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from embkeras._checks import one_of, shown, whole_number
+from embkeras._checks import one_of, shown, strings, whole_number
 from embkeras.drift.report import DriftReport
-from embkeras.errors import ArgumentError, MissingDependencyError
+from embkeras.errors import ArgumentError, MissingDependencyError, UnknownWordError
 
 BLUE, ORANGE, VERMILION, GREY = "#0072B2", "#E69F00", "#D55E00", "#666666"  # Okabe and Ito's, and a grey
 _COLOURS = (VERMILION, BLUE, ORANGE, GREY, "#009E73", "#CC79A7")
@@ -77,7 +77,15 @@ def plot_training(history: Mapping[str, Sequence[float]], *, unfrozen_at: int | 
     return ax
 
 
-def plot_drift(report: DriftReport, kind: str = "moved", *, topn: int = 12, min_count: int = 1, ax: Any = None) -> Any:
+def plot_drift(
+    report: DriftReport,
+    kind: str = "moved",
+    *,
+    topn: int = 12,
+    min_count: int = 1,
+    tokens: Iterable[str] | None = None,
+    ax: Any = None,
+) -> Any:
     """How far a table moved, as one of four plots.
 
     - "moved": the tokens that moved most, as bars of cosine distance.
@@ -93,20 +101,22 @@ def plot_drift(report: DriftReport, kind: str = "moved", *, topn: int = 12, min_
         kind: which plot.
         topn: the largest number of tokens or pairs to show; of "frequency", to name.
         min_count: occurrences in training that a token needs.
+        tokens: show these in place of those that moved most, whether they moved or not; not for "synonyms".
         ax: matplotlib Axes; a new figure if not given.
 
     Returns:
         The Axes.
 
     Raises:
-        ArgumentError: not a DriftReport, an unknown `kind`, an invalid `topn` or `min_count`, or "frequency" of a report
-            without counts.
+        ArgumentError: not a DriftReport, an unknown `kind`, an invalid `topn` or `min_count`, "frequency" of a report
+            without counts, or `tokens` for "synonyms".
+        UnknownWordError: one of `tokens` is not in the table.
         MissingDependencyError: matplotlib is not installed.
     """
     if not isinstance(report, DriftReport):
         raise ArgumentError(f"plot_drift takes what drift_report returned. Received: {shown(report)}.")
     draw = _DRIFT[one_of(kind, "kind", _DRIFT)]
-    movers = report.most_moved(topn, min_count=min_count)
+    movers = report.most_moved(topn, min_count=min_count) if tokens is None else _chosen(report, kind, tokens)
     if kind == "frequency" and "count" not in report.table:
         raise ArgumentError(
             'kind="frequency" needs counts: pass counts= to drift_report. Received: a report without them.'
@@ -114,6 +124,18 @@ def plot_drift(report: DriftReport, kind: str = "moved", *, topn: int = 12, min_
     ax = ax or new_figure()[1][0]
     draw(report, movers, topn, min_count, ax)
     return ax
+
+
+def _chosen(report: DriftReport, kind: str, tokens: Iterable[str]) -> pd.DataFrame:
+    """The rows of the report's table of some tokens, in their order."""
+    if kind == "synonyms":
+        raise ArgumentError('kind="synonyms" shows pairs: it takes no tokens. Received: tokens.')
+    row_of = {token: row for row, token in reversed(list(enumerate(report.table["token"])))}
+    wanted = strings(tokens, "tokens")
+    missing = [token for token in wanted if token not in row_of]
+    if missing:
+        raise UnknownWordError(f"No row for the token {shown(missing[0])} among {len(report.table):,}.")
+    return report.table.loc[[row_of[token] for token in wanted]]
 
 
 def _draw_moved(report: DriftReport, movers: pd.DataFrame, topn: int, min_count: int, ax: Any) -> None:
@@ -146,7 +168,8 @@ def _draw_plane(report: DriftReport, movers: pd.DataFrame, topn: int, min_count:
     for name, tail, head in zip(_names(movers["token"]), start, end, strict=True):
         ax.annotate("", head, tail, arrowprops={"arrowstyle": "->", "color": GREY})
         ax.annotate(name, head, (4, 2), textcoords="offset points", fontsize=8)
-    ax.set(xlabel="first component", ylabel="second component", title="Tokens that moved most, in their plane")
+    ax.margins(x=0.15)  # room for the names
+    ax.set(xlabel="first component", ylabel="second component", title="Before and after, in the plane of these words")
     ax.legend()
 
 
@@ -158,7 +181,7 @@ def _draw_synonyms(report: DriftReport, movers: pd.DataFrame, topn: int, min_cou
     ax.plot(pairs["similarity_after"], height, "^", color=VERMILION, label="after")
     names = [f"{seen} / {unseen}" for seen, unseen in zip(pairs["seen"], pairs["unseen"], strict=True)]
     ax.set_yticks(height, _names(names))
-    ax.set(xlabel="cosine similarity", title="Near-synonyms that diverged (seen in training / not seen)")
+    ax.set(xlabel="cosine similarity", title="Near-synonyms that diverged: seen / not seen")
     ax.legend()
 
 
@@ -204,12 +227,13 @@ def plot_coverage(aligned: Any, *, ax: Any = None) -> Any:
     if "count" in table:
         shares["running text"] = table["count"].groupby(kinds).sum()
     left = np.zeros(len(shares))
-    for kind, color in (("exact", BLUE), ("by a fallback", ORANGE), ("out of vocabulary", GREY)):
+    looks = (("exact", BLUE, ""), ("by a fallback", ORANGE, "///"), ("out of vocabulary", GREY, "..."))
+    for kind, color, hatch in looks:
         width = np.array([share.get(kind, 0) / max(share.sum(), 1) for share in shares.values()])
-        ax.barh(list(shares), width, left=left, label=kind, color=color)
+        ax.barh(list(shares), width, left=left, label=kind, color=color, hatch=hatch, edgecolor="white")
         left += width
     ax.set(xlabel="share", xlim=(0, 1), title="Coverage")
-    ax.legend()
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, frameon=False)  # below: the bars fill the axes
     return ax
 
 

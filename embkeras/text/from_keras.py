@@ -19,7 +19,9 @@ _STANDARDIZE = {
 }
 
 
-_LOOKS_OOV = re.compile(r"[^\w\s]+(?:unk|unknown|oov)[^\w\s]+", re.IGNORECASE)  # such as "<OOV>" and "[UNK]"
+_LOOKS_OOV = re.compile(
+    r"[^\w\s'\"]+(?:unk|unknown|oov)[^\w\s'\"]+", re.IGNORECASE
+)  # "<OOV>" and "[UNK]", not a word in quotes
 _PADDING_NAMES = {"pad", "padding", "mask"}
 _LAYERS = ("TextVectorization", "StringLookup", "IntegerLookup", "Hashing")
 

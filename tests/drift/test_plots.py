@@ -21,7 +21,7 @@ from embkeras.drift.plots import (
     plot_training,
     svg_of,
 )
-from embkeras.errors import ArgumentError, MissingDependencyError
+from embkeras.errors import ArgumentError, MissingDependencyError, UnknownWordError
 
 
 @pytest.fixture(autouse=True)
@@ -140,6 +140,27 @@ def test_diverged_synonyms_before_and_after():
         pairs["similarity_before"].tolist(),
         pairs["similarity_after"].tolist(),
     ]
+
+
+@pytest.mark.parametrize("kind", ["moved", "frequency", "plane"])
+def test_tokens_are_shown_in_place_of_the_movers(kind):
+    """Those that are named, in their order, also one that did not move."""
+    names = ["b", "a", "$c"]
+    report = drift_report(np.eye(3), np.array([[0.0, 1, 0], [0, 1, 0], [0, 1, 1]]), ["a", "b", "$c"], counts=[2, 1, 1])
+    ax = drawn(plot_drift(report, kind, tokens=names))
+    if kind == "moved":
+        assert [tick.get_text() for tick in ax.get_yticklabels()][::-1] == ["b", "a", r"\$c"]
+        assert [bar.get_width() for bar in ax.patches][::-1] == pytest.approx([0, 1, 1 - 0.5**0.5])
+    else:
+        assert [text.get_text() for text in ax.texts if text.get_text()] == ["b", "a", r"\$c"]
+
+
+def test_tokens_must_be_in_the_table():
+    """The message names the one that isn't; pairs take none."""
+    with pytest.raises(UnknownWordError, match="'zebra' among"):
+        plot_drift(moving(), "plane", tokens=["zebra"])
+    with pytest.raises(ArgumentError, match="synonyms"):
+        plot_drift(moving(), "synonyms", tokens=["zebra"])
 
 
 @pytest.mark.parametrize("kind", ["moved", "frequency", "plane", "synonyms"])

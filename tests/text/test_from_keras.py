@@ -263,6 +263,12 @@ def test_word_index_encodes_as_old_keras(num_words, oov_token, side, pad, corpus
     assert vocabulary.encode_batch(texts, length).tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("word", ["'unknown'", '"unk"', "unknown"])
+def test_a_word_in_quotes_is_a_word(word):
+    """The old Tokenizer keeps apostrophes; only brackets and the like mark an OOV token."""
+    assert Vocabulary.from_word_index({"a": 1, word: 2}).tokens == ("", "a", word)
+
+
 @pytest.mark.parametrize(
     ("word_index", "settings", "message"),
     [
