@@ -69,7 +69,9 @@ def pip_install(*wanted):
 if find_spec("embkeras") is None:
     places = ["embkeras[demo]", *([f"embkeras[demo] @ git+{{REPOSITORY}}"] if REPOSITORY else [])]
     if not any(pip_install(place) for place in places):
-        raise SystemExit('embkeras can\\'t be installed from here: run `python -m pip install -e ".[demo]"` in a clone of it.')
+        raise SystemExit(
+            "embkeras can't be installed from here: run `python -m pip install -e '.[demo]'` in a clone of it."
+        )
 {more}    importlib.invalidate_caches()
 '''
 MORE = """\
@@ -178,6 +180,10 @@ def clean(notebook: Any) -> None:
 
 def _cleaned(output: Any) -> Any:
     """An output without lines about the machine; None where nothing is left."""
+    if output.get("name") == "stdout" and output.text.startswith(
+        "INFO:tensorflow:"
+    ):  # where TensorFlow logs in a notebook
+        return None
     if output.get("name") == "stderr":
         output.text = "\n".join(line for line in output.text.split("\n") if line.strip() and not _LOG.match(line))
         return output if output.text else None
