@@ -151,10 +151,11 @@ def _draw_frequency(report: DriftReport, movers: pd.DataFrame, topn: int, min_co
     table = report.table[report.moved & (report.table["count"] >= max(min_count, 1))]
     ax.scatter(table["count"], table["cosine_distance"], s=8, alpha=0.4, color=BLUE, linewidths=0, rasterized=True)
     ax.scatter(movers["count"], movers["cosine_distance"], s=24, color=VERMILION, marker="^")
-    for name, row in zip(_names(movers["token"]), movers.itertuples(), strict=True):
-        ax.annotate(name, (row.count, row.cosine_distance), (4, 2), textcoords="offset points", fontsize=8)
     if len(table):
         ax.set_xscale("log")
+    ax.margins(x=0.1)  # room for the names
+    named = movers[["count", "cosine_distance"]].to_numpy(float)
+    _write_names(ax, movers["token"], named, among=named)
     ax.set(
         xlabel="occurrences in training", ylabel="cosine distance", title=f"Drift of {len(table):,} tokens that moved"
     )
@@ -165,10 +166,10 @@ def _draw_plane(report: DriftReport, movers: pd.DataFrame, topn: int, min_count:
     start, end = plane_of(report.before[rows], report.after[rows])
     ax.plot(*start.T, "o", color=BLUE, label="before")
     ax.plot(*end.T, "^", color=VERMILION, label="after")
-    for name, tail, head in zip(_names(movers["token"]), start, end, strict=True):
+    for tail, head in zip(start, end, strict=True):
         ax.annotate("", head, tail, arrowprops={"arrowstyle": "->", "color": GREY})
-        ax.annotate(name, head, (4, 2), textcoords="offset points", fontsize=8)
     ax.margins(x=0.15)  # room for the names
+    _write_names(ax, movers["token"], end, among=np.concatenate([start, end]))
     ax.set(xlabel="first component", ylabel="second component", title="Before and after, in the plane of these words")
     ax.legend()
 
@@ -182,7 +183,7 @@ def _draw_synonyms(report: DriftReport, movers: pd.DataFrame, topn: int, min_cou
     names = [f"{seen} / {unseen}" for seen, unseen in zip(pairs["seen"], pairs["unseen"], strict=True)]
     ax.set_yticks(height, _names(names))
     ax.set(xlabel="cosine similarity", title="Near-synonyms that diverged: seen / not seen")
-    ax.legend()
+    _legend_on_top(ax, len(pairs))
 
 
 _DRIFT = {"moved": _draw_moved, "frequency": _draw_frequency, "plane": _draw_plane, "synonyms": _draw_synonyms}
@@ -191,6 +192,31 @@ _DRIFT = {"moved": _draw_moved, "frequency": _draw_frequency, "plane": _draw_pla
 def _names(tokens: Iterable[str]) -> list[str]:
     """Names that matplotlib shows as they are: "$" would start mathematics."""
     return [token.replace("$", r"\$") for token in tokens]
+
+
+def _write_names(ax: Any, tokens: Iterable[str], points: np.ndarray, *, among: np.ndarray) -> None:
+    """Write each token beside its point, at the first place inside the axes that covers no earlier name and no point."""
+    ax.get_xlim(), ax.get_ylim()  # the scales are settled from here on
+    scale = ax.figure.dpi / 72
+    taken = [(point - 3 * scale, point + 3 * scale) for point in ax.transData.transform(among)]
+    for name, point, spot in zip(_names(tokens), points, ax.transData.transform(points), strict=True):
+        size = np.array([5 * len(name), 10]) * scale  # about that of letters of 8 pt
+        places = []
+        for up, right in itertools.product((6, -6, 15, -15, 24, -24), (True, False)):
+            low = spot + np.array([4 if right else -4, up]) * scale - size * [not right, 0.5]
+            hits = sum(((low < end) & (low + size > begin)).all() for begin, end in taken)
+            hits += not (low > ax.bbox.min).all() or not (low + size < ax.bbox.max).all()
+            places.append((hits, low, (4 if right else -4, up), "left" if right else "right"))
+        _, low, offset, side = min(places, key=lambda place: place[0])
+        taken.append((low, low + size))
+        ax.annotate(name, point, offset, textcoords="offset points", fontsize=8, ha=side, va="center")
+
+
+def _legend_on_top(ax: Any, rows: int) -> None:
+    """A legend in one line above so many rows of bars or lines, in a row of its own: it covers none of them."""
+    ax.set_ylim(-0.6, rows + 0.4)
+    columns = len(ax.get_legend_handles_labels()[1])
+    ax.legend(loc="upper center", ncols=columns, frameon=False, fontsize=9, columnspacing=1.2, borderaxespad=0.2)
 
 
 def plane_of(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -233,7 +259,7 @@ def plot_coverage(aligned: Any, *, ax: Any = None) -> Any:
         ax.barh(list(shares), width, left=left, label=kind, color=color, hatch=hatch, edgecolor="white")
         left += width
     ax.set(xlabel="share", xlim=(0, 1), title="Coverage")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, frameon=False)  # below: the bars fill the axes
+    _legend_on_top(ax, len(shares))
     return ax
 
 
@@ -266,13 +292,19 @@ def plot_learning_curve(curve: Any, *, ax: Any = None) -> Any:
     ax.set_xticks(ticks, [f"{count:,}" for count in ticks])
     ax.set_xticks([], minor=True)
     seeds = int(table["seeds"].min())
-    ax.set(xlabel="labelled texts that train", ylabel="test accuracy", title=f"Mean and 95% interval, {seeds} seed(s)")
+    ax.set(
+        xlabel="labelled texts that train",
+        ylabel="test accuracy",
+        title=f"Mean and 95% interval, {_number(seeds, 'seed')}",
+    )
     ax.legend()
     return ax
 
 
 def plot_comparison(comparison: Any, *, ax: Any = None) -> Any:
-    """Test accuracy of each strategy as bars, with its standard deviation over seeds or, of a race, its 95% interval.
+    """Test accuracy of each strategy as a point, with its standard deviation over seeds or, of a race, its 95% interval.
+
+    A strategy of one run has neither: its point is alone.
 
     Args:
         comparison: what `compare_strategies` or `race_strategies` returned.
@@ -290,9 +322,20 @@ def plot_comparison(comparison: Any, *, ax: Any = None) -> Any:
         raise ArgumentError(f"plot_comparison takes what compare_strategies returned. Received: {shown(comparison)}.")
     ax = ax or new_figure()[1][0]
     table = table.iloc[::-1]
-    spread = table.get("half_width", table["accuracy_sd"]).replace(np.inf, np.nan).fillna(0)  # NaN, inf: not known
+    spread = table.get("half_width", table["accuracy_sd"]).replace(np.inf, np.nan)  # NaN: not known
     ends = np.minimum([spread, spread], [table["accuracy"], 1 - table["accuracy"]])  # an accuracy is between 0 and 1
-    ax.barh(_names(table.index), table["accuracy"], xerr=ends, capsize=3, color=BLUE)
+    height = np.arange(len(table))
+    ax.errorbar(table["accuracy"], height, xerr=ends, fmt="o", markersize=7, capsize=4, color=BLUE)
+    ax.set_yticks(height, _names(table.index))
+    ax.grid(axis="x", alpha=0.3)
     few, many = int(table["seeds"].min()), int(table["seeds"].max())
-    ax.set(xlabel="test accuracy", title=f"{few} seed(s) each" if few == many else f"{few} to {many} runs each")
+    runs = _number(few, "seed") if few == many else f"{few} to {many} runs"
+    kind = "95% interval" if "half_width" in table else "standard deviation"
+    title = f"Mean and {kind}, {runs} each" if spread.notna().any() else f"{runs} each"
+    ax.set(xlabel="test accuracy", title=title, ylim=(-0.5, len(table) - 0.5))
     return ax
+
+
+def _number(count: int, thing: str) -> str:
+    """Such as "1 seed" and "3 seeds"."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

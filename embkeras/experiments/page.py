@@ -221,7 +221,7 @@ def _result(result: Any) -> Iterator[str]:
     left_out = ("accuracy_sd", "accuracy") if _has_intervals(result) else ()
     columns = {name: column for name, column in _COMPARISON.items() if name not in left_out}
     yield table(_with_intervals(result.table), columns, "Strategies", names="strategy")
-    yield figure(lambda: plot_comparison(result), "Test accuracy of each strategy, as bars")
+    yield figure(lambda: plot_comparison(result), "Test accuracy of each strategy, as points with intervals")
     leads = result.leads
     if np.isfinite(leads["half_width"]).any():
         texts = "validation" if _has_intervals(result) else "test"

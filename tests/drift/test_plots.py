@@ -1,6 +1,8 @@
 """Plots: each function draws on the Axes that it returns."""
 
 import io
+import itertools
+import string
 import sys
 from types import SimpleNamespace
 
@@ -163,6 +165,36 @@ def test_tokens_must_be_in_the_table():
         plot_drift(moving(), "synonyms", tokens=["zebra"])
 
 
+@pytest.mark.parametrize("kind", ["frequency", "plane"])
+def test_names_of_points_close_together_do_not_cover_each_other(kind):
+    """Four words that moved alike: each name has a side of its own, and none lies on a point."""
+    after = np.tile([0.0, 1, 0.2], (4, 1)) + np.arange(4)[:, None] * [0, 0, 0.002]
+    before = np.tile([1.0, 0, 0], (4, 1)) + np.arange(4)[:, None] * [0, 0.002, 0]
+    report = drift_report(before, after, ["awesome", "damn", "hello", "world"], counts=[50, 51, 52, 53])
+    ax = drawn(plot_drift(report, kind))
+    boxes = [text.get_window_extent() for text in ax.texts if text.get_text()]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    named = [line.get_xydata() for line in ax.lines] or [ax.collections[1].get_offsets()]
+    assert all(ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 for box in boxes)
+    assert not any(box.contains(*point) for box in boxes for point in ax.transData.transform(np.concatenate(named)))
+
+
+@pytest.mark.parametrize("rows", [1, 12])
+def test_a_legend_covers_no_row(rows):
+    """Of near-synonyms and of coverage."""
+    turned = np.array([[0.0, 1, 0], [0.9, 0.1, 0]])
+    before = np.kron(np.eye(rows), [[1.0, 0, 0], [0.9, 0.1, 0]])
+    after = np.kron(np.eye(rows), turned)
+    names = [f"{kind}{letter}" for letter in string.ascii_letters[:rows] for kind in ("seen", "unseen")]
+    pairs = drawn(plot_drift(drift_report(before, after, names, counts=[1, 0] * rows), "synonyms"))
+    top = pairs.transData.transform([0, len(pairs.get_yticks()) - 1])[1]
+    assert len(pairs.get_yticks()) == rows and pairs.get_legend().get_window_extent().ymin > top
+    covered = drawn(
+        plot_coverage(align(KeyedVectors(["a"], np.eye(1)), Vocabulary(["", "[UNK]", "a"], counts=[0, 1, 2])))
+    )
+    assert covered.get_legend().get_window_extent().ymin > max(bar.get_window_extent().ymax for bar in covered.patches)
+
+
 @pytest.mark.parametrize("kind", ["moved", "frequency", "plane", "synonyms"])
 def test_each_drift_plot_where_nothing_moved(kind):
     """Empty, and no error."""
@@ -193,8 +225,9 @@ def test_comparison_shows_each_strategy(deviation):
         {"accuracy": [0.5, 0.7], "accuracy_sd": [deviation, deviation], "seeds": [3, 3]}, index=["frozen", "tuned"]
     )
     ax = drawn(plot_comparison(SimpleNamespace(table=table)))
-    assert [bar.get_width() for bar in ax.patches] == [0.7, 0.5]
-    assert ax.get_title() == "3 seed(s) each"
+    assert ax.lines[0].get_xdata().tolist() == [0.7, 0.5]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["tuned", "frozen"]
+    assert ax.get_title() == ("3 seeds each" if np.isnan(deviation) else "Mean and standard deviation, 3 seeds each")
 
 
 def test_race_is_drawn_with_its_intervals():
@@ -203,8 +236,8 @@ def test_race_is_drawn_with_its_intervals():
     table = pd.DataFrame(columns | {"seeds": [5, 1, 1]}, index=["a", "b$", "c$"])
     ax = drawn(plot_comparison(SimpleNamespace(table=table)))
     (bars,) = ax.containers[0].lines[2]
-    widths = [float(np.ptp(segment[:, 0])) for segment in bars.get_segments()]
-    assert widths == pytest.approx([0, 0, 0.4]) and ax.get_title() == "1 to 5 runs each"
+    assert [np.ptp(segment[:, 0]) for segment in bars.get_segments() if len(segment)] == pytest.approx([0.4])
+    assert ax.get_title() == "Mean and 95% interval, 1 to 5 runs each"
 
 
 def test_svg_is_the_same_each_time():
