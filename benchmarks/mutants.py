@@ -11,6 +11,7 @@ import argparse
 import datetime
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -39,8 +40,47 @@ class Mutant(NamedTuple):
     tests: str
 
 
-# file -> (tests that cover it, faults)
+# file below embkeras/ -> (tests that cover it, faults)
 FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
+    "drift/plots.py": (
+        "tests/drift/test_plots.py",
+        [
+            ("if tokens is None else _chosen(report, kind, tokens)", "if True else _chosen(report, kind, tokens)"),
+            (
+                "report.table.loc[[row_of[token] for token in wanted]]",
+                "report.table.loc[sorted(row_of[token] for token in wanted)]",
+            ),
+            ("for token in wanted if token not in row_of]", "for token in wanted if False]"),
+            ("taken.append((low, low + size))", "pass"),
+            ("hits += not (low > ax.bbox.min).all()", "hits += False"),
+            ("ax.set_ylim(-0.6, rows + 0.4)", "pass"),
+            (".replace(np.inf, np.nan)  # NaN: not known", ".replace(np.inf, 0).fillna(0)"),
+        ],
+    ),
+    "text/from_keras.py": (
+        "tests/text/test_from_keras.py -k quotes",
+        [
+            ("""r"[^\\w\\s'\\"]+(?:unk""", """r"[^\\w\\s]+(?:unk"""),
+            ("""oov)[^\\w\\s'\\"]+", re.I""", """oov)[^\\w\\s]*", re.I"""),
+        ],
+    ),
+    "../benchmarks/notebooks.py": (
+        "tests/test_notebooks.py -k 'not runs'",
+        [
+            ('if find_spec("embkeras") is None:', "if True:"),
+            ("if REPOSITORY else [])]", "if False else [])]"),
+            ("for name in KEPT if name in here)", "for name in KEPT[:1] if name in here)"),
+            (
+                "if not any(pip_install(place) for place in places)",
+                "if not all(pip_install(place) for place in places)",
+            ),
+            ('pip_install("--no-deps", *missing)', "pip_install(*missing)"),
+            ("while len(lines) > 1 and not lines[1]:", "while False:"),
+            ('if not line.startswith("[![Open in Colab]")]', "if line]"),
+            ('if cell.cell_type == "code"][1:]', 'if cell.cell_type == "code"][:1]'),
+            ("                if found:\n", "                if False:\n"),
+        ],
+    ),
     "text/sentence_pieces.py": (
         "tests/text/test_sentence_pieces.py",
         [
@@ -652,7 +692,7 @@ def outcome(mutant: Mutant, copy: Path) -> str:
         "0",
         "-p",
         "no:cacheprovider",
-        *mutant.tests.split(),
+        *shlex.split(mutant.tests),
     ]
     try:
         done = subprocess.run(
@@ -677,10 +717,12 @@ def run(chosen: list[Mutant], workers: int) -> None:
         copies: Queue[Path] = Queue()
         for number in range(workers):
             copy = Path(folder, str(number))
-            for name in ("embkeras", "tests"):
+            for name in ("embkeras", "tests", "notebooks"):
                 shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
             for name in ("setup.cfg", "pyproject.toml", "README.md"):
                 shutil.copy(ROOT / name, copy / name)
+            (copy / "benchmarks").mkdir()
+            shutil.copy(ROOT / "benchmarks" / "notebooks.py", copy / "benchmarks")
             copies.put(copy)
         lock = Lock()
 

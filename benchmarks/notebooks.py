@@ -9,12 +9,14 @@ cell installs from there where the package index doesn't have embkeras. Without 
 says how to install from a clone.
 
 Outputs don't show where they were made: a notebook runs in a folder of its own, what TensorFlow prints about the machine is
-dropped, and a path of this machine in any other output is an error.
+dropped, and a path of this machine in any other output is an error. A notebook's metadata has the hash of the code that its
+outputs came from, so that code that was edited without a run is found by a test.
 """
 
 import argparse
 import configparser
 import getpass
+import hashlib
 import os
 import re
 import resource
@@ -91,6 +93,7 @@ MORE = """\
 _LOG = re.compile(
     r"^(WARNING: All log messages before absl|INFO:tensorflow:|[IWE]\d{4} |\d{4}-\d\d-\d\d .*: [IWE] |To enable the following)"
 )
+_RAN = "outputs_of"  # metadata: the hash of the code that made the outputs
 _DROPPED_METADATA = {"execution", "collapsed", "ExecuteTime"}
 
 
@@ -140,6 +143,12 @@ def stamp(notebook: Any, name: str, url: str) -> None:
     install.source = install_cell(name, url)
 
 
+def code_hash(notebook: Any) -> str:
+    """The hash of the code cells, without the first, which does nothing where embkeras is installed."""
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"][1:]
+    return hashlib.sha256("\0".join(sources).encode()).hexdigest()[:16]
+
+
 def execute(notebook: Any, folder: str | os.PathLike[str], *, seconds: float = SECONDS) -> None:
     """Run the cells in order in a kernel of this Python, in `folder`; an error in a cell is raised."""
     from nbclient import NotebookClient
@@ -152,6 +161,7 @@ def execute(notebook: Any, folder: str | os.PathLike[str], *, seconds: float = S
         resources={"metadata": {"path": str(folder)}},
     )
     client.execute(env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+    notebook.metadata[_RAN] = code_hash(notebook)
 
 
 def clean(notebook: Any) -> None:
@@ -163,13 +173,14 @@ def clean(notebook: Any) -> None:
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
+        _RAN: notebook.metadata.get(_RAN, ""),
     }
     notebook.nbformat_minor = 5
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02}"
         cell.metadata = {name: value for name, value in cell.metadata.items() if name not in _DROPPED_METADATA}
         if cell.cell_type == "code":
-            cell.outputs = [each for each in map(_cleaned, cell.outputs) if each is not None]
+            cell.outputs = [each for output in cell.outputs if (each := _cleaned(output, number)) is not None]
             for output in cell.outputs:
                 if output.get("name") == "stderr":
                     raise ValueError(f"Cell {number} wrote to stderr: {output.text}")
@@ -178,17 +189,19 @@ def clean(notebook: Any) -> None:
                     raise ValueError(f"An output of cell {number} tells where it was made: {found[0]!r}")
 
 
-def _cleaned(output: Any) -> Any:
-    """An output without lines about the machine; None where nothing is left."""
-    if output.get("name") == "stdout" and output.text.startswith(
-        "INFO:tensorflow:"
-    ):  # where TensorFlow logs in a notebook
+def _cleaned(output: Any, number: int) -> Any:
+    """An output without lines about the machine, the same after each run; None where nothing is left."""
+    if output.get("name") == "stdout" and output.text.startswith("INFO:tensorflow:"):  # TensorFlow logs there too
         return None
     if output.get("name") == "stderr":
         output.text = "\n".join(line for line in output.text.split("\n") if line.strip() and not _LOG.match(line))
         return output if output.text else None
     for mime in [mime for mime in output.get("data", {}) if mime.startswith("application/vnd.")]:
         del output.data[mime]
+    if "text/plain" in output.get("data", {}):
+        output.data["text/plain"] = re.sub(r" at 0x[0-9a-f]+", "", output.data["text/plain"])
+    if "text/html" in output.get("data", {}):  # pandas gives a styled table a random name
+        output.data["text/html"] = re.sub(r"\bT_[0-9a-f]{5}(?![0-9a-f])", f"T_{number:05}", output.data["text/html"])
     return output
 
 

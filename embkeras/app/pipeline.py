@@ -20,7 +20,7 @@ from embkeras.app.settings import STRATEGIES, Settings
 from embkeras.drift.plots import plot_drift, plot_learning_curve, plot_training
 from embkeras.drift.report import DriftReport, drift_report
 from embkeras.experiments.curves import SHARES as SHARES
-from embkeras.experiments.curves import learning_curve
+from embkeras.experiments.curves import LearningCurve, learning_curve
 from embkeras.experiments.data import Data
 from embkeras.experiments.fingerprint import plain
 from embkeras.experiments.runs import Comparison, Run, run_strategy
@@ -33,6 +33,7 @@ from embkeras.training.optimizers.rules import RowWiseAdam
 
 LAYER = "embedding"
 _STOCK = "stock Keras"  # a Keras Embedding that trains from the start, with Adam
+_OFTEN = 5  # occurrences in training of a word on the map
 _CURVES = ("frozen", _STOCK, "shared map")
 _STD = 0.1  # of the shared map's table, unless the settings say another
 EXAMPLES = (
@@ -121,7 +122,8 @@ def run(
     _show_request(prepared, examples[0], say)
     output.result |= {"figure": _draw(run, report, settings, out, say)}
     if shares:
-        _show_curve(prepared, strategies, comparison.runs if comparison else (), settings, output, out, shares)
+        curve = _show_curve(prepared, strategies, comparison.runs if comparison else (), settings, output, shares)
+        _draw(run, report, settings, out, say, curve)
     return run, folder
 
 
@@ -231,9 +233,8 @@ def _show_curve(
     done: Sequence[Run],
     settings: Settings,
     output: Output,
-    out: Path,
     shares: Sequence[float],
-) -> None:
+) -> LearningCurve:
     """How accuracy grows with the number of labelled texts; and accuracy on texts with words that training did not read."""
     say = output.say
     stock = Strategy(_STOCK, embedding={"trainable": True}, learning_rate=settings.unfrozen_learning_rate)
@@ -265,7 +266,7 @@ def _show_curve(
         scores = ", ".join(f"{name} {value:.1%}" for name, value in found.items())
         say(f"On the {unseen.sum():,} test texts with words that no training text has: {scores}")
     output.result |= {"learning_curve": curve.to_dict()["table"], "unseen_words": found}
-    results.save_figure(lambda axes: plot_learning_curve(curve, ax=axes[0]), 1, out / "learning_curve.png", say)
+    return curve
 
 
 def _unseen(prepared: Prepared) -> np.ndarray:
@@ -301,13 +302,22 @@ def _show_request(prepared: Prepared, text: str, say: Say) -> None:
     say(printed.bytes_text(request_bytes(ids, prepared.aligned.values[ids])))
 
 
-def _draw(run: Run, report: DriftReport, settings: Settings, out: Path, say: Say) -> Path | None:
-    """Save training curves and drift as one figure next to the model; returns its path, None without matplotlib."""
+def _draw(
+    run: Run, report: DriftReport, settings: Settings, out: Path, say: Say, curve: LearningCurve | None = None
+) -> Path | None:
+    """Save one figure next to the model; returns its path, None without matplotlib.
+
+    It has the training, a map of the words that moved most, if any did, and the learning curve, if there is one.
+    """
+    unfrozen_at = settings.unfreeze_at if settings.chosen == "phased" else None
+    plots: list[Callable[..., Any]] = [partial(plot_training, run.history, unfrozen_at=unfrozen_at)]
+    if len(report.most_moved(1, min_count=_OFTEN)):
+        plots.append(partial(plot_drift, report, "plane", min_count=_OFTEN))
+    if curve is not None:
+        plots.append(partial(plot_learning_curve, curve))
 
     def draw(axes: list[Any]) -> None:
-        plot_training(
-            run.history, unfrozen_at=settings.unfreeze_at if settings.chosen == "phased" else None, ax=axes[0]
-        )
-        plot_drift(report, min_count=5, ax=axes[1])
+        for plot, ax in zip(plots, axes, strict=True):
+            plot(ax=ax)
 
-    return results.save_figure(draw, 2, out / "training.png", say)
+    return results.save_figure(draw, len(plots), out / "training.png", say)

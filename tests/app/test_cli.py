@@ -100,7 +100,7 @@ def test_the_curve_is_printed_and_drawn(monkeypatch, capsys, tmp_path):
     vars(prepared).update(train=(train, np.zeros(2, int)), validation=part, test=part)
     output = Output("demo")
     settings = pipeline.Settings(architecture="mean")
-    pipeline._show_curve(prepared, pipeline.strategies_of(settings), (), settings, output, tmp_path, (0.5, 1))
+    curve = pipeline._show_curve(prepared, pipeline.strategies_of(settings), (), settings, output, (0.5, 1))
     printed = capsys.readouterr().out
     assert ["2", "75.0", "25.0", "100.0"] in [line.split() for line in printed.splitlines()]
     assert (
@@ -108,7 +108,25 @@ def test_the_curve_is_printed_and_drawn(monkeypatch, capsys, tmp_path):
     )
     assert seen == {"layer": keras.layers.Embedding, "optimizer": keras.optimizers.Adam, "rate": 1e-3}
     assert output.result["unseen_words"] == {"frozen": 1.0, "stock Keras": 0.0, "shared map": 1.0}
-    assert (tmp_path / "learning_curve.png").stat().st_size > 10_000
+    assert curve.runs == (*runs, *runs)
+
+
+def test_picture_has_no_empty_part(tmp_path):
+    """Training; a map of words only where some moved; the learning curve only where there is one."""
+    runs = [pipeline.Run("map", seed, np.ones(4, int), np.ones(4, bool), 1.0, {}) for seed in (0, 1)]
+    still, moving = (
+        ek.drift_report(np.eye(3), after, ["a", "b", "c"], counts=[9, 9, 1]) for after in (np.eye(3), 1 - np.eye(3))
+    )
+    widths = {}
+    for name, report, curve in (
+        ("1", still, None),
+        ("2", moving, None),
+        ("3", moving, LearningCurve((1, 2), tuple(runs))),
+    ):
+        training = SimpleNamespace(history={"accuracy": [0.5, 0.9]})
+        picture = pipeline._draw(training, report, pipeline.Settings(), tmp_path, print, curve)
+        widths[name] = int.from_bytes(picture.read_bytes()[16:20], "big")
+    assert widths == {"1": 660, "2": 1320, "3": 1980}
 
 
 def test_train_is_silent_on_standard_error(trained):
