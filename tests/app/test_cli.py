@@ -15,7 +15,7 @@ import pytest
 
 import embkeras as ek
 from embkeras import _progress
-from embkeras.app import cli, commands, results
+from embkeras.app import cli, commands, pipeline, results
 from embkeras.app.arguments import parser
 from embkeras.app.output import Output
 from embkeras.experiments.curves import LearningCurve
