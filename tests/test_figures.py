@@ -1,0 +1,167 @@
+"""Figures that a page quotes are those of the result file that its script wrote."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RESULTS = "benchmarks/results/"
+BENCHMARKS = "docs/benchmarks.md"  # the figures of scripts that only print
+
+
+class Quote(NamedTuple):
+    """What a page says, and pieces of a result file, in its order; figures in place of each {} of these fill the page's."""
+
+    page: str
+    written: str
+    file: str
+    measured: tuple[str, ...]
+
+
+def quote(page: str, written: str, file: str, *measured: str) -> Quote:
+    """A quote of pieces."""
+    return Quote(page, written, file if "/" in file else RESULTS + file, measured)
+
+
+ENCODERS = [
+    quote(
+        "docs/guides/encoders.md",
+        f"| {written} | {{}} | {{}} | {{}} |",
+        "encoders.md",
+        f"| {way} | {{}} (3) | {{}} (3) | {{}} (3) |",
+    )
+    for written, way in {
+        "head": "head | embkeras",
+        "top block and head": "top | embkeras",
+        "LoRA in the upper half": "LoRA | embkeras",
+        "all, rates 0.8 a block": "all | embkeras",
+        "GloVe 50d, cnn, shared map": "GloVe 50d, shared map, CNN | embkeras",
+    }.items()
+]
+RECIPE = [
+    quote(
+        "docs/guides/which-recipe.md",
+        f"| {architecture} | {written} | {{}} | {{}} | {{}} |",
+        "recipe.md",
+        *(f"| {architecture} | {size} | {way} | {cells} | {{}} |" for size in (200, 1000, "all")),
+    )
+    for architecture, written, way, cells in [
+        ("cnn", "shared map and rows, rescaled to 0.1", "map+rows", 25),
+        ("cnn", "rescaled to 0.1", "rescaled 0.1", 25),
+        ("cnn", "frozen, thawed at epoch 3", "phased", 25),
+        ("cnn", "frozen", "static", 25),
+        ("cnn", "random vectors", "random", 25),
+        ("mean", "shared map and rows, rescaled to 0.1", "map+rows", 25),
+        ("mean", "rescaled to 0.2", "rescaled 0.2", 25),
+        ("mean", "stock, its drift carried to unread words", "stock + carry", 25),
+        ("mean", "frozen, thawed at epoch 3", "phased", 25),
+        ("mean", "frozen", "static", 25),
+    ]
+]
+ADVICE = "2 rounds, at most 2 finalists (default) | {}% | {}% | {}% | {}% | "
+QUOTES = [
+    quote(
+        "README.md",
+        "stock Adam takes {} times as long at 400,000 x 100, {} times at 1,000,000 x 100",
+        BENCHMARKS,
+        "Stock Adam takes {} times as long at 400,000 x 100, {} times at 1,000,000 x 100,",
+    ),
+    quote("README.md", "| {} points with 1,000 texts", "recipe.md", "| cnn | 1000 | map+rows | 25 | {} /"),
+    quote(
+        "README.md", "| {1} MB where `model.export` writes {0};", BENCHMARKS, "takes {} MB in", "`model.export`, {} MB"
+    ),
+    quote(
+        "docs/guides/which-recipe.md",
+        "| the full grid's recommendation | {0}% of the cells | {4}% | | one of the full grid's tie | {1}% | {5}% | "
+        "| share of the grid's time | {2}% | {6}% |",
+        "advice.md",
+        ADVICE,
+        ADVICE,
+    ),
+    quote(
+        "README.md",
+        "in {2}% of the grid's time with five seeds; with ten, in 10 of the cells, in {6}%",
+        "advice.md",
+        ADVICE,
+        ADVICE,
+    ),
+    quote(
+        "docs/guides/decoders.md",
+        "{} tokens per second of the processor, {} without kept keys and values, transformers {};",
+        "decoder.md",
+        "| `generate` | {} |",
+        "| `generate(cached=False)` | {} |",
+        "float32 | {} |",
+    ),
+    quote("docs/guides/decoders.md", "makes {}, four times as many", "decoder.md", "the file's 4 bits | {} |"),
+    quote(
+        "docs/guides/decoders.md",
+        "perplexity of held-out answers from {1} to {2} with LoRA in the upper half ({0} s of the processor), "
+        "and to {6} with 8 prompts in front of a decoder that is kept: {3} numbers, {4} s",
+        "decoder.md",
+        "2, 0.002 | {} | {} | {} |",
+        "| 8 prompts | {} | 8, 0.03 | {} | {} | {} |",
+    ),
+    quote(
+        "docs/guides/encoders.md",
+        "frozen {0}% with GloVe 50d, {2}% at 128 wide, {1}% at 384 wide",
+        "word_table.md",
+        "| GloVe 6B 50d | 7,261 | 1.6 | {} |",
+        "| encoder, 384 wide | 8,134 | 12.5 | {} |",
+        "| encoder, 128 wide | 8,134 | 4.2 | {} |",
+    ),
+    quote(
+        "docs/guides/encoders.md",
+        "MiniLM answers {}% of 400 questions",
+        "question_answering.md",
+        "| dev | 400 | 400 | {} |",
+    ),
+    quote(
+        "docs/guides/machines.md",
+        "{} MB a step, against {}",
+        "workers.md",
+        "| rows, RowWiseAdam | {} |",
+        "| dense, Adam | {}3 |",
+    ),
+    quote(
+        "docs/guides/machines.md",
+        "score {1} times as many texts as one process alone, and Spark's {3} times, its Java included: {0} and {2},",
+        "scoring.md",
+        "| Dask's map_partitions, 2 workers | 16,566 | 1.21x | {} | {}x |",
+        "| Spark's mapInPandas, 2 workers | 10,980 | 0.68x | {} | {}x |",
+    ),
+    quote(
+        "docs/guides/machines.md",
+        "10 million words x 100 (4.0 GB) took {} GB to convert and {} GB to align",
+        "big_tables.md",
+        "| 10,000,000 | 4.0 | convert the file to a store (.h5) | 39.73 | 251,708 | {} |",
+        "| 10,000,000 | 4.0 | align(store, vocabulary, out=) | 60.38 | 165,614 | {} |",
+    ),
+    *ENCODERS,
+    *RECIPE,
+]
+
+
+def text_of(path: str) -> str:
+    """A file in one line."""
+    return " ".join((ROOT / path).read_text("utf-8").split())
+
+
+def measured(quoted: Quote) -> list[str]:
+    """The figures of the result file; each piece is looked for behind the one before."""
+    text, place, found = text_of(quoted.file), 0, []
+    for piece in quoted.measured:
+        pattern = re.compile(re.escape(" ".join(piece.split())).replace(r"\{\}", r"([^|]+?)"))
+        match = pattern.search(text, place)
+        assert match, f"{quoted.file} has no {piece!r}"
+        found += match.groups()
+        place = match.end()
+    return found
+
+
+@pytest.mark.parametrize("quoted", QUOTES, ids=lambda quoted: f"{Path(quoted.page).stem}: {quoted.written[:40]}")
+def test_a_quoted_figure_is_the_measured_one(quoted):
+    """The page's sentence, with the figures of the result file."""
+    assert quoted.written.format(*measured(quoted)) in text_of(quoted.page)
