@@ -1,5 +1,6 @@
 """Figures that a page quotes are those of the result file that its script wrote."""
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -165,3 +166,29 @@ def measured(quoted: Quote) -> list[str]:
 def test_a_quoted_figure_is_the_measured_one(quoted):
     """The page's sentence, with the figures of the result file."""
     assert quoted.written.format(*measured(quoted)) in text_of(quoted.page)
+
+
+def all_benchmarks():
+    """benchmarks/all.py."""
+    spec = importlib.util.spec_from_file_location("all_benchmarks", ROOT / "benchmarks" / "all.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_one_command_runs_every_benchmark():
+    """benchmarks/all.py names each script that measures; the others are parts of them, or no benchmarks."""
+    module = all_benchmarks()
+    parts = {"machine", "records", "rated_texts", "trials", "encoders_torch", "decoder_torch", "decoder_llama"}
+    others = {"all", "colab_cell", "fuzz_readers", "mutants"}
+    scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    assert sorted(module.NAMES) == sorted(scripts - parts - others)
+
+
+def test_a_benchmark_leaves_out_what_it_lacks():
+    """A flag goes with its value, and a script whose first argument is missing is left out."""
+    module = all_benchmarks()
+    decoder = next(script for script in module.SCRIPTS if script.name == "decoder")
+    assert module.missing(decoder._replace(needs=()), {}) == ["--gguf"]
+    (command,) = module.commands(decoder, {"gguf": "FILE", "llama": "PYTHON"})
+    assert command[2:] == ["FILE", "--llama", "PYTHON"]
