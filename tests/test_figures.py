@@ -61,6 +61,26 @@ RECIPE = [
         ("mean", "frozen", "static", 25),
     ]
 ]
+FEW_LABELS = [
+    quote(
+        "docs/guides/encoders.md",
+        f"| {written} | {{0}} | {{2}} | {{4}} | {{1}} | {{3}} | {{5}} | {{6}} | {{7}} |",
+        "parameter_efficient.md",
+        "16 texts (in brackets: seeds)",
+        f"| {way} | embkeras | {{}} (3) | {{}} (3) |",
+        f"| {way} | embkeras | {{}} (3) | {{}} (3) |",
+        f"| {way} | embkeras | {{}} (3) | {{}} (3) | {{}} | {{}} |",
+    )
+    for written, way in {
+        "the nearest class mean": "class means",
+        "the head": "head",
+        "8 prompts and the head": "prompts",
+        "biases and the head": "biases",
+        "LoRA and the head": "LoRA",
+        "adapters and the head": "adapters",
+        "all": "all",
+    }.items()
+]
 ADVICE = "2 rounds, at most 2 finalists (default) | {}% | {}% | {}% | {}% | "
 QUOTES = [
     quote(
@@ -142,6 +162,7 @@ QUOTES = [
     ),
     *ENCODERS,
     *RECIPE,
+    *FEW_LABELS,
 ]
 
 

@@ -7,10 +7,10 @@ import pytest
 from tests.processes import run_python
 from tests.variants import variants
 
-TRAINING = ["EMA, train=", "RowWiseAdamW", "RowWiseSGD"]
+TRAINING = ["RowWiseAdamW", "RowWiseSGD"]
 TABLES = ["enable_lora", "combined", "unfreeze_rows", "dense gradients"]
 RARELY = ["rates", "loss scale", "quantized", "LoRA", "change_vocabulary", "change_vocabulary of LoRA", "int8, thawed"]
-RARELY += ["patience", "several steps at once"]
+RARELY += ["EMA, train=", "patience", "several steps at once"]
 PROCESSES = [TRAINING, [*TABLES, "files", "refused", "stock"], RARELY]  # one start of TensorFlow each, in half a minute
 
 

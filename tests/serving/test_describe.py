@@ -205,6 +205,7 @@ def test_text_plus_numbers(tmp_path):
     np.testing.assert_allclose(got["tags"], wanted["tags"][:1], atol=1e-5)
 
 
+@THOROUGH
 def test_sequence_to_sequence(tmp_path):
     """The answers follow the tokens of the decoder, whatever the length of the encoder's text."""
     keras.utils.set_random_seed(0)
@@ -350,6 +351,7 @@ class Block(layers.Layer):
         return self.norms[1](between + self.dense(between))
 
 
+@THOROUGH
 def test_transformer_of_any_length(tmp_path):
     """Positions count from the first token, wherever the padding is; longer texts are cut where the table ends."""
     keras.utils.set_random_seed(0)
@@ -393,6 +395,7 @@ def test_masked_language_model_with_a_padding_mask(tmp_path):
     np.testing.assert_allclose(session.run("text", {"text": asked})["scores"][:, :5], wanted, atol=1e-5)
 
 
+@THOROUGH
 def test_layers_of_keras_hub(tmp_path):
     """A translator of keras-hub's encoder and decoder, and an encoder with an explicit mask."""
     hub = pytest.importorskip("keras_hub", reason="keras-hub is not installed").layers
