@@ -2,6 +2,7 @@
 
 import pickle
 from functools import partial
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from embkeras.errors import ArgumentError
 from embkeras.experiments.data import Data
 from embkeras.experiments.runs import run_strategy
 from embkeras.experiments.strategies import default_strategies, encoder_strategies
+from embkeras.training.class_means import fit_class_means
 from embkeras.vectors.postprocess import centre
 from tests import tiny
 from tests.variants import variants
@@ -193,11 +195,19 @@ def test_strategies_for_few_labels():
         return kept[-1]
 
     run = run_strategy(build, DATA, found["class means"], epochs=5)
-    assert len(run.history["loss"]) == 1 and run.model.get_layer("head").kernel.numpy().any()
+    kernel = run.model.get_layer("head").kernel.numpy()
+    fit_class_means(run.model, *DATA.train)
+    assert len(run.history["loss"]) == 1
+    np.testing.assert_array_equal(run.model.get_layer("head").kernel, kernel)
     with pytest.raises(
         ArgumentError, match=r"'prompts' has prompts: build_model must build on strategy.encoder\(read\)"
     ):
         run_strategy(build, DATA, found["prompts"], epochs=1)
+    asked = []
+    encoder = SimpleNamespace(with_prompts=lambda count, start=None: asked.append((count, start)))
+    assert found["frozen"].encoder(encoder) is encoder and not asked
+    found["prompts"].encoder(encoder, start=["up", "down"])
+    assert asked == [(8, ["up", "down"])]
 
 
 @pytest.mark.parametrize(
