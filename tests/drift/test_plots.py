@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from embkeras import KeyedVectors, Vocabulary, align, drift_report
+from embkeras.drift import plots
 from embkeras.drift.plots import (
     BLUE,
     VERMILION,
@@ -177,6 +178,18 @@ def test_names_of_points_close_together_do_not_cover_each_other(kind):
     named = [line.get_xydata() for line in ax.lines] or [ax.collections[1].get_offsets()]
     assert all(ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 for box in boxes)
     assert not any(box.contains(*point) for box in boxes for point in ax.transData.transform(np.concatenate(named)))
+
+
+def test_six_names_of_one_point_and_long_names_at_an_edge():
+    """Each name has a place of its own, inside the axes."""
+    _, (ax,) = new_figure()
+    points = np.array([*[[0.5, 0.5]] * 6, [0.98, 0.5], *[[0.01, 0.01]] * 2, [0.5, 0.99]])
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    plots._write_names(ax, [*"abcdef", "television set", "left", "below", "above"], points, among=points)
+    boxes = [text.get_window_extent() for text in drawn(ax).texts]
+    assert len(boxes) == 10 and not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    assert all(ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 for box in boxes)
+    assert all(ax.bbox.y0 <= box.y0 and box.y1 <= ax.bbox.y1 for box in boxes)
 
 
 @pytest.mark.parametrize("rows", [1, 12])
