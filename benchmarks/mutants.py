@@ -574,7 +574,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("2 * sharpness * means.T", "sharpness * means.T"),
             ("weights[:, None] * features)\n    totals", "features)\n    totals"),
             ("sums[labels] - weights[:, None] * features", "sums[labels]"),
-            ("(texts[labels] + 1) / (texts[labels] + 2)", "1"),
+            ("targets += (1 / (texts", "targets += 0 * (1 / (texts"),
             ("last.bias.assign(squares.min() - squares)", "pass"),
         ],
     ),

@@ -70,6 +70,13 @@ def test_few_texts_never_make_it_certain(model):
     assert own.min() > 0.5 and own.mean() < 0.9
 
 
+def test_texts_without_a_pattern_leave_it_unsure(model):
+    """A text's own vector is left out of the mean that judges it: in noise, every class is about as likely."""
+    vectors = np.random.default_rng(1).normal(size=(9, 4)).astype("float32")
+    fit_class_means(model, vectors, np.arange(9) % 3)
+    assert model.predict(vectors, verbose=0).max() < 0.45
+
+
 def test_callbacks_see_one_epoch(model):
     """With the validation's figures; the epochs that a strategy passes on have no effect."""
     seen = []
