@@ -70,6 +70,17 @@ def test_the_cheapest_of_the_tied():
     assert f"{100 * advice.leads['could_show'].drop('smallest').max():.1f} points" in advice.text
 
 
+def test_a_tie_goes_to_a_strategy_for_few_labels():
+    """However cheap another is; but not one that is far behind."""
+    runs = [
+        *records("cheap", [0.9, 0.8, 0.86], [0.9] * 3, size=1),
+        *records("few", [0.8, 0.9, 0.85], [0.8] * 3, size=9),
+        *records("behind", [0.1, 0.1, 0.12], [0.1] * 3, size=1),
+    ]
+    assert Advice(tuple(runs)).recommended == "cheap"
+    assert Advice(tuple(runs), labelled=20, few_labels=("behind", "few")).recommended == "few"
+
+
 def test_how_many_runs_it_takes():
     """Where none is told apart; and where only more texts would do."""
     advice = Advice((*records("a", [0.9, 0.7, 0.9], [0.9] * 3), *records("b", [0.5, 0.8, 0.7], [0.9] * 3)))

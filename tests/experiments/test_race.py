@@ -87,6 +87,8 @@ def test_few_labels_put_the_strategies_for_them_first(trained):
         and "Only 49 labelled texts train. Below 50, start with fine-tuned" in advice.text
     )
     assert "the cheapest of fine-tuned, which come first where so few texts train" in advice.text
+    more = start(strategies=first, seeds=12, rounds=1, data=few)
+    assert {each.seed for each in more.final} == set(range(12))
     many = start(strategies=first, seeds=3, data=Data((MANY[0][:50], MANY[1][:50]), DATA.validation, DATA.test))
     assert many.recommended == "frozen" and "Only" not in many.text and many.labelled == 50
 

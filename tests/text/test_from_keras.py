@@ -263,9 +263,9 @@ def test_word_index_encodes_as_old_keras(num_words, oov_token, side, pad, corpus
     assert vocabulary.encode_batch(texts, length).tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("word", ["'unknown'", '"unk"', "unknown"])
+@pytest.mark.parametrize("word", ["'unknown'", '"unk"', "unknown", "'unk]", "[unk'", "<oov"])
 def test_a_word_in_quotes_is_a_word(word):
-    """The old Tokenizer keeps apostrophes; only brackets and the like mark an OOV token."""
+    """The old Tokenizer keeps apostrophes; only brackets and the like on both sides mark an OOV token."""
     assert Vocabulary.from_word_index({"a": 1, word: 2}).tokens == ("", "a", word)
 
 
