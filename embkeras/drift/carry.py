@@ -118,6 +118,9 @@ def propagate_drift(
             It is called for the factors 0, 1, 2, 4 and 8, and the factor of the smallest loss is taken, 0 included.
             By default the factor is 3. The layer then holds the last table tried, so assign the result.
 
+    Returns:
+        The table with the carried rows, (V, D), and what it was measured by; where nothing was carried, a copy of `after`.
+
     Raises:
         ArgumentError: shapes that don't match, NaN or infinity, a mask or counts of another shape, a row outside of `seen`
             that training moved, a `loss` that returns something other than a finite number, or a result that the dtype

@@ -93,6 +93,9 @@ class DriftReport:
             topn: the largest number of rows to return.
             min_count: occurrences in training that a token needs, where counts are known.
 
+        Returns:
+            Rows of `table` that moved, `topn` at most, the one that moved furthest first.
+
         Raises:
             ArgumentError: `topn` is not an integer >= 1, or `min_count` not one >= 0.
         """
@@ -104,6 +107,13 @@ class DriftReport:
 
     def neighbours(self, token: str, topn: int = 5) -> tuple[list[str], list[str]]:
         """The nearest tokens of `token` by cosine, before and after.
+
+        Args:
+            token: the token, as the table has it.
+            topn: the largest number of neighbours to return.
+
+        Returns:
+            Two lists of up to `topn` tokens, the nearest first: before, and after. Neither has `token` itself.
 
         Raises:
             UnknownWordError: `token` is not in the table.
@@ -134,6 +144,9 @@ class DriftReport:
             exact: True looks at all rows, False at a sample, whatever the size of the table.
             sample: rows of the sample.
             progress: whether to show a bar; by default only where the program asks for it.
+
+        Returns:
+            Its `table` has a row for each row looked at: `kept`, a share from 0 to 1, and `rank_shift`, in places.
 
         Raises:
             ArgumentError: `topn` or `sample` is not an integer >= 1, or a flag that is not one.
@@ -249,6 +262,9 @@ def drift_report(before: Any, after: Any, tokens: Iterable[str], *, counts: Any 
         after: floats of shape (V, D), such as `embedding.matrix()`.
         tokens: the V tokens, in the order of the rows, such as `vocabulary.tokens`.
         counts: occurrences of each token in training, V numbers >= 0.
+
+    Returns:
+        Its `table` has a row for each token; methods and properties sum it up.
 
     Raises:
         ArgumentError: shapes that don't match, NaN or infinity in a table, tokens that are not strings, or invalid

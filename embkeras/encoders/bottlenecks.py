@@ -36,6 +36,7 @@ class Adapter(keras.layers.Layer):
     Args:
         size: the width between `down` and `up`.
         activation: behind `down`.
+        **kwargs: as for any Keras layer.
     """
 
     def __init__(self, size: int, activation: Any = "gelu", **kwargs: Any):

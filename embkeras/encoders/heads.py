@@ -46,6 +46,9 @@ def build_encoder_classifier(
         dropout: share of features dropped before the last layer in training.
         name: name of the model.
 
+    Returns:
+        A model with the output `scores`, (batch, num_classes), not compiled.
+
     Raises:
         ArgumentError: not a PretrainedEncoder, an unknown `pool`, or a size out of range.
         EncoderError: the folder's tensors are damaged, or others than its config.json describes.
@@ -75,7 +78,13 @@ def build_encoder_regressor(
     Args:
         read: what `load_pretrained` returned.
         num_outputs: numbers for each text.
-        pool, pairs, dropout, name: as for `build_encoder_classifier`.
+        pool: as for `build_encoder_classifier`.
+        pairs: as for `build_encoder_classifier`.
+        dropout: as for `build_encoder_classifier`.
+        name: as for `build_encoder_classifier`.
+
+    Returns:
+        A model with the output `values`, (batch, num_outputs), not compiled.
 
     Raises:
         ArgumentError: not a PretrainedEncoder, an unknown `pool`, or a size out of range.
@@ -100,6 +109,9 @@ def build_encoder_tagger(
         num_tags: at least 2.
         dropout: share of features dropped before the last layer in training.
         name: name of the model.
+
+    Returns:
+        A model with the output `scores`, (batch, time, num_tags), not compiled.
 
     Raises:
         ArgumentError: not a PretrainedEncoder, or a size out of range.
@@ -129,6 +141,9 @@ def build_span_model(read: PretrainedEncoder, *, dropout: float = 0.1, name: str
             second.
         dropout: share of features dropped before the last layer in training.
         name: name of the model.
+
+    Returns:
+        A model with the outputs `start` and `end`, (batch, time) each, not compiled.
 
     Raises:
         ArgumentError: not a PretrainedEncoder, or `dropout` out of range.
@@ -164,6 +179,9 @@ def build_sentence_encoder(
         pool: as for `build_encoder_classifier`.
         normalize: vectors have length 1, so that their dot product is the cosine.
         name: name of the model.
+
+    Returns:
+        A model with the output `vectors`, (batch, width), not compiled.
 
     Raises:
         ArgumentError: not a PretrainedEncoder, an unknown `pool`, or `normalize` other than True and False.

@@ -24,6 +24,7 @@ class PaddingMask(keras.layers.Layer):
     Args:
         padding_id: the id of the padding.
         in_front: so many virtual tokens stand before the ids, and are no padding: bool (batch, in_front + time).
+        **kwargs: as for any Keras layer.
     """
 
     def __init__(self, padding_id: int = 0, in_front: int = 0, **kwargs: Any):
@@ -57,6 +58,7 @@ class SoftPrompts(keras.layers.Layer):
 
     Args:
         input_dim: how many.
+        **kwargs: as for any Keras layer.
     """
 
     def __init__(self, input_dim: int, **kwargs: Any):
@@ -111,6 +113,7 @@ class PositionTable(keras.layers.Layer):
 
     Args:
         input_dim: rows of the table: the most tokens of a text. Longer texts are an error.
+        **kwargs: as for any Keras layer.
     """
 
     def __init__(self, input_dim: int, **kwargs: Any):
@@ -159,6 +162,7 @@ class SegmentTable(keras.layers.Layer):
         input_dim: rows of the table.
         separator_id: the id that ends a segment, such as that of "[SEP]"; by default there is none, and no ids are needed.
         in_front: so many vectors stand before those of the ids, in segment 0.
+        **kwargs: as for any Keras layer.
     """
 
     def __init__(self, input_dim: int, separator_id: int | None = None, in_front: int = 0, **kwargs: Any):
@@ -226,6 +230,7 @@ class ContextMask(keras.layers.Layer):
     Args:
         separator_id: the id behind the first text.
         special_ids: ids that are no piece of a text: those around the texts, and the padding.
+        **kwargs: as for any Keras layer.
     """
 
     def __init__(self, separator_id: int, special_ids: Sequence[int], **kwargs: Any):
@@ -256,6 +261,7 @@ class PlaceProbabilities(keras.layers.Layer):
 
     Args:
         column: which of the K scores of a place counts.
+        **kwargs: as for any Keras layer.
     """
 
     def __init__(self, column: int, **kwargs: Any):

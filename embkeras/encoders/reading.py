@@ -95,6 +95,13 @@ class PretrainedEncoder:
 
         Vectors of these texts are the same; other words are spelled in smaller pieces. See `Vocabulary.trimmed`.
 
+        Args:
+            texts: the training texts.
+            min_count: occurrences that a piece needs. Words with rarer ones are split into smaller pieces.
+
+        Returns:
+            A new object, whose `tokenizer` has other ids; this one stays as it is.
+
         Raises:
             VocabularyError: a tokenizer of another kind than word pieces, or what `Vocabulary.encode` raises.
 
@@ -120,6 +127,9 @@ class PretrainedEncoder:
             start: words, or the names of the classes: prompts begin as the vectors of their pieces, repeated where there are
                 fewer. By default as pieces drawn at random.
             seed: of the drawing.
+
+        Returns:
+            A new object; this one stays as it is.
 
         Raises:
             ArgumentError: a `count` below 1 or that leaves no position for a text, an encoder that has prompts, or a `start`
@@ -152,6 +162,9 @@ class PretrainedEncoder:
         """The dense layer that transformers' classifiers have between the first token and the last layer.
 
         BERT and ALBERT come with one. For the others it is new, drawn at random.
+
+        Returns:
+            A built layer, new with each call: (batch, width) to (batch, width).
 
         Raises:
             EncoderError: the folder of a BERT or an ALBERT lacks it.

@@ -175,6 +175,9 @@ def encode_spans(
             into a window. An answer that is longer than what two windows share may be in neither: see `SpanWindows.lost`.
         question_length: the most pieces of a question; longer ones lose their end.
 
+    Returns:
+        Ids of shape (windows, time) and the places of the answers, one or more windows for each example.
+
     Raises:
         VocabularyError: another vocabulary, or what `Vocabulary.encode` raises for a text.
         ArgumentError: not SpanExamples, a `length` that leaves no room for the context, or a `stride` that would skip pieces.
@@ -272,6 +275,9 @@ def decode_spans(
         max_pieces: the most pieces of an answer.
         threshold: the answer is "" where its `no_answer` is above: 0.5 to choose what is more probable, or the best
             threshold that `squad_scores` finds. By default every question is answered that has a span.
+
+    Returns:
+        One answer for each example, in the order of `windows.examples`.
 
     Raises:
         ArgumentError: not SpanWindows, scores of another shape, or that aren't probabilities.

@@ -26,6 +26,9 @@ def load_squad(path: str | os.PathLike[str]) -> list[SpanExample]:
     Args:
         path: a JSON file, such as train-v1.1.json or dev-v2.0.json.
 
+    Returns:
+        One example for each question, in the order of the file.
+
     Raises:
         ArgumentError: `path` is not a path.
         DataError: no such file, another format, two questions with one id, or answers that aren't in their contexts where

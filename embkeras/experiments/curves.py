@@ -234,6 +234,9 @@ def learning_curve(
         verbose: whether to print a line for each run.
         **fit_arguments: `epochs`, `batch_size`, `class_weight`, `fit` and `keep`, as for `run_strategy`.
 
+    Returns:
+        Its `table` has a row for each strategy and number of training examples; accuracies are from 0 to 1.
+
     Raises:
         ArgumentError: as `compare_strategies`; no shares, a share twice or out of range, or a part that is a dataset.
         RunFailedError: as `race_strategies`.

@@ -144,6 +144,9 @@ def report_html(
         curve: what `learning_curve` returned.
         title: heading of the page.
 
+    Returns:
+        The text of the page.
+
     Raises:
         ArgumentError: nothing is given, or something else.
 

@@ -177,6 +177,9 @@ def data_profile(
         neighbours: training texts asked about each label.
         sample: the most texts of a part whose labels are looked at; a larger part is sampled, always in the same way.
 
+    Returns:
+        Tables of the parts, classes, words, repeated texts and suspect labels.
+
     Raises:
         ArgumentError: texts that are not strings, not one label for each, labels that are neither strings nor integers,
             an argument out of range, or a vocabulary without a tokenizer.

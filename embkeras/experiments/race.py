@@ -143,6 +143,9 @@ def race_strategies(
         **fit_arguments: `epochs`, `batch_size`, `class_weight`, `fit` and `keep`, as for
             `run_strategy`. With folds each run has other data, and keeps outputs of its own.
 
+    Returns:
+        The records of all rounds, and what they recommend.
+
     Raises:
         ArgumentError: as `compare_strategies`; a number out of range.
         RunFailedError: a run failed; it has the strategy, the seed and the records so far. Runs that had begun beside it are

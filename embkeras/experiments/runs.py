@@ -359,6 +359,9 @@ def compare_strategies(
         layer: name or path of the embedding layer, for strategies passed by name.
         **fit_arguments: `epochs`, `batch_size`, `class_weight`, `fit`, `verbose` and `keep`, as for `run_strategy`.
 
+    Returns:
+        The runs, their `table`, and what they recommend.
+
     Raises:
         ArgumentError: no seeds, a seed or strategy twice, no strategies, invalid data, or `done` with other test labels.
         RunFailedError: a run failed, or its worker died, and the engine didn't run it again; those that had begun beside it

@@ -156,6 +156,9 @@ class Strategy:
         Args:
             aligned: what `align` returned.
 
+        Returns:
+            A layer from integer ids of any shape to vectors.
+
         Raises:
             ArgumentError: from `build_embedding` or `enable_lora`, for settings that contradict each other.
         """
@@ -184,6 +187,9 @@ class Strategy:
             read: what `load_pretrained` returned.
             start: words that prompts begin as, such as the names of the classes; by default pieces drawn at random.
 
+        Returns:
+            `read` itself for a strategy without prompts, else a new object.
+
         Raises:
             ArgumentError: from `with_prompts`, for prompts that leave no room for a text, or unknown words.
         """
@@ -191,6 +197,9 @@ class Strategy:
 
     def apply(self, model: keras.Model) -> keras.Model:
         """Freeze the layers of `freeze`, and add LoRA to those of `lora_layers`; call it before `compile`.
+
+        Args:
+            model: not compiled yet.
 
         Returns:
             The same model.
@@ -212,6 +221,9 @@ class Strategy:
 
     def check(self, model: keras.Model) -> None:
         """Refuse a model that lacks what this strategy changes: frozen layers, LoRA, or prompts.
+
+        Args:
+            model: what `build_model` returned.
 
         Raises:
             ArgumentError: a layer of `freeze` trains, one of `lora_layers` has no LoRA, or there are no prompts.

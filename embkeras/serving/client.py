@@ -136,12 +136,15 @@ class ServingClient:
         self._known: tuple[float, Served] | None = None
 
     def scores(self, token_ids: Any, *, output: str = "scores") -> np.ndarray:
-        """Scores of shape (batch, classes), in the order of the ids; of a tagger, (batch, time, classes), zeros on padding.
+        """The scores of token ids.
 
         Args:
             token_ids: integers of shape (batch, time), or one sequence of integers per text; for a model with several
                 inputs, or one of another shape, a dictionary of arrays by input, each with the batch first.
             output: which output of a model with several; "classes" is the class names, as an array of strings.
+
+        Returns:
+            Shape (batch, classes), in the order of the ids; of a tagger (batch, time, classes), zeros on padding.
 
         Raises:
             ArgumentError: ids that are not integers or, with an encoder, outside [0, V); an input that is missing, unknown
@@ -153,26 +156,36 @@ class ServingClient:
         return self._scores(token_ids if isinstance(token_ids, Mapping) else self._rows(token_ids), output)[0]
 
     def vectors(self, token_ids: Any) -> list[np.ndarray]:
-        """The rows of the embedding table for the ids of each text, float32 of shape (tokens, width), without padding.
+        """The rows of the embedding table for the ids of each text, without padding.
 
         They are those of the signature `embed`, which a model with exactly one embkeras embedding has.
 
+        Args:
+            token_ids: integers of shape (batch, time), or one sequence of integers per text.
+
+        Returns:
+            One array for each text, float32 of shape (tokens, width).
+
         Raises:
-            As for `scores`.
+            EmbkerasError: as for `scores`.
         """
         rows = self._rows(token_ids)
         return self._from_one_version(lambda served: self._vectors_of(served, rows))[0]
 
     def tower_vectors(self, tower: str, inputs: Any) -> np.ndarray:
-        """The vectors of a tower, float32 of shape (batch, width).
+        """The vectors of a tower.
 
         Args:
             tower: its name in the export.
             inputs: a dictionary of the inputs that it reads, one value for each row: ids or, with an encoder, texts; what it
                 takes alone needs no name.
 
+        Returns:
+            float32 of shape (batch, width), in the order of the inputs.
+
         Raises:
-            As for `scores`; ArgumentError if there is no such tower, too.
+            EmbkerasError: as for `scores`.
+            ArgumentError: there is no such tower.
         """
 
         def ask(served: Served) -> np.ndarray:
@@ -196,8 +209,9 @@ class ServingClient:
             int64 ids (batch, k) and float32 scores (batch, k).
 
         Raises:
-            As for `scores`; ArgumentError if k is outside [1, number of candidates], and SavedModelError if the export has
-            nothing to search.
+            EmbkerasError: as for `scores`.
+            ArgumentError: `k` is outside [1, number of candidates].
+            SavedModelError: the export has nothing to search.
         """
 
         def ask(served: Served) -> tuple[np.ndarray, np.ndarray]:
@@ -241,6 +255,9 @@ class ServingClient:
             output: which output of a model with several; by default all.
             threshold: the probability from which a label counts, where a sigmoid makes one for each: a number in [0, 1] for
                 all, a sequence with one for each label, or a dictionary by label, 0.5 for those that it doesn't name.
+
+        Returns:
+            A table with one row per text, in their order.
 
         Raises:
             ArgumentError: not a sequence of strings, a text that is too long for long_texts="error", or a client without an
@@ -286,6 +303,9 @@ class ServingClient:
             max_pieces: the most pieces of an answer.
             threshold: the answer is "" where its `no_answer` is above, as for `decode_spans`. By default there is one.
 
+        Returns:
+            The answer; its `text` is "" where there is none.
+
         Raises:
             ArgumentError: not texts, a client without an encoder, or another argument outside its range.
             SavedModelError: the model wasn't made by `build_span_model`, or the server's vocabulary is not the encoder's.
@@ -317,9 +337,12 @@ class ServingClient:
         return decode_spans(scores, windows, max_pieces=max_pieces, threshold=threshold)[0]
 
     def metadata(self) -> dict[str, Any]:
-        """What the server offers now: `model`, `version`, `signatures`, and the export's `card`.
+        """What the server offers now.
 
         Nothing is compared with the encoder.
+
+        Returns:
+            `model`, `version`, `signatures`, and the export's `card`.
 
         Raises:
             ServingError: as for `scores`.

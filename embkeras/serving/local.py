@@ -119,6 +119,13 @@ class ExportedModel:
     def ask(self, signature: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """The answers of one signature, as NumPy arrays.
 
+        Args:
+            signature: its name, one of `signatures`.
+            **inputs: an array for each input of the signature, by its name, of the type that the signature takes.
+
+        Returns:
+            An array for each output, by its name.
+
         Raises:
             SavedModelError: there is no such signature, or the export refuses the request.
         """
@@ -146,11 +153,15 @@ class ExportedModel:
         return np.asarray(reader.get_tensor(f"{name}{VALUE}"))
 
     def scores(self, token_ids: Any, *, output: str = "scores") -> np.ndarray:
-        """Scores of shape (batch, classes) for integer ids of shape (batch, time).
+        """The scores of token ids.
 
         Args:
-            token_ids: the ids; for a model with several inputs, or one of another shape, a dictionary of arrays by input.
+            token_ids: integers of shape (batch, time); for a model with several inputs, or one of another shape, a dictionary
+                of arrays by input.
             output: which output of a model with several.
+
+        Returns:
+            Shape (batch, classes), in the order of the ids.
 
         Raises:
             ArgumentError: ids that are not integers, or of another shape.
@@ -185,11 +196,14 @@ class ExportedModel:
         return {output: answers[output] for output in outputs}
 
     def tower_vectors(self, tower: str, inputs: Any) -> np.ndarray:
-        """The vectors of a tower, float32 of shape (batch, width).
+        """The vectors of a tower.
 
         Args:
             tower: its name in the export.
             inputs: a dictionary of the inputs that it reads, ids or texts, one for each row; what it takes alone needs no name.
+
+        Returns:
+            float32 of shape (batch, width), in the order of the inputs.
 
         Raises:
             ArgumentError: there is no such tower, or inputs that it doesn't take.
@@ -267,6 +281,9 @@ class ExportedModel:
                 all, a sequence with one for each label, or a dictionary by label, 0.5 for those that it doesn't name. For
                 two classes of one sigmoid, a number: the second class counts from there.
 
+        Returns:
+            A table with one row per text, in their order.
+
         Raises:
             ArgumentError: not a sequence of strings, a text that is too long, an input that is missing or unknown, or another
                 argument outside its range.
@@ -301,7 +318,15 @@ class ExportedModel:
         """The answer to a question as a span of a context: `text`, `score`, and its characters from `start` to `end`.
 
         Args:
-            question, context, length, stride, max_pieces, threshold: as for `ServingClient.answer`.
+            question: as for `ServingClient.answer`.
+            context: as for `ServingClient.answer`.
+            length: as for `ServingClient.answer`.
+            stride: as for `ServingClient.answer`.
+            max_pieces: as for `ServingClient.answer`.
+            threshold: as for `ServingClient.answer`.
+
+        Returns:
+            The answer; its `text` is "" where there is none.
 
         Raises:
             ArgumentError: not texts, or another argument outside its range.

@@ -83,6 +83,12 @@ class BatchScorer:
     def __call__(self, texts: "Sequence[str] | Mapping[str, Any] | pd.DataFrame") -> "pd.DataFrame":
         """One row for each text, or the frame with columns for the predictions.
 
+        Args:
+            texts: as for `ExportedModel.predict`, or a frame with the column, or columns, of texts.
+
+        Returns:
+            A table with one row per text, in their order; a frame keeps its columns and its index.
+
         Raises:
             ArgumentError: a frame without a column of texts, or with one that a column of predictions would be named like;
                 and as `ExportedModel.predict`.

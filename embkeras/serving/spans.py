@@ -24,7 +24,8 @@ def question_windows(
     """The rows of ids that ask a question about a context.
 
     Args:
-        question, context: the texts.
+        question: the question.
+        context: the text that may answer it.
         card: of the export.
         encoding: of its ids, or None where it isn't there.
         source: what messages call the export.

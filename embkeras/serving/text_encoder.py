@@ -78,7 +78,7 @@ class TextEncoder:
         *,
         long_texts: str | None = None,
     ) -> Any:
-        """Ids of texts, int64 of shape (batch, time), shorter texts padded with the padding id.
+        """The ids of texts.
 
         Where the model takes a single id for each row, a text is one token, as it is written, and its ids are (batch,).
 
@@ -88,6 +88,10 @@ class TextEncoder:
                 no longer ones.
             long_texts: what happens to a text of more tokens than the model takes: "cut" drops its end (or its beginning,
                 with padding in front), "error" refuses it. By default as the model was exported.
+
+        Returns:
+            int64 of shape (batch, time), shorter texts padded with the padding id; for texts by input, a dictionary of ids
+            by input.
 
         Raises:
             ArgumentError: not a sequence of strings, a `length` below 1, a text that is too long, or an unknown input.

@@ -153,6 +153,9 @@ def build_classifier(
             returned. Drift is then measured from the table as it is in the layer, `layer.matrix()` before `fit`.
         name: name of the model.
 
+    Returns:
+        A model with one output, `scores`, not compiled.
+
     Raises:
         ArgumentError: an unknown architecture, a size out of range, a layer without a mask, or `trainable` or `rescale` with a
             layer.

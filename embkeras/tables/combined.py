@@ -97,7 +97,9 @@ class CombinedEmbedding(Projection):
     Don't use a layer inside elsewhere in the model too: Keras would refuse to load a .keras file of that model.
 
     Args:
-        layers, combine, output_dim: as for `combine_embeddings`.
+        layers: as for `combine_embeddings`.
+        combine: as for `combine_embeddings`.
+        output_dim: as for `combine_embeddings`.
         **kwargs: as for any Keras layer.
 
     Attributes:

@@ -182,6 +182,9 @@ class PretrainedEmbedding(Projection, keras.layers.Embedding):
 
         The row of the padding becomes zeros; with LoRA, A becomes zero again.
 
+        Args:
+            matrix: floats of shape (input_dim, output_dim).
+
         Raises:
             ArgumentError: the layer is not built or is quantized, or the matrix has the wrong shape or holds NaN,
                 infinity or numbers that the dtype of the table can't hold.
@@ -232,9 +235,12 @@ class PretrainedEmbedding(Projection, keras.layers.Embedding):
             self._clear_padding(self.lora_embeddings_a)
 
     def matrix(self) -> np.ndarray:
-        """A float32 copy of the table, shape (input_dim, output_dim).
+        """A copy of the table.
 
         Equal to the layer at `arange(input_dim)`, up to the layer's compute dtype.
+
+        Returns:
+            float32 of shape (input_dim, output_dim); writing into it changes no weights.
 
         Raises:
             ArgumentError: the layer is not built.
@@ -280,6 +286,9 @@ class PretrainedEmbedding(Projection, keras.layers.Embedding):
             values: array of shape (len(sources), output_dim); only the rows of new ids, with source -1, are read.
             trains: if only some rows train, which of the new ids do: bool, shape (len(sources),).
             room: if only some rows train, room for at least this many more.
+
+        Returns:
+            The new layer, and from which old rows those of its variables come.
 
         Raises:
             ArgumentError: the layer is quantized.

@@ -89,6 +89,7 @@ class MaskedConvolutions(keras.layers.Layer):
     Args:
         filters: filters of each width.
         widths: widths of the windows, in tokens.
+        **kwargs: as for any Keras layer.
     """
 
     supports_masking = True

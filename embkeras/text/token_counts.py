@@ -46,6 +46,9 @@ class TokenCounts:
             partition: the number of the part, from 0. Tokens of equal counts are ordered by it, then by their place in it.
             tokenizer: splits the texts; the same for all parts.
 
+        Returns:
+            The counts of this part, to be added to those of the others.
+
         Raises:
             VocabularyError: a `partition` below 0, not a Tokenizer, a single string, or something that is not a text.
         """
@@ -58,6 +61,12 @@ class TokenCounts:
 
     def __add__(self, other: "TokenCounts") -> "TokenCounts":
         """The counts of both.
+
+        Args:
+            other: counts of other parts.
+
+        Returns:
+            New counts; the two stay as they are.
 
         Raises:
             VocabularyError: a part that is in both, or parts that were split in another way.
@@ -96,6 +105,9 @@ class TokenCounts:
         Args:
             max_tokens: size of the vocabulary, at least 3: special tokens are included.
             min_count: occurrences that a token needs to get an id.
+
+        Returns:
+            The vocabulary, with its counts.
 
         Raises:
             VocabularyError: a part is missing, `max_tokens` < 3, `min_count` < 1, or no token is left.

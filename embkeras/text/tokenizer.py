@@ -72,6 +72,12 @@ class Tokenizer:
     def __call__(self, text: str) -> list[str]:
         """The tokens of `text`, in order.
 
+        Args:
+            text: the text.
+
+        Returns:
+            The tokens, none of them empty.
+
         Raises:
             VocabularyError: not a string, or one with half a surrogate pair.
         """
@@ -95,6 +101,12 @@ class Tokenizer:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Tokenizer":
         """The tokenizer that `to_dict` described.
+
+        Args:
+            data: what `to_dict` returned.
+
+        Returns:
+            A tokenizer equal to that one.
 
         Raises:
             VocabularyError: other data.

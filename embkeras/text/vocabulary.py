@@ -145,6 +145,9 @@ class Vocabulary:
             min_count: occurrences that a token needs to get an id.
             tokenizer: splits the texts, and later those passed to `encode`.
 
+        Returns:
+            The vocabulary, with its counts.
+
         Raises:
             VocabularyError: `max_tokens` < 3, `min_count` < 1, not a Tokenizer, a single string, or texts without a
                 token.
@@ -173,6 +176,9 @@ class Vocabulary:
             max_tokens: size of the vocabulary, at least 3: special tokens are included.
             min_count: occurrences that a token needs to get an id.
             tokenizer: how the texts were split, so that `encode` splits as they were; None for tokens alone.
+
+        Returns:
+            The vocabulary, with its counts.
 
         Raises:
             VocabularyError: `max_tokens` < 3, `min_count` < 1, not a mapping of tokens to counts, or no token left.
@@ -214,6 +220,9 @@ class Vocabulary:
                 the vocabulary get the OOV id that the layer hashes them into. A text that spells out a mask token, such
                 as "<pad>", gets an OOV id from `encode`: nothing in a text is padding.
 
+        Returns:
+            A vocabulary without counts.
+
         Raises:
             VocabularyError: another kind of layer, one without a vocabulary, one that does not output ids, or a
                 tokenizer for a layer that has one, hashes in another way than `encode`, or is not in UTF-8.
@@ -244,6 +253,9 @@ class Vocabulary:
                 the same side.
             tokenizer: splits texts; by default as that Tokenizer does by default. White space always separates tokens.
 
+        Returns:
+            A vocabulary without counts.
+
         Raises:
             VocabularyError: not a mapping of words to ids without gaps, an `oov_token` that it doesn't have, a word that
                 looks like an OOV token without `oov_token`, or what the constructor refuses.
@@ -269,6 +281,9 @@ class Vocabulary:
                 beside it is read too.
             size: the number of ids, if the encoder's table has more rows than the tokenizer has pieces.
 
+        Returns:
+            A vocabulary without counts.
+
         Raises:
             VocabularyError: a missing or damaged file, or ids beyond `size`.
             MissingDependencyError: tokenizers is not installed.
@@ -291,6 +306,9 @@ class Vocabulary:
         Args:
             texts: the training texts.
             min_count: occurrences that a piece needs. Words with rarer ones are split into smaller pieces.
+
+        Returns:
+            A new vocabulary; this one stays as it is.
 
         Raises:
             VocabularyError: not the vocabulary of a tokenizer of word pieces, or what `encode` raises.
@@ -319,6 +337,12 @@ class Vocabulary:
 
     def extended(self, tokens: Iterable[str]) -> "Vocabulary":
         """This vocabulary with new tokens at the end (count 0); those it already has keep their ids.
+
+        Args:
+            tokens: the new tokens, in the order of their ids.
+
+        Returns:
+            A new vocabulary; this one stays as it is.
 
         Raises:
             VocabularyError: a single string, or something that is not a string.
@@ -370,7 +394,13 @@ class Vocabulary:
         return f"Vocabulary({len(self):,} tokens, padding_id={self.padding_id}, oov_ids={self.oov_ids}{side}{dropped})"
 
     def encode(self, text: str) -> np.ndarray:
-        """The ids of a text, int64 of shape (tokens,); empty for a text without tokens.
+        """The ids of a text.
+
+        Args:
+            text: the text.
+
+        Returns:
+            int64 of shape (tokens,); empty for a text without tokens.
 
         Raises:
             VocabularyError: no tokenizer, not a string, or a token out of a vocabulary that has no OOV id and doesn't drop
@@ -379,12 +409,15 @@ class Vocabulary:
         return np.array(self._ids_of(self._required_tokenizer()(text)), np.int64)
 
     def encode_batch(self, texts: Sequence[str], length: int | None = None, truncate: str | None = None) -> np.ndarray:
-        """Ids of several texts, int64 of shape (texts, length), short texts filled with the padding id.
+        """The ids of several texts.
 
         Args:
             texts: the texts.
             length: tokens per text; by default those of the longest text.
             truncate: the side on which a longer text is truncated, "end" or "start"; by default that of the padding.
+
+        Returns:
+            int64 of shape (texts, length), short texts filled with the padding id.
 
         Raises:
             VocabularyError: no padding id, a single string, a `length` that leaves no room between the special pieces of an
@@ -424,6 +457,9 @@ class Vocabulary:
             firsts: the first texts.
             seconds: as many second texts.
             length: pieces of a row; of a longer pair, the longer text is cut first. By default those of the longest pair.
+
+        Returns:
+            int64 of shape (pairs, length), short pairs filled with the padding id.
 
         Raises:
             VocabularyError: not the vocabulary of an encoder's tokenizer, no padding id, another number of second texts than
@@ -481,6 +517,12 @@ class Vocabulary:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the vocabulary as one JSON file.
 
+        Args:
+            path: the file; one that exists is replaced.
+
+        Returns:
+            The path of the file.
+
         Raises:
             ArgumentError: `path` is not a path.
             OutputError: the file can't be written.
@@ -505,6 +547,12 @@ class Vocabulary:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Vocabulary":
         """Read what `save` wrote.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The vocabulary with its counts and tokenizer; its `fingerprint` is that of the one saved.
 
         Raises:
             ArgumentError: `path` is not a path.

@@ -161,8 +161,11 @@ class AlignedMatrix:
         and `how` stay as they are. The table is copied once more at the end.
 
         Args:
-            functions: from a float32 array (V, D) to one of shape (V, any width); set arguments with
+            *functions: from a float32 array (V, D) to one of shape (V, any width); set arguments with
                 `functools.partial`.
+
+        Returns:
+            A new object with float32 values of shape (V, width); this one stays as it is.
 
         Raises:
             ArgumentError: something that is not a function, needs more arguments than the matrix, or returns something

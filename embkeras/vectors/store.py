@@ -96,6 +96,9 @@ class KeyedVectors:
         Args:
             vectors: the object, in memory. A file that gensim saved is a pickle: load it with gensim, if you trust it.
 
+        Returns:
+            Vectors over the same arrays.
+
         Raises:
             ArgumentError: another kind of object, one without vectors, keys that are not strings, or NaN or infinity.
         """
@@ -120,6 +123,9 @@ class KeyedVectors:
         Args:
             frame: words by dimensions, such as `pandas.read_csv` returns.
             words: name of the column with the words; by default the index, if it has strings, or the one column of strings.
+
+        Returns:
+            One row for each row of the frame, in its order.
 
         Raises:
             ArgumentError: not a frame, words that are no distinct strings, a column that is not numbers, NaN or infinity.
@@ -153,6 +159,9 @@ class KeyedVectors:
 
     def to_dataframe(self) -> Any:
         """A pandas DataFrame of shape (words, vector_size), with the words as its index and the dimensions as its columns.
+
+        Returns:
+            The frame; its index is named `word`.
 
         Examples:
             >>> import numpy as np
@@ -198,7 +207,13 @@ class KeyedVectors:
         return self.matrix[self._row(word)]
 
     def rows_of(self, words: Iterable[str]) -> np.ndarray:
-        """The rows of many words at once, int64 of shape (words,); -1 for a word without a vector.
+        """The rows of many words at once.
+
+        Args:
+            words: the words, as they are spelled here.
+
+        Returns:
+            int64 of shape (words,); -1 for a word without a vector.
 
         Raises:
             ArgumentError: a single string, or something that is not a string.
@@ -222,6 +237,13 @@ class KeyedVectors:
 
     def most_similar(self, word: str, topn: int = 10) -> list[tuple[str, float]]:
         """The `topn` words nearest to `word` by cosine similarity, best first, without `word` itself.
+
+        Args:
+            word: a word that has a vector here.
+            topn: the largest number of words to return.
+
+        Returns:
+            Pairs of a word and its cosine similarity, from -1 to 1.
 
         Raises:
             UnknownWordError: `word` has no vector here.

@@ -56,6 +56,9 @@ def encode_instructions(
         length: tokens in a row of the batch.
         long_rows: of texts of more tokens: "error", or "leave_out".
 
+    Returns:
+        What `fit` takes, each of shape (rows of the batch, length), and the places of the rows that were left out.
+
     Raises:
         ArgumentError: not a PretrainedDecoder, or a `length` beyond `read.max_length`.
         DataError: no rows, one without instruction or answer, one that spells out a token that ends texts, or is longer than
@@ -99,6 +102,9 @@ def perplexity(model: keras.Model, packed: PackedRows, *, batch_size: int = 8) -
         model: from `read.model(packed=True)`.
         packed: what `encode_instructions` returned.
         batch_size: rows computed at a time; their scores take batch_size * length * V * 4 bytes.
+
+    Returns:
+        A number from 1 up.
 
     Raises:
         ArgumentError: another model, not a PackedRows, or a `batch_size` below 1.

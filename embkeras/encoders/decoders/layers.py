@@ -25,14 +25,14 @@ class CausalPlaces(keras.layers.Layer):
     A token sees itself and the earlier ones of its segment, and its place is their number: padding, wherever it is, is seen
     by no token and moves none. Without segments, everything that is no padding is one.
 
+    The three: a bool tensor (batch, time, time), true where the token of the second axis is seen, and cosine and sine (batch,
+    time, pairs) of the angles of each place.
+
     Args:
         padding_id: the id that fills short texts.
         frequencies: how fast each pair of a head's numbers turns, in radians a position.
         in_front: so many virtual tokens stand before the ids, seen by the tokens of every segment: all times are longer by them.
-
-    Returns:
-        A bool tensor (batch, time, time), true where the token of the second axis is seen, and cosine and sine (batch, time,
-        pairs) of the angles of each place.
+        **kwargs: as for any Keras layer.
     """
 
     def __init__(self, padding_id: int, frequencies: Sequence[float], in_front: int = 0, **kwargs: Any):
@@ -126,6 +126,7 @@ class DecoderBlock(keras.layers.Layer):
         key_value_heads: keys and values, a divisor of `heads`.
         head_width: width of each head.
         epsilon: of the norms.
+        **kwargs: as for any Keras layer.
     """
 
     def __init__(

@@ -89,6 +89,9 @@ class PretrainedDecoder:
                 drawn at random.
             seed: of the drawing.
 
+        Returns:
+            A new object; this one stays as it is.
+
         Raises:
             ArgumentError: a `count` below 1 or that leaves no position for a text, a decoder that has prompts, or a `start`
                 without a piece.
@@ -111,6 +114,9 @@ class PretrainedDecoder:
             text: the text.
             inside: it continues another text, so nothing is put in front.
 
+        Returns:
+            The ids, special ones behind the text included; those in front of it only if `inside` is false.
+
         Raises:
             VocabularyError: not a text.
         """
@@ -129,6 +135,9 @@ class PretrainedDecoder:
             name: its name.
             packed: several texts stand in each row: the model takes `segment_ids` too, as `encode_instructions` makes them, and
                 no token sees one of another text.
+
+        Returns:
+            A model with weights of its own, not compiled.
 
         Raises:
             EncoderError: the tensors are damaged.

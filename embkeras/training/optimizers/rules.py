@@ -82,8 +82,8 @@ class RowWiseAdamW(RowWiseAdam, keras.optimizers.AdamW):
     Keras' AdamW moves every row of a table in each step, also words that training never saw.
 
     Args:
-        learning_rate: a float or a `LearningRateSchedule`.
-        weight_decay: in units of the learning rate.
+        *args: `learning_rate`, a float or a `LearningRateSchedule`; then `weight_decay`, in units of the learning rate. Both
+            can be named too.
         decay_biases: False leaves biases, and the scales and shifts of normalisations, without decay, as is usual when an
             encoder is fine-tuned (Devlin et al. 2019). It is saved with the model; what `exclude_from_weight_decay` names
             is not.

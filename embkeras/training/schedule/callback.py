@@ -155,6 +155,10 @@ class TrainabilitySchedule(keras.callbacks.Callback):
 
         Phases begin at their `start` here: patience is ignored.
 
+        Args:
+            model: the compiled model.
+            epoch: the epoch that is to begin, counted from 0.
+
         Returns:
             Whether a custom loop must trace its own step again: the set of trainable variables changed, or the learning
             rate became a schedule or a number. The optimizer and the model's train step are rebuilt already.
@@ -185,6 +189,10 @@ class TrainabilitySchedule(keras.callbacks.Callback):
         """Continue from `state` in the fit that begins or has begun: flags, the optimizer's variables, the kind of rate.
 
         Assign the values of the model's and the optimizer's variables afterwards.
+
+        Args:
+            model: the compiled model.
+            state: the `state` of a schedule with the same phases.
 
         Raises:
             ScheduleError: the state belongs to other phases.
@@ -304,6 +312,9 @@ def unfreeze_at(
         learning_rate: the optimizer's learning rate, for all variables, from `epoch` on: a number, or a
             `LearningRateSchedule` that counts its steps from there.
 
+    Returns:
+        A callback for `fit`.
+
     Raises:
         ScheduleError: an epoch below 0, no layers, or a rate that is not positive.
 
@@ -333,6 +344,9 @@ def gradual_unfreeze(
         start: the epoch, counted from 0, in which the last group begins to train; before it, all groups are frozen.
         every: epochs between one group and the next.
         decay: divides the learning rate each time a group joins, except at epoch 0; 1 leaves the rate as it is.
+
+    Returns:
+        A callback for `fit`.
 
     Raises:
         ScheduleError: no groups or an empty one, a layer in two groups, a start below 0, `every` below 1, or a decay

@@ -31,7 +31,7 @@ class Phase:
     Args:
         start: the latest epoch, counted from 0, at which the phase begins; the patience of the previous phase may
             begin it sooner.
-        actions: `Freeze`, `Train`, `TrainVariables`, `Rate` and `Rows` of `embkeras.training.schedule`, or your own.
+        *actions: `Freeze`, `Train`, `TrainVariables`, `Rate` and `Rows` of `embkeras.training.schedule`, or your own.
         freeze: short for `Freeze(...)`.
         train: short for `Train(...)`.
         learning_rate: short for `Rate(...)`: a number, or a `LearningRateSchedule` that counts its steps from the

@@ -135,6 +135,9 @@ def unfreeze_rows(epoch: int, layer: LayerRef, *, vocabulary: Vocabulary, min_co
         vocabulary: its tokens with their counts in the training text.
         min_count: occurrences that a word needs.
 
+    Returns:
+        A callback for `fit`.
+
     Raises:
         ScheduleError: an epoch below 0, or what `Rows` refuses.
 

@@ -92,7 +92,8 @@ class Digits:
         """The numbers at [start, stop) of the buffer, at least MARGIN from its ends.
 
         Args:
-            starts, stops: int64 arrays of the same length.
+            starts: int64, the first byte of each number.
+            stops: int64 of the same length, the byte behind each.
             dtype: the type they are for, "float32" or "float16".
 
         Returns:

@@ -277,6 +277,9 @@ def load_vectors(
             and takes the rows that are there, with a warning if it was wrong.
         progress: whether to show a progress bar on standard error; by default on a terminal, if reading takes long.
 
+    Returns:
+        The words, their vectors of shape (words, D) in `dtype`, and the `provenance`: what was read, and what was left out.
+
     Raises:
         VectorFileError: no such file, or a damaged file; the message says the line, row or byte.
         ArgumentError: an invalid argument.
