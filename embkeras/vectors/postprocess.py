@@ -34,6 +34,9 @@ def centre(matrix: np.ndarray, *, rows: np.ndarray | None = None) -> np.ndarray:
         matrix: floats of shape (V, D).
         rows: bool array of shape (V,): the rows that count in the mean; by default all that are not zeros.
 
+    Returns:
+        float32 of shape (V, D).
+
     Raises:
         ArgumentError: not a matrix of finite floats, or `rows` of another shape or without a row.
 
@@ -57,6 +60,9 @@ def remove_components(matrix: np.ndarray, *, count: int | None = None, rows: np.
         matrix: floats of shape (V, D).
         count: components to remove, from 1 to D - 1; by default D / 100 as in the paper, but at least 1.
         rows: bool array of shape (V,): the rows that count in mean and components; by default all that are not zeros.
+
+    Returns:
+        float32 of shape (V, D).
 
     Raises:
         ArgumentError: not a matrix of finite floats, `count` not in [1, D) or not below the number of rows, or `rows`
@@ -107,6 +113,9 @@ def weight_by_frequency(matrix: np.ndarray, counts: Any, a: float = 1e-3) -> np.
         counts: V numbers >= 0, one per row, such as `vocabulary.counts`.
         a: the share at which a word has half the weight.
 
+    Returns:
+        float32 of shape (V, D).
+
     Raises:
         ArgumentError: not a matrix of finite floats, counts of another shape, negative or all 0, or `a` <= 0.
 
@@ -133,6 +142,9 @@ def weight_by_rank(matrix: np.ndarray) -> np.ndarray:
     Args:
         matrix: floats of shape (V, D), the most frequent word first.
 
+    Returns:
+        float32 of shape (V, D).
+
     Raises:
         ArgumentError: not a matrix of finite floats.
 
@@ -156,6 +168,9 @@ def rescale(matrix: np.ndarray, std: float = 0.1, *, rows: np.ndarray | None = N
         std: standard deviation of all entries of the rows that count, about their mean.
         rows: bool array of shape (V,): the rows that count; by default all that are not zeros. The others are multiplied
             by the same factor.
+
+    Returns:
+        float32 of shape (V, D).
 
     Raises:
         ArgumentError: not a matrix of finite floats, `std` <= 0, `rows` of another shape or without a row, entries that
@@ -183,6 +198,9 @@ def standard_deviation(matrix: np.ndarray, *, rows: np.ndarray | None = None) ->
         matrix: floats of shape (V, D).
         rows: bool array of shape (V,): the rows that count; by default all that are not zeros.
 
+    Returns:
+        A number in the units of the matrix.
+
     Raises:
         ArgumentError: not a matrix of finite floats, or `rows` of another shape.
 
@@ -198,6 +216,9 @@ def unit_norm(matrix: np.ndarray) -> np.ndarray:
 
     Args:
         matrix: floats of shape (V, D).
+
+    Returns:
+        float32 of shape (V, D).
 
     Raises:
         ArgumentError: not a matrix of finite floats.

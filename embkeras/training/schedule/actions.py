@@ -155,6 +155,13 @@ class Rate(Action):
 def some_refs(layers: Sequence[LayerRef] | LayerRef, what: str) -> tuple[LayerRef, ...]:
     """One or several names or layers as a tuple.
 
+    Args:
+        layers: names, paths, globs or layers; one of them needs no list.
+        what: what messages call the argument.
+
+    Returns:
+        At least one, in their order.
+
     Raises:
         ScheduleError: no layers, or something that doesn't name a layer.
     """
