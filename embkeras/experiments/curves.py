@@ -115,15 +115,30 @@ class LearningCurve:
         """Where the other strategies begin to pay, and what more labels would buy, in sentences."""
         said = [self.note] if self.note else []
         first, *others = self.strategies or [""]
-        said += [self._said_of(name, first) for name in others]
-        said += [self._more_said(name) for name in self.strategies]
+        gains = self.gains.groupby("strategy")["half_width"]
+        noisy = [name for name in others if not np.isfinite(gains.get_group(name)).any()]
+        if noisy:
+            said.append(f"With one seed the noise is unknown, so {' or '.join(noisy)} isn't called ahead of {first}.")
+        said += [self._said_of(name, first) for name in others if name not in noisy]
+        unknown: dict[str, list[str]] = {}
+        for name in self.strategies:
+            found = self.more_texts(name)
+            if found.texts is None:
+                unknown.setdefault(_why(found), []).append(name)
+            else:
+                said.append(
+                    f"Another point with {name} would take about {_rounded(found.texts)} more labelled texts (95%: "
+                    f"{_rounded(found.low)} to {_rounded(found.high)}), if the curve continues this way."
+                )
+        said += [
+            f"The data can't tell how many more labelled texts would buy a point with {' or '.join(names)}{why}."
+            for why, names in unknown.items()
+        ]
         return " ".join(said)
 
     def _said_of(self, name: str, first: str) -> str:
         own = self.gains[self.gains["strategy"] == name]
         counts, begin = sorted(own["texts"]), self.pays_from(name)
-        if not np.isfinite(own["half_width"]).any():
-            return f"With one seed the noise is unknown, so {name} isn't called ahead of {first}."
         if begin is None:
             last = own.iloc[0]
             shown = f"{100 * last['difference']:+.1f} ± {100 * last['half_width']:.1f} points"
@@ -137,16 +152,6 @@ class LearningCurve:
         place = counts.index(begin)
         where = f"with {begin:,} texts or fewer" if place == 0 else f"between {counts[place - 1]:,} and {begin:,} texts"
         return f"{name} begins to pay {where}: from there on it is ahead of {first} beyond the noise, by {shown}."
-
-    def _more_said(self, name: str) -> str:
-        found = self.more_texts(name)
-        if found.texts is not None:
-            return (
-                f"Another point with {name} would take about {_rounded(found.texts)} more labelled texts (95%: "
-                f"{_rounded(found.low)} to {_rounded(found.high)}), if the curve continues this way."
-            )
-        least = f"; {_rounded(found.low)} or more" if np.isfinite(found.low) else ""
-        return f"The data can't tell how many more labelled texts would buy a point with {name}{least}: {found.why}."
 
     def to_dict(self) -> dict[str, Any]:
         """Table, gains and sentences as JSON values; what is NaN or infinite is None."""
@@ -177,6 +182,12 @@ class LearningCurve:
         order = {name: place for place, name in enumerate(dict.fromkeys(table["strategy"]))}
         keys = [table["strategy"].map(order), table["texts"]]
         return table.iloc[np.lexsort(keys[::-1])].reset_index(drop=True)
+
+
+def _why(found: MoreTexts) -> str:
+    """Why it isn't known how many more texts it takes, and how many at least."""
+    least = f"; {_rounded(found.low)} or more" if np.isfinite(found.low) else ""
+    return f"{least}: {found.why}"
 
 
 def _rounded(texts: float) -> str:

@@ -197,8 +197,9 @@ def test_a_seed_that_the_first_strategy_lacks_is_left_out():
 
 def test_with_one_seed_nothing_is_said_to_pay():
     """Its noise is unknown."""
-    curve = LearningCurve((10, 10), (_run("frozen", 0, 1), _run("tuned", 0, 4)))
-    assert "With one seed the noise is unknown, so tuned isn't called ahead of frozen" in curve.text
+    curve = LearningCurve((10, 10, 10), (_run("frozen", 0, 1), _run("tuned", 0, 4), _run("map", 0, 4)))
+    assert curve.text.startswith("With one seed the noise is unknown, so tuned or map isn't called ahead of frozen.")
+    assert "would buy a point with frozen or tuned or map: " in curve.text
     assert curve.pays_from("tuned") is None
 
 
