@@ -18,7 +18,7 @@ from embkeras.encoders.low_rank import LowRankKernel
 from embkeras.encoders.reading import PretrainedEncoder
 from embkeras.errors import ArgumentError
 from embkeras.tables.addresses import as_refs, match_layers, walk
-from embkeras.tables.builders import build_embedding
+from embkeras.tables.builders import ARCHITECTURES, build_embedding
 from embkeras.tables.combined import combine_embeddings
 from embkeras.tables.embedding import PretrainedEmbedding
 from embkeras.training.class_means import fit_class_means
@@ -266,7 +266,6 @@ SETS = {
     "small": ("frozen", "fine-tuned", "shared map"),
     "default": ("phased", "frozen", "fine-tuned", "shared map", "random"),
 }
-_ARCHITECTURES = ("lstm", "cnn", "mean")
 _INSTEAD = {"lstm": {"shared map": "phased"}}  # what the small set has in place of what suits other layers
 
 
@@ -328,7 +327,7 @@ def default_strategies(
     )
     chosen = list(SETS.get(which, [strategy.name for strategy in strategies]))
     if architecture is not None and which == "small":
-        instead = _INSTEAD.get(one_of(architecture, "architecture", _ARCHITECTURES), {})
+        instead = _INSTEAD.get(one_of(architecture, "architecture", ARCHITECTURES), {})
         chosen = [instead.get(name, name) for name in chosen]
     return {strategy.name: strategy for strategy in strategies if strategy.name in chosen}
 

@@ -1,5 +1,6 @@
 """build_embedding and build_classifier: from an aligned matrix to a Keras layer, and to a whole model."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from embkeras.tables.storage import STORAGE
 from embkeras.vectors import postprocess
 from embkeras.vectors.aligned import AlignedMatrix
 
+ARCHITECTURES = ("lstm", "cnn", "mean")
 CNN_WIDTHS = (3, 4, 5)
 
 
@@ -127,8 +129,8 @@ def build_classifier(
     aligned_or_layer: AlignedMatrix | keras.layers.Layer,
     num_classes: int,
     *,
-    architecture: str = "lstm",
-    units: int = 64,
+    architecture: str | Callable[[Any], Any] = "lstm",
+    units: int | None = None,
     dropout: float = 0.3,
     trainable: bool | str | np.ndarray | None = None,
     rescale: float | None = None,
@@ -144,7 +146,10 @@ def build_classifier(
         num_classes: at least 2.
         architecture: "lstm" is a bidirectional LSTM (Hochreiter & Schmidhuber 1997); "cnn" convolutions of widths 3,
             4, 5 with max-over-time (Kim 2014); "mean" the mean of the vectors and one hidden layer (Iyyer et al. 2015).
-        units: units of the LSTM in each direction, filters of each width, or units of the hidden layer.
+            Or a layer or function of your own, from the vectors (batch, time, D) with their mask to one vector for each
+            text, (batch, features). Padding may not change its answer, which is tried with some ids of the table.
+        units: units of the LSTM in each direction, filters of each width, or units of the hidden layer; by default 64.
+            Not with an architecture of your own, which has its own.
         dropout: share of features dropped before the last layer in training.
         trainable: which rows of the table train, as for `build_embedding`; by default none. Only with what `align`
             returned: a layer keeps its own setting.
@@ -157,8 +162,9 @@ def build_classifier(
         A model with one output, `scores`, not compiled.
 
     Raises:
-        ArgumentError: an unknown architecture, a size out of range, a layer without a mask, or `trainable` or `rescale` with a
-            layer.
+        ArgumentError: an unknown architecture, or one that returns something else than a vector for each text, another one
+            when a text is padded, or no finite numbers for an empty text; a size out of range, a layer without a mask, or
+            `trainable` or `rescale` with a layer.
 
     Examples:
         >>> import numpy as np
@@ -168,9 +174,20 @@ def build_classifier(
         >>> model(np.array([[2, 1]])).shape
         TensorShape([1, 2])
     """
-    one_of(architecture, "architecture", ("lstm", "cnn", "mean"))
+    own = callable(architecture) and not isinstance(architecture, type)
+    if not own and not (isinstance(architecture, str) and architecture in ARCHITECTURES):
+        raise ArgumentError(
+            f"architecture must be a layer or function from the vectors of each text to one vector, or one of "
+            f"{', '.join(ARCHITECTURES)}. Received: {shown(architecture)}."
+        )
+    if own and units is not None:
+        raise ArgumentError(
+            f"units is for the architectures {', '.join(ARCHITECTURES)}; one of your own has its own. Received: "
+            f"units={shown(units)}."
+        )
     num_classes = whole_number(num_classes, "num_classes", least=2)
-    units, dropout = whole_number(units, "units", least=1), number(dropout, "dropout", least=0, below=1)
+    units = whole_number(64 if units is None else units, "units", least=1)
+    dropout = number(dropout, "dropout", least=0, below=1)
     embedding = aligned_or_layer
     if not isinstance(embedding, keras.layers.Layer):
         if rescale is not None and isinstance(embedding, AlignedMatrix):
@@ -194,7 +211,10 @@ def build_classifier(
     ids = keras.Input((None,), dtype="int64", name="token_ids")
     length = max(CNN_WIDTHS) if architecture == "cnn" else 1
     vectors = embedding(PadToLength(length, name="at_least")(ids))
-    if architecture == "lstm":
+    if callable(architecture):
+        features = architecture(vectors)
+        _check_features(features, ids, min(getattr(embedding, "input_dim", 2), 9))
+    elif architecture == "lstm":
         features = keras.layers.Bidirectional(keras.layers.LSTM(units), name="encoder")(vectors)
     elif architecture == "cnn":
         features = MaskedConvolutions(units, CNN_WIDTHS, name="encoder")(vectors)
@@ -204,3 +224,25 @@ def build_classifier(
     features = keras.layers.Dropout(dropout, name="dropout")(features)
     scores = keras.layers.Dense(num_classes, activation="softmax", dtype="float32", name="scores")(features)
     return keras.Model(ids, scores, name=check_name(name))
+
+
+def _check_features(features: Any, ids: Any, count: int) -> None:
+    """Refuse what an architecture returned if it isn't one vector for each text, the same however the text is padded.
+
+    Tried with the first `count` ids, each as a text; id 0 is an empty one.
+    """
+    if not isinstance(features, keras.KerasTensor) or len(features.shape) != 2 or features.shape[1] is None:
+        raise ArgumentError(
+            f"architecture must return one vector for each text, of shape (batch, features). Received: {shown(features)}."
+        )
+    texts = np.arange(count)[:, None]
+    alone, padded = (np.array(keras.Model(ids, features)(np.pad(texts, [(0, 0), (0, more)]))) for more in (0, 8))
+    apart = np.abs(alone - padded).max(axis=1)
+    wrong = ~(apart <= 0.01 * np.nanmax(np.abs(alone), initial=0))  # NaN too
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise ArgumentError(
+            f"architecture must return the same for a text alone and padded, and finite numbers for an empty one: use layers "
+            f"that take the mask, such as keras.layers.GRU or embkeras.tables.pooling.MaskedMean. Received: "
+            f"{shown(alone[row].tolist())} for a text of id {row}, and {shown(padded[row].tolist())} with 8 ids of padding."
+        )

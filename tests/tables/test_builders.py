@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from embkeras.errors import ArgumentError
 from embkeras.tables.builders import build_classifier, build_embedding
+from embkeras.tables.pooling import MaskedMean
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.vectors.aligned import AlignedMatrix
 
@@ -63,6 +64,47 @@ def test_unknown_architecture(aligned):
     """The architectures that exist are listed."""
     with pytest.raises(ArgumentError, match=r"one of lstm, cnn, mean\. Received: 'gru'"):
         build_classifier(aligned, 2, architecture="gru")
+
+
+def test_an_architecture_of_your_own(aligned):
+    """A layer, or a function of the vectors, whose mask reaches the layers that it calls."""
+    texts = [*TEXTS, []]
+    for own in (keras.layers.GRU(3), lambda vectors: MaskedMean()(keras.layers.Dense(3)(vectors))):
+        model = build_classifier(aligned, 2, architecture=own)
+        alone = [model(_padded(text, len(text)))[0] for text in texts]
+        np.testing.assert_allclose(model(np.concatenate([_padded(text, 9) for text in texts])), alone, atol=1e-6)
+        assert model.get_layer("scores").kernel.shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("own", "received"),
+    [
+        (
+            lambda vectors: keras.ops.mean(vectors, axis=1),
+            r"\[.*\] for a text of id 1, and \[.*\] with 8 ids of padding",
+        ),
+        (
+            lambda vectors: keras.ops.max(vectors, axis=1),
+            r"\[.*\] for a text of id 1, and \[.*\] with 8 ids of padding",
+        ),
+        (keras.layers.GlobalAveragePooling1D(), r"\[nan, .*\] for a text of id 0, and \[nan, "),
+        (keras.layers.Dense(3), r"<KerasTensor shape=\(None, None, 3\)"),
+        (lambda vectors: None, "None"),
+        (keras.layers.GRU, "<class"),
+        (np.ones(3), "array"),
+    ],
+    ids=["mean", "max", "empty", "each word", "nothing", "class", "array"],
+)
+def test_an_architecture_that_padding_changes_is_refused(aligned, own, received):
+    """With what it returned, alone and padded; so is one that returns something else than a vector for each text."""
+    with pytest.raises(ArgumentError, match=f"architecture must .*Received: {received}"):
+        build_classifier(aligned, 2, architecture=own)
+
+
+def test_an_architecture_of_your_own_has_its_own_units(aligned):
+    """Units beside it would be ignored."""
+    with pytest.raises(ArgumentError, match="Received: units=8"):
+        build_classifier(aligned, 2, architecture=keras.layers.GRU(3), units=8)
 
 
 @pytest.mark.parametrize(
