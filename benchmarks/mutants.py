@@ -386,6 +386,17 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("(epoch + 1) % self._backup.every", "epoch % self._backup.every"),
         ],
     ),
+    "tables/builders.py": (
+        "tests/tables/test_builders.py -k an_architecture",
+        [
+            ("features = architecture(vectors)", "features = MaskedMean()(vectors)"),
+            ("if own and units is not None:", "if False:"),
+            ("if wrong.any():", "if False:"),
+            ("wrong = ~(apart <= 0.01", "wrong = (apart > 0.01"),
+            ("len(features.shape) != 2", "False"),
+            ("not isinstance(architecture, type)", "True"),
+        ],
+    ),
     "tables/pooling.py": (
         "tests/tables/test_pooling.py",
         [

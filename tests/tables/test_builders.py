@@ -89,11 +89,12 @@ def test_an_architecture_of_your_own(aligned):
         ),
         (keras.layers.GlobalAveragePooling1D(), r"\[nan, .*\] for a text of id 0, and \[nan, "),
         (keras.layers.Dense(3), r"<KerasTensor shape=\(None, None, 3\)"),
+        (lambda vectors: keras.layers.RepeatVector(2)(MaskedMean()(vectors)), r"<KerasTensor shape=\(None, 2, 4\)"),
         (lambda vectors: None, "None"),
         (keras.layers.GRU, "<class"),
         (np.ones(3), "array"),
     ],
-    ids=["mean", "max", "empty", "each word", "nothing", "class", "array"],
+    ids=["mean", "max", "empty", "each word", "two", "nothing", "class", "array"],
 )
 def test_an_architecture_that_padding_changes_is_refused(aligned, own, received):
     """With what it returned, alone and padded; so is one that returns something else than a vector for each text."""
