@@ -22,6 +22,7 @@ from embkeras.experiments.curves import LearningCurve
 from embkeras.experiments.runs import Comparison, Run
 from tests.app.conftest import train_arguments as train
 from tests.processes import run_python
+from tests.variants import THOROUGH
 
 
 @pytest.fixture(scope="module")
@@ -370,6 +371,7 @@ def test_other_backend_is_one_line(files, tmp_path):
     assert "TensorFlow" in done.stderr and "KERAS_BACKEND='jax'" in done.stderr
 
 
+@THOROUGH
 @pytest.mark.skipif(os.name != "posix", reason="file size limits are Unix")
 def test_full_disk_during_export_is_one_line(files, tmp_path):
     """TensorFlow's error for a full disk becomes one line, and no partial version is left."""

@@ -98,7 +98,7 @@ REFUSED = {
     ),
     "a strategy of word vectors": (
         "train t.csv --encoder plain --out out --strategy phased",
-        "With --encoder, --strategy must be one of frozen, top, lora, fine-tuned. Received: phased",
+        "With --encoder, --strategy must be one of frozen, top, lora, fine-tuned, class-means, prompts. Received: phased",
     ),
     "layers on an encoder": ("train t.csv --encoder plain --out out --architecture lstm", "--architecture goes with"),
     "an encoder's scale": ("train t.csv --encoder plain --out out --rescale 0.1", "--rescale goes with --vectors"),

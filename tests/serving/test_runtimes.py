@@ -23,7 +23,7 @@ from embkeras.serving.client import ServingClient
 from tests.processes import run_python, started
 from tests.serving.c_api import CApiError, Session
 from tests.serving.make_golden import EXPECTED, FOLDER, TEXTS, golden_model
-from tests.variants import THOROUGH
+from tests.variants import THOROUGH, variants
 
 MODEL_SERVER = shutil.which("tensorflow_model_server")
 ARCHITECTURES = ("mean", "cnn", "lstm")
@@ -61,7 +61,7 @@ class Exported:
         return np.concatenate([self._ask(text[None]) for text in texts])
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+@pytest.fixture(scope="module", params=variants(ARCHITECTURES, always=["mean", "lstm"]))
 def exported(request, aligned, vocabulary, tmp_path_factory):
     """Each architecture with a table that trains, whose graph has a custom gradient."""
     keras.utils.set_random_seed(1)

@@ -272,7 +272,9 @@ def test_thawing_the_whole_layer_thaws_sources_that_start_frozen():
         tiny.fit(_model(by_hand), callbacks=[unfreeze_at(1, "embedding")])
 
 
-@pytest.mark.parametrize("arguments", [{"run_eagerly": True}, {"jit_compile": True}], ids=str)
+@pytest.mark.parametrize(
+    "arguments", variants([{"run_eagerly": True}, {"jit_compile": True}], always=[{"run_eagerly": True}]), ids=str
+)
 def test_in_every_mode_of_fit(arguments):
     """The weights are those of a plain fit."""
     nets = [_model(_layer("attention", 3), RowWiseAdam(0.01), **each) for each in (arguments, {"jit_compile": False})]
