@@ -1,7 +1,10 @@
 """Figures that a page quotes are those of the result file that its script wrote."""
 
 import importlib.util
+import itertools
+import json
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -196,6 +199,46 @@ def measured(quoted: Quote) -> list[str]:
 def test_a_quoted_figure_is_the_measured_one(quoted):
     """The page's sentence, with the figures of the result file."""
     assert quoted.written.format(*measured(quoted)) in text_of(quoted.page)
+
+
+def test_times_of_encoders_are_those_of_the_records():
+    """Processor time over that of the others: the smallest and largest of three sets of texts, each a mean of seeds."""
+    taken = defaultdict(list)
+    for line in (ROOT / RESULTS / "encoders.jsonl").read_text("utf-8").splitlines():
+        record = json.loads(line)
+        taken[record["way"], record["package"], record["data"]].append(record["seconds"])
+    means = {key: sum(values) / len(values) for key, values in taken.items()}
+    ranges = {}
+    for way, package in itertools.product(("head", "top", "LoRA", "all"), ("keras-hub", "PyTorch")):
+        ratios = [
+            means[way, "embkeras", data] / means[way, package, data] for data in ("tweets", "films", "editorials")
+        ]
+        ranges[way, package] = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    assert f"trains in {ranges['head', 'keras-hub']} of the time of keras-hub's classifier" in text_of("README.md")
+    guide = text_of("docs/guides/encoders.md")
+    for row, way in [
+        ("head", "head"),
+        ("top block and head", "top"),
+        ("LoRA in the upper half", "LoRA"),
+        ("all, rates", "all"),
+    ]:
+        (found,) = re.findall(rf"\| {row}[^|]*\|[^|]*\|[^|]*\|[^|]*\| ([^|]*) \| ([^|]*) \|", guide)
+        assert found == (ranges[way, "keras-hub"], ranges[way, "PyTorch"])
+
+
+def test_rates_of_large_tables_are_those_measured():
+    """Rounded to thousands of words a second, and to hundredths of a GB."""
+    page = text_of("docs/benchmarks.md")
+    table = page.partition("`python benchmarks/big_tables.py`")[2].partition("`python benchmarks/")[0]
+    rows = re.findall(
+        r"\| ([\d,]+) \| [\d.]+ \| (convert|align|build_embedding)[^|]*\| [\d.]+ \| ([\d,]+) \| ([\d.]+) \|",
+        text_of(RESULTS + "big_tables.md"),
+    )
+    assert len(rows) == 6
+    for _, case, rate, peak in rows:
+        (row,) = re.findall(rf"\| `[^|]*{case}[^|]*\|[^|]*\|[^|]*\|", table)
+        assert f"{round(int(rate.replace(',', '')), -3):,} / {peak} GB" in row
+    assert re.search(r'`dtype="int8"` \| 0\.25 \|', page) and "a quarter of that with int8" in text_of("README.md")
 
 
 def all_benchmarks():
