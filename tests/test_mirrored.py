@@ -11,7 +11,7 @@ TRAINING = ["RowWiseAdamW", "RowWiseSGD"]
 TABLES = ["enable_lora", "combined", "unfreeze_rows", "dense gradients"]
 RARELY = ["rates", "loss scale", "quantized", "LoRA", "change_vocabulary", "change_vocabulary of LoRA", "int8, thawed"]
 RARELY += ["EMA, train=", "patience", "several steps at once"]
-PROCESSES = [TRAINING, [*TABLES, "files", "refused", "stock"], RARELY]  # one start of TensorFlow each, in half a minute
+PROCESSES = [[*TRAINING, *TABLES, "files", "refused", "stock"], RARELY]  # one start of TensorFlow each
 
 
 @pytest.fixture(scope="module")

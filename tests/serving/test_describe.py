@@ -224,6 +224,7 @@ def test_sequence_to_sequence(tmp_path):
     assert export.card["answers"][0]["of"] == "decoder_inputs"
 
 
+@THOROUGH
 @pytest.mark.skipif(_KERAS < (3, 13), reason="concatenate can't mix inputs with and without a mask")
 def test_inputs_that_share_their_time_steps(tmp_path):
     """Words and parts of speech of the same tokens, and a number for each: they are moved together."""

@@ -14,6 +14,7 @@ from embkeras.text.vocabulary import Vocabulary
 from embkeras.training.optimizers.rules import RowWiseAdam, RowWiseAdamW
 from embkeras.training.schedule.callback import unfreeze_at
 from tests import tiny
+from tests.variants import variants
 
 
 def _model(optimizer=None, *, rank=2, **arguments):
@@ -91,7 +92,9 @@ def test_slots_cost_what_a_and_b_cost():
     assert shapes.count((10, 2)) == 2 and (10, 4) not in shapes
 
 
-@pytest.mark.parametrize("arguments", [{"run_eagerly": True}, {"jit_compile": True}], ids=str)
+@pytest.mark.parametrize(
+    "arguments", variants([{"run_eagerly": True}, {"jit_compile": True}], always=[{"run_eagerly": True}]), ids=str
+)
 def test_in_other_modes_of_fit(arguments):
     """The weights are those of a plain fit."""
     trained = []

@@ -121,7 +121,11 @@ def test_a_schedule_thaws_the_chosen_rows_only():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 3}], ids=str
+    "arguments",
+    variants(
+        [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 3}], always=[{"jit_compile": True}]
+    ),
+    ids=str,
 )
 def test_in_every_mode_of_fit(arguments):
     """The weights are those of a plain fit."""

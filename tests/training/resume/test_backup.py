@@ -25,7 +25,7 @@ from embkeras.training.schedule.phases import Phase
 from tests import tiny
 from tests.processes import run_python
 from tests.training.resume.killed import PLACES
-from tests.variants import variants
+from tests.variants import THOROUGH, variants
 
 _EPOCHS = 4
 
@@ -158,6 +158,7 @@ def test_resumes_after_the_toggle(tmp_path, name):
     assert_equal_runs(run(), run())
 
 
+@THOROUGH
 def test_resumes_a_multi_optimizer_that_maps_by_a_function(tmp_path):
     """It knows the optimizers inside it only when it is built, which is after the state has been read."""
 
@@ -172,6 +173,7 @@ def test_resumes_a_multi_optimizer_that_maps_by_a_function(tmp_path):
     assert_equal_runs(run(), run())
 
 
+@THOROUGH
 def test_resumes_in_mixed_precision(tmp_path):
     """float16 with a loss that is scaled by Keras itself."""
 
@@ -209,7 +211,7 @@ def test_resumes_in_phases_with_patience(tmp_path, step):
     assert len(of_whole.history) == 2 and len(whole[1].epoch) < 12
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("first", variants([True, False], always=[False]), ids=["before", "after"])
 def test_counters_of_keras_callbacks_go_on(tmp_path, first):
     """EarlyStopping, ReduceLROnPlateau, ModelCheckpoint and DriftMonitor do what they would have done; in any order."""
     made = []

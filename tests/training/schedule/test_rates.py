@@ -259,7 +259,11 @@ def test_the_compiled_step_uses_the_rate():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 3}], ids=str
+    "arguments",
+    variants(
+        [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 3}], always=[{"steps_per_execution": 3}]
+    ),
+    ids=str,
 )
 def test_in_every_mode_of_the_train_step(arguments):
     """Each kind of rate, and each change of kind, eager, under XLA and with several steps at once."""
