@@ -131,7 +131,7 @@ def test_badge_and_first_cell_come_from_the_setting(path):
 
 
 def test_a_badge_leads_to_the_repository():
-    """With the setting a badge stands below the title, once; without it there is none."""
+    """With the setting there is one badge below the title; without it, none."""
     notebook = notebooks.read(PATHS[0])
     before = notebook.cells[0].source
     for _ in range(2):
