@@ -241,7 +241,13 @@ def tuned(path: Path, part: str) -> dict[str, Any]:
 
 def lines(found: dict[str, dict[str, Any]], file: str, machines: str) -> list[str]:
     """The page, of the parts that there are."""
-    page = ["# A decoder", "", f"{file}; one thread.", "", machines]
+    page = [
+        "# A decoder",
+        "",
+        f"{file}; one thread. Parts ran at different times, some beside other work.",
+        "",
+        machines,
+    ]
     if "read" in found:
         each = found["read"]
         page += [

@@ -586,6 +586,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("weights[:, None] * features)\n    totals", "features)\n    totals"),
             ("sums[labels] - weights[:, None] * features", "sums[labels]"),
             ("targets += (1 / (texts", "targets += 0 * (1 / (texts"),
+            ("(texts[labels] + 1) / (texts[labels] + 2)", "1"),
             ("last.bias.assign(squares.min() - squares)", "pass"),
         ],
     ),

@@ -304,7 +304,7 @@ class ServingClient:
             threshold: the answer is "" where its `no_answer` is above, as for `decode_spans`. By default there is one.
 
         Returns:
-            The answer; its `text` is "" where there is none.
+            The answer; its `text` is "" if the context has none.
 
         Raises:
             ArgumentError: not texts, a client without an encoder, or another argument outside its range.

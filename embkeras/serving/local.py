@@ -326,7 +326,7 @@ class ExportedModel:
             threshold: as for `ServingClient.answer`.
 
         Returns:
-            The answer; its `text` is "" where there is none.
+            The answer; its `text` is "" if the context has none.
 
         Raises:
             ArgumentError: not texts, or another argument outside its range.

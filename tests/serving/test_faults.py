@@ -9,7 +9,7 @@ from tests.processes import run_python
 from tests.serving.make_golden import FOLDER
 from tests.serving.malformed import Judge, Malformed
 
-COUNT = 1_500
+COUNT = 2_500
 C_API = {"outside", "wrong_type", "wrong_rank", "empty", "long", "cut", "flipped", "shape", "type", "rubbish", "text"}
 SIGNATURE = {"outside", "wrong_type", "wrong_rank", "empty", "long"}
 

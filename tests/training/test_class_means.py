@@ -71,11 +71,29 @@ def test_few_texts_never_make_it_certain(model):
     assert own.min() > 0.5 and own.mean() < 0.9
 
 
-def test_texts_without_a_pattern_leave_it_unsure(model):
-    """A text's own vector is left out of the mean that judges it: in noise, every class is about as likely."""
-    vectors = np.random.default_rng(4).normal(size=(9, 4)).astype("float32")
-    fit_class_means(model, vectors, np.arange(9) % 3)
-    assert model.predict(vectors, verbose=0).max() < 0.45
+@pytest.mark.parametrize("draw", range(6))
+def test_the_sharpness_is_that_of_the_paper(model, draw):
+    """The one of those tried under which Platt's targets are most likely, each text scored without itself; by hand."""
+    rng = np.random.default_rng(draw)
+    vectors = (rng.normal(size=(9, 4)) + draw / 2 * np.eye(4)[np.arange(9) % 3]).astype("float32")
+    labels = np.arange(9) % 3
+    fit_class_means(model, vectors, labels)
+    below = vectors @ model.get_layer("below").get_weights()[0]
+    own, away = [], []
+    for text, label in enumerate(labels):
+        others = [(labels == each) & ((np.arange(9) != text) | (each != label)) for each in range(3)]
+        away.append([((below[text] - below[rows].mean(axis=0)) ** 2).sum() for rows in others])
+        own.append(((below[text] - below[labels == label].mean(axis=0)) ** 2).sum())
+
+    def unlikely(sharpness):
+        scores = -sharpness * (np.array(away, np.float64) - np.min(away, axis=1, keepdims=True))
+        logs = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        targets = np.where(labels[:, None] == np.arange(3), 4 / 5, 1 / 5 / 2)  # three texts a class
+        return -(targets * logs).sum()
+
+    wanted = min(np.geomspace(1e-4, 1000, 57) / np.mean(own), key=unlikely)
+    means = np.stack([below[labels == each].mean(axis=0) for each in range(3)])
+    np.testing.assert_allclose(model.get_layer("scores").get_weights()[0], 2 * wanted * means.T, rtol=1e-3)
 
 
 def test_callbacks_see_one_epoch(model):
