@@ -1,10 +1,13 @@
 """What `.ci/docstrings.py` lets pass in a docstring, and what it doesn't."""
 
 import importlib.util
+import inspect
 import shutil
 from pathlib import Path
 
 import pytest
+
+import embkeras as ek
 
 ROOT = Path(__file__).resolve().parent.parent
 _SPEC = importlib.util.spec_from_file_location("docstrings", ROOT / ".ci" / "docstrings.py")
@@ -78,3 +81,23 @@ def test_sections_of_docstrings(tmp_path, capsys):
         )
     )
     assert docstrings.main(tmp_path) == 0
+
+
+# Callers get these from functions, which check; MultiWorkerFit adds methods to a model.
+_MADE_BY_FUNCTIONS = {
+    "CarriedDrift",
+    "DataProfile",
+    "DriftReport",
+    "MultiWorkerFit",
+    "PretrainedDecoder",
+    "PretrainedEncoder",
+    "SpanAnswer",
+    "SpanWindows",
+    "TokenCounts",
+}
+
+
+@pytest.mark.parametrize("name", sorted(set(ek.__all__) - _MADE_BY_FUNCTIONS - {"errors"}))
+def test_a_public_name_says_what_it_raises(name):
+    """Functions, and classes that callers construct."""
+    assert "\nRaises:\n" in inspect.getdoc(getattr(ek, name))

@@ -61,6 +61,10 @@ class PretrainedEmbedding(Projection, keras.layers.Embedding):
         **kwargs: as for `keras.layers.Embedding`, without an `embeddings_initializer`.
 
     Input shape: integer ids of any shape. Output shape: the same with D at the end.
+
+    Raises:
+        ArgumentError: `weights` or an `embeddings_initializer` is given, or `padding_id` is outside the table or not 0
+            although `mask_zero` masks 0.
     """
 
     padding_id: Any  # int or None

@@ -89,6 +89,9 @@ class RowWiseAdamW(RowWiseAdam, keras.optimizers.AdamW):
             is not.
         **kwargs: as for `RowWiseAdam`.
 
+    Raises:
+        OptimizerError: as for `RowWiseAdam`, and a `decay_biases` that is no bool.
+
     Examples:
         >>> RowWiseAdamW(1e-3, weight_decay=0.01).weight_decay
         0.01
@@ -118,6 +121,9 @@ class RowWiseAdagrad(RowWise, keras.optimizers.Adagrad):
         learning_rate: a float or a `LearningRateSchedule`.
         **kwargs: as for `keras.optimizers.Adagrad` and `RowWiseAdam`.
 
+    Raises:
+        OptimizerError: as for `RowWiseAdam`.
+
     Examples:
         >>> RowWiseAdagrad(0.1, initial_accumulator_value=0.2).initial_accumulator_value
         0.2
@@ -140,6 +146,9 @@ class RowWiseSGD(RowWise, keras.optimizers.SGD):
         learning_rate: a float or a `LearningRateSchedule`.
         **kwargs: as for `keras.optimizers.SGD` and `RowWiseAdam`. The momentum of a row stays as it is in the
             steps in which the row is not in the batch.
+
+    Raises:
+        OptimizerError: as for `RowWiseAdam`.
 
     Examples:
         >>> RowWiseSGD(0.1, momentum=0.9).momentum
