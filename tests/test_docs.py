@@ -21,7 +21,7 @@ BEFORE = """
 import numpy as np
 
 rng = np.random.default_rng(0)
-words = [f"word{i}" for i in range(40)]
+words = ["good", "day", "win", *(f"word{i}" for i in range(37))]
 with open("glove.6B.300d.txt", "w") as file:
     for word in words:
         print(word, *(f"{value:.4f}" for value in rng.normal(size=8)), file=file)

@@ -88,11 +88,11 @@ ADVICE = "2 rounds, at most 2 finalists (default) | {}% | {}% | {}% | {}% | "
 QUOTES = [
     quote(
         "README.md",
-        "stock Adam takes {} times as long at 400,000 x 100, {} times at 1,000,000 x 100",
+        "stock Adam takes {} times as long with a table of 400,000 x 100, {} times with 1,000,000 x 100",
         BENCHMARKS,
         "Stock Adam takes {} times as long at 400,000 x 100, {} times at 1,000,000 x 100,",
     ),
-    quote("README.md", "| {} points with 1,000 texts", "recipe.md", "| cnn | 1000 | map+rows | 25 | {} /"),
+    quote("README.md", "| {} points of accuracy with 1,000 texts", "recipe.md", "| cnn | 1000 | map+rows | 25 | {} /"),
     quote(
         "README.md", "| {1} MB where `model.export` writes {0};", BENCHMARKS, "takes {} MB in", "`model.export`, {} MB"
     ),
@@ -106,7 +106,7 @@ QUOTES = [
     ),
     quote(
         "README.md",
-        "in {2}% of the grid's time with five seeds; with ten, in 10 of the cells, in {6}%",
+        "in {2}% of that comparison's time with five seeds, in {6}% with ten (10 trials)",
         "advice.md",
         ADVICE,
         ADVICE,
