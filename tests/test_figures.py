@@ -113,7 +113,7 @@ QUOTES = [
     ),
     quote(
         "docs/guides/decoders.md",
-        "{} tokens per second of the processor, {} without kept keys and values, transformers {};",
+        "{} tokens per second of the processor, {} without kept keys and values, transformers {},",
         "decoder.md",
         "| `generate` | {} |",
         "| `generate(cached=False)` | {} |",
@@ -122,8 +122,9 @@ QUOTES = [
     quote("docs/guides/decoders.md", "makes {}, four times as many", "decoder.md", "the file's 4 bits | {} |"),
     quote(
         "docs/guides/decoders.md",
-        "perplexity of held-out answers from {1} to {2} with LoRA in the upper half ({0} s of the processor), "
-        "and to {6} with 8 prompts in front of a decoder that is kept: {3} numbers, {4} s",
+        "perplexity of held-out answers from {1} to {2} with LoRA in the upper half of the blocks ({0} s of the processor). "
+        "With 8 soft prompts in front of a frozen decoder (`read.with_prompts(8)`) it falls to {6}; "
+        "only {3} numbers train, in {4} s",
         "decoder.md",
         "2, 0.002 | {} | {} | {} |",
         "| 8 prompts | {} | 8, 0.03 | {} | {} | {} |",
