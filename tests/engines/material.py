@@ -76,7 +76,7 @@ def recipe(engine, names):
         engine: the module of tests that the guide names.
         names: what the reader has, by name.
     """
-    block = rf"<!-- not run: here; tests/engines/{engine}\.py runs it -->\n```python\n(.*?)^```"
+    block = rf"<!-- not run: [^;\n]+; tests/engines/{engine}\.py runs it -->\n```python\n(.*?)^```"
     found = re.findall(block, GUIDE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
     (code,) = [code for code in found if re.search(rf"\b({'|'.join(names)})\.", code)]
     made = dict(names)
