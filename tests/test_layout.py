@@ -135,6 +135,14 @@ def test_every_module_is_on_a_floor():
     assert {room(name) for name in modules()} <= set(FLOORS)
 
 
+def test_contributing_shows_the_floors():
+    """Its table has each room and module, on the floor that is checked here."""
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d) \| ([^|]+) \|", text, re.MULTILINE)
+    shown = {name: int(floor) for floor, names in rows for name in re.findall(r"`(\w+)/?`", names)}
+    assert shown | {"__main__": FLOORS["__main__"]} == FLOORS
+
+
 @pytest.mark.parametrize("name", sorted(modules()))
 def test_imports_go_down(name):
     """A module imports from lower floors and from its own room only."""
