@@ -135,9 +135,9 @@ class DriftReport:
     ) -> NeighbourDrift:
         """How many of each row's nearest neighbours before are still its nearest after, and how far in rank they fell.
 
-        Neighbours are always searched among all rows. A table of up to 100,000 rows is looked at as a whole; of a larger
-        one, a sample of its rows is, as many that moved as did not, and the result's `sampled` says so. All of 400,000
-        rows of 300 take an hour or so, and 200 MB beside the two tables.
+        Neighbours are always searched among all rows. By default each row of a table of up to 100,000 is looked at. Of a
+        larger one it is a sample, half of it rows that moved, and the result's `sampled` says so. All of 400,000 rows of
+        300 take an hour or so, and 200 MB beside the two tables.
 
         Args:
             topn: neighbours of each row.

@@ -37,7 +37,7 @@ def enable_adapters(
 
     All other weights of the blocks stay as they are, to the bit, whatever flag is set on a layer around them, by you or by a
     schedule. The adapters train: layers around them that were frozen are thawed. Other layers keep their flags, so freeze first
-    what shall not move.
+    what must not move.
 
     A set has a name, and normalisations of its own. Call this again with another name for a second set on the same blocks;
     `use_adapters` switches. An adapter is a layer: "transformer_layer_0/feedforward_output_dense/adapter/down". `.keras` files

@@ -28,13 +28,13 @@ def enable_lora(
     A kernel counts as the matrix (in, out) that it is, so A is (in, rank) and B (rank, out); B begins with zeros, and the
     model's scores don't change. Kernels and biases of these layers stay frozen whatever flag is set on a layer around
     them, by you or by a schedule. A and B train: layers around them that were frozen are thawed, and everything else in
-    them stays as it is. So freeze first what shall not move: other layers (normalisations, lower blocks, the head) keep
+    them stays as it is. So freeze first what must not move: other layers (normalisations, lower blocks, the head) keep
     their flags.
 
     `.keras` files keep LoRA, and what is frozen inside of layers, which Keras forgets; single weights too, if they are frozen
     before this call or in a layer with others inside. `export_saved_model` stores kernels with A @ B in them, and nothing
     beside. A layer of `build_embedding` gets the LoRA of its own `enable_lora`. Compile the model afterwards. LoRA is from
-    Hu et al. 2021 (Low-Rank Adaptation of Large Language Models).
+    Hu et al. 2022 (Low-Rank Adaptation of Large Language Models).
 
     Args:
         model: any built model.

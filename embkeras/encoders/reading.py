@@ -91,7 +91,7 @@ class PretrainedEncoder:
         )
 
     def trimmed(self, texts: Iterable[str], *, min_count: int = 1) -> "PretrainedEncoder":
-        """The same encoder with the pieces that these texts need alone: its token table has fewer rows.
+        """The same encoder with only the pieces that these texts need: its token table has fewer rows.
 
         Vectors of these texts are the same; other words are spelled in smaller pieces. See `Vocabulary.trimmed`.
 

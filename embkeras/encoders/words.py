@@ -35,8 +35,8 @@ def vectors_from_encoder(
     (https://github.com/MinishLab/model2vec/blob/main/docs/what_is_model2vec.md); `dim` and `weigh` are the other two, in this
     order.
 
-    The table is for models that keep it frozen, at the price of any table of that width. It knows no context, so the encoder
-    itself classifies better.
+    The table is for models that keep it frozen; it costs what any table of that width costs. A word has the same vector in
+    every sentence, so the encoder itself classifies better.
 
     Args:
         read: what `load_pretrained` returned, whole or trimmed. The smaller pieces of a trimmed one make other vectors.
@@ -49,8 +49,8 @@ def vectors_from_encoder(
 
     Returns:
         float32 vectors, in the order of the vocabulary. They lack words of which the encoder's tokenizer knows no piece (white
-        space, control characters, most emoji): `align` fills their rows. Of a word of more pieces than the encoder takes, the
-        first count. `align` refuses to look for other words than these.
+        space, control characters, most emoji): `align` fills their rows. Of a word with more pieces than the encoder takes, only
+        the first count. `align` refuses to look for other words than these.
 
     Raises:
         ArgumentError: not a PretrainedEncoder, an argument out of range, too few words for `dim`, or `weigh="frequency"` for a

@@ -42,7 +42,7 @@ class DataProfile:
             `of_label`. Texts are counted from 0 in their part.
         suspects: texts whose label their neighbours don't share, the least likely label first: `part`, `text`, `label`,
             `neighbours_label`, `share` and `own_share` (of the neighbours: those with that label, those with its own).
-        neighbours: how many training texts were asked about each label.
+        neighbours: how many of the nearest training texts voted on each label.
     """
 
     parts: pd.DataFrame
@@ -174,7 +174,7 @@ def data_profile(
         validation: a pair (texts, labels).
         test: a pair (texts, labels).
         near: resemblance from which on two texts are near-duplicates: of their shingles, the share that both have.
-        neighbours: training texts asked about each label.
+        neighbours: how many of the nearest training texts vote on each label.
         sample: the most texts of a part whose labels are looked at; a larger part is sampled, always in the same way.
 
     Returns:

@@ -112,7 +112,8 @@ def race_strategies(
     is recommended; all intervals are those of the final round. Strategies are
     compared by the validation texts, with Holm's correction for their number. A tie is called a tie, and the cheapest
     of the tied is recommended: to store, then to train. Where fewer than 50 examples train, strategies for few labels run
-    first, a tie goes to one of them, and all seeds are trained. What is reported of it are the test texts, which chose nothing.
+    first, a tie goes to one of them, and all seeds are trained. The accuracy that you see is that of the test texts, which had
+    no say in it.
 
     The seeds of the rounds are the smallest numbers that `seeds` doesn't have.
 

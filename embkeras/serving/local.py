@@ -266,7 +266,7 @@ class ExportedModel:
     ) -> pd.DataFrame:
         """One row per text: `text`, `label`, `probability` of the best class.
 
-        Texts of similar length are asked together; their scores are those of each text alone. Labels of a multi-label model
+        Texts of similar length run together; their scores are those of each text alone. Labels of a multi-label model
         are a list for each text, and so are their probabilities. With several inputs, the table begins with a column for
         each; with several outputs, it has NAME_label and NAME_probability of each, or NAME for one that is a number.
 
@@ -274,7 +274,7 @@ class ExportedModel:
             texts: the texts; for a model with several inputs, a dictionary by input of texts, single tokens, ids or numbers,
                 one for each row.
             output: which output of a model with several; by default all.
-            batch_size: texts that are asked together, at most.
+            batch_size: the most texts that run together.
             long_texts: what happens to a text of more tokens than the model takes: "cut" drops its end (or its beginning,
                 with padding in front), "error" refuses it. By default as the model was exported.
             threshold: the probability from which a label counts, where a sigmoid makes one for each: a number in [0, 1] for

@@ -38,8 +38,8 @@ def build_embedding(
             missing from the vectors ("[UNK]" included, padding not), and a bool array of shape (V,) the rows where it is
             true; the others then stay bit-identical under any optimizer. "map" trains one matrix that moves all rows
             alike, also those of words that training never reads, and "map+rows" that and each row by itself
-            (`embkeras.tables.shared_map`). Schedules can freeze and thaw all of these. A table that starts frozen is
-            thawed with a layer around it that a schedule thaws, unless you set `layer.trainable = False` yourself.
+            (`embkeras.tables.shared_map`). Schedules can freeze and unfreeze all of these. A schedule that unfreezes a
+            layer around the table unfreezes the table too, unless you set `layer.trainable = False` yourself.
         mask_zero: id 0 is padding and masked for the layers that follow; by default if the vocabulary has a padding id.
         stored: "float16" or "int8" (with one scale a row) keep the rows that don't train in half or a quarter of the
             memory; `layer.accuracy` says how close they stay. Not with `trainable=True`.

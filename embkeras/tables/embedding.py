@@ -320,7 +320,7 @@ class PretrainedEmbedding(Projection, keras.layers.Embedding):
     ) -> None:
         """Freeze the table and train a low-rank sum to it: table + lora_alpha / rank * A @ B. Call it before compile.
 
-        A is (input_dim, rank), B is (rank, output_dim). LoRA is from Hu et al. 2021 (Low-Rank Adaptation of Large Language
+        A is (input_dim, rank), B is (rank, output_dim). LoRA is from Hu et al. 2022 (Low-Rank Adaptation of Large Language
         Models).
 
         Args:

@@ -298,10 +298,10 @@ class Vocabulary:
         return cls(**read_tokenizer(path, size))
 
     def trimmed(self, texts: Iterable[str], *, min_count: int = 1) -> "Vocabulary":
-        """An encoder's vocabulary with the pieces that these texts need alone; `read.trimmed(texts)` makes the encoder fit.
+        """An encoder's vocabulary with only the pieces that these texts need; `read.trimmed(texts)` trims the encoder too.
 
-        Special pieces and single characters stay too, so that other words can still be spelled. The texts are split as before;
-        ids are others.
+        Special pieces and single characters stay too, so that other words can still be spelled. The texts are split as before,
+        but into other ids.
 
         Args:
             texts: the training texts.

@@ -39,13 +39,13 @@ class RowWiseAdam(RowWise, keras.optimizers.Adam):
         learning_rate_multipliers: factors of the rate by address: the path of a layer, for all its variables
             (`{"q/embedding": 0.1}`), a glob (`"encoder/**"`), or the path of a variable (`"**/bias"`). They scale
             update and decay. The first address that matches counts; `set_multiplier` changes a factor between epochs.
-        anchor_decay: how much of the way back to where it joined each row of the batch goes in an update, 0 to 1,
-            whatever the learning rate (L2-SP, Li, Grandvalet & Davoine 2018, decoupled). Costs one more table, in memory
-            and in files. A table that is frozen and unfrozen again has lost its slots: it is then measured from the
-            table of that moment.
-        max_drift: how far a row may be at most from where it joined, over the L2 norm that it had there, such as 0.5:
-            a row of the batch that would leave this ball ends on its surface. Costs one more table too. Rows of zeros
-            are free, and so are those of words without a vector, if the layer is from `build_embedding`.
+        anchor_decay: the share of the way back to its start, 0 to 1, that each row of the batch goes in an update,
+            whatever the learning rate (L2-SP, Li, Grandvalet & Davoine 2018, decoupled). The start is the table when it
+            began to train. Costs one more table, in memory and in files. A table that is frozen and unfrozen again has
+            lost its slots: it then starts from what it is at that moment.
+        max_drift: the furthest that a row may move from its start, as a multiple of the L2 norm that it had there, such
+            as 0.5. A row of the batch that would move further stops at that distance. Costs one more table too. Rows of
+            zeros are free, and so are those of words without a vector, if the layer is from `build_embedding`.
         **kwargs: as for `keras.optimizers.Adam`, except gradient accumulation and moving averages, which Keras applies
             to the whole table, and `loss_scale_factor`.
 
