@@ -21,11 +21,11 @@ BEFORE = """
 import numpy as np
 
 rng = np.random.default_rng(0)
-words = ["good", "day", "win", *(f"word{i}" for i in range(37))]
+words = ["good", "day", "win", *(f"word{i}" for i in range(57))]
 with open("glove.6B.300d.txt", "w") as file:
     for word in words:
         print(word, *(f"{value:.4f}" for value in rng.normal(size=8)), file=file)
-texts = [" ".join(rng.choice(words, 6)) for _ in range(40)]
+texts = [" ".join(rng.choice(words[:40], 6)) for _ in range(40)]
 labels = rng.integers(0, 2, 40)
 """
 EXPORT = """
