@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from embkeras._checks import shown
 from embkeras.app import pipeline, preparation, printed, results
 from embkeras.app.callbacks import BestEpoch, TimeLeft
 from embkeras.app.output import Output
@@ -24,8 +25,9 @@ from embkeras.app.racing import Contest
 from embkeras.app.settings import ENCODER_STRATEGIES, EncoderSettings, Settings
 from embkeras.drift.plots import plot_training
 from embkeras.encoders.heads import build_encoder_classifier
+from embkeras.encoders.prompts import pieces_of
 from embkeras.encoders.reading import PretrainedEncoder, load_pretrained
-from embkeras.errors import ArgumentError, EmbkerasWarning, OutputError
+from embkeras.errors import EmbkerasWarning, OutputError
 from embkeras.experiments.advice import FEW
 from embkeras.experiments.data import Data
 from embkeras.experiments.runs import Run, run_strategy
@@ -62,6 +64,21 @@ class Prepared:
     def vocabulary(self) -> Vocabulary:
         """The pieces behind the ids."""
         return self.read.tokenizer
+
+    @functools.cached_property
+    def start(self) -> list[str] | None:
+        """The class names as whose pieces prompts begin: those that the tokenizer knows; None, for random pieces, if none."""
+        known = [name for name in self.class_names if pieces_of(self.vocabulary, name)]
+        unknown = [name for name in self.class_names if name not in known]
+        if unknown:
+            warnings.warn(
+                f"Prompts begin as {f'the pieces of {shown(known)}' if known else 'pieces drawn at random'}: of the class names "
+                f"{shown(unknown)} the tokenizer of {self.name} knows no piece. Name these classes in words that it knows to "
+                f"begin with them too.",
+                EmbkerasWarning,
+                stacklevel=2,
+            )
+        return known or None
 
 
 def prepare(parts: Split, folder: Path, name: str, settings: EncoderSettings, say: Say) -> Prepared:
@@ -295,7 +312,8 @@ def _builder(prepared: Prepared, settings: EncoderSettings) -> Callable[[Strateg
 
     def build(strategy: Strategy) -> keras.Model:
         read, classes = prepared.read, len(prepared.class_names)
-        read = _with_prompts(strategy, read, prepared.class_names)
+        if strategy.prompts is not None:
+            read = strategy.encoder(read, start=prepared.start)
         model = strategy.apply(build_encoder_classifier(read, classes, dropout=settings.dropout))
         rate = rates[strategy.name] or 1e-3  # class means are computed without one
         optimizer: keras.optimizers.Optimizer = RowWiseAdam(rate)
@@ -309,14 +327,6 @@ def _builder(prepared: Prepared, settings: EncoderSettings) -> Callable[[Strateg
         return model
 
     return build
-
-
-def _with_prompts(strategy: Strategy, read: PretrainedEncoder, class_names: Sequence[str]) -> PretrainedEncoder:
-    """Prompts begin as the names of the classes, or as random pieces where the tokenizer doesn't know a name."""
-    try:
-        return strategy.encoder(read, start=class_names)
-    except ArgumentError:
-        return strategy.encoder(read)
 
 
 def _treatment(read: PretrainedEncoder, settings: EncoderSettings) -> str:

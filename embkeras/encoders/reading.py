@@ -124,16 +124,16 @@ class PretrainedEncoder:
 
         Args:
             count: how many.
-            start: words, or the names of the classes: prompts begin as the vectors of their pieces, repeated where there are
-                fewer. By default as pieces drawn at random.
+            start: words, or the names of the classes: prompts begin as the vectors of their first `count` pieces, repeated
+                where there are fewer. By default as pieces drawn at random.
             seed: of the drawing.
 
         Returns:
             A new object; this one stays as it is.
 
         Raises:
-            ArgumentError: a `count` below 1 or that leaves no position for a text, an encoder that has prompts, or a `start`
-                of which the tokenizer knows no piece.
+            ArgumentError: a `count` below 1 or that leaves no position for a text, an encoder that has prompts, or a word of
+                `start` of which the tokenizer knows no piece.
 
         Examples:
             >>> read = load_pretrained("all-MiniLM-L6-v2").with_prompts(8, start=["negative", "positive"])  # doctest: +SKIP

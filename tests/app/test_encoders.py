@@ -1,5 +1,6 @@
 """Training on an encoder: what each strategy trains, the whole command on a tiny BERT, and both models side by side."""
 
+import contextlib
 import json
 import shutil
 import sys
@@ -14,7 +15,7 @@ import embkeras as ek
 from embkeras.app import cli, racing
 from embkeras.app.output import Output
 from embkeras.app.settings import ENCODER_STRATEGIES, EncoderSettings, Settings
-from embkeras.errors import OutputError
+from embkeras.errors import EmbkerasWarning, OutputError
 from embkeras.experiments import race
 from embkeras.experiments.advice import Advice
 from embkeras.experiments.runs import Run
@@ -47,7 +48,7 @@ def prepared(folder):
     """Texts as the ids of the tiny BERT."""
     read = ek.load_pretrained(folder / "bert")
     part = read.tokenizer.encode_batch(TEXTS), np.arange(len(TEXTS)) % 2
-    return encoders.Prepared(read, "bert", part, part, part, ("down", "up"))
+    return encoders.Prepared(read, "bert", part, part, part, ("dog", "cat"))
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,27 @@ def test_what_a_strategy_trains(prepared, strategy, trains):
     assert bool(rates) == (strategy == "fine-tuned")
     if rates:
         assert rates["transformer_layer_1"] == 1 and rates["token_embedding"] == pytest.approx(0.64)
+
+
+@pytest.mark.parametrize(
+    ("names", "start", "said"),
+    [
+        (("dog", "cat"), ["dog", "cat"], None),
+        (("?", "cat"), ["cat"], r"the pieces of \['cat'\].*class names \['\?'\] the tokenizer of bert"),
+        (("?", "!"), None, r"pieces drawn at random.*class names \['\?', '!'\] the tokenizer of bert"),
+    ],
+)
+def test_what_prompts_begin_as(prepared, names, start, said):
+    """The class names that the tokenizer knows; a warning names the others, once for all trainings."""
+    prepared = replace(prepared, class_names=names)
+    build = encoders._builder(prepared, EncoderSettings())
+    strategy = encoders._strategies(prepared.read, EncoderSettings())["prompts"]
+    with pytest.warns(EmbkerasWarning, match=said) if said else contextlib.nullcontext():
+        model = build(strategy)
+    wanted = ek.build_encoder_classifier(strategy.encoder(prepared.read, start=start), 2)
+    for net in (model, build(strategy)):
+        found, expected = (each.get_layer("prompts").get_weights() for each in (net, wanted))
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_train_on_an_encoder(folder, tmp_path, monkeypatch, capsys):
