@@ -1,6 +1,7 @@
 """load_vectors, save_vectors and convert, and the registry of formats that they use.
 
-To add a format, write a module with functions for a `Format` and enter it in `FORMATS`; CONTRIBUTING.md has the details.
+To add a format, write a module with functions for a `Format` and enter it in `FORMATS`, or from a package of your own with
+`register_format`; CONTRIBUTING.md has the details.
 """
 
 import contextlib
@@ -208,6 +209,44 @@ FORMATS: dict[str, Format] = {
         compressed=True,
     ),
 }
+
+
+def register_format(name: str, format: Format) -> None:
+    """Add a format of your own. It comes before the others: a file is read in the first format that recognises it.
+
+    Args:
+        name: what `format=` calls it.
+        format: what reads it, and writes it if it has endings.
+
+    Raises:
+        ArgumentError: a name or an ending that another format has, an ending that no name of a file has, or endings without
+            `write`.
+
+    Examples:
+        >>> register_format("glove", FORMATS["glove"])
+        Traceback (most recent call last):
+        embkeras.errors.ArgumentError: name must be one that no format has: choose another. Received: 'glove'.
+    """
+    global FORMATS
+    if not isinstance(name, str) or not name or name in FORMATS:
+        raise ArgumentError(f"name must be one that no format has: choose another. Received: {_checks.shown(name)}.")
+    if not isinstance(format, Format):
+        raise ArgumentError(f"format must be a Format. Received: {_checks.shown(format)} for {name!r}.")
+    taken = {ending: each for each, known in FORMATS.items() for ending in known.endings}
+    for ending in _checks.strings(format.endings, "endings"):
+        if ending in taken:
+            raise ArgumentError(
+                f"endings must be those that no format has: choose another. Received: {ending!r} for {name!r}, which is that of "
+                f"{taken[ending]!r}."
+            )
+        if not ending or Path(f"x{ending}").suffix.lower() != ending or ending in COMPRESSED:
+            raise ArgumentError(
+                f"endings must be one dot and small letters each, such as '.vec', without that of a compression. Received: "
+                f"{_checks.shown(ending)} for {name!r}."
+            )
+    if format.endings and format.write is Format.write:
+        raise ArgumentError(f"A format with endings must have write=. Received: {format.endings} for {name!r}.")
+    FORMATS = {name: format, **FORMATS}
 
 
 def table_of_formats() -> list[tuple[str, str, str]]:

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -545,6 +546,47 @@ def test_a_link_is_written_through(tmp_path):
     (tmp_path / "v.vec").symlink_to("disk/v.vec")
     convert(source, tmp_path / "v.vec", overwrite=True)
     assert (tmp_path / "v.vec").is_symlink() and load_vectors(tmp_path / "disk" / "v.vec").words == VECTORS.words
+
+
+def _format(*endings, **more):
+    return registry.Format("a format", lambda source: False, lambda source, request: VECTORS, endings, **more)
+
+
+def test_a_format_of_your_own(tmp_path, monkeypatch):
+    """It is asked first, reads and writes, and has one name."""
+    monkeypatch.setattr(registry, "FORMATS", FORMATS)
+    own = _format(".own", write=lambda vectors, beside, path: beside.write_text("own"))
+    registry.register_format("own", own)
+    assert list(registry.FORMATS) == ["own", *FORMATS] and "own" not in FORMATS
+    path = save_vectors(VECTORS, tmp_path / "v.own")
+    assert path.read_text() == "own" and load_vectors(path, format="own") is VECTORS
+    with pytest.raises(ArgumentError, match=r"name must be one that no format has.*Received: 'own'"):
+        registry.register_format("own", own)
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "message"),
+    [
+        ("glove", _format(), r"name .* choose another\. Received: 'glove'"),
+        ("", _format(), r"name .* Received: ''"),
+        (3, _format(), r"name .* Received: 3"),
+        ("own", "glove", r"must be a Format\. Received: 'glove' for 'own'"),
+        ("own", _format(".own", ".vec"), r"endings .* Received: '\.vec' for 'own', which is that of 'word2vec'"),
+        ("own", _format("own"), r"endings .* Received: 'own' for 'own'"),
+        ("own", _format(".OWN"), r"endings .* Received: '\.OWN' for 'own'"),
+        ("own", _format(".my.own"), r"endings .* Received: '\.my\.own' for 'own'"),
+        ("own", _format(".gz"), r"endings .* Received: '\.gz' for 'own'"),
+        ("own", _format(""), r"endings .* Received: '' for 'own'"),
+        ("own", _format(3), r"endings must be strings.* Received: 3"),
+        ("own", replace(_format(), endings=".own"), r"endings must be a sequence.* Received: '\.own'"),
+        ("own", _format(".own"), r"must have write=\. Received: \('\.own',\) for 'own'"),
+    ],
+)
+def test_formats_that_are_refused(name, format, message):
+    """A name or an ending that is taken, or that would never be asked for; the registry stays as it is."""
+    with pytest.raises(ArgumentError, match=message):
+        registry.register_format(name, format)
+    assert registry.FORMATS is FORMATS
 
 
 def test_documentation_lists_every_format():
