@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import embkeras as ek
 from embkeras.errors import ScheduleError, VectorFileError
@@ -22,6 +23,7 @@ from tests.training.resume.test_backup import Dies, Dying
 GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
 _FILE = re.compile(r"^```python\n# (mypackage/\w+\.py).*?\n(.*?)^```", re.DOTALL | re.MULTILINE)
 WORDS = ["cat", "", "dög", "new york", "1"]
+VOCABULARY = ek.Vocabulary(["", "[UNK]", *"abcdefgh"])
 VECTORS = ek.KeyedVectors(WORDS, np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32))
 
 
@@ -43,7 +45,7 @@ def package(tmp_path_factory):
 @pytest.fixture
 def built(package):
     """Builds the same small classifier each time, on the architecture of the package."""
-    table = ek.AlignedMatrix(tiny.TABLE, ek.Vocabulary(["", "[UNK]", *"abcdefgh"]))
+    table = ek.AlignedMatrix(tiny.TABLE, VOCABULARY)
 
     def build(strategy=None):
         keras.utils.set_random_seed(0)
@@ -137,9 +139,14 @@ def test_a_strategy(package, built):
 
 
 def test_an_architecture(built, tmp_path):
-    """Its answers don't depend on padding, and a .keras file keeps it without the package."""
+    """Its answers don't depend on padding; trained, a .keras file and an export have them without the package."""
     model = built()
+    tiny.fit(model, epochs=1)
     texts = np.array([[2, 3, 0, 0], [4, 0, 0, 0], [0, 0, 0, 0]])
     np.testing.assert_allclose(model(texts[:1, :2]), model(texts)[:1], atol=1e-6)
     model.save(tmp_path / "model.keras")
     np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras")(texts), model(texts))
+    folder = ek.export_saved_model(model, tmp_path / "export", vocabulary=VOCABULARY)
+    loaded = tf.saved_model.load(str(folder))
+    scores = loaded.signatures["serving_default"](token_ids=tf.constant(texts[:2]))["scores"]
+    np.testing.assert_allclose(scores, model.predict(texts[:2], verbose=0), atol=1e-6)

@@ -53,6 +53,53 @@ def test_signature_takes_int64_token_ids(serve):
     assert (spec.name, spec.dtype, spec.shape.as_list()) == ("token_ids", tf.int64, [None, None])
 
 
+@keras.saving.register_keras_serializable("tests.serving.test_export")
+class Weighed(keras.layers.Layer):
+    """The mean of the vectors by weights that it learns, with a layer inside."""
+
+    supports_masking = True
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.inner = units, keras.layers.Dense(units)
+
+    def build(self, shape):
+        """The weights, and those of the layer inside."""
+        self.inner.build(shape)
+        self.scale = self.add_weight(shape=(shape[-1],), name="scale")
+
+    def call(self, vectors, mask=None):
+        """Only words count."""
+        told = keras.ops.exp(vectors @ self.scale[:, None]) * keras.ops.cast(mask, vectors.dtype)[..., None]
+        return keras.ops.sum(told * self.inner(vectors), axis=1) / (keras.ops.sum(told, axis=1) + 1e-6)
+
+    def compute_mask(self, vectors, mask=None):
+        """None is left."""
+
+    def get_config(self):
+        """The units."""
+        return {**super().get_config(), "units": self.units}
+
+
+def test_a_layer_of_your_own(vocabulary, tmp_path):
+    """After training, the scores of the export and of a .keras file are those of the model; CONTRIBUTING has a function."""
+    table = np.random.default_rng(0).normal(size=(V, D)).astype("float32")
+    model = ek.build_classifier(ek.AlignedMatrix(table, vocabulary), 3, architecture=Weighed(3), trainable=True)
+    model.compile(ek.RowWiseAdam(0.1), "sparse_categorical_crossentropy", jit_compile=False)
+    ids = np.random.default_rng(1).integers(2, V, (6, 5))
+    ids[::2, 3:] = 0
+    before = model.predict(ids, verbose=0)
+    model.fit(ids, np.arange(6) % 3, epochs=1, verbose=0)
+    wanted = model.predict(ids, verbose=0)
+    assert np.abs(wanted - before).max() > 1e-3
+    loaded = tf.saved_model.load(str(ek.export_saved_model(model, tmp_path / "export", vocabulary=vocabulary)))
+    scores = loaded.signatures["serving_default"](token_ids=tf.constant(ids))["scores"]
+    np.testing.assert_allclose(scores, wanted, atol=1e-6)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again.predict(ids, verbose=0), wanted, atol=1e-6)
+
+
 def test_scores_equal_those_in_memory(serve, model):
     """The export has the model's scores."""
     ids = np.random.default_rng(1).integers(0, V, (5, 9))
