@@ -113,12 +113,19 @@ class PositionTable(keras.layers.Layer):
 
     Args:
         input_dim: rows of the table: the most tokens of a text. Longer texts are an error.
+        in_front: so many vectors stand before those of a text, which may have that many tokens less.
         **kwargs: as for any Keras layer.
     """
 
-    def __init__(self, input_dim: int, **kwargs: Any):
+    def __init__(self, input_dim: int, in_front: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
         self.input_dim = whole_number(input_dim, "input_dim", least=1)
+        self.in_front = whole_number(in_front, "in_front", least=0, most=self.input_dim - 1)
+
+    @property
+    def most(self) -> int:
+        """The most tokens of a text."""
+        return self.input_dim - self.in_front
 
     def build(self, input_shape: Any) -> None:
         """Make the table, of zeros until it is filled."""
@@ -130,7 +137,7 @@ class PositionTable(keras.layers.Layer):
         time = ops.shape(vectors)[1]
         if not tf.is_tensor(time):
             if time is not None and time > self.input_dim:
-                raise ArgumentError(self._too_long(time))
+                raise ArgumentError(self._too_long(time - self.in_front))
             return vectors + ops.cast(self.table, vectors.dtype)[:time]
         check = tf.debugging.assert_less_equal(time, self.input_dim, message=self._too_long("more"))
         with tf.control_dependencies([] if check is None else [check]):
@@ -138,8 +145,8 @@ class PositionTable(keras.layers.Layer):
 
     def _too_long(self, time: Any) -> str:
         return (
-            f"Texts may have up to {self.input_dim} tokens: the table of positions of layer {self.name!r} ends there. Cut them "
-            f"with encode_batch(texts, {self.input_dim}). Received: {time} tokens."
+            f"Texts may have up to {self.most} tokens: the table of positions of layer {self.name!r} ends there. Cut them "
+            f"with encode_batch(texts, {self.most}). Received: {time} tokens."
         )
 
     def compute_output_spec(self, vectors: Any) -> keras.KerasTensor:
@@ -148,7 +155,7 @@ class PositionTable(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The settings, without the table."""
-        return {**super().get_config(), "input_dim": self.input_dim}
+        return {**super().get_config(), "input_dim": self.input_dim, "in_front": self.in_front}
 
 
 @keras.saving.register_keras_serializable("embkeras")

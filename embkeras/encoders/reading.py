@@ -210,7 +210,7 @@ class PretrainedEncoder:
                 seen = PaddingMask(padding_id, self.prompts, name="mask_with_prompts")(ids)
             first = of.family.unused_positions
             rows = tensors(f"{POSITIONS}.weight", (of.positions + first, of.embedding_width))[first:]
-            x = _filled(PositionTable(of.positions, name="position_embedding"), x, [rows])
+            x = _filled(PositionTable(of.positions, self.prompts, name="position_embedding"), x, [rows])
             if of.segments:
                 rows = tensors(f"{SEGMENTS}.weight", (of.segments, of.embedding_width))
                 separator = self._separator() if pairs else None

@@ -307,7 +307,7 @@ class Trial:
         """The most time steps that the model reads, where a table of positions ends; None without such a table."""
         tables = [layer.input_dim for _, layer in walk(self.model) if isinstance(layer, keras.layers.Embedding)]
         sizes = [each.size for each in {id(each.encoding): each for each in self.inputs}.values()]
-        ends = {layer.input_dim for _, layer in walk(self.model) if isinstance(layer, PositionTable)}
+        ends = {layer.most for _, layer in walk(self.model) if isinstance(layer, PositionTable)}
         rows = {each.shape[0] for each in self.model.weights if len(each.shape) == 2 and "position" in each.path} | ends
         rows |= {size for size in tables if tables.count(size) > sizes.count(size)}  # others are of words
         for most in sorted(rows):

@@ -54,6 +54,10 @@ def test_too_many_tokens():
     assert call(VECTORS[:, :3]).shape == (2, 3, 3)
     with pytest.raises(tf.errors.InvalidArgumentError, match="up to 3 tokens"):
         call(VECTORS)
+    with pytest.raises(ArgumentError, match=r"up to 2 tokens.*Received: 3"):  # one vector of the four is no token
+        filled(PositionTable(3, in_front=1), 3)(VECTORS)
+    with pytest.raises(ArgumentError, match=r"in_front .*3"):
+        PositionTable(3, in_front=3)
 
 
 def test_layers_survive_a_file(tmp_path):

@@ -91,6 +91,16 @@ def test_the_limit_is_known_and_kept(read, model, export, strict):
     assert strict.scores(np.pad(ids[:, :16], ((0, 0), (0, 9)))).shape == (1, 2)
 
 
+def test_prompts_leave_less_of_the_limit(read, tmp_path):
+    """They take the first positions, so a text is cut before those that are left; the check asks as many."""
+    read = read.with_prompts(3, start="cat")
+    model = build_encoder_classifier(read, 2, pool="mean")
+    export = ek.ExportedModel(ek.export_saved_model(model, tmp_path / "mood", vocabulary=read.tokenizer))
+    assert export.card["inputs"][0]["max_length"] == 13 == read.max_length
+    wanted = np.asarray(model(read.tokenizer.encode_batch([LONG], 13)))
+    np.testing.assert_allclose(export.scores(read.tokenizer.encode(LONG)[None]), wanted, atol=1e-6)
+
+
 def test_a_server_names_the_limit(read, strict):
     """Its refusal reaches the client; texts are refused before."""
     with (
