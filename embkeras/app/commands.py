@@ -234,6 +234,9 @@ def predict(options: argparse.Namespace, output: Output) -> None:
         return
     if not options.texts or options.out is not None:
         raise ArgumentError("predict takes texts, or --file FILE with --out OUT.")
+    for name in ("text", "encoding", "overwrite"):
+        if getattr(options, name):
+            raise ArgumentError(f"--{name} goes with --file FILE: leave it out where texts are given.")
     _start_tensorflow()
     from embkeras.app.printed import predictions_text
     from embkeras.serving.local import ExportedModel
@@ -367,6 +370,10 @@ def drift(options: argparse.Namespace, output: Output) -> None:
     models = [two_tables.is_model(path) for path in (options.before, options.after)]
     if any(models):
         _check_backend_setting()
+    elif options.layer is not None:
+        raise ArgumentError(
+            f"--layer names a layer of a model, and both are files of vectors: leave it out. Received: {options.layer}."
+        )
     tables: dict[bool, two_tables.Table] = {}
     for after in sorted((False, True), key=lambda after: not models[after]):  # of a file, read only a model's words
         wanted = next((table.vectors.words for table in tables.values()), None)

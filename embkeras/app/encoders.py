@@ -27,7 +27,7 @@ from embkeras.drift.plots import plot_training
 from embkeras.encoders.heads import build_encoder_classifier
 from embkeras.encoders.prompts import pieces_of
 from embkeras.encoders.reading import PretrainedEncoder, load_pretrained
-from embkeras.errors import EmbkerasWarning, OutputError
+from embkeras.errors import ArgumentError, EmbkerasWarning, OutputError
 from embkeras.experiments.advice import FEW
 from embkeras.experiments.data import Data
 from embkeras.experiments.runs import Run, run_strategy
@@ -314,6 +314,11 @@ def _builder(prepared: Prepared, settings: EncoderSettings) -> Callable[[Strateg
         read, classes = prepared.read, len(prepared.class_names)
         if strategy.prompts is not None:
             read = strategy.encoder(read, start=prepared.start)
+            if (length := prepared.train[0].shape[1]) > read.max_length:
+                raise ArgumentError(
+                    f"{strategy.prompts} prompts leave {read.max_length} tokens for a text. Pass --max-length {read.max_length}, "
+                    f"or take another --strategy. Received: texts of {length} tokens."
+                )
         model = strategy.apply(build_encoder_classifier(read, classes, dropout=settings.dropout))
         rate = rates[strategy.name] or 1e-3  # class means are computed without one
         optimizer: keras.optimizers.Optimizer = RowWiseAdam(rate)

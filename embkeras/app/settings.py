@@ -202,6 +202,13 @@ def encoder_settings_of(options: argparse.Namespace) -> EncoderSettings:
         for name, why in _OF_VECTORS.items():
             if getattr(options, name) is not None:
                 raise ArgumentError(f"--{name.replace('_', '-')} goes with --vectors, not with --encoder: {why}.")
+    if options.command == "train" and given.get("strategy") == "class means" and not options.compare:
+        for name in ("epochs", "learning_rate", "patience", "dropout"):
+            if name in given:
+                raise ArgumentError(
+                    f"--{name.replace('_', '-')} goes with training in steps, and class-means computes the head at once: leave "
+                    f"it out. Received: {given[name]}."
+                )
     return _checked(_replaced(base, given), racing)
 
 

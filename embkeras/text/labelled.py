@@ -227,7 +227,7 @@ def _rows(
 @contextlib.contextmanager
 def _readable(path: Path, encoding: str | None) -> Iterator[str]:
     """The encoding to read with; an error of the file or its encoding then names the file, and the line if possible."""
-    encoding = encoding or "utf-8-sig"
+    encoding = "utf-8-sig" if encoding is None else encoding
     try:
         yield encoding
     except (UnicodeError, LookupError) as error:
@@ -240,7 +240,7 @@ def _readable(path: Path, encoding: str | None) -> Iterator[str]:
                     place = f", line {line_number}, byte {found.start + 1} of it"
                     break
         raise DataError(
-            f"{str(path)!r}{place} can't be read as {encoding}: {error}. Pass its encoding as encoding=."
+            f"{str(path)!r}{place} can't be read as {encoding!r}: {error}. Pass its encoding as encoding=."
         ) from error
     except OSError as error:
         raise DataError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from error
@@ -260,8 +260,8 @@ def _long_fields() -> Iterator[None]:
 def _delimited_rows(path: Path, columns: Columns, encoding: str | None, quotes: bool) -> Iterator[Row]:
     delimiter, header, header_rows = _DELIMITERS[path.suffix.lower()], [], 1
     if delimiter == "," and _is_sentiment140(path):
-        header, encoding, header_rows = list(SENTIMENT140_COLUMNS), encoding or "latin-1", 0
-        columns = {argument: name or _SENTIMENT140_DEFAULTS[argument] for argument, name in columns.items()}
+        header, encoding, header_rows = list(SENTIMENT140_COLUMNS), "latin-1" if encoding is None else encoding, 0
+        columns = {each: _SENTIMENT140_DEFAULTS[each] if name is None else name for each, name in columns.items()}
     with _readable(path, encoding) as encoding, path.open(encoding=encoding, newline="") as file:
         # Without strict=True, a quotation mark left open would swallow the rows below it.
         rows = csv.reader(

@@ -40,7 +40,8 @@ class Vocabulary:
         padding_id: the id that fills short texts, or None if there is none.
         oov_ids: ids for tokens out of the vocabulary: none, one, or several, among which `encode` chooses by the hash
             that `StringLookup(num_oov_indices=k)` uses (without a salt).
-        counts: occurrences in the training text: int array of shape (V,), or a mapping token -> count.
+        counts: occurrences in the training text: int array of shape (V,), or a mapping token -> count; tokens that it lacks
+            have 0.
         tokenizer: how `encode` splits a text; without one, only tokens can be looked up. `from_tokenizer` makes that of an
             encoder.
         padding_side: where `encode_batch` and exported models put padding: "end", or "start" as `pad_sequences` does.
@@ -54,8 +55,8 @@ class Vocabulary:
 
     Raises:
         VocabularyError: no tokens, a token that is not a string or occurs twice, a special id outside the tokens,
-            counts that are not one integer per token, another `padding_side`, `drop_unknown` beside OOV ids, or words
-            at the default special ids (a plain list of words needs `padding_id=None, oov_ids=()`).
+            counts that are not one integer per token, or of none of the tokens, another `padding_side`, `drop_unknown` beside
+            OOV ids, or words at the default special ids (a plain list of words needs `padding_id=None, oov_ids=()`).
 
     Examples:
         >>> vocabulary = Vocabulary.from_texts(["a cat", "a dog"])
@@ -120,6 +121,11 @@ class Vocabulary:
         if counts is None:
             return None
         if isinstance(counts, Mapping):
+            if counts and not any(token in counts for token in self.tokens):
+                raise VocabularyError(
+                    f"counts must name tokens of the vocabulary, such as {shown(self.tokens[-1])}: count texts that are split in "
+                    f"the same way. Received: {shown(counts)}."
+                )
             counts = [counts.get(token, 0) for token in self.tokens]
         counts = np.array(check_counts(counts, len(self), whole=True, error=VocabularyError), np.int64)
         counts.flags.writeable = False

@@ -113,12 +113,24 @@ REFUSED = {
         "train t.csv --encoder plain --out out --learning-rate 0",
         "--learning-rate must be a number > 0",
     ),
+    **{
+        f"class means, {flag}": (
+            f"train t.csv --encoder plain --out out --strategy class-means {flag} {value}",
+            f"{flag} goes with training in steps, and class-means computes the head at once: leave it out. Received: {value}",
+        )
+        for flag, value in (("--epochs", 2), ("--learning-rate", 0.5), ("--patience", 3), ("--dropout", 0.5))
+    },
     "demo, no such encoder": ("demo --encoder absent --out out", "There is no folder '"),
     "demo, an encoder's seeds": ("demo --encoder plain --seeds 2 --out out", "each model is trained once"),
     "demo, an encoder's rate": ("demo --encoder plain --learning-rate 1 --out out", "need different rates"),
     "demo, a strategy": ("demo --encoder plain --strategy phased --out out", "Received: phased"),
     "unfreeze": ("demo --epochs 2 --unfreeze-at 2 --out out", "Received: 2"),
     "demo, unwritable folder": ("demo --out v.txt", "Cannot write"),
+    **{
+        f"texts and {flag}": (f"predict {GOLDEN} text {flag}", f"{flag.split()[0]} goes with --file FILE")
+        for flag in ("--text a", "--encoding utf-8", "--overwrite")
+    },
+    "a layer of vectors": ("drift v.txt v.txt --layer a", "both are files of vectors: leave it out. Received: a"),
     "no such export": ("predict absent text", "absent': saved_model.pb is missing"),
     "not an export": ("check plain", "no card"),
     "no export to convert": ("convert-model absent --to onnx", "absent': saved_model.pb is missing"),

@@ -15,7 +15,7 @@ import embkeras as ek
 from embkeras.app import cli, racing
 from embkeras.app.output import Output
 from embkeras.app.settings import ENCODER_STRATEGIES, EncoderSettings, Settings
-from embkeras.errors import EmbkerasWarning, OutputError
+from embkeras.errors import ArgumentError, EmbkerasWarning, OutputError
 from embkeras.experiments import race
 from embkeras.experiments.advice import Advice
 from embkeras.experiments.runs import Run
@@ -45,9 +45,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared(folder):
-    """Texts as the ids of the tiny BERT."""
+    """Texts as the ids of the tiny BERT, which leave room for prompts."""
     read = ek.load_pretrained(folder / "bert")
-    part = read.tokenizer.encode_batch(TEXTS), np.arange(len(TEXTS)) % 2
+    part = read.tokenizer.encode_batch(TEXTS, 8), np.arange(len(TEXTS)) % 2
     return encoders.Prepared(read, "bert", part, part, part, ("dog", "cat"))
 
 
@@ -100,6 +100,15 @@ def test_what_prompts_begin_as(prepared, names, start, said):
     for net in (model, build(strategy)):
         found, expected = (each.get_layer("prompts").get_weights() for each in (net, wanted))
         np.testing.assert_array_equal(found, expected)
+
+
+def test_prompts_that_leave_too_few_tokens(prepared):
+    """The length that they leave is named."""
+    ids = np.ones((24, 9), np.int64)
+    longer = replace(prepared, train=(ids, prepared.train[1]))
+    strategy = encoders._strategies(prepared.read, EncoderSettings())["prompts"]
+    with pytest.raises(ArgumentError, match=r"leave 8 tokens.*--max-length 8.*Received: texts of 9"):
+        encoders._builder(longer, EncoderSettings())(strategy)
 
 
 def test_train_on_an_encoder(folder, tmp_path, monkeypatch, capsys):

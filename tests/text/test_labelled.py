@@ -116,6 +116,20 @@ def test_sentiment140_in_another_encoding(write):
 
 
 @pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"text": ""}, r"no column ''\. Columns: 'label', 'id'"),
+        ({"label": ""}, r"no column ''\. Columns: 'label', 'id'"),
+        ({"encoding": ""}, r"can't be read as '': unknown encoding"),
+    ],
+)
+def test_sentiment140_with_empty_names(write, given, message):
+    """An empty name is a wrong one, and not the default."""
+    with pytest.raises(DataError, match=message):
+        read_labelled(write("d.csv", SENTIMENT140.encode("latin-1")), **given)
+
+
+@pytest.mark.parametrize(
     ("columns", "message"),
     [
         (("tweet", "label"), r"d\.csv' has no column 'tweet'. Columns: 'text', 'label'"),
@@ -146,15 +160,16 @@ def test_row_of_another_width_is_refused(write, row, found):
 def test_bad_encoding_is_refused(write, name):
     """The message names file, encoding and byte."""
     contents = b"text,label\ncaf\xe9,x\n" if name == "d.csv" else b'{"text": "caf\xe9", "label": "x"}\n'
-    with pytest.raises(DataError, match=rf"{name}'.* as utf-8.*0xe9.*encoding="):
+    with pytest.raises(DataError, match=rf"{name}'.* as 'utf-8.*0xe9.*encoding="):
         read_labelled(write(name, contents), "text", "label")
 
 
 @pytest.mark.parametrize("name", ["d.csv", "d.jsonl"])
-def test_unknown_encoding_is_refused(write, name):
-    """The message names it."""
-    with pytest.raises(DataError, match="as latin-99"):
-        read_labelled(write(name, "text,label\n"), "text", "label", encoding="latin-99")
+@pytest.mark.parametrize(("encoding", "said"), [("latin-99", "as 'latin-99'"), ("", "as '': unknown encoding")])
+def test_unknown_encoding_is_refused(write, name, encoding, said):
+    """The message names it; an empty one is not the default."""
+    with pytest.raises(DataError, match=said):
+        read_labelled(write(name, "text,label\n"), "text", "label", encoding=encoding)
 
 
 def test_unknown_ending_is_refused(write):
@@ -322,7 +337,7 @@ def test_encoding_without_its_byte_order_mark_is_refused(tmp_path):
     """The encoding passed is UTF-16, the file is UTF-8."""
     path = tmp_path / "d.csv"
     path.write_text("t,l\ngood,a\nbad,b\n")
-    with pytest.raises(DataError, match=r"can't be read as utf-16: .*encoding="):
+    with pytest.raises(DataError, match=r"can't be read as 'utf-16': .*encoding="):
         read_labelled(path, "t", "l", encoding="utf-16")
 
 
@@ -400,7 +415,7 @@ def test_undecodable_byte_is_placed_by_line(tmp_path):
     """The line is counted in the file, and not in a block of the reader."""
     path = tmp_path / "d.csv"
     path.write_bytes(b"t,l\n" + b"good,a\n" * 3000 + b"caf\xe9,b\n")
-    with pytest.raises(DataError, match=r"d\.csv', line 3002, byte 4 of it can't be read as utf-8-sig"):
+    with pytest.raises(DataError, match=r"d\.csv', line 3002, byte 4 of it can't be read as 'utf-8-sig'"):
         read_labelled(path, "t", "l")
 
 
@@ -427,7 +442,7 @@ def test_texts_of_a_corpus(write, name, contents, column):
         ("c.jsonl", '{"text": "a"}\n', None, "column="),
         ("c.jsonl", '{"text": 3}\n', "text", "'text' must be a string, found 3"),
         ("c.txt", "a\n", "text", r"is read line by line and has no columns\. Received: column='text'"),
-        ("c.txt", b"a\n\xff\n", None, r"line 2, byte 1 of it can't be read as utf-8"),
+        ("c.txt", b"a\n\xff\n", None, r"line 2, byte 1 of it can't be read as 'utf-8-sig'"),
     ],
 )
 def test_texts_that_cannot_be_read(write, name, contents, column, said):

@@ -118,6 +118,7 @@ def test_from_texts_refuses_texts_without_a_token():
         ({"tokens": ["", "[UNK]"], "counts": [-1, 1]}, "2 integers >= 0"),
         ({"tokens": ["", "[UNK]"], "counts": {"": "many"}}, "2 integers >= 0"),
         ({"tokens": ["", "[UNK]"], "counts": [[1], [1, 2]]}, "counts must be an array"),
+        ({"tokens": ["", "[UNK]", "Cat"], "counts": {"cat": 2}}, r"such as 'Cat'.*Received: \{'cat': 2\}"),
         ({"tokens": ["", "[UNK]"], "padding_side": "pre"}, "padding_side must be one of end, start. Received: 'pre'"),
         ({"tokens": ["", "[UNK]"], "drop_unknown": 1}, "drop_unknown must be True or False. Received: 1"),
         ({"tokens": ["", "[UNK]"], "drop_unknown": True}, r"not both. Received: drop_unknown=True, oov_ids=\(1,\)"),
