@@ -389,6 +389,7 @@ def test_flags_of_training_reach_the_settings():
         ("demo --encoder --quick", ("frozen", 10, None)),
         ("demo --encoder --strategy full", ("fine-tuned", None, None)),
         ("train t.csv --encoder e --out o --strategy lora --epochs 2 --learning-rate 0.5", ("LoRA", 2, 0.5)),
+        ("train t.csv --encoder e --out o --strategy class-means --compare --epochs 2", ("class means", 2, None)),
     ],
 )
 def test_settings_of_an_encoder(command, expected):

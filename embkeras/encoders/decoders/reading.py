@@ -85,8 +85,8 @@ class PretrainedDecoder:
 
         Args:
             count: how many.
-            start: words: prompts begin as the vectors of their pieces, repeated where there are fewer. By default as pieces
-                drawn at random.
+            start: words: prompts begin as the vectors of their first `count` pieces, repeated where there are fewer. By default
+                as pieces drawn at random.
             seed: of the drawing.
 
         Returns:
