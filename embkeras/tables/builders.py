@@ -146,7 +146,7 @@ def build_classifier(
         num_classes: at least 2.
         architecture: "lstm" is a bidirectional LSTM (Hochreiter & Schmidhuber 1997); "cnn" convolutions of widths 3,
             4, 5 with max-over-time (Kim 2014); "mean" the mean of the vectors and one hidden layer (Iyyer et al. 2015).
-            Or a layer or function of your own, from the vectors (batch, time, D) with their mask to one vector for each
+            Or a new layer or a function of your own, from the vectors (batch, time, D) with their mask to one vector for each
             text, (batch, features). Padding may not change its answer, which is tried with some ids of the table.
         units: units of the LSTM in each direction, filters of each width, or units of the hidden layer; by default 64.
             Not with an architecture of your own, which has its own.
@@ -162,9 +162,9 @@ def build_classifier(
         A model with one output, `scores`, not compiled.
 
     Raises:
-        ArgumentError: an unknown architecture, or one that returns something else than a vector for each text, another one
-            when a text is padded, or no finite numbers for an empty text; a size out of range, a layer without a mask, or
-            `trainable` or `rescale` with a layer.
+        ArgumentError: an unknown architecture, a layer that has weights already, or one that returns something else than a
+            vector for each text, another one when a text is padded, or no finite numbers for an empty text; a size out of
+            range, a layer without a mask, or `trainable` or `rescale` with a layer.
 
     Examples:
         >>> import numpy as np
@@ -179,6 +179,11 @@ def build_classifier(
         raise ArgumentError(
             f"architecture must be a layer or function from the vectors of each text to one vector, or one of "
             f"{', '.join(ARCHITECTURES)}. Received: {shown(architecture)}."
+        )
+    if isinstance(architecture, keras.layers.Layer) and architecture.weights:
+        raise ArgumentError(
+            f"architecture must be a layer without weights yet, or a function: models that are built on one layer share its "
+            f"weights. To share them, pass a function that calls it. Received: layer {architecture.name!r}, which has weights."
         )
     if own and units is not None:
         raise ArgumentError(

@@ -102,6 +102,16 @@ def test_an_architecture_that_padding_changes_is_refused(aligned, own, received)
         build_classifier(aligned, 2, architecture=own)
 
 
+def test_a_layer_of_your_own_is_for_one_model(aligned):
+    """The second would begin with what the first has learnt; a function says that it shall."""
+    own = keras.layers.GRU(3, name="mine")
+    first = build_classifier(aligned, 2, architecture=own)
+    with pytest.raises(ArgumentError, match=r"share its weights.*Received: layer 'mine'"):
+        build_classifier(aligned, 2, architecture=own)
+    assert build_classifier(aligned, 2, architecture=lambda vectors: own(vectors)).get_layer("mine") is own
+    assert first.get_layer("mine") is own
+
+
 def test_an_architecture_of_your_own_has_its_own_units(aligned):
     """Units beside it would be ignored."""
     with pytest.raises(ArgumentError, match="Received: units=8"):
