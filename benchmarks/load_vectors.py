@@ -10,7 +10,7 @@ machine affects all of them. Compare the ratios. Files are in the page cache.
 result at the end; MB are 10**6 bytes. The peak includes the touched pages of a memory-mapped file, which the system can
 drop again. A loader that is not installed, or can't be read by this version, is skipped with a line that says so.
 
-    python -m pip install -e ".[demo]" gensim fasttext polars
+    python -m pip install -e ".[demo]" gensim fasttext-community polars
     python benchmarks/load_vectors.py --quick
     python benchmarks/load_vectors.py --rounds 5 --only text words
 """
@@ -126,7 +126,7 @@ def made(kind: str, folder: Path, rows: int, width: int) -> Path:
     if kind == "gzip":
         made("text", folder, rows, width)
     if not path.exists():
-        print(f"making {path.name}", flush=True)
+        print(f"making {path.name}", file=sys.stderr)
         words, values = glove()
         beside = path.with_name("making." + path.name)
         if kind == "gzip":  # is made from the text of the same name
@@ -388,7 +388,7 @@ def main() -> None:
             paths[task, width] = made(TASKS[task][0], arguments.folder, rows, width)
         except Exception as error:
             print(f"{task}: left out, its file cannot be made ({type(error).__name__}: {str(error)[:150]})")
-    print(machine_line("numpy", "pandas", "h5py", "gensim", "fasttext", "polars"))
+    print(machine_line("numpy", "pandas", "h5py", "gensim", "fasttext-community", "polars"))
     print("| task | loader | s (min / median) | ratio | peak MB | stays MB |\n|---|---|---|---|---|---|", flush=True)
     for (task, width), path in paths.items():
         compare(task, path, f"{task}, {rows:,} x {width}", arguments.rounds, words_file)

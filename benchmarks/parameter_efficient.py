@@ -37,7 +37,7 @@ from rated_texts import texts_of
 from records import Clock, Store, machines_of
 
 BATCH, TEST, TESTED = 16, 0.3, 400
-SETS, SEEDS, EPOCHS = ("tweets", "films"), range(100, 103), {16: 20, 32: 15, 50: 10, 200: 6, 0: 3}
+SETS, SEEDS, EPOCHS = ("tweets", "films"), range(100, 103), {16: 20, 32: 15, 50: 10, 200: 6, 0: 1}
 # Way: peak of the learning rate, packages.
 WAYS = {
     "class means": (1e-2, ("embkeras",)),  # the rate has no effect

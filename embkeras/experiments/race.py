@@ -125,7 +125,7 @@ def race_strategies(
         folds: all examples are dealt anew for each seed (`Data.fold`): one of so many parts tests, the next validates. The
             final round trains on each fold, a round before on one. At least 3; by default the parts stay as they are.
         rounds: how many rounds race at most; with 0 all strategies are trained from all seeds.
-        most_finalists: how many strategies the final round has at most, at least 2. `benchmarks/results/race_rules.md` shows
+        most_finalists: how many strategies the final round has at most, at least 2. `benchmarks/results/advice.md` shows
             what more of them cost and gain.
         stop_early: whether the final round may end before its last seed: after three or more, once a 95% prediction says
             that the rest leave the recommendation as it is. With an executor it trains one seed after the other then, three at
