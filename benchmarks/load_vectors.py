@@ -388,7 +388,7 @@ def main() -> None:
             paths[task, width] = made(TASKS[task][0], arguments.folder, rows, width)
         except Exception as error:
             print(f"{task}: left out, its file cannot be made ({type(error).__name__}: {str(error)[:150]})")
-    print(machine_line("numpy", "pandas", "h5py", "gensim", "fasttext-community", "polars"))
+    print(machine_line("numpy", "pandas", "h5py", "gensim", "fasttext-community", "polars") + "\n")
     print("| task | loader | s (min / median) | ratio | peak MB | stays MB |\n|---|---|---|---|---|---|", flush=True)
     for (task, width), path in paths.items():
         compare(task, path, f"{task}, {rows:,} x {width}", arguments.rounds, words_file)

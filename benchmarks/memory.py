@@ -298,7 +298,7 @@ def main() -> None:
         task = Task(Path(folder), options.rows, options.width)
         check_room(task)
         write_matrix(task)
-        print(machine_line("tensorflow", "keras", "h5py"))
+        print(machine_line("tensorflow", "keras", "h5py") + "\n")
         print(f"table: {task.rows:,} x {task.width}, {task.nbytes / 1e9:.2f} GB\n")
         print("| work | way | peak, GB | x table | stays, x table | s |\n|---|---|---|---|---|---|")
         for number, way in enumerate(WAYS):

@@ -190,11 +190,11 @@ def print_ratios(results: dict[tuple[int, int], dict[str, float]]) -> None:
             f"{result[OURS] / result[FLOOR]:.2f}x the floor",
             f"frozen {result[FROZEN] / result[PLAIN]:.2f}x plain TensorFlow",
         ]
-        print(f"{rows:,} x {width}: " + "; ".join(ratios))
+        print(f"- {rows:,} x {width}: " + "; ".join(ratios))
     for width in widths:
         sizes = sorted(rows for rows, each in results if each == width)
         growth = results[sizes[-1], width][OURS] / results[sizes[0], width][OURS]
-        print(f"d = {width}: V = {sizes[-1]:,} takes {growth:.2f}x the time of V = {sizes[0]:,}")
+        print(f"- d = {width}: V = {sizes[-1]:,} takes {growth:.2f}x the time of V = {sizes[0]:,}")
 
 
 def main() -> None:
@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--tables", nargs="+", default=default, help="rows x width of each table")
     parser.add_argument("--seconds", type=float, default=40, help="time for each table")
     options = parser.parse_args()
-    print(machine_line("tensorflow", "keras", "torch"))
+    print(machine_line("tensorflow", "keras", "torch") + "\n")
     print(f"median ms per train step, batch {BATCH} x {TIME} ids; in brackets: times {OURS}\n")
     results = {}
     for table in options.tables:
