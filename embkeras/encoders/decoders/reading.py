@@ -255,6 +255,10 @@ def _read_folder(folder: Path) -> PretrainedDecoder:
     stops = _optional(folder / "generation_config.json").get("eos_token_id", config.get("eos_token_id"))
     stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
     template = settings.get("chat_template")
+    if isinstance(template, list):  # several by name; as in transformers, "default" is the one for plain messages
+        template = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}.get(
+            "default"
+        )
     beside = folder / "chat_template.jinja"
     if beside.is_file():
         template = beside.read_text("utf-8")

@@ -69,6 +69,20 @@ def test_gguf_is_the_same_decoder(scores, folder, tmp_path):
     assert read.tokenizer.tokenizer.text_of(read.tokenizer.encode(text)) == text.replace("<|im_end|>", "")
 
 
+def test_the_default_of_several_chat_templates(folder, tmp_path):
+    """A file may name templates, for tools or documents too; plain messages take the one named "default"."""
+    several = write_folder(tmp_path / "several")
+    path = several / "tokenizer_config.json"
+    settings = json.loads(path.read_text("utf-8"))
+    named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": settings["chat_template"]}]
+    path.write_text(json.dumps(settings | {"chat_template": named}), "utf-8")
+    messages = [{"role": "user", "content": "a"}]
+    assert load_decoder(several).chat(messages) == load_decoder(folder).chat(messages)
+    path.write_text(json.dumps(settings | {"chat_template": named[:1]}), "utf-8")
+    with pytest.raises(EncoderError, match=r"has no chat template"):
+        load_decoder(several).chat(messages)
+
+
 def test_padding_is_no_token_of_the_file(folder):
     """The token that the file names as padding also ends texts: padding gets an id of its own."""
     vocabulary = load_decoder(folder).tokenizer
