@@ -62,7 +62,7 @@ class Prepared:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The pieces behind the ids."""
+        """The pieces of the ids."""
         return self.read.tokenizer
 
     @functools.cached_property

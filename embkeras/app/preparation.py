@@ -40,7 +40,7 @@ class Prepared:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The tokens behind the ids."""
+        """The tokens of the ids."""
         return self.aligned.vocabulary
 
 

@@ -195,7 +195,10 @@ def _names(tokens: Iterable[str]) -> list[str]:
 
 
 def _write_names(ax: Any, tokens: Iterable[str], points: np.ndarray, *, among: np.ndarray) -> None:
-    """Write each token beside its point, at the first place inside the axes that covers no earlier name and no point."""
+    """Write each token beside its point, at the first place inside the axes that covers no earlier name and no point.
+
+    A line leads from a name that had to move away to its point.
+    """
     ax.get_xlim(), ax.get_ylim()  # the scales are settled from here on
     scale = ax.figure.dpi / 72
     taken = [(point - 3 * scale, point + 3 * scale) for point in ax.transData.transform(among)]
@@ -209,7 +212,10 @@ def _write_names(ax: Any, tokens: Iterable[str], points: np.ndarray, *, among: n
             places.append((hits, low, (4 if right else -4, up), "left" if right else "right"))
         _, low, offset, side = min(places, key=lambda place: place[0])
         taken.append((low, low + size))
-        ax.annotate(name, point, offset, textcoords="offset points", fontsize=8, ha=side, va="center")
+        edge = (0 if side == "left" else 1, 0.5)
+        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3, "relpos": edge}
+        line = line if abs(offset[1]) > 10 else None
+        ax.annotate(name, point, offset, textcoords="offset points", fontsize=8, ha=side, va="center", arrowprops=line)
 
 
 def _legend_on_top(ax: Any, rows: int) -> None:

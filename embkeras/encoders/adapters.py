@@ -36,7 +36,7 @@ def enable_adapters(
     trains with it (Pfeiffer et al. 2021). `up` begins with zeros: the model's scores don't change.
 
     All other weights of the blocks stay as they are, to the bit, whatever flag is set on a layer around them, by you or by a
-    schedule. The adapters train: layers around them that were frozen are thawed. Other layers keep their flags, so freeze first
+    schedule. The adapters train: layers around them that were frozen are unfrozen. Other layers keep their flags, so freeze first
     what must not move.
 
     A set has a name, and normalisations of its own. Call this again with another name for a second set on the same blocks;

@@ -27,7 +27,7 @@ def enable_lora(
 
     A kernel counts as the matrix (in, out) that it is, so A is (in, rank) and B (rank, out); B begins with zeros, and the
     model's scores don't change. Kernels and biases of these layers stay frozen whatever flag is set on a layer around
-    them, by you or by a schedule. A and B train: layers around them that were frozen are thawed, and everything else in
+    them, by you or by a schedule. A and B train: layers around them that were frozen are unfrozen, and everything else in
     them stays as it is. So freeze first what must not move: other layers (normalisations, lower blocks, the head) keep
     their flags.
 

@@ -3,7 +3,7 @@
 The kernel is taken as the matrix that it is: from what the layer sums over (in) to what it makes (out). That of an
 attention's query, of shape (384, 12, 32), is 384 x 384, so A is (384, rank) and B (rank, 384). Keras' own `enable_lora`
 takes the last axis alone, (384, 12, rank) and (rank, 32), trains biases too, and leaves the kernel where the flag of a
-layer around it thaws it.
+layer around it unfreezes it.
 
 A layer gets LoRA in place, by a change of its class: the models that contain it call it as before. The layer around it
 remembers (`embkeras.encoders.remembers`).

@@ -24,7 +24,7 @@ def layers_named(strategies: Iterable[Strategy]) -> tuple[str, ...]:
 
 
 class Moved(keras.callbacks.Callback):
-    """Keeps a copy of what training begins with, to measure behind it how far it moved.
+    """Keeps a copy of what training begins with, to measure afterwards how far it moved.
 
     Args:
         layers: names, paths or globs of an encoder's layers. Where the model has none but tables of these, its tables count.

@@ -229,7 +229,7 @@ def _hold_a_number(optimizer: Any, rate: Any) -> None:
             aggregation="only_first_replica",
         )
     later = [each for each in optimizer._variables if each is not optimizer._iterations]
-    optimizer._learning_rate = variable  # which may track it, behind the others
+    optimizer._learning_rate = variable  # which may track it, after the others
     _track_last(optimizer, [variable, *later])
 
 
@@ -298,7 +298,7 @@ def _put_back(state: _State) -> None:
 
 
 def _track_last(optimizer: Any, variables: Sequence[keras.Variable]) -> None:
-    """Track variables behind all others, in this order: `.keras` files know them by position."""
+    """Track variables after all others, in this order: `.keras` files know them by position."""
     for variable in variables:
         optimizer._untrack_variable(variable)
     for variable in variables:

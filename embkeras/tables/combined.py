@@ -93,7 +93,7 @@ def combine_embeddings(
 class CombinedEmbedding(Projection):
     """Several embedding layers over the same ids as one; `combine_embeddings` makes one.
 
-    Setting its `trainable` sets that of the layers inside: to freeze or thaw one of them, name it ("embedding/tuned").
+    Setting its `trainable` sets that of the layers inside: to freeze or unfreeze one of them, name it ("embedding/tuned").
     Don't use a layer inside elsewhere in the model too: Keras would refuse to load a .keras file of that model.
 
     Args:

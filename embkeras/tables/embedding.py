@@ -358,7 +358,7 @@ class PretrainedEmbedding(Projection, keras.layers.Embedding):
         """Whether the layer trains: with LoRA, A and B alone."""
         keras.layers.Embedding.trainable.fset(self, value)
         self.starts_frozen = not (self.built or self.trainable)
-        if self.lora_enabled:  # Keras would thaw the table too
+        if self.lora_enabled:  # Keras would unfreeze the table too
             self.table_variable.trainable = False
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -27,7 +27,7 @@ class RowEmbedding(PretrainedEmbedding):
     """A table of which only some rows train, or none, and which may be stored small; `build_embedding` makes one.
 
     Rows that don't train stay bit-identical under every optimizer, with weight decay and regularizers too, and optimizer
-    slots and steps cost only what the training rows cost. Schedules freeze and thaw the layer like any other, and
+    slots and steps cost only what the training rows cost. Schedules freeze and unfreeze the layer like any other, and
     `.matrix()` returns the whole table.
 
     Args:

@@ -3,7 +3,7 @@
     row of an id = B + B W + R        B (V, D): the vectors, which never train;  W (D, D) and R (V, D): zeros, trained
 
 Fine-tuned word by word, the words of the training texts move away from those that mean the same and occur in none of them.
-Here a word that never occurs is B + B W: it moves with the others. W reads the vectors as they were; a Dense layer behind
+Here a word that never occurs is B + B W: it moves with the others. W reads the vectors as they were; a Dense layer after
 a table that trains is no substitute, since what its input is changes in each step.
 
 Adam moves each entry by about the learning rate in a step, so vectors with smaller entries are moved further:

@@ -50,7 +50,7 @@ class PieceTokenizer:
 
     @cached_property
     def frame(self) -> tuple[int, int]:
-        """How many special pieces are put before a text and behind it; a text that is cut keeps them."""
+        """How many special pieces are put before a text and after it; a text that is cut keeps them."""
         inside = len(self._library.encode("a", add_special_tokens=False).ids)
         mask = self._library.encode("a").special_tokens_mask
         before = mask.index(0) if 0 in mask else len(mask) - inside
@@ -58,7 +58,7 @@ class PieceTokenizer:
 
     @cached_property
     def pair_frame(self) -> tuple[list[str], list[str], list[str]]:
-        """The special pieces in front of a pair of texts, between the two, and behind them."""
+        """The special pieces in front of a pair of texts, between the two, and after them."""
         found = self._library.encode("a", "b")
         of = found.sequence_ids
         first = [place for place, text in enumerate(of) if text == 0]

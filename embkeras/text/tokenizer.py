@@ -52,7 +52,7 @@ class Tokenizer:
     rules: tuple[tuple[str, str], ...] = ()
     lowercase: bool | str = True
     split: bool = True
-    frame: ClassVar[tuple[int, int]] = (0, 0)  # special tokens before a text and behind it
+    frame: ClassVar[tuple[int, int]] = (0, 0)  # special tokens before a text and after it
 
     def __post_init__(self) -> None:
         if not isinstance(self.rules, list | tuple) or not all(map(_is_pair_of_strings, self.rules)):

@@ -31,7 +31,7 @@ class DriftMonitor(keras.callbacks.Callback):
     "drift/q/embedding". A measurement costs one pass over the table, and the monitor keeps one copy of it.
 
     At a bound, it ends the training, or freezes the layer from the next epoch on; a schedule that would unfreeze it again
-    doesn't. A table with NaN is beyond every bound. Put a monitor behind the schedules in the list of callbacks.
+    doesn't. A table with NaN is beyond every bound. Put a monitor after the schedules in the list of callbacks.
 
     After `change_vocabulary`, tokens that stay are still compared with their values at the beginning, whatever their ids
     are now, and new tokens with their values when the next `fit` begins.

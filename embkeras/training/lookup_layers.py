@@ -69,7 +69,7 @@ def _has_ids_of(layer: keras.layers.Layer, vocabulary: Vocabulary) -> bool:
 
 
 def _first_id(layer: keras.layers.Layer) -> int:
-    """The first id of a token, behind those of the mask and of OOV tokens."""
+    """The first id of a token, after those of the mask and of OOV tokens."""
     return (layer.mask_token is not None) + layer.num_oov_indices
 
 

@@ -166,6 +166,13 @@ def test_tokens_must_be_in_the_table():
         plot_drift(moving(), "synonyms", tokens=["zebra"])
 
 
+def _name_extent(text):
+    """Of the name, without the line that leads to its point."""
+    from matplotlib.text import Text
+
+    return Text.get_window_extent(text)
+
+
 @pytest.mark.parametrize("kind", ["frequency", "plane"])
 def test_names_of_points_close_together_do_not_cover_each_other(kind):
     """Four words that moved alike: each name has a side of its own, and none lies on a point."""
@@ -173,7 +180,7 @@ def test_names_of_points_close_together_do_not_cover_each_other(kind):
     before = np.tile([1.0, 0, 0], (4, 1)) + np.arange(4)[:, None] * [0, 0.002, 0]
     report = drift_report(before, after, ["awesome", "damn", "hello", "world"], counts=[50, 51, 52, 53])
     ax = drawn(plot_drift(report, kind))
-    boxes = [text.get_window_extent() for text in ax.texts if text.get_text()]
+    boxes = [_name_extent(text) for text in ax.texts if text.get_text()]
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
     named = [line.get_xydata() for line in ax.lines] or [ax.collections[1].get_offsets()]
     assert all(ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 for box in boxes)
@@ -186,10 +193,12 @@ def test_six_names_of_one_point_and_long_names_at_an_edge():
     points = np.array([*[[0.5, 0.5]] * 6, [0.98, 0.5], *[[0.01, 0.01]] * 2, [0.5, 0.99]])
     ax.set(xlim=(0, 1), ylim=(0, 1))
     plots._write_names(ax, [*"abcdef", "television set", "left", "below", "above"], points, among=points)
-    boxes = [text.get_window_extent() for text in drawn(ax).texts]
+    boxes = [_name_extent(text) for text in drawn(ax).texts]
     assert len(boxes) == 10 and not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
     assert all(ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 for box in boxes)
     assert all(ax.bbox.y0 <= box.y0 and box.y1 <= ax.bbox.y1 for box in boxes)
+    led = [text.get_text() for text in ax.texts if text.arrow_patch is not None]
+    assert led == ["e", "f", "below"]  # the others are next to their points
 
 
 @pytest.mark.parametrize("rows", [1, 12])

@@ -30,11 +30,13 @@ class Chat:
         template: the template, as the decoder's file has it; None if there is none.
         names: the special tokens that templates name: "bos_token", "eos_token".
         where: the file, for errors.
+        others: names of the templates for other uses, of a file that has several and no default; for errors.
     """
 
     template: str | None
     names: Mapping[str, str]
     where: str
+    others: tuple[str, ...] = ()
 
     def __call__(self, messages: Iterable[Mapping[str, str]], *, prompt: bool = True) -> str:
         """The messages as one text.
@@ -51,6 +53,11 @@ class Chat:
         prompt = flag(prompt, "prompt")
         checked = [_checked(message) for message in sequence(messages, "messages")]
         if self.template is None:
+            if self.others:
+                raise EncoderError(
+                    f"{self.where!r} has several chat templates and none is named 'default': name one so, in its "
+                    f"tokenizer_config.json. Received: {', '.join(self.others)}."
+                )
             raise EncoderError(
                 f"{self.where!r} has no chat template: give the decoder a prompt that is written out, as its authors say."
             )

@@ -255,16 +255,16 @@ def _read_folder(folder: Path) -> PretrainedDecoder:
     stops = _optional(folder / "generation_config.json").get("eos_token_id", config.get("eos_token_id"))
     stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
     template = settings.get("chat_template")
+    others: tuple[str, ...] = ()
     if isinstance(template, list):  # several by name; as in transformers, "default" is the one for plain messages
-        template = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}.get(
-            "default"
-        )
+        by_name = {str(each.get("name")): each.get("template") for each in template if isinstance(each, dict)}
+        template, others = by_name.get("default"), tuple(by_name)
     beside = folder / "chat_template.jinja"
     if beside.is_file():
         template = beside.read_text("utf-8")
     names = {name: _content(settings.get(name)) for name in ("bos_token", "eos_token")}
     named = {name: token for name, token in names.items() if token is not None}
-    chat = Chat(template if isinstance(template, str) else None, named, str(folder))
+    chat = Chat(template if isinstance(template, str) else None, named, str(folder), others)
     return PretrainedDecoder(folder, of, tokenizer, _checked_stops(stops, of, str(folder)), chat)
 
 

@@ -66,7 +66,7 @@ def fit_on_frozen(
     where Keras would drop out in every step: a warning names them. A Dropout directly below a layer that trains stays.
 
     `keep` holds a folder for each combination of frozen layers, their weights, data and settings. The next call with the
-    same ones reads it; a changed weight makes a new one, and nothing is removed. An interrupted run goes on behind the
+    same ones reads it; a changed weight makes a new one, and nothing is removed. An interrupted run goes on after the
     rows that it has finished. The code of your own layers isn't compared: after a change, delete the folder.
 
     Validation data in arrays are kept as well; others (a Dataset) run through the whole model.

@@ -1,7 +1,7 @@
 """Outputs of frozen layers on disk: one record of bytes for each row of the data, read through memory maps.
 
 A folder holds `layout.json`, which says what a record consists of, and `rows-START-STOP.npy` files, each written beside
-and renamed when it is complete. A pass that was interrupted goes on behind the files that are there.
+and renamed when it is complete. A pass that was interrupted goes on after the files that are there.
 """
 
 import json

@@ -19,7 +19,7 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     Args:
         learning_rate: the peak.
-        steps: batches of the whole training; behind them the rate is 0.
+        steps: batches of the whole training; after them the rate is 0.
         warmup: the share of the steps in which it rises, from 0 up to but not including 1. A rise of
             less than one step is left out: the first step has the peak.
 

@@ -278,7 +278,7 @@ def sum_by_row(gradient: tf.IndexedSlices) -> tuple[tf.Tensor, tf.Tensor]:
     """The distinct rows of a sliced gradient, shape (n,), and the sum of each one's occurrences, shape (n, D)."""
     rows, position = tf.unique(gradient.indices)
     summed = tf.math.unsorted_segment_sum(gradient.values, position, tf.size(rows))
-    # If the ids are the result of a tf.unique or a mask, XLA's unique counts their padding as further rows, behind the
+    # If the ids are the result of a tf.unique or a mask, XLA's unique counts their padding as further rows, after the
     # others and without a gradient; -1 is no row, so nothing is written for them. Elsewhere there are none.
     occurs = tf.range(tf.size(position)) < tf.size(gradient.indices)
     count = tf.reduce_max(tf.where(occurs, position, -1)) + 1

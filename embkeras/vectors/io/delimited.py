@@ -115,7 +115,7 @@ def _is_table(first: list[list[str]]) -> bool:
         map(_NUMBERS.fullmatch, names)
     ):  # a row, whose numbers are divided by other separators or have decimal commas
         return False
-    if "" in names[1:] and all(map(_is_number, names[:-1])):  # a row of numbers with a separator behind the last
+    if "" in names[1:] and all(map(_is_number, names[:-1])):  # a row of numbers with a separator after the last
         return False
     return any(all(_is_number(row[place]) for row in rows) for place in range(len(names)))
 

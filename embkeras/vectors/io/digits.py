@@ -93,7 +93,7 @@ class Digits:
 
         Args:
             starts: int64, the first byte of each number.
-            stops: int64 of the same length, the byte behind each.
+            stops: int64 of the same length, the byte after each.
             dtype: the type they are for, "float32" or "float16".
 
         Returns:

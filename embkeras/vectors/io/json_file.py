@@ -63,7 +63,7 @@ class _Text:
         self._text, self._source, self._buffer, self._at = text, source, "", 0
 
     def take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        """What matches here, and go behind it; None if nothing does, whatever follows."""
+        """What matches here, and go past it; None if nothing does, whatever follows."""
         while True:
             found = pattern.match(self._buffer, self._at)
             if found is not None and (found.end() < len(self._buffer) or not self._more()):
@@ -86,7 +86,7 @@ class _Text:
 
 
 def _entries(text: _Text, source: Source) -> Iterator[tuple[str, str]]:
-    """Each word and the list behind it, as it is written."""
+    """Each word and the list after it, as it is written."""
     begin = text.take(_OPEN)
     row, after = 0, begin and begin[1]
     while after != "}":

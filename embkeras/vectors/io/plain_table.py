@@ -121,7 +121,7 @@ class _Reader:
         parts: list[bytes] = []
         words = {}
         marks = _marks(lines)
-        at = place = done = 0  # the byte, the line and the mark behind the last record with marks
+        at = place = done = 0  # the byte, the line and the mark after the last record with marks
         while done < len(marks):
             start = lines.rfind(b"\n", at, marks[done]) + 1 or at
             count, end = done, start
@@ -177,7 +177,7 @@ class _Reader:
             self._add(fields, np.array(kept))
 
     def _words(self, raws: list[bytes], marked: dict[int, bytes]) -> list[bytes]:
-        """The words of the lines, of which some are known from quotation marks, behind the numbers that count the rows."""
+        """The words of the lines, of which some are known from quotation marks, after the numbers that count the rows."""
         if self.shape.counted:
             pairs = [raw.split(self.between) for raw in raws]
             if any(len(pair) != 2 or pair[0] != b"%d" % row for row, pair in enumerate(pairs, self.rows)):

@@ -126,7 +126,7 @@ def hashes_of(raws: list[bytes]) -> np.ndarray:
             block = block * _FACTOR
             block ^= block >> _SHIFT
             found = (found ^ block * _FACTOR) * _FACTOR
-        ended = lengths[places] % np.uint64(_BLOCK) == 0  # no bytes behind the last block
+        ended = lengths[places] % np.uint64(_BLOCK) == 0  # no bytes after the last block
         found = np.where(ended, found, (found ^ blocks[:, count]) * _FACTOR)
         found = (found ^ found >> _SHIFT) * _FACTOR
         hashes[places] = found ^ found >> _SHIFT

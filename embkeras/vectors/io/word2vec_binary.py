@@ -217,7 +217,7 @@ class _Reader:
             self._fill()
 
     def _spaces(self, rows: int, layout: _Layout) -> np.ndarray:
-        """Where the words of the complete rows in the buffer end; moves the position behind these rows."""
+        """Where the words of the complete rows in the buffer end; moves the position past these rows."""
         spaces: list[int] = []
         at, used, find = self.at, self.used, self.buffer.find
         after_space = 1 + layout.length(self.width)
