@@ -214,8 +214,8 @@ def _write_names(ax: Any, tokens: Iterable[str], points: np.ndarray, *, among: n
         taken.append((low, low + size))
         edge = (0 if side == "left" else 1, 0.5)
         line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3, "relpos": edge}
-        line = line if abs(offset[1]) > 10 else None
-        ax.annotate(name, point, offset, textcoords="offset points", fontsize=8, ha=side, va="center", arrowprops=line)
+        led = line if abs(offset[1]) > 10 else None
+        ax.annotate(name, point, offset, textcoords="offset points", fontsize=8, ha=side, va="center", arrowprops=led)
 
 
 def _legend_on_top(ax: Any, rows: int) -> None:
