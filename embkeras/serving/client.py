@@ -3,14 +3,13 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from embkeras._checks import flag, number, one_of, whole_number
 from embkeras.encoders.spans import LONGEST, SPAN_OUTPUTS, SpanAnswer, decode_spans
-from embkeras.errors import ArgumentError, SavedModelError, ServingError
+from embkeras.errors import ArgumentError, ServingError
 from embkeras.serving import names
 from embkeras.serving.batches import in_batches, padded
 from embkeras.serving.columns import (
@@ -25,36 +24,14 @@ from embkeras.serving.columns import (
     with_leading_padding,
 )
 from embkeras.serving.predictions import Threshold, no_scores, outputs_of, prediction_table
+from embkeras.serving.served import Served, parsed_metadata
 from embkeras.serving.text_encoder import TextEncoder, id_rows
 from embkeras.serving.transports import TRANSPORTS, Gone, attempted, checked_headers, parsed_url
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_INT32 = np.iinfo(np.int32)
-_TYPES = {
-    "FLOAT": "float32",
-    "DOUBLE": "float64",
-    "HALF": "float16",
-    "STRING": "object",
-}  # TensorFlow's names that differ from NumPy's
 T = TypeVar("T")
-Tensor = tuple[str, tuple[int | None, ...]]  # type and shape
-
-
-@dataclass(frozen=True)
-class Served:
-    """A version of a model, as a server describes it.
-
-    Attributes:
-        version: its number.
-        signatures: name -> {"inputs": {...}, "outputs": {...}}, each tensor as (type, shape).
-        card: the export's card, or None for an export without one.
-    """
-
-    version: int
-    signatures: Mapping[str, Any]
-    card: Mapping[str, Any] | None
 
 
 class ServingClient:
@@ -193,7 +170,7 @@ class ServingClient:
             found = [np.zeros((0, described["width"]), np.float32)]
             for places, part in self._batches_of_tower(served, described, inputs):
                 found.append(self._ask(served.version, tower, part, names.VECTORS))
-                self._check_answer(found[-1], (len(places), described["width"]), places)
+                served.check_answer(found[-1], (len(places), described["width"]), places)
             return np.concatenate(found).astype(np.float32)
 
         return self._from_one_version(ask)[0]
@@ -221,7 +198,7 @@ class ServingClient:
                 part[names.K] = np.full(len(places), most, np.int32)
                 answers = self._ask_all(served.version, names.NEAREST, part, [names.NEIGHBOURS, names.SCORES])
                 for answer, kinds in zip(answers, ("iu", "fiu"), strict=True):
-                    self._check_answer(
+                    served.check_answer(
                         answer[:, :most] if answer.ndim == 2 else answer, (len(places), most), places, kinds
                     )
                 # A server that batches requests answers with as many columns as the largest k of them.
@@ -323,13 +300,13 @@ class ServingClient:
         def ask(served: Served) -> dict[str, np.ndarray]:
             found = {name: np.zeros(windows.ids.shape, np.float32) for name in SPAN_OUTPUTS}
             for name in found:
-                self._described_output(served, name)
+                served.output(name)
             leads = self._leads(served, names.TOKEN_IDS)
             for places, inputs in self._batches(served, list(windows.ids)):
                 signature, inputs = self._compacted(served, inputs)
                 answers = self._ask_all(served.version, signature, inputs, SPAN_OUTPUTS)
                 for name, answer in zip(SPAN_OUTPUTS, answers, strict=True):
-                    self._check_answer(answer, (len(places), windows.ids.shape[1] + leads), places)
+                    served.check_answer(answer, (len(places), windows.ids.shape[1] + leads), places)
                     found[name][places] = answer[:, leads:]
             return found
 
@@ -376,13 +353,13 @@ class ServingClient:
 
     def _vectors_of(self, served: Served, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The vectors of one version, batch by batch."""
-        _, shape = self._described_output(served, names.VECTORS, names.EMBED)
-        padding_id = None if served.card is None else served.card["padding_id"]
+        _, shape = served.output(names.VECTORS, names.EMBED)
+        padding_id = served.padding_id
         found: dict[int, np.ndarray] = {}
         for places in in_batches(rows, self.batch_size, mixed=padding_id is not None):
             ids = padded([rows[place] for place in places], padding_id, leading=self.leading_padding)
             answer = self._ask(served.version, names.EMBED, {names.TOKEN_IDS: ids}, names.VECTORS)
-            self._check_answer(answer, (*ids.shape, *shape[2:]), places)
+            served.check_answer(answer, (*ids.shape, *shape[2:]), places)
             start = int(self.leading_padding and padding_id is not None)
             for place, vectors in zip(places, answer, strict=True):
                 found[int(place)] = vectors[start : start + len(rows[place])].astype(np.float32)
@@ -390,9 +367,9 @@ class ServingClient:
 
     def _scores_of(self, served: Served, rows: Sequence[np.ndarray] | Mapping[str, Any], output: str) -> np.ndarray:
         """One output of one version, batch by batch."""
-        dtype, shape = self._described_output(served, output, by_input=isinstance(rows, Mapping))
+        dtype, shape = served.output(output, by_input=isinstance(rows, Mapping))
         batches = self._batches_of_inputs(served, rows) if isinstance(rows, Mapping) else self._batches(served, rows)
-        leader = _token_input(served, output)
+        leader = served.token_input(output)
         answers: list[tuple[np.ndarray, np.ndarray]] = []
         for places, inputs in batches:
             signature, inputs = self._compacted(served, inputs)
@@ -401,7 +378,7 @@ class ServingClient:
                 answer = answer.astype(np.float32)
             if dtype.kind == "O":
                 answer = _strings(answer)
-            self._check_answer(answer, (len(places), *shape[1:]), places, "U" if dtype.kind == "O" else "fiu")
+            served.check_answer(answer, (len(places), *shape[1:]), places, "U" if dtype.kind == "O" else "fiu")
             if leader is not None:
                 answer = answer[:, self._leads(served, leader) :]
             elif answers and answer.shape[1:] != answers[0][1].shape[1:]:
@@ -425,7 +402,7 @@ class ServingClient:
         self, served: Served, rows: Sequence[np.ndarray]
     ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
         """Texts of similar length, with their places."""
-        padding_id = None if served.card is None else served.card["padding_id"]
+        padding_id = served.padding_id
         for places in in_batches(rows, self.batch_size, mixed=padding_id is not None):
             ids = padded([rows[place] for place in places], padding_id, leading=self.leading_padding)
             yield places, {names.TOKEN_IDS: ids}
@@ -463,67 +440,11 @@ class ServingClient:
 
     def _leads(self, served: Served, leader: str) -> int:
         """How many entries of padding this client puts in front of each text of an input."""
-        card = served.card or {"inputs": []}
-        has_padding = any(each["name"] == leader and each["padding_id"] is not None for each in card["inputs"])
-        return int(self.leading_padding and has_padding)
-
-    def _described_output(
-        self, served: Served, output: str, signature: str = names.SERVING, *, by_input: bool = False
-    ) -> tuple[np.dtype, tuple[int | None, ...]]:
-        """Type and shape of an output, as the metadata describe it; float32 for bfloat16, which NumPy doesn't have."""
-        described = served.signatures.get(signature, {"inputs": {}, "outputs": {}})
-        if signature == names.SERVING and not by_input and not only_token_ids(served.card):
-            listed = ", ".join(described["inputs"])
-            raise ArgumentError(f"{self._source} takes {listed}: pass scores() a dictionary of arrays by input.")
-        if not by_input and set(described["inputs"]) != {names.TOKEN_IDS}:
-            raise ServingError(
-                f"{self._source} has no signature {signature!r} that takes only {names.TOKEN_IDS!r}. "
-                f"Its signatures: {', '.join(sorted(served.signatures)) or 'none'}."
-            )
-        outputs = described["outputs"]
-        if output not in outputs:
-            raise ServingError(f"{self._source} has no output {output!r}, only {', '.join(sorted(outputs))}.")
-        dtype, shape = outputs[output]
-        try:
-            return np.dtype("float32" if dtype == "bfloat16" else dtype), shape
-        except TypeError as error:
-            raise ServingError(
-                f"{self._source} has an output {output!r} of type {dtype}, which is neither numbers nor strings."
-            ) from error
-
-    def _check_answer(
-        self, answer: np.ndarray, shape: tuple[int | None, ...], places: np.ndarray, kinds: str = "fiu"
-    ) -> None:
-        """Refuse an answer of another shape than described (if only (batch,), any), of another type, or with NaN or infinity."""
-        rank_fits = answer.ndim == len(shape) or (len(shape) == 1 and answer.ndim > 1)
-        fits = rank_fits and all(size in (None, got) for got, size in zip(answer.shape, shape, strict=False))
-        if answer.dtype.kind not in kinds or not fits:
-            promised = ", ".join("any" if size is None else str(size) for size in shape)
-            raise ServingError(
-                f"{self._source} returned an answer of type {answer.dtype} and shape {answer.shape}, instead of "
-                f"{'strings' if kinds == 'U' else 'numbers'} of shape ({promised})."
-            )
-        if kinds == "U":
-            return
-        finite = np.isfinite(answer.reshape(len(places), -1))
-        if not finite.all():
-            first = (~finite).any(axis=1).argmax()
-            why = (
-                " (Under XLA, this is how an export with out_of_range='error' marks an id outside its table.)"
-                if np.isnan(answer[first]).any()
-                else ""
-            )
-            raise ServingError(
-                f"{self._source} returned {'NaN' if why else 'infinity'} for text {places[first]}, which is no score.{why}"
-            )
+        return int(self.leading_padding and served.has_padding(leader))
 
     def _compacted(self, served: Served, inputs: dict[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray]]:
-        """The signature to call, and its ids: int32 where that takes fewer bytes and every id fits."""
-        ids = {name: array for name, array in inputs.items() if name not in _features(served)}
-        fit = all(not each.size or (_INT32.min <= each.min() and each.max() <= _INT32.max) for each in ids.values())
-        if fit and self._transport.compact and names.SERVING_INT32 in served.signatures:
-            return names.SERVING_INT32, inputs | {name: array.astype(np.int32) for name, array in ids.items()}
-        return names.SERVING, inputs
+        """The signature to call, and its inputs: int32 ids where that takes fewer bytes."""
+        return served.compacted(inputs) if self._transport.compact else (names.SERVING, inputs)
 
     def _served(self, *, refetch: bool = False) -> Served:
         """The version to query, compared with the encoder."""
@@ -531,7 +452,8 @@ class ServingClient:
         if refetch or known is None or time.monotonic() - known[0] >= self.refresh:
             # Without a lock: threads that wait for each other would wait longer than `timeout`.
             served = self._fetch()
-            self._compare(served)
+            if self.encoder is not None:
+                served.check_encoder(self.encoder)
             self._known = known = time.monotonic(), served
         return known[1]
 
@@ -542,42 +464,12 @@ class ServingClient:
             return self._transport.metadata(self.model, self.version, seconds)
 
         answer = attempted(ask, self.timeout, self.retries)
-        version, signatures = _parsed_metadata(answer, self._source)
+        version, signatures = parsed_metadata(answer, self._source)
         if set(signatures.get(names.CARD, {}).get("inputs", {})) != {names.REQUEST}:
-            return Served(version, signatures, None)
+            return Served(self._source, version, signatures, None)
         texts = self._ask(version, names.CARD, {names.REQUEST: np.zeros(1, np.int32)}, names.CARD).ravel().tolist()
         card = names.parsed_card(texts[0] if len(texts) == 1 else "", self._source, ServingError)
-        return Served(version, signatures, card)
-
-    def _compare(self, served: Served) -> None:
-        """Refuse a vocabulary that is not the encoder's."""
-        if self.encoder is None:
-            return
-        source = f"{self._source}, version {served.version},"
-        if served.card is None:
-            raise SavedModelError(
-                f"{source} doesn't say which vocabulary it uses (no signature {names.CARD!r}): export it again, or ask "
-                f"without an encoder."
-            )
-        fingerprint = served.card["vocabulary_fingerprint"]
-        if fingerprint != self.encoder.fingerprint:
-            raise SavedModelError(
-                f"{source} has another vocabulary than the encoder: ids would mean other words. Received: "
-                f"{served.card['vocabulary_size']} tokens, fingerprint {fingerprint}; the encoder has {self.encoder.size} "
-                f"and {self.encoder.fingerprint}."
-            )
-        ours = {each["name"]: each.get("vocabulary_fingerprint") for each in self.encoder.card["inputs"]}
-        for each in served.card["inputs"]:
-            if each.get("vocabulary_fingerprint") != ours.get(each["name"]):
-                raise SavedModelError(
-                    f"{source} has another vocabulary for input {each['name']!r} than the encoder: ids would mean other words."
-                )
-        fingerprint = served.card["tokenizer_fingerprint"]
-        if fingerprint != self.encoder.tokenizer_fingerprint:
-            raise SavedModelError(
-                f"{source} has another tokenizer than the encoder: texts would become other ids. Received: fingerprint "
-                f"{fingerprint}; the encoder has {self.encoder.tokenizer_fingerprint}."
-            )
+        return Served(self._source, version, signatures, card)
 
     def _ask(self, version: int, signature: str, inputs: Mapping[str, np.ndarray], output: str) -> np.ndarray:
         """One output of a signature."""
@@ -592,45 +484,6 @@ class ServingClient:
             return self._transport.ask(self.model, version, signature, inputs, outputs, seconds)
 
         return attempted(ask, self.timeout, self.retries)
-
-
-def _features(served: Served) -> set[str]:
-    """The inputs that are not ids."""
-    return (
-        set()
-        if served.card is None
-        else {each["name"] for each in served.card["inputs"] if each["kind"] == names.FEATURE}
-    )
-
-
-def _token_input(served: Served, output: str) -> str | None:
-    """The input for each of whose time steps an output has an answer, or None."""
-    answers = [] if served.card is None else served.card["answers"]
-    return next((each["of"] for each in answers if each["name"] == output), None)
-
-
-def _parsed_metadata(metadata: Any, source: str) -> tuple[int, dict[str, dict[str, dict[str, Tensor]]]]:
-    """Version and signatures, from the JSON of TensorFlow Serving's metadata."""
-    try:
-        described = metadata["metadata"]["signature_def"]["signature_def"]
-        signatures = {
-            name: {
-                side: {key: _tensor(info) for key, info in signature.get(side, {}).items()}
-                for side in ("inputs", "outputs")
-            }
-            for name, signature in described.items()
-            if not name.startswith("__")  # TensorFlow's own: an operation that initialises tables
-        }
-        return int(metadata["model_spec"]["version"]), signatures
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ServingError(f"{source} returned metadata that can't be read: {error!r}.") from error
-
-
-def _tensor(info: Mapping[str, Any]) -> Tensor:
-    """Type and shape; with an unknown rank, only the batch is known."""
-    name = info["dtype"].removeprefix("DT_")
-    sizes = [int(dim.get("size", 0)) for dim in info.get("tensor_shape", {}).get("dim", [])]
-    return _TYPES.get(name, name.lower()), tuple(None if size < 0 else size for size in sizes) or (None,)
 
 
 def _strings(answer: np.ndarray) -> np.ndarray:
