@@ -96,7 +96,7 @@ class Adapted(Remembers):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """What the layer makes without adapters, through the adapter in use."""
-        adapter = adapters_of(self).get(self.adapter_in_use or "")
+        adapter = adapter_in_use(self)
         plain: Any = super()
         if adapter is None:
             return plain.call(inputs)
@@ -106,6 +106,11 @@ class Adapted(Remembers):
 def adapters_of(layer: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
     """The adapters on a layer, by name."""
     return {each.name: each for each in children(layer)} if isinstance(layer, Adapted) else {}
+
+
+def adapter_in_use(layer: keras.layers.Layer) -> keras.layers.Layer | None:
+    """The adapter through which a layer's output goes, if there is one."""
+    return adapters_of(layer).get(layer.adapter_in_use or "") if isinstance(layer, Adapted) else None
 
 
 def problem(layer: keras.layers.Layer) -> str | None:
