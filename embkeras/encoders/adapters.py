@@ -110,7 +110,7 @@ def use_adapters(model: keras.Model, name: str | None) -> None:
         )
     for host in hosts:
         bottlenecks.use(host, name)
-    thaw(model, [each for host in hosts if host.adapter_in_use for each in _all_of(adapters_of(host)[name or ""])])
+    thaw(model, [each for host in hosts if host.used_adapter for each in _all_of(adapters_of(host)[name or ""])])
     uncompile(model)
 
 

@@ -42,7 +42,7 @@ def settings(model: keras.Model) -> dict[str, Any]:
 def adapters_in_use(model: keras.Model) -> str | None:
     """The name of the set of adapters that the model uses."""
     layers = named_layers(model).values()
-    return next((each.adapter_in_use for each in layers if isinstance(each, Adapted) and each.adapter_in_use), None)
+    return next((each.used_adapter for each in layers if isinstance(each, Adapted) and each.used_adapter), None)
 
 
 def _within(path: str, layers: Mapping[str, keras.layers.Layer]) -> bool:

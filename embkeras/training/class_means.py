@@ -23,7 +23,7 @@ def fit_class_means(
     batch_size: int = 32,
     epochs: int = 1,
     class_weight: Mapping[int, float] | None = None,
-    callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback = (),
+    callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback | None = (),
     verbose: Any = 0,
 ) -> keras.callbacks.History:
     """Set the last layer so that the nearest class mean wins. It takes the place of `model.fit` where labels are few.
@@ -39,7 +39,7 @@ def fit_class_means(
         x: inputs of n texts, as `fit` takes arrays of them.
         y: class numbers, shape (n,); each class needs at least one text.
         sample_weight: of each text in the mean of its class, shape (n,).
-        validation_data: a pair (inputs, labels), measured once.
+        validation_data: a tuple (inputs, labels), or (inputs, labels, weights), measured once.
         batch_size: as for `fit`.
         epochs: has no effect, as there is one step; `fit` and strategies pass it.
         class_weight: has no effect, as means don't depend on the size of a class.
@@ -50,9 +50,9 @@ def fit_class_means(
         A History with one epoch: `loss` and metrics of the data, and with `val_` of the validation data.
 
     Raises:
-        ArgumentError: a model of another form or that is not compiled, labels that are not class numbers, one for each row,
-            a class without a text, vectors below the last layer that are not finite, or weights that are negative, not
-            finite, or leave a class without any.
+        ArgumentError: a model of another form or that is not compiled, no inputs, labels that are not class numbers, one for
+            each row, a class without a text, vectors below the last layer that are not finite, weights that are negative, not
+            finite, or leave a class without any, or validation data of another form.
 
     Examples:
         >>> inputs = keras.Input((2,))
@@ -64,7 +64,10 @@ def fit_class_means(
     """
     last = _last_layer(model)
     batch_size = _checks.whole_number(batch_size, "batch_size", least=1)
+    if x is None:
+        raise ArgumentError("x must be the inputs of the texts, as fit takes arrays of them. Received: None.")
     labels = _labels(y, last.units)
+    held = _held_out(validation_data)
     features = keras.Model(model.inputs, last.input).predict(x, batch_size=batch_size, verbose=0)
     if features.ndim != 2 or len(features) != len(labels):
         raise ArgumentError(
@@ -78,7 +81,7 @@ def fit_class_means(
             f"The vectors below the last layer must be finite numbers. Received: others for text {unusable[0]}."
         )
     weights = _weights(sample_weight, labels, last.units)
-    given = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else list(callbacks)
+    given = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else list(callbacks or ())
     calls = keras.callbacks.CallbackList(given, add_history=True, model=model, epochs=1, verbose=0)
     calls.on_train_begin()
     calls.on_epoch_begin(0)
@@ -92,10 +95,11 @@ def fit_class_means(
         squares = sharpness * (means**2).sum(axis=1)
         last.bias.assign(squares.min() - squares)  # softmax ignores what all classes share
     found = model.evaluate(x, labels, batch_size=batch_size, sample_weight=sample_weight, verbose=0, return_dict=True)
-    if validation_data is not None:
-        inputs, *others = validation_data
-        held = model.evaluate(inputs, *others, batch_size=batch_size, verbose=0, return_dict=True)
-        found |= {f"val_{name}": value for name, value in held.items()}
+    if held is not None:
+        inputs, held_labels, held_weights = held
+        others = {"sample_weight": held_weights, "batch_size": batch_size, "verbose": 0, "return_dict": True}
+        measured = model.evaluate(inputs, held_labels, **others)
+        found |= {f"val_{name}": value for name, value in measured.items()}
     calls.on_epoch_end(0, found)
     calls.on_train_end(found)
     if verbose:
@@ -134,12 +138,28 @@ def _labels(y: Any, classes: int) -> np.ndarray:
     return labels
 
 
+def _held_out(data: Any) -> tuple[Any, Any, Any] | None:
+    """The inputs, labels and weights of the validation."""
+    if data is None:
+        return None
+    parts = [type(each).__name__ for each in data] if isinstance(data, tuple | list) else type(data).__name__
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3) or data[1] is None:
+        raise ArgumentError(
+            f"validation_data must be (inputs, labels) or (inputs, labels, weights). Received: {_checks.shown(parts)}."
+        )
+    return data[0], data[1], data[2] if len(data) == 3 else None
+
+
 def _weights(sample_weight: Any, labels: np.ndarray, classes: int) -> np.ndarray:
     if sample_weight is None:
         return np.ones(len(labels))
-    weights = as_array(sample_weight, "sample_weight").astype(np.float64)
-    if weights.shape != labels.shape:
-        raise ArgumentError(f"sample_weight must have shape {labels.shape}. Received: shape {weights.shape}.")
+    given = as_array(sample_weight, "sample_weight")
+    if given.shape != labels.shape:
+        raise ArgumentError(f"sample_weight must have shape {labels.shape}. Received: shape {given.shape}.")
+    try:
+        weights = given.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"sample_weight must be finite numbers >= 0. Received: {error}.") from None
     wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if len(wrong):
         raise ArgumentError(

@@ -155,6 +155,7 @@ def test_verification_notices_another_model(tmp_path, monkeypatch):
         ({"model_type": "electra"}, "model_type .*bert.*'electra'"),
         ({"model_type": None}, "model_type .*None"),
         ({"hidden_act": "quick_gelu"}, "hidden_act .*'quick_gelu'"),
+        ({"hidden_act": ["gelu"]}, r"hidden_act .*\['gelu'\]"),
         ({"layer_norm_eps": 0}, "layer_norm_eps .*: 0 "),
         ({"hidden_dropout_prob": True}, "hidden_dropout_prob .*True"),
         ({"num_attention_heads": 3}, "hidden_size .*3 heads.*: 8 "),

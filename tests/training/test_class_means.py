@@ -104,6 +104,20 @@ def test_callbacks_see_one_epoch(model):
     assert seen == [(0, ["accuracy", "loss", "val_accuracy", "val_loss"])]
 
 
+def test_the_arguments_of_fit(model):
+    """No callbacks are None too, and validation data may have weights."""
+    held = (VECTORS, LABELS, (LABELS == 1) * 1.0)
+    history = fit_class_means(model, VECTORS, LABELS, validation_data=held, callbacks=None).history
+    losses = keras.losses.sparse_categorical_crossentropy(LABELS, model(VECTORS))
+    assert history["val_loss"] == [pytest.approx(float(np.sum(losses[LABELS == 1])) / 30, rel=1e-4)]
+
+
+def test_no_inputs_are_refused(model):
+    """As a pipeline that carries its labels itself can't be taken."""
+    with pytest.raises(ArgumentError, match=r"x must be the inputs.*None"):
+        fit_class_means(model, None, LABELS)
+
+
 @pytest.mark.parametrize(
     ("labels", "settings", "message"),
     [
@@ -115,7 +129,11 @@ def test_callbacks_see_one_epoch(model):
         (LABELS, {"sample_weight": -np.ones(30)}, "-1.0 at place 0"),
         (LABELS, {"sample_weight": np.where(LABELS == 1, np.inf, 1)}, "inf at place 1"),
         (LABELS, {"sample_weight": (LABELS > 0) * 1.0}, "none for class 0"),
+        (LABELS, {"sample_weight": ["much"] * 30}, "sample_weight .*'much'"),
         (LABELS, {"batch_size": 0}, "batch_size"),
+        (LABELS, {"validation_data": VECTORS}, "validation_data .*'ndarray'"),
+        (LABELS, {"validation_data": (VECTORS,)}, r"validation_data .*\['ndarray'\]"),
+        (LABELS, {"validation_data": (VECTORS, None)}, "validation_data .*'ndarray', 'NoneType'"),
     ],
 )
 def test_data_that_are_refused(model, labels, settings, message):

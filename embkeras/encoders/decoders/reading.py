@@ -261,7 +261,10 @@ def _read_folder(folder: Path) -> PretrainedDecoder:
         template, others = by_name.get("default"), tuple(by_name)
     beside = folder / "chat_template.jinja"
     if beside.is_file():
-        template = beside.read_text("utf-8")
+        try:
+            template = beside.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise EncoderError(f"Cannot read {str(beside)!r}: {error}.") from None
     names = {name: _content(settings.get(name)) for name in ("bos_token", "eos_token")}
     named = {name: token for name, token in names.items() if token is not None}
     chat = Chat(template if isinstance(template, str) else None, named, str(folder), others)

@@ -211,6 +211,14 @@ def test_damaged_files_are_refused(tmp_path):
         load_decoder(write_gguf(tmp_path / "merge.gguf", tokens={"merges": [*MERGES, "abc"]}))
 
 
+def test_a_damaged_template_is_refused(tmp_path):
+    """With the file that isn't text."""
+    folder = write_folder(tmp_path / "x")
+    (folder / "chat_template.jinja").write_bytes(b"\xff\xfe{{")
+    with pytest.raises(EncoderError, match=r"chat_template\.jinja.*utf-8"):
+        load_decoder(folder)
+
+
 def test_verify_refuses_a_wrong_conversion(folder, monkeypatch):
     """A model that computes something else than the file says is refused."""
     monkeypatch.setattr(reading, "_fill_block", lambda *_: None)
