@@ -276,7 +276,9 @@ def word_pieces(file: Path, settings: Mapping[str, Any]) -> PieceTokenizer:
     for name, (theirs, default) in _BERT_SETTINGS.items():
         found[theirs] = value = settings.get(name, default)
         if not isinstance(value, bool) and value is not default:
-            raise VocabularyError(f"{name} of the tokenizer {str(file)!r} must be true or false. Received: {shown(value)}.")
+            raise VocabularyError(
+                f"{name} of the tokenizer {str(file)!r} must be true or false. Received: {shown(value)}."
+            )
     made = library.implementations.BertWordPieceTokenizer(ids, **found)
     return PieceTokenizer(made.to_str())
 
