@@ -139,6 +139,12 @@ def test_trimmed_to_the_pieces_of_texts(tmp_path):
     np.testing.assert_array_equal(read.model()(ids), again.model()(other))
 
 
+def test_verification_is_in_float32(tmp_path, mixed):
+    """Under mixed precision too, where a model's rounding would look like an error; the policy stays."""
+    ek.load_pretrained(write_folder(tmp_path / "x"), verify=True)
+    assert keras.config.dtype_policy().name == mixed
+
+
 def test_verification_notices_another_model(tmp_path, monkeypatch):
     """A block with another activation than the file's is refused."""
     from embkeras.encoders import reading

@@ -14,7 +14,7 @@ import numpy as np
 
 from embkeras._checks import flag, whole_number
 from embkeras._checks import path as checked_path
-from embkeras.encoders.base import mark_base
+from embkeras.encoders.base import in_float32, mark_base
 from embkeras.encoders.decoders.chat import Chat
 from embkeras.encoders.decoders.gguf_files import GgufFile
 from embkeras.encoders.decoders.layers import CausalPlaces, DecoderBlock
@@ -197,7 +197,7 @@ def load_decoder(path: str | os.PathLike[str], *, verify: bool = False) -> Pretr
     Args:
         path: a .gguf file; or a folder with config.json, model.safetensors (or several with an index) and tokenizer.json.
         verify: compare the scores of the Keras model with a forward pass in NumPy on one short row of ids. It builds the
-            model once more.
+            model once more, in float32.
 
     Returns:
         The decoder: `read.model()` is its Keras model, and `generate(model, read, prompts)` continues texts.
@@ -329,7 +329,8 @@ def _verify(read: PretrainedDecoder) -> None:
     ids = np.random.default_rng(0).integers(0, of.vocabulary_size, min(8, of.positions))
     with _opened(read.path) as tensors:
         wanted = next_scores(tensors, of, ids)
-    got = np.asarray(read.model()(ids[None], training=False))[0, :, :-1]
+    with in_float32():
+        got = np.asarray(read.model()(ids[None], training=False))[0, :, :-1]
     error, limit = float(np.abs(got - wanted).max()), _TOLERANCE * max(1.0, float(np.abs(wanted).max()))
     if not error <= limit:
         raise EncoderError(

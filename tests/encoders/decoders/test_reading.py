@@ -211,6 +211,12 @@ def test_damaged_files_are_refused(tmp_path):
         load_decoder(write_gguf(tmp_path / "merge.gguf", tokens={"merges": [*MERGES, "abc"]}))
 
 
+def test_verify_is_in_float32(folder, mixed):
+    """Under mixed precision too, where a model's rounding would look like an error; the policy stays."""
+    load_decoder(folder, verify=True)
+    assert keras.config.dtype_policy().name == mixed
+
+
 def test_a_damaged_template_is_refused(tmp_path):
     """With the file that isn't text."""
     folder = write_folder(tmp_path / "x")
