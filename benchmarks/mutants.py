@@ -628,7 +628,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         "tests/encoders/test_tuned.py",
         [
             ("if name not in digests or digest(values) != digests[name]:", "if name not in digests:"),
-            ('metadata["contents"] != _contents(tensors)', 'metadata["contents"] == ""'),
+            ('metadata["contents"] != _contents(tensors, covered)', 'metadata["contents"] == ""'),
             ("if found[name] != known]", "if found[name] != known and name in tensors]"),
             ("base_digest(weights[name]) or known if name in tensors", "known if name in tensors"),
             ("if name not in known]", "if name is None]"),

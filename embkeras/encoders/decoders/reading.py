@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import keras
 import numpy as np
 
-from embkeras._checks import flag, whole_number
+from embkeras._checks import flag, is_whole, shown, whole_number
 from embkeras._checks import path as checked_path
 from embkeras.encoders.base import in_float32, mark_base
 from embkeras.encoders.decoders.chat import Chat
@@ -231,11 +231,7 @@ def _read_gguf(path: Path) -> PretrainedDecoder:
     tokenizer = _with_padding(file.tokenizer(), file.architecture, str(path))
     tokens = {"bos_token": "bos_token_id", "eos_token": "eos_token_id"}
     names = {name: file.fields.get(f"tokenizer.ggml.{key}") for name, key in tokens.items()}
-    named = {
-        name: tokenizer.tokens[int(id_)]
-        for name, id_ in names.items()
-        if id_ is not None and _is_id(id_, file.architecture)
-    }
+    named = {name: tokenizer.tokens[int(id_)] for name, id_ in names.items() if _is_id(id_, file.architecture)}
     stop_ids = _checked_stops(file.stop_ids(), file.architecture, str(path))
     chat = Chat(file.template, named, str(path))
     return PretrainedDecoder(path, file.architecture, tokenizer, stop_ids, chat)
@@ -293,17 +289,17 @@ def _with_padding(tokenizer: Vocabulary, of: Llama, where: str) -> Vocabulary:
     )
 
 
-def _is_id(id_: Any, of: Llama) -> bool:
-    return isinstance(id_, int) and 0 <= id_ < of.vocabulary_size
+def _is_id(id_: Any, of: Llama) -> TypeGuard[int]:
+    return is_whole(id_) and 0 <= id_ < of.vocabulary_size
 
 
 def _checked_stops(ids: Sequence[Any], of: Llama, where: str) -> tuple[int, ...]:
     for id_ in ids:
         if not _is_id(id_, of):
             raise EncoderError(
-                f"Ids that end a text must be below {of.vocabulary_size}. Received: {id_!r} in {where!r}."
+                f"Ids that end a text must be integers below {of.vocabulary_size}. Received: {shown(id_)} in {where!r}."
             )
-    return tuple(ids)
+    return tuple(dict.fromkeys(ids))
 
 
 def _optional(path: Path) -> dict[str, Any]:
