@@ -78,8 +78,9 @@ def save_tuned(
     for name, weight in weights.items():
         values = np.ascontiguousarray(values_of(weight))
         if name not in digests or digest(values) != digests[name]:
-            if values.dtype.kind == "f":
-                check_finite(values.reshape(1, -1), f"Weight {name!r}", error=EncoderError)
+            floats = values.astype(np.float32) if values.dtype.name == "bfloat16" else values  # no float to NumPy
+            if floats.dtype.kind == "f":
+                check_finite(floats.reshape(1, -1), f"Weight {name!r}", error=EncoderError)
             tensors[name] = values
     settings = json.dumps(parts.settings(model))
     metadata = {

@@ -95,6 +95,8 @@ class PieceTokenizer:
     def pair(self, first: str, second: str, length: int | None = None) -> list[str]:
         """The pieces of two texts in one row; if they are more than `length`, the longer text is cut first.
 
+        Where a text spells out a special piece, such as "[SEP]", that is a token that no vocabulary has: it separates nothing.
+
         Raises:
             VocabularyError: not a string, one with half a surrogate pair, or a `length` that leaves room for no piece.
         """
@@ -105,7 +107,10 @@ class PieceTokenizer:
             raise VocabularyError(
                 f"length must be at least {special + 2}: {special} pieces of a pair are special. Received: {length}."
             )
-        return list(_cut_to(self, length).encode(first, second).tokens)
+        found = _cut_to(self, length).encode(first, second)
+        pieces = list(zip(found.tokens, found.sequence_ids, strict=True))
+        special = {piece for piece, text in pieces if text is None}
+        return [piece if text is None or piece not in special else f"{piece} in a text" for piece, text in pieces]
 
     def of_words(self, words: Sequence[str]) -> tuple[list[str], list[int | None]]:
         """The pieces of a text that is split into words already, and for each the place of its word; None if special.

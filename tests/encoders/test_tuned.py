@@ -222,6 +222,12 @@ def test_what_is_not_written(read, tuned, tmp_path):
     broken.get_layer("scores").bias.assign([np.nan, 0])
     with pytest.raises(EncoderError, match="'scores/bias'"):
         save_tuned(broken, tmp_path / "nan.safetensors")
+    half = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, dtype="bfloat16", name="half")])
+    before = keras.models.clone_model(half)
+    before.set_weights(half.get_weights())
+    half.get_layer("half").bias.assign([np.nan, 0])
+    with pytest.raises(EncoderError, match="'half/bias'"):
+        save_tuned(half, tmp_path / "nan.safetensors", base=before)
     dense = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="other")])
     with pytest.raises(ArgumentError, match="base has none of the weights"):
         save_tuned(model, tmp_path / "x.safetensors", base=dense)

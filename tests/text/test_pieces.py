@@ -81,6 +81,7 @@ def test_pairs(vocabulary, library):
         [2, 24, 3, 4, 5, 3],
         [2, 3, 5, 3, 0, 0],
     ]
+    assert vocabulary.encode_pairs(["a [SEP] b"], ["[CLS] c"]).tolist() == [[2, 4, 1, 5, 3, 1, 6, 3]]
     for arguments, match in (
         ((["a"], ["a", "b"]), "1, 2"),
         ((["a"], [3]), "3 "),
