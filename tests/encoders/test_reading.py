@@ -254,6 +254,15 @@ def test_several_files_and_half_precision(tmp_path):
         ek.load_pretrained(folder)
 
 
+def test_an_index_with_a_name_that_no_file_can_have(tmp_path):
+    """Half a surrogate pair: refused like any file that isn't there."""
+    folder = write_folder(tmp_path / "x")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "\\ud800.safetensors"}}')
+    with pytest.raises(EncoderError, match=r"ud800.*not a complete safetensors file"):
+        ek.load_pretrained(folder)
+
+
 def test_integers_are_no_weights(tmp_path):
     """Quantized tensors are refused."""
 
