@@ -157,7 +157,9 @@ def _means(read: PretrainedEncoder, rows: _Rows, batch_size: int, asked: bool | 
     """The mean of each word's vectors, float32 of shape (words, width)."""
     model = read.model()
 
-    @tf.function(input_signature=[tf.TensorSpec((None, None), tf.int64), tf.TensorSpec((None, None), tf.float32)])
+    specs = [tf.TensorSpec((None, None), tf.int64), tf.TensorSpec((None, None), tf.float32)]
+
+    @tf.function(input_signature=specs, autograph=False)
     def means(ids: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
         vectors = tf.cast(model(ids, training=False), tf.float32)  # of another type under mixed precision
         return tf.einsum("btw,bt->bw", vectors, counted) / tf.reduce_sum(counted, axis=1, keepdims=True)

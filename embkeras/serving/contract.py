@@ -204,7 +204,7 @@ def _nan_where(bad: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
 def _traced(function: Callable[..., dict[str, tf.Tensor]], specs: Sequence[tf.TensorSpec]) -> Signature:
     try:
         with restored_name_scopes():
-            return tf.function(function).get_concrete_function(**{spec.name: spec for spec in specs})
+            return tf.function(function, autograph=False).get_concrete_function(**{spec.name: spec for spec in specs})
     except Exception as error:  # anything a layer raises
         cause = root_cause(error)
         if isinstance(cause, SavedModelError):

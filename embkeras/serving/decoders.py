@@ -152,7 +152,7 @@ def _signature(steps: Steps) -> Any:
         # The padding's score, the last, is no choice.
         return {names.SCORES: scores[:, :-1], CACHE: tf.ensure_shape(tf.cast(stacked, tf.float32), shape)}
 
-    return tf.function(next_scores, input_signature=specs)
+    return tf.function(next_scores, input_signature=specs, autograph=False)
 
 
 def _card(steps: Steps, read: PretrainedDecoder, dtype: str) -> dict[str, Any]:

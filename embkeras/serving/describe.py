@@ -170,11 +170,10 @@ def _layers_read(model: keras.Model, slots: Sequence[Slot]) -> dict[str, dict[st
     """For each input, the embedding layers that its values are looked up in, by path: read from the model's graph."""
     specs = {slot.name: tf.TensorSpec((None, *slot.shape[1:]), slot.dtype or "int64", name=slot.name) for slot in slots}
     try:
-        graph = (
-            tf.function(lambda **values: scores_of(model, {slot.name: values[slot.name] for slot in slots}))
-            .get_concrete_function(**specs)
-            .graph
+        traced = tf.function(
+            lambda **values: scores_of(model, {slot.name: values[slot.name] for slot in slots}), autograph=False
         )
+        graph = traced.get_concrete_function(**specs).graph
     except Exception:  # anything a layer raises: the signatures say it better
         return {}
     layers: dict[int, tuple[str, keras.layers.Layer]] = {}

@@ -206,7 +206,7 @@ def _of_ids(export: ExportedModel, signature: str, rows: int | None = None) -> t
         answers = signed(**{spec.name: value for spec, value in zip(specs, values, strict=True)})
         return {name: answers[name] for name in outputs}
 
-    return tf.function(serve, input_signature=specs), specs
+    return tf.function(serve, input_signature=specs, autograph=False), specs
 
 
 @contextmanager

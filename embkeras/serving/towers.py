@@ -127,7 +127,7 @@ def _tower(model: keras.Model, whole: Contract, steps: int, name: str, layer: ke
 
     specs = {each.name: tf.TensorSpec(each.shape, each.dtype, name=each.name) for each in inputs}
     try:
-        graph = tf.function(call).get_concrete_function(**specs).graph
+        graph = tf.function(call, autograph=False).get_concrete_function(**specs).graph
     except Exception as error:  # anything a layer raises
         raise SavedModelError(
             f"Model {model.name!r} can't be traced as a TensorFlow graph: {reason(str(error))}"

@@ -70,7 +70,7 @@ class Steps:
     def graph(self) -> Any:
         """`__call__` as a graph for any number of texts and tokens."""
         ids = tf.TensorSpec((None, None), tf.int64)
-        return tf.function(lambda ids, kept: self(ids, kept), input_signature=[ids, self.specs()])
+        return tf.function(lambda ids, kept: self(ids, kept), input_signature=[ids, self.specs()], autograph=False)
 
     def __call__(self, ids: tf.Tensor, kept: Sequence[Kept]) -> tuple[tf.Tensor, list[Kept]]:
         """The scores of every token behind each text, and what is kept of all tokens.
