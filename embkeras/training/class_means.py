@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from embkeras import _checks
 from embkeras._arrays import as_array
@@ -23,6 +24,7 @@ def fit_class_means(
     batch_size: int = 32,
     epochs: int = 1,
     class_weight: Mapping[int, float] | None = None,
+    shuffle: bool = True,
     callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback = (),
     verbose: Any = 0,
 ) -> keras.callbacks.History:
@@ -39,10 +41,11 @@ def fit_class_means(
         x: inputs of n texts, as `fit` takes arrays of them.
         y: class numbers, shape (n,); each class needs at least one text.
         sample_weight: of each text in the mean of its class, shape (n,).
-        validation_data: a pair (inputs, labels), measured once.
+        validation_data: as for `fit`, measured once.
         batch_size: as for `fit`.
         epochs: has no effect, as there is one step; `fit` and strategies pass it.
         class_weight: has no effect, as means don't depend on the size of a class.
+        shuffle: has no effect either; strategies pass it for datasets.
         callbacks: as for `fit`; they see one epoch without batches.
         verbose: as for `fit`.
 
@@ -50,9 +53,9 @@ def fit_class_means(
         A History with one epoch: `loss` and metrics of the data, and with `val_` of the validation data.
 
     Raises:
-        ArgumentError: a model of another form or that is not compiled, labels that are not class numbers, one for each row,
-            a class without a text, vectors below the last layer that are not finite, or weights that are negative, not
-            finite, or leave a class without any.
+        ArgumentError: a model of another form or that is not compiled, a dataset as `x`, labels that are not class numbers,
+            one for each row, a class without a text, vectors below the last layer that are not finite, weights that are
+            negative, not finite, or leave a class without any, or validation data of another form.
 
     Examples:
         >>> inputs = keras.Input((2,))
@@ -64,6 +67,9 @@ def fit_class_means(
     """
     last = _last_layer(model)
     batch_size = _checks.whole_number(batch_size, "batch_size", least=1)
+    if _is_dataset(x):
+        raise ArgumentError(f"fit_class_means takes arrays of texts and labels. Received: {_checks.shown(x)} as x.")
+    held_out = _held_out(validation_data, batch_size)
     labels = _labels(y, last.units)
     features = keras.Model(model.inputs, last.input).predict(x, batch_size=batch_size, verbose=0)
     if features.ndim != 2 or len(features) != len(labels):
@@ -93,8 +99,7 @@ def fit_class_means(
         last.bias.assign(squares.min() - squares)  # softmax ignores what all classes share
     found = model.evaluate(x, labels, batch_size=batch_size, sample_weight=sample_weight, verbose=0, return_dict=True)
     if validation_data is not None:
-        inputs, *others = validation_data
-        held = model.evaluate(inputs, *others, batch_size=batch_size, verbose=0, return_dict=True)
+        held = model.evaluate(**held_out, verbose=0, return_dict=True)
         found |= {f"val_{name}": value for name, value in held.items()}
     calls.on_epoch_end(0, found)
     calls.on_train_end(found)
@@ -113,6 +118,25 @@ def _last_layer(model: Any) -> keras.layers.Dense:
             f"Received: model {model.name!r}, which ends with {_checks.shown(last)}."
         )
     return last
+
+
+def _is_dataset(data: Any) -> bool:
+    return isinstance(data, tf.data.Dataset | keras.utils.PyDataset)
+
+
+def _held_out(validation_data: Any, batch_size: int) -> dict[str, Any]:
+    """The arguments of `evaluate` for validation data."""
+    if _is_dataset(validation_data):
+        return {"x": validation_data}
+    if validation_data is not None and not (
+        isinstance(validation_data, tuple | list) and len(validation_data) in (2, 3)
+    ):
+        raise ArgumentError(
+            f"validation_data must be (inputs, labels), with sample_weight as the third item if there are weights, or a "
+            f"dataset. Received: {_checks.shown(validation_data)}."
+        )
+    names = ("x", "y", "sample_weight")
+    return dict(zip(names, validation_data or (), strict=False)) | {"batch_size": batch_size}
 
 
 def _labels(y: Any, classes: int) -> np.ndarray:

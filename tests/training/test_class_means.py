@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from embkeras.errors import ArgumentError
 from embkeras.training.class_means import fit_class_means
@@ -102,6 +103,33 @@ def test_callbacks_see_one_epoch(model):
     watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append((epoch, sorted(logs))))
     fit_class_means(model, VECTORS, LABELS, validation_data=(VECTORS, LABELS), callbacks=[watch], epochs=7)
     assert seen == [(0, ["accuracy", "loss", "val_accuracy", "val_loss"])]
+
+
+def test_validation_data_as_fit_takes_them(model):
+    """With weights, of which 0 leaves a text out, and as a dataset."""
+    wrong = np.where(np.arange(30) < 24, LABELS, (LABELS + 1) % 3)
+    weights = np.where(np.arange(30) < 24, 1.0, 0.0)
+    pair = fit_class_means(model, VECTORS, LABELS, validation_data=(VECTORS[:24], LABELS[:24])).history
+    weighed = fit_class_means(model, VECTORS, LABELS, validation_data=(VECTORS, wrong, weights)).history
+    batches = tf.data.Dataset.from_tensor_slices((VECTORS[:24], LABELS[:24])).batch(8)
+    in_batches = fit_class_means(model, VECTORS, LABELS, validation_data=batches, shuffle=False).history
+    assert weighed["val_loss"][0] * 30 / 24 == pytest.approx(pair["val_loss"][0], rel=1e-5)
+    assert in_batches["val_loss"] == pytest.approx(pair["val_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("held_out", [5, (VECTORS,), (VECTORS, LABELS, LABELS, LABELS)], ids=["5", "one", "four"])
+def test_validation_data_that_are_refused(model, held_out):
+    """Before the layer changes."""
+    before = model.get_layer("scores").get_weights()[0]
+    with pytest.raises(ArgumentError, match=r"validation_data must be \(inputs, labels\).* Received: (5|\()"):
+        fit_class_means(model, VECTORS[::-1], LABELS, validation_data=held_out)
+    np.testing.assert_array_equal(model.get_layer("scores").get_weights()[0], before)
+
+
+def test_a_dataset_is_refused(model):
+    """By name: labels would have to be read out of it."""
+    with pytest.raises(ArgumentError, match=r"takes arrays of texts and labels\. Received: <_TensorSliceDataset"):
+        fit_class_means(model, tf.data.Dataset.from_tensor_slices((VECTORS, LABELS)), shuffle=False)
 
 
 @pytest.mark.parametrize(
