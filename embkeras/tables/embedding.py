@@ -485,6 +485,22 @@ def check_name(name: Any) -> str:
     return name
 
 
+def check_dtype(dtype: Any, name: str) -> Any:
+    """The dtype or policy of a layer of this name; ArgumentError unless its variables are floats."""
+    try:
+        policy = keras.dtype_policies.get(dtype)
+        floats = policy.quantization_mode is None and tf.as_dtype(policy.variable_dtype).is_floating
+    except (TypeError, ValueError, NotImplementedError):
+        floats = False
+    if not floats:
+        raise ArgumentError(
+            f"dtype must be a type of floats or a policy of one, such as 'float32', 'bfloat16' or 'mixed_float16': it is that of "
+            f"the vectors, and ids may be of any integer type. To store vectors small, use build_embedding(stored='int8'). "
+            f"Received: {shown(dtype)} (layer {name!r})."
+        )
+    return dtype
+
+
 def _no_gradient_where(mask: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     """`rows` unchanged, with a gradient of zero where `mask` is true. (Masking the rows themselves costs twice as much.)"""
     masked = call_in_own_graph(_masked_gradient, mask, rows)
