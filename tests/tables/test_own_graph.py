@@ -48,3 +48,20 @@ def test_the_gradient_is_that_of_the_function(dtype):
 
     for call in (gradient, tf.function(gradient)):
         np.testing.assert_array_equal(call(tf.ones((2, 3), dtype)), np.full((2, 3), 3, dtype))
+
+
+def test_the_gradient_has_the_shape_of_the_tensor():
+    """In a graph too, as far as it is known there: optimizers of Keras read it."""
+    shapes = []
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 3))])
+    def gradient(values):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            same = call_in_own_graph(trebled, values)
+        found = tape.gradient(same, values)
+        shapes.append(found.shape.as_list())
+        return found
+
+    gradient(tf.ones((2, 3)))
+    assert shapes == [[None, 3]]
