@@ -43,7 +43,7 @@ def build_embedding(
         mask_zero: id 0 is padding and masked for the layers that follow; by default if the vocabulary has a padding id.
         stored: "float16" or "int8" (with one scale a row) keep the rows that don't train in half or a quarter of the
             memory; `layer.accuracy` says how close they stay. Not with `trainable=True`.
-        name: the layer's name, by which schedules find it.
+        name: the layer's name, by which schedules find it: ASCII letters, digits, "_", "." and "-".
         dtype: of the vectors: a type of floats or a policy of one, as for any Keras layer.
 
     Returns:
@@ -52,7 +52,8 @@ def build_embedding(
 
     Raises:
         ArgumentError: not an AlignedMatrix, an invalid `trainable` or one that includes the padding row or no row,
-            `mask_zero` although id 0 is a word, `stored` with a table that trains as a whole, or a `dtype` that isn't of floats.
+            `mask_zero` although id 0 is a word, `stored` with a table that trains as a whole, a `dtype` that isn't of floats, or
+            a name that no graph can have.
 
     Examples:
         >>> import numpy as np

@@ -1,6 +1,7 @@
 """PretrainedEmbedding: a Keras Embedding that reads the rows of a batch and never the whole table."""
 
 import inspect
+import re
 import warnings
 from typing import Any
 
@@ -33,6 +34,7 @@ from embkeras.tables.zero_row import keep_zero
 _SAMPLED_ROWS = 64
 _KEY = "0"  # under which Keras stores the one variable of an Embedding
 _ZERO_IF_MASKED = "0 if mask_zero else None"
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # TensorFlow's scopes may also have ">" and "\\"
 
 
 @keras.saving.register_keras_serializable("embkeras")
@@ -479,9 +481,15 @@ def check_built(layer: keras.layers.Layer) -> None:
 
 
 def check_name(name: Any) -> str:
-    """The name of a layer or model; ArgumentError if Keras would refuse it."""
-    if not isinstance(name, str) or not name or "/" in name:
-        raise ArgumentError(f"name must be a string without '/'. Received: {shown(name)}.")
+    """The name of a layer or model; ArgumentError if Keras would refuse it, or TensorFlow in a graph.
+
+    After such a failure, Keras puts the name in front of those of the variables of all models made later.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ArgumentError(
+            f"name must be a string of ASCII letters, digits, '_', '.' and '-' that begins with a letter or digit. "
+            f"Received: {shown(name)}."
+        )
     return name
 
 

@@ -59,11 +59,20 @@ def test_dtypes_of_floats(aligned, dtype):
     assert layer(np.array([[2]])).dtype == keras.dtype_policies.get(dtype).compute_dtype
 
 
-@pytest.mark.parametrize("name", ["embedding", "words"])
+@pytest.mark.parametrize("name", ["embedding", "words.2-x_y"])
 def test_name_and_flags_reach_the_layer(aligned, name):
     """The layer is built, and has the given name and flags."""
     layer = build_embedding(aligned, trainable=True, mask_zero=False, name=name)
     assert (layer.name, layer.trainable, layer.mask_zero, layer.built) == (name, True, False, True)
+
+
+@pytest.mark.parametrize("name", ["word table", "tïble", "a/b", "a:b", "_words", "", 5])
+def test_a_name_that_no_graph_can_have_is_refused(aligned, name):
+    """Now, and not by TensorFlow in fit, after which Keras puts it before the names of later models' variables."""
+    with pytest.raises(ArgumentError, match=rf"name must be a string of ASCII letters, .* Received: {name!r}"):
+        build_embedding(aligned, name=name)
+    with pytest.raises(ArgumentError, match=rf"name must be a string of ASCII letters, .* Received: {name!r}"):
+        build_classifier(aligned, 2, name=name)
 
 
 def test_mask_zero_needs_padding_at_id_zero():
