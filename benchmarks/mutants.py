@@ -183,7 +183,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("np.where(running, chosen, padding_id)", "chosen"),
             ("before >= top_p", "before > 1 - top_p"),
             ("chances[:, top_k:] = 0", "chances[:, top_k + 1 :] = 0"),
-            ("likely(scores / temperature", "likely(scores * temperature"),
+            ("ordered[:, :1]) / temperature)", "ordered[:, :1]) * temperature)"),
             ("if longest + max_new_tokens > read.max_length:", "if longest > read.max_length:"),
         ],
     ),
@@ -628,7 +628,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         "tests/encoders/test_tuned.py",
         [
             ("if name not in digests or digest(values) != digests[name]:", "if name not in digests:"),
-            ('metadata["contents"] != _contents(tensors)', 'metadata["contents"] == ""'),
+            ('metadata["contents"] != _contents(tensors, covered)', 'metadata["contents"] == ""'),
             ("if found[name] != known]", "if found[name] != known and name in tensors]"),
             ("base_digest(weights[name]) or known if name in tensors", "known if name in tensors"),
             ("if name not in known]", "if name is None]"),
@@ -660,7 +660,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("        else:\n            _keep_all(adapter)", "        else:\n            pass"),
             ("        after.assign(before)", "        pass"),
             ('    use(layer, settings["in_use"])', "    use(layer, None)"),
-            ("            if known != (name or each.adapter_in_use):", "            if not known:"),
+            ("            if known != (name or each.used_adapter):", "            if not known:"),
         ],
     ),
     "encoders/prompts.py": (

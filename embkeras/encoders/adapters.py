@@ -90,6 +90,9 @@ def enable_adapters(
 def use_adapters(model: keras.Model, name: str | None) -> None:
     """Use the set of adapters of that name from now on, or with None the base as it was. Compile the model afterwards.
 
+    Another model on the same layers that has predicted or trained, and a `tf.function` of your own, still compute what they
+    traced: make them again, or compile that model too.
+
     Args:
         model: a model after `enable_adapters`.
         name: of a set; it trains, and no other does.
@@ -110,7 +113,7 @@ def use_adapters(model: keras.Model, name: str | None) -> None:
         )
     for host in hosts:
         bottlenecks.use(host, name)
-    thaw(model, [each for host in hosts if host.adapter_in_use for each in _all_of(adapters_of(host)[name or ""])])
+    thaw(model, [each for host in hosts if host.used_adapter for each in _all_of(adapters_of(host)[name or ""])])
     uncompile(model)
 
 

@@ -1,7 +1,8 @@
-"""Weights by name, and a fingerprint of those that a model took from its base."""
+"""Weights by name, a fingerprint of those that a model took from its base, and models in float32 to compare with it."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 import keras
@@ -40,6 +41,17 @@ def mark_base(layer: keras.layers.Layer) -> None:
 def base_digest(variable: keras.Variable) -> str | None:
     """The digest that a weight had when it was taken from a pre-trained model; None for any other."""
     return getattr(variable, "embkeras_base", None)
+
+
+@contextmanager
+def in_float32() -> Iterator[None]:
+    """Within this context new layers compute in float32, whatever the dtype policy is: to compare them with a reference."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
 
 
 def named_layers(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:

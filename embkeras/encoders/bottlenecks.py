@@ -92,11 +92,11 @@ class AdapterNorm(keras.layers.LayerNormalization):
 class Adapted(Remembers):
     """Beside the class of a Dense, EinsumDense or LayerNormalization: the adapter in use acts on it."""
 
-    adapter_in_use: str | None
+    used_adapter: str | None  # the attributes adapter_NAME hold the adapters
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """What the layer makes without adapters, through the adapter in use."""
-        adapter = adapters_of(self).get(self.adapter_in_use or "")
+        adapter = adapter_in_use(self)
         plain: Any = super()
         if adapter is None:
             return plain.call(inputs)
@@ -106,6 +106,11 @@ class Adapted(Remembers):
 def adapters_of(layer: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
     """The adapters on a layer, by name."""
     return {each.name: each for each in children(layer)} if isinstance(layer, Adapted) else {}
+
+
+def adapter_in_use(layer: keras.layers.Layer) -> keras.layers.Layer | None:
+    """The adapter through which a layer's output goes, if there is one."""
+    return adapters_of(layer).get(layer.used_adapter or "") if isinstance(layer, Adapted) else None
 
 
 def problem(layer: keras.layers.Layer) -> str | None:
@@ -169,7 +174,7 @@ def put_adapter(layer: Any, adapter: keras.layers.Layer) -> None:
     """Put a built adapter on a layer; it isn't in use yet."""
     if not isinstance(layer, Adapted):
         keep(layer)
-        layer.adapter_in_use = None
+        layer.used_adapter = None
         become(layer, with_class(Adapted, plain_class(layer)))
     with unlocked(layer):
         setattr(layer, f"adapter_{adapter.name}", adapter)
@@ -184,7 +189,7 @@ def use(layer: Any, name: str | None) -> None:
                 release(each)
         else:
             _keep_all(adapter)
-    layer.adapter_in_use = name if name in adapters_of(layer) else None
+    layer.used_adapter = name if name in adapters_of(layer) else None
 
 
 def keep(layer: keras.layers.Layer) -> None:
@@ -228,7 +233,7 @@ def others(model: keras.layers.Layer, name: str | None = None) -> set[int]:
     found: set[int] = set()
     for each in _inside(model):
         for known, adapter in adapters_of(each).items():
-            if known != (name or each.adapter_in_use):
+            if known != (name or each.used_adapter):
                 found |= {id(variable) for variable in adapter.variables}
     return found
 
@@ -237,7 +242,7 @@ def unread(model: keras.layers.Layer) -> set[int]:
     """The ids of variables that the model doesn't read: of adapters not in use, and of normalisations that have one in use."""
     found = others(model)
     for each in _inside(model):
-        if isinstance(each, Adapted) and each.adapter_in_use and not isinstance(each, DENSE):
+        if isinstance(each, Adapted) and each.used_adapter and not isinstance(each, DENSE):
             found |= {id(variable) for variable in own_weights(each)}
     return found
 
@@ -246,7 +251,7 @@ def _settings(layer: Any) -> dict[str, Any] | None:
     if not isinstance(layer, Adapted):
         return None
     stored = [keras.saving.serialize_keras_object(adapter) for adapter in adapters_of(layer).values()]
-    return {"in_use": layer.adapter_in_use, "adapters": stored}
+    return {"in_use": layer.used_adapter, "adapters": stored}
 
 
 def _put(layer: Any, settings: dict[str, Any]) -> None:

@@ -214,7 +214,7 @@ def architecture_of(config: Mapping[str, Any], where: str) -> Architecture:
     _refuse_what_differs(config, where)
     found = {name: _setting(config, family, name, where) for name in _KEYS}
     layers, activation = found.pop("layers"), found.pop("activation")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise EncoderError(
             f"{family.settings['activation']} must be one of {', '.join(ACTIVATIONS)}. "
             f"Received: {shown(activation)} in {where}."

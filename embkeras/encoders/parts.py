@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from embkeras._checks import shown
+from embkeras._checks import is_whole, shown
 from embkeras.encoders import adapters, bottlenecks, low_rank
 from embkeras.encoders.adapters import Adaptation
 from embkeras.encoders.base import named_layers, named_weights
@@ -42,7 +42,7 @@ def settings(model: keras.Model) -> dict[str, Any]:
 def adapters_in_use(model: keras.Model) -> str | None:
     """The name of the set of adapters that the model uses."""
     layers = named_layers(model).values()
-    return next((each.adapter_in_use for each in layers if isinstance(each, Adapted) and each.adapter_in_use), None)
+    return next((each.used_adapter for each in layers if isinstance(each, Adapted) and each.used_adapter), None)
 
 
 def _within(path: str, layers: Mapping[str, keras.layers.Layer]) -> bool:
@@ -148,27 +148,38 @@ def _checked(wanted: Any, where: str) -> tuple[dict[str, dict[str, Any]], dict[s
     sound = isinstance(lora, dict) and all(
         isinstance(each, dict)
         and set(each) == set(_KEYS)
-        and isinstance(each["rank"], int)
+        and is_whole(each["rank"])
         and isinstance(each["alpha"], int | float)
         and isinstance(each["train_biases"], bool)
         for each in lora.values()
     )
-    if adapted:
+    if adapted != {}:
         sound = sound and (
             isinstance(adapted, dict)
             and set(adapted) == {"name", "hosts", "kept"}
             and isinstance(adapted["name"], str)
             and isinstance(adapted["kept"], list)
+            and all(isinstance(each, str) for each in adapted["kept"])
             and isinstance(adapted["hosts"], dict)
-            and all(
-                isinstance(each, dict) and set(each) == {"size", "activation"} for each in adapted["hosts"].values()
-            )
+            and all(_is_adapter(each) for each in adapted["hosts"].values())
         )
     if not sound or lora is None or adapted is None:
         raise EncoderError(
             f"The settings of LoRA and adapters in {where!r} can't be followed. Received: {shown(wanted)}."
         )
     return lora, adapted
+
+
+def _is_adapter(found: Any) -> bool:
+    """Whether these are the settings of an adapter."""
+    if not isinstance(found, dict) or set(found) != {"size", "activation"}:
+        return False
+    size = found["size"]
+    try:
+        keras.activations.get(found["activation"])
+    except (ValueError, TypeError):
+        return False
+    return size is None or (is_whole(size) and size >= 1)
 
 
 def _said(found: Mapping[str, Any] | None) -> str:

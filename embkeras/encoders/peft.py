@@ -175,8 +175,10 @@ def _head(layers: Mapping[str, keras.layers.Layer], theirs: str, model: keras.Mo
 
 def _alpha(config: Mapping[str, Any], stem: str, where: str) -> float:
     """lora_alpha of a layer, as PEFT finds it in `alpha_pattern`."""
-    alpha = config.get("lora_alpha")
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
+    alpha, patterns = config.get("lora_alpha"), config.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise EncoderError(f"alpha_pattern of {where!r} must be an object. Received: {shown(patterns)}.")
+    for pattern, value in patterns.items():
         try:
             fits = re.match(rf"(.*\.)?({pattern})$", stem)
         except re.error:

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from embkeras._checks import flag, whole_number
-from embkeras.encoders.base import mark_base
+from embkeras.encoders.base import in_float32, mark_base
 from embkeras.encoders.families import NORM, POSITIONS, PROJECTION, SEGMENTS, WORDS, Architecture, Family
 from embkeras.encoders.folder import is_preset, read_folder
 from embkeras.encoders.layers import (
@@ -256,7 +256,7 @@ def load_pretrained(folder: str | os.PathLike[str], *, verify: bool = False) -> 
         folder: with config.json, model.safetensors (or several with an index), and tokenizer.json or vocab.txt. Or what
             `save_to_preset` of a backbone and of its tokenizer wrote.
         verify: compare what the Keras model returns with a forward pass in NumPy, or with keras-hub's own model for a preset,
-            on three short rows of ids. It builds the model once more.
+            on three short rows of ids. It builds the model once more, in float32.
 
     Returns:
         The encoder: its `tokenizer` turns texts into ids, and `build_encoder_classifier` puts a head on it.
@@ -295,7 +295,8 @@ def _verify(read: PretrainedEncoder, of: Architecture) -> None:
     else:
         with opened(read.folder, of.family) as tensors:
             wanted = hidden_states(tensors, of, ids)
-    got = np.asarray(read.model()(ids, training=False))
+    with in_float32():
+        got = np.asarray(read.model()(ids, training=False))
     error = float(np.abs(got - wanted)[ids != of.padding_id].max())
     if not error <= _TOLERANCE:
         raise EncoderError(

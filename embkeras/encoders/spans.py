@@ -202,11 +202,16 @@ def encode_spans(
             known = {example.context: frame.pieces(example.context)}  # questions on a context follow each other
         head = np.array([*frame.before, *question, *frame.between], np.int64)
         room = length - len(head) - len(frame.behind)
-        if room < 1 or (stride or 1) > room:
-            what = f"stride={stride}" if room >= 1 else f"length={length}"
+        if room < 1:
             raise ArgumentError(
-                f"A window of {length} pieces has room for {max(room, 0)} of the context of example {place} beside the "
-                f"question, so a window can't begin every {stride or 1}. Received: {what}."
+                f"A window must have room for the context beside the question's {len(question)} pieces and "
+                f"{len(head) + len(frame.behind) - len(question)} special ones: ask a shorter question, or give a larger "
+                f"length. Received: length={length} for example {place}."
+            )
+        if (stride or 1) > room:
+            raise ArgumentError(
+                f"A window of {length} pieces has room for {room} of the context of example {place} beside the question, so a "
+                f"window can't begin every {stride}. Received: stride={stride}."
             )
         own = _rows_of(example, *known[example.context], head, frame.behind, room, stride or -(-room // 2))
         rows += own

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from embkeras._checks import is_whole, sequence, shown, whole_number
+from embkeras._checks import is_whole, sequence, shown, strings, whole_number
 from embkeras.errors import ArgumentError, VocabularyError
 from embkeras.text.pieces import PieceTokenizer
 from embkeras.text.vocabulary import Vocabulary
@@ -44,7 +44,7 @@ def encode_tagged(
     before, behind = tokenizer.frame
     if length is not None:
         whole_number(length, "length", least=before + behind + 1, error=VocabularyError)
-    sentences = list(sequence(sentences, "sentences"))
+    sentences = [strings(words, "words", error=VocabularyError) for words in sequence(sentences, "sentences")]
     listed = [[0] * len(words) for words in sentences] if tags is None else list(sequence(tags, "tags"))
     if len(listed) != len(sentences):
         raise ArgumentError(

@@ -154,7 +154,7 @@ def _how_to_complete(path: Path) -> str:
     try:
         with path.open("rb") as file:
             pointer = file.read(len(_POINTER)) == _POINTER
-    except OSError:
+    except (OSError, UnicodeError):  # a name that no file can have
         pointer = False
     return "It is a Git LFS pointer: run git lfs pull in its folder." if pointer else "Fetch it again."
 

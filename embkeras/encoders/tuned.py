@@ -2,7 +2,7 @@
 
 The file holds the weights that differ from the base, and those that the base doesn't have: LoRA's A and B, adapters, biases, the
 head. It is a safetensors file. Its metadata name each weight of the base with a digest, say which layers have LoRA or adapters,
-and hold a digest of the tensors, so that a file from another base, or a damaged one, is refused.
+and hold a digest of that and of the tensors, so that a file from another base, or a damaged one, is refused.
 """
 
 import hashlib
@@ -27,8 +27,7 @@ from embkeras.encoders.reading import PretrainedEncoder
 from embkeras.encoders.tensors import safetensors_package
 from embkeras.errors import ArgumentError, EncoderError, OutputError
 
-_FORMAT = "embkeras tuned 1"
-_KEYS = ("format", "base", "weights", "parts", "contents")
+_FORMAT, _EARLIER = "embkeras tuned 2", "embkeras tuned 1"  # the digest of an earlier file is that of its tensors alone
 
 
 def save_tuned(
@@ -79,15 +78,17 @@ def save_tuned(
     for name, weight in weights.items():
         values = np.ascontiguousarray(values_of(weight))
         if name not in digests or digest(values) != digests[name]:
-            if values.dtype.kind == "f":
-                check_finite(values.reshape(1, -1), f"Weight {name!r}", error=EncoderError)
+            floats = values.astype(np.float32) if values.dtype.name == "bfloat16" else values  # no float to NumPy
+            if floats.dtype.kind == "f":
+                check_finite(floats.reshape(1, -1), f"Weight {name!r}", error=EncoderError)
             tensors[name] = values
+    settings = json.dumps(parts.settings(model))
     metadata = {
         "format": _FORMAT,
         "base": fingerprint(digests),
         "weights": json.dumps(digests),
-        "parts": json.dumps(parts.settings(model)),
-        "contents": _contents(tensors),
+        "parts": settings,
+        "contents": _contents(tensors, settings),
     }
     data = safetensors.numpy.save(tensors, metadata)
     with _files.written_beside(path, overwrite=overwrite) as beside:
@@ -182,9 +183,9 @@ def _base_of(
     return same
 
 
-def _contents(tensors: Mapping[str, np.ndarray]) -> str:
-    """A digest of all tensors and their names."""
-    whole = hashlib.sha256()
+def _contents(tensors: Mapping[str, np.ndarray], settings: str) -> str:
+    """A digest of all tensors and their names, and of the settings of LoRA and adapters."""
+    whole = hashlib.sha256(settings.encode("utf-8", "surrogatepass"))
     for name in sorted(tensors):
         whole.update(f"{name} {digest(tensors[name])}\n".encode())
     return whole.hexdigest()
@@ -201,14 +202,15 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except Exception as error:  # the library's own error has no public parent but Exception
         raise EncoderError(f"{str(path)!r} is not a complete safetensors file: {error}.") from None
-    if metadata.get("format") != _FORMAT:
+    if metadata.get("format") not in (_FORMAT, _EARLIER):
         raise EncoderError(
             f"{str(path)!r} is not a file of save_tuned: its metadata must say format {_FORMAT!r}. "
             f"Received: {shown(metadata.get('format'))}."
         )
     try:
         digests, wanted = (json.loads(metadata[name]) for name in ("weights", "parts"))
-        if metadata["contents"] != _contents(tensors) or metadata["base"] != fingerprint(digests):
+        covered = metadata["parts"] if metadata["format"] == _FORMAT else ""
+        if metadata["contents"] != _contents(tensors, covered) or metadata["base"] != fingerprint(digests):
             raise ValueError("its contents don't match their digest")
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise EncoderError(f"{str(path)!r} is damaged: {error}. Write or fetch it again.") from None

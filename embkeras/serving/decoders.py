@@ -13,6 +13,7 @@ import tensorflow as tf
 from embkeras._checks import flag, one_of, shown, whole_number
 from embkeras._checks import path as checked_path
 from embkeras._files import written_beside
+from embkeras.encoders.bottlenecks import adapter_in_use, adapters_of, unread
 from embkeras.encoders.decoders.reading import PretrainedDecoder
 from embkeras.encoders.decoders.stepping import Steps
 from embkeras.errors import ArgumentError, OutputError, SavedModelError
@@ -80,7 +81,7 @@ def export_decoder(
     """
     if not isinstance(read, PretrainedDecoder):
         raise ArgumentError(f"export_decoder takes what load_decoder(path) returned. Received: {shown(read)}.")
-    steps, folder = Steps.of(model), checked_path(path, "path")
+    steps, folder = Steps.of(model, read), checked_path(path, "path")
     one_of(dtype, "dtype", _DTYPES)
     overwrite, check = flag(overwrite, "overwrite"), flag(check, "check")
     if version is not None:
@@ -120,18 +121,19 @@ def _stored(module: tf.Module, model: keras.Model, dtype: str) -> AbstractContex
         module.weights, module.resources = folded.variables(model), []
         return folded.reading()
     layers: dict[keras.layers.Layer, Any] = {}
-    used: set[int] = set()
+    used, adapters = unread(model), [each for _, host in walk(model) for each in adapters_of(host).values()]
+    inside = {id(each) for adapter in adapters for _, layer in walk(adapter) for each in (layer, *layer.variables)}
     for path, layer in walk(model):
-        if layer in layers:
+        if layer in layers or id(layer) in inside:  # adapters are small, and stay as they are
             continue
         if isinstance(layer, PretrainedEmbedding):
             layers[layer] = UnpackedTable(Unpacked(layer.matrix(), 8, path), layer.compute_dtype)
         elif isinstance(layer, keras.layers.Dense):
             kernel = np.asarray(keras.ops.convert_to_numpy(layer.kernel), np.float32).T
-            layers[layer] = UnpackedKernel(Unpacked(kernel, BITS[dtype], path))
+            layers[layer] = UnpackedKernel(Unpacked(kernel, BITS[dtype], path), adapter_in_use(layer))
         else:
             continue
-        used |= {id(variable) for variable in layer.variables}
+        used |= {id(variable) for variable in layer.variables} - inside
     module.resources = [each.matrix for each in layers.values()]
     shared = [variable.value for variable in model.variables if id(variable) not in used]
     module.weights = [*shared, *(part for each in module.resources for part in each.parts)]

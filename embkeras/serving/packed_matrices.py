@@ -7,6 +7,7 @@ and the least number). A matrix that came from such a file is stored without ano
 from typing import Any
 from uuid import uuid4
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -90,14 +91,15 @@ class Unpacked(tf.saved_model.experimental.TrackableResource):
 
 
 class UnpackedKernel:
-    """What a dense layer without bias makes of its unpacked kernel, which is stored (out, in)."""
+    """What a dense layer without bias makes of its unpacked kernel, which is stored (out, in), and its adapter of that."""
 
-    def __init__(self, matrix: Unpacked):
-        self.matrix = matrix
+    def __init__(self, matrix: Unpacked, adapter: keras.layers.Layer | None = None):
+        self.matrix, self.adapter = matrix, adapter
 
     def __call__(self, inputs: Any) -> tf.Tensor:
         """The product of vectors and the kernel."""
-        return tf.cast(scores_by(tf.cast(inputs, tf.float32), self.matrix.value()), inputs.dtype)
+        made = tf.cast(scores_by(tf.cast(inputs, tf.float32), self.matrix.value()), inputs.dtype)
+        return made if self.adapter is None else self.adapter(made)
 
 
 class UnpackedTable:

@@ -51,4 +51,4 @@ def question_windows(
     try:
         return encode_spans(encoding, [example], length, stride)
     except ArgumentError as error:
-        raise ArgumentError(str(error).replace(" of example 0", "")) from None
+        raise ArgumentError(str(error).replace(" of example 0", "").replace(" for example 0", "")) from None

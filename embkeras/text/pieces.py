@@ -14,6 +14,11 @@ from embkeras.text.tokenizer import Tokenizer, check_unicode
 
 _PADDING, _OOV = ("[PAD]", "<pad>"), ("[UNK]", "<unk>")
 _KIND = "pieces"
+_BERT_SETTINGS = {  # of a tokenizer_config.json -> their names in the library, and what they are by default
+    "do_lower_case": ("lowercase", True),
+    "strip_accents": ("strip_accents", None),
+    "tokenize_chinese_chars": ("handle_chinese_chars", True),
+}
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ class PieceTokenizer:
     def pair(self, first: str, second: str, length: int | None = None) -> list[str]:
         """The pieces of two texts in one row; if they are more than `length`, the longer text is cut first.
 
+        Where a text spells out a special piece, such as "[SEP]", that is a token that no vocabulary has: it separates nothing.
+
         Raises:
             VocabularyError: not a string, one with half a surrogate pair, or a `length` that leaves room for no piece.
         """
@@ -100,7 +107,10 @@ class PieceTokenizer:
             raise VocabularyError(
                 f"length must be at least {special + 2}: {special} pieces of a pair are special. Received: {length}."
             )
-        return list(_cut_to(self, length).encode(first, second).tokens)
+        found = _cut_to(self, length).encode(first, second)
+        pieces = list(zip(found.tokens, found.sequence_ids, strict=True))
+        special = {piece for piece, text in pieces if text is None}
+        return [piece if text is None or piece not in special else f"{piece} in a text" for piece, text in pieces]
 
     def of_words(self, words: Sequence[str]) -> tuple[list[str], list[int | None]]:
         """The pieces of a text that is split into words already, and for each the place of its word; None if special.
@@ -197,7 +207,7 @@ def read_tokenizer(path: Any, size: int | None = None) -> dict[str, Any]:
         tokenizer, padding = word_pieces(file, settings), None
     else:
         data = _json(file)
-        model, padding = data.get("model") or {}, (data.get("padding") or {}).get("pad_token")
+        model, padding = data.get("model") or {}, _named(data.get("padding") or {}, "pad_token")
         try:
             tokenizer = PieceTokenizer(json.dumps(data))
         except VocabularyError as error:
@@ -267,13 +277,14 @@ def word_pieces(file: Path, settings: Mapping[str, Any]) -> PieceTokenizer:
         raise VocabularyError(
             f"{str(file)!r} is not the list of pieces of a BERT: it has no {', '.join(missing)}. Pass a tokenizer.json."
         )
-    lowercase = settings.get("do_lower_case", True)
-    made = library.implementations.BertWordPieceTokenizer(
-        ids,
-        lowercase=lowercase,
-        strip_accents=settings.get("strip_accents"),
-        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-    )
+    found = {}
+    for name, (theirs, default) in _BERT_SETTINGS.items():
+        found[theirs] = value = settings.get(name, default)
+        if not isinstance(value, bool) and value is not default:
+            raise VocabularyError(
+                f"{name} of the tokenizer {str(file)!r} must be true or false. Received: {shown(value)}."
+            )
+    made = library.implementations.BertWordPieceTokenizer(ids, **found)
     return PieceTokenizer(made.to_str())
 
 
@@ -297,9 +308,9 @@ def byte_pieces(ids: Path, merges: Path, add_prefix_space: bool) -> PieceTokeniz
     return PieceTokenizer(made.to_str())
 
 
-def _named(settings: Mapping[str, Any], key: str) -> Any:
+def _named(settings: Any, key: str) -> Any:
     """A token in a tokenizer_config.json: a string, or an object with its content."""
-    value = settings.get(key)
+    value = settings.get(key) if isinstance(settings, Mapping) else None
     return value.get("content") if isinstance(value, Mapping) else value
 
 

@@ -459,6 +459,8 @@ class Vocabulary:
     def encode_pairs(self, firsts: Sequence[str], seconds: Sequence[str], length: int | None = None) -> np.ndarray:
         """Ids of pairs of texts, one row each, as an encoder reads them: "[CLS] first [SEP] second [SEP]".
 
+        A special piece that a text spells out is an unknown one, so that only the pieces between the texts separate them.
+
         Args:
             firsts: the first texts.
             seconds: as many second texts.

@@ -25,7 +25,7 @@ def fit_class_means(
     epochs: int = 1,
     class_weight: Mapping[int, float] | None = None,
     shuffle: bool = True,
-    callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback = (),
+    callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback | None = (),
     verbose: Any = 0,
 ) -> keras.callbacks.History:
     """Set the last layer so that the nearest class mean wins. It takes the place of `model.fit` where labels are few.
@@ -53,9 +53,9 @@ def fit_class_means(
         A History with one epoch: `loss` and metrics of the data, and with `val_` of the validation data.
 
     Raises:
-        ArgumentError: a model of another form or that is not compiled, a dataset as `x`, labels that are not class numbers,
-            one for each row, a class without a text, vectors below the last layer that are not finite, weights that are
-            negative, not finite, or leave a class without any, or validation data of another form.
+        ArgumentError: a model of another form or that is not compiled, no inputs or a dataset as `x`, labels that are not class
+            numbers, one for each row, a class without a text, vectors below the last layer that are not finite, weights that
+            are negative, not finite, or leave a class without any, or validation data of another form.
 
     Examples:
         >>> inputs = keras.Input((2,))
@@ -67,8 +67,10 @@ def fit_class_means(
     """
     last = _last_layer(model)
     batch_size = _checks.whole_number(batch_size, "batch_size", least=1)
-    if _is_dataset(x):
-        raise ArgumentError(f"fit_class_means takes arrays of texts and labels. Received: {_checks.shown(x)} as x.")
+    if x is None or _is_dataset(x):
+        raise ArgumentError(
+            f"x must be the inputs of the texts, as fit takes arrays of them. Received: {_checks.shown(x)}."
+        )
     held_out = _held_out(validation_data, batch_size)
     labels = _labels(y, last.units)
     features = keras.Model(model.inputs, last.input).predict(x, batch_size=batch_size, verbose=0)
@@ -84,7 +86,7 @@ def fit_class_means(
             f"The vectors below the last layer must be finite numbers. Received: others for text {unusable[0]}."
         )
     weights = _weights(sample_weight, labels, last.units)
-    given = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else list(callbacks)
+    given = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else list(callbacks or ())
     calls = keras.callbacks.CallbackList(given, add_history=True, model=model, epochs=1, verbose=0)
     calls.on_train_begin()
     calls.on_epoch_begin(0)
@@ -128,15 +130,14 @@ def _held_out(validation_data: Any, batch_size: int) -> dict[str, Any]:
     """The arguments of `evaluate` for validation data."""
     if _is_dataset(validation_data):
         return {"x": validation_data}
-    if validation_data is not None and not (
-        isinstance(validation_data, tuple | list) and len(validation_data) in (2, 3)
-    ):
+    parts = validation_data if isinstance(validation_data, tuple | list) else ()
+    if validation_data is not None and (len(parts) not in (2, 3) or parts[1] is None):
         raise ArgumentError(
             f"validation_data must be (inputs, labels), with sample_weight as the third item if there are weights, or a "
             f"dataset. Received: {_checks.shown(validation_data)}."
         )
     names = ("x", "y", "sample_weight")
-    return dict(zip(names, validation_data or (), strict=False)) | {"batch_size": batch_size}
+    return dict(zip(names, parts, strict=False)) | {"batch_size": batch_size}
 
 
 def _labels(y: Any, classes: int) -> np.ndarray:
@@ -161,9 +162,13 @@ def _labels(y: Any, classes: int) -> np.ndarray:
 def _weights(sample_weight: Any, labels: np.ndarray, classes: int) -> np.ndarray:
     if sample_weight is None:
         return np.ones(len(labels))
-    weights = as_array(sample_weight, "sample_weight").astype(np.float64)
-    if weights.shape != labels.shape:
-        raise ArgumentError(f"sample_weight must have shape {labels.shape}. Received: shape {weights.shape}.")
+    given = as_array(sample_weight, "sample_weight")
+    if given.shape != labels.shape:
+        raise ArgumentError(f"sample_weight must have shape {labels.shape}. Received: shape {given.shape}.")
+    try:
+        weights = given.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"sample_weight must be finite numbers >= 0. Received: {error}.") from None
     wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if len(wrong):
         raise ArgumentError(

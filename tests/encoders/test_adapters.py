@@ -93,9 +93,9 @@ def test_sets_are_switched_by_name():
 
 def test_a_file_and_a_clone(tmp_path):
     """All sets, which is in use, what is frozen, and the optimizer's state: two fits go on alike."""
-    net = _with(_with(name="first"), name="second", form="pfeiffer")
+    net = _with(_with(name="in_use"), name="second", form="pfeiffer")
     net.get_layer("block_0").trainable = False
-    _shaken(_shaken(net, "first"), "second")
+    _shaken(_shaken(net, "in_use"), "second")
     net.get_layer("block_1").norm.adapter_second.up.trainable = False
     blocks.fit(net)
     net.save(tmp_path / "net.keras")
@@ -109,7 +109,7 @@ def test_a_file_and_a_clone(tmp_path):
     blocks.fit(net)
     blocks.fit(loaded)
     np.testing.assert_allclose(blocks.scores(loaded), blocks.scores(net), atol=1e-6)
-    for name in ("first", None):
+    for name in ("in_use", None):
         use_adapters(net, name)
         use_adapters(loaded, name)
         np.testing.assert_allclose(blocks.scores(loaded), blocks.scores(net), atol=1e-6)

@@ -66,6 +66,7 @@ def test_refused_by_name(read, model, tmp_path):
         ({"peft_type": "LOHA"}, None, "peft_type .* Received: 'LOHA'"),
         ({"of_tomorrow": 3}, None, "can't follow of_tomorrow"),
         ({"lora_alpha": "x"}, None, "lora_alpha .* Received: 'x'"),
+        ({"alpha_pattern": ["query"]}, None, r"alpha_pattern .* Received: \['query'\]"),
         ({}, without_head, "no weight for 'scores/kernel'"),
         ({}, with_more, "Received: bert.embeddings.word_embeddings.lora_embedding_A"),
         ({}, without_b, "a lora_A and a lora_B for each layer"),

@@ -139,6 +139,12 @@ def test_trimmed_to_the_pieces_of_texts(tmp_path):
     np.testing.assert_array_equal(read.model()(ids), again.model()(other))
 
 
+def test_verification_is_in_float32(tmp_path, mixed):
+    """Under mixed precision too, where a model's rounding would look like an error; the policy stays."""
+    ek.load_pretrained(write_folder(tmp_path / "x"), verify=True)
+    assert keras.config.dtype_policy().name == mixed
+
+
 def test_verification_notices_another_model(tmp_path, monkeypatch):
     """A block with another activation than the file's is refused."""
     from embkeras.encoders import reading
@@ -155,6 +161,7 @@ def test_verification_notices_another_model(tmp_path, monkeypatch):
         ({"model_type": "electra"}, "model_type .*bert.*'electra'"),
         ({"model_type": None}, "model_type .*None"),
         ({"hidden_act": "quick_gelu"}, "hidden_act .*'quick_gelu'"),
+        ({"hidden_act": ["gelu"]}, r"hidden_act .*\['gelu'\]"),
         ({"layer_norm_eps": 0}, "layer_norm_eps .*: 0 "),
         ({"hidden_dropout_prob": True}, "hidden_dropout_prob .*True"),
         ({"num_attention_heads": 3}, "hidden_size .*3 heads.*: 8 "),
@@ -244,6 +251,15 @@ def test_several_files_and_half_precision(tmp_path):
         ek.load_pretrained(folder)
     (folder / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(EncoderError, match="no weight_map"):
+        ek.load_pretrained(folder)
+
+
+def test_an_index_with_a_name_that_no_file_can_have(tmp_path):
+    """Half a surrogate pair: refused like any file that isn't there."""
+    folder = write_folder(tmp_path / "x")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "\\ud800.safetensors"}}')
+    with pytest.raises(EncoderError, match=r"ud800.*not a complete safetensors file"):
         ek.load_pretrained(folder)
 
 

@@ -209,7 +209,7 @@ def test_examples_are_checked():
 def test_arguments_are_checked(vocabulary, tmp_path):
     """With the place of the example, and the room that a window has."""
     for arguments, match in (
-        (([LONG], 4), r"room for 0 .*example 0.*length=4"),
+        (([LONG], 4), r"question's 1 pieces and 3 special ones.*length=4 for example 0"),
         (([LONG], 8, 5), r"room for 4 .*stride=5"),
         (([LONG], 8, 0), "stride .*0"),
         ((["cat"],), "'cat' at 0"),

@@ -30,7 +30,7 @@ def test_a_length(vocabulary):
     """The last words are cut, the special pieces stay; without tags all labels are 0."""
     ids, labels, weights = encode_tagged(vocabulary, [["cab", "dog"]], length=4)
     assert (ids.tolist(), labels.sum(), weights.tolist()) == ([[2, 6, 14, 3]], 0, [[0, 1, 0, 0]])
-    ids, _, _ = encode_tagged(vocabulary, [["a"]], length=5)
+    ids, _, _ = encode_tagged(vocabulary, [iter(["a"])], length=5)
     assert ids.tolist() == [[2, 4, 3, 0, 0]]
 
 
@@ -49,6 +49,9 @@ def test_wrong_tags(vocabulary):
         encode_tagged(vocabulary, [["cab"]], length=2)
     with pytest.raises(VocabularyError, match=r"words .*single string"):
         encode_tagged(vocabulary, ["cab"])
+    for wrong in (None, 3):
+        with pytest.raises(VocabularyError, match=f"words .*Received: {wrong}"):
+            encode_tagged(vocabulary, [["cab"], wrong])
     for other in (None, Vocabulary(["", "[UNK]"])):
         with pytest.raises(VocabularyError, match="from_tokenizer"):
             encode_tagged(other, [["cab"]])

@@ -9,7 +9,7 @@ import pytest
 from embkeras.encoders.heads import build_encoder_classifier, build_sentence_encoder
 from embkeras.encoders.lora import enable_lora
 from embkeras.encoders.reading import load_pretrained
-from embkeras.encoders.tuned import load_tuned, save_tuned
+from embkeras.encoders.tuned import _contents, load_tuned, save_tuned
 from embkeras.errors import ArgumentError, EncoderError, OutputError
 from tests.encoders.folders import TEXTS, write_folder
 
@@ -151,18 +151,66 @@ def test_damaged_files_are_refused(read, tuned, tmp_path):
         load_tuned(model, bad)
     tensors = load_file(path)
     save_file(tensors, bad)
-    with pytest.raises(EncoderError, match=r"'embkeras tuned 1'\. Received: None"):
+    with pytest.raises(EncoderError, match=r"'embkeras tuned 2'\. Received: None"):
         load_tuned(model, bad)
     with safe_open(path, "numpy") as file:
         metadata = file.metadata()
     save_file({name: each for name, each in tensors.items() if name != "scores/bias"}, bad, metadata)
     with pytest.raises(EncoderError, match="damaged"):
         load_tuned(model, bad)
-    save_file(tensors, bad, metadata | {"parts": json.dumps({"lora": {"scores": {"rank": "2"}}})})
-    with pytest.raises(EncoderError, match="settings of LoRA and adapters"):
+    save_file(tensors, bad, metadata | {"parts": metadata["parts"].replace('"alpha": 3.0', '"alpha": 7.0')})
+    with pytest.raises(EncoderError, match=r"bad\.safetensors' is damaged: its contents"):
         load_tuned(model, bad)
     with pytest.raises(EncoderError, match="no such file"):
         load_tuned(model, tmp_path / "none.safetensors")
+
+
+def test_settings_that_cannot_be_followed(read, tuned, tmp_path):
+    """Refused, whatever they are, though the digests fit; the model stays as it was."""
+    from safetensors import safe_open
+    from safetensors.numpy import load_file, save_file
+
+    model, path = build_encoder_classifier(read, 2), tmp_path / "bad.safetensors"
+    lora, host = {"rank": 2, "alpha": 2.0, "train_biases": False}, {"size": 2, "activation": "gelu"}
+    adapters = {"name": "first", "hosts": {"transformer_layer_0/feedforward_layer_norm": host}, "kept": []}
+    tensors = load_file(tuned[1])
+    with safe_open(tuned[1], "numpy") as file:
+        metadata = file.metadata()
+    count = len(model.weights)
+    for wrong in (
+        {"lora": {"scores": {"rank": "2"}}},
+        {"lora": {"scores": lora | {"rank": True}}},
+        {"lora": {}, "adapters": []},
+        {"lora": {}, "adapters": adapters | {"kept": [{}]}},
+        *(
+            {"lora": {}, "adapters": adapters | {"hosts": {"scores": host | {"size": size}}}}
+            for size in (0, True, 1.5, "2")
+        ),
+        *(
+            {"lora": {}, "adapters": adapters | {"hosts": {"scores": host | {"activation": each}}}}
+            for each in ("x", 3, [])
+        ),
+    ):
+        settings = json.dumps(wrong)
+        save_file(tensors, path, metadata | {"parts": settings, "contents": _contents(tensors, settings)})
+        with pytest.raises(EncoderError, match="settings of LoRA and adapters"):
+            load_tuned(model, path)
+    assert len(model.weights) == count
+
+
+def test_a_file_of_an_earlier_state(read, ids, tuned, tmp_path):
+    """Its digest covers the tensors alone."""
+    from safetensors import safe_open
+    from safetensors.numpy import load_file, save_file
+
+    model, path, names = tuned
+    tensors = load_file(path)
+    with safe_open(path, "numpy") as file:
+        metadata = file.metadata() | {"format": "embkeras tuned 1", "contents": _contents(tensors, "")}
+    save_file(tensors, tmp_path / "earlier.safetensors", metadata)
+    fresh = build_encoder_classifier(read, 2)
+    assert set(load_tuned(fresh, tmp_path / "earlier.safetensors")) == set(names)
+    np.testing.assert_array_equal(fresh(ids), model(ids))
 
 
 def test_what_is_not_written(read, tuned, tmp_path):
@@ -174,6 +222,12 @@ def test_what_is_not_written(read, tuned, tmp_path):
     broken.get_layer("scores").bias.assign([np.nan, 0])
     with pytest.raises(EncoderError, match="'scores/bias'"):
         save_tuned(broken, tmp_path / "nan.safetensors")
+    half = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, dtype="bfloat16", name="half")])
+    before = keras.models.clone_model(half)
+    before.set_weights(half.get_weights())
+    half.get_layer("half").bias.assign([np.nan, 0])
+    with pytest.raises(EncoderError, match="'half/bias'"):
+        save_tuned(half, tmp_path / "nan.safetensors", base=before)
     dense = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="other")])
     with pytest.raises(ArgumentError, match="base has none of the weights"):
         save_tuned(model, tmp_path / "x.safetensors", base=dense)

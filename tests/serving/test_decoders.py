@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from embkeras.encoders.adapters import enable_adapters, use_adapters
 from embkeras.encoders.decoders.generation import best, continue_rows, generate
 from embkeras.encoders.decoders.reading import load_decoder
 from embkeras.encoders.lora import enable_lora
@@ -113,6 +115,26 @@ def test_packed_weights_are_small_on_disk_and_close(read, model, tmp_path):
     assert error["int8"] < error["int4"] < 0.6
 
 
+@pytest.mark.parametrize("used", ["first", None])
+def test_the_adapters_in_use_are_in_the_export(read, tmp_path, used):
+    """An export of either kind has the scores of the adapters in use, or of the base; other adapters aren't stored."""
+    model = read.model()
+    for name in ("first", "second"):
+        enable_adapters(model, 3, "transformer_layer_0/feedforward_output", name=name)
+        for weight in model.trainable_variables:
+            if f"/{name}/" in weight.path:
+                weight.assign(np.random.default_rng(0).normal(size=weight.shape))
+    use_adapters(model, used)
+    ids = np.array([[5, 260, 100, 7]])
+    wanted = np.asarray(model(ids))[0, -1, :-1]
+    for dtype, close in (("float32", 1e-5), ("int8", 0.05)):
+        folder = export_decoder(model, read, tmp_path / dtype, dtype=dtype)
+        error = np.abs(served(folder)[0](ids)[0] - wanted).max() / np.abs(wanted).max()
+        assert error < close
+        shapes = [shape for _, shape in tf.train.list_variables(str(folder / "variables" / "variables"))]
+        assert shapes.count([16, 3]) == (used is not None)
+
+
 def test_check_refuses_other_scores(read, model, tmp_path, monkeypatch):
     """An export that returns something else gets no name."""
     answers = iter([np.zeros((2, 2, 265)), np.ones((2, 2, 265))])
@@ -134,6 +156,7 @@ def test_versions_and_wrong_arguments(read, model, tmp_path, monkeypatch):
     for arguments, received in (
         ({"model": None}, "None"),
         ({"read": "tiny"}, "tiny"),
+        ({"read": read.with_prompts(1)}, "1 prompts.*0 prompts"),
         ({"dtype": "int2"}, "int2"),
         ({"version": 0}, "version.*0"),
         ({"check": 1}, "check.*1"),

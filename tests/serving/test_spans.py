@@ -110,6 +110,8 @@ def test_ids_and_places_beside_an_export(export, windows):
     np.testing.assert_array_equal(alone.offsets, windows.offsets[own])
     with pytest.raises(ArgumentError, match=r"length .*17"):
         encoder.encode_question("cat", "dog", length=17)
+    with pytest.raises(ArgumentError, match=r"13 pieces .* shorter question.*length=16\.$"):
+        encoder.encode_question("cat " * 13, "dog")
     with pytest.raises(ArgumentError, match="stride=11"):
         encoder.encode_question("cat a?", "dog", stride=11)
     with pytest.raises(ArgumentError, match=r"context .*3"):

@@ -81,6 +81,7 @@ def test_pairs(vocabulary, library):
         [2, 24, 3, 4, 5, 3],
         [2, 3, 5, 3, 0, 0],
     ]
+    assert vocabulary.encode_pairs(["a [SEP] b"], ["[CLS] c"]).tolist() == [[2, 4, 1, 5, 3, 1, 6, 3]]
     for arguments, match in (
         ((["a"], ["a", "b"]), "1, 2"),
         ((["a"], [3]), "3 "),
@@ -154,6 +155,10 @@ def test_list_of_pieces(tmp_path, library):
     assert made.encode("Cat").tolist() == [2, PIECES.index("cat"), 3]
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false, "pad_token": {"content": "[PAD]"}}')
     assert Vocabulary.from_tokenizer(tmp_path).encode("Cat").tolist() == [2, 1, 3]
+    (tmp_path / "tokenizer_config.json").write_text('{"strip_accents": null, "do_lower_case": "no"}')
+    with pytest.raises(VocabularyError, match=r"do_lower_case .*vocab.txt.*'no'"):
+        Vocabulary.from_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
     (tmp_path / "vocab.txt").write_text("the\nof\n")
     with pytest.raises(VocabularyError, match=r"vocab.txt.*\[UNK\]"):
         Vocabulary.from_tokenizer(tmp_path)
@@ -180,6 +185,13 @@ def test_other_files(tmp_path):
         (tmp_path / "tokenizer.json").write_text(text)
         with pytest.raises(VocabularyError, match=r"tokenizer.json"):
             Vocabulary.from_tokenizer(tmp_path)
+
+
+def test_a_padding_that_cannot_be_read(file, tmp_path):
+    """What a file says about padding is ignored, whatever it is; its name is found elsewhere."""
+    data = json.loads(file.read_text("utf-8")) | {"padding": "right"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    assert Vocabulary.from_tokenizer(tmp_path).padding_id == Vocabulary.from_tokenizer(file).padding_id
 
 
 def test_wrong_definitions(vocabulary):

@@ -117,7 +117,7 @@ def test_validation_data_as_fit_takes_them(model):
     assert in_batches["val_loss"] == pytest.approx(pair["val_loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("held_out", [5, (VECTORS,), (VECTORS, LABELS, LABELS, LABELS)], ids=["5", "one", "four"])
+@pytest.mark.parametrize("held_out", [5, (VECTORS,), (VECTORS, LABELS, LABELS, LABELS), (VECTORS, None)])
 def test_validation_data_that_are_refused(model, held_out):
     """Before the layer changes."""
     before = model.get_layer("scores").get_weights()[0]
@@ -126,10 +126,18 @@ def test_validation_data_that_are_refused(model, held_out):
     np.testing.assert_array_equal(model.get_layer("scores").get_weights()[0], before)
 
 
-def test_a_dataset_is_refused(model):
-    """By name: labels would have to be read out of it."""
-    with pytest.raises(ArgumentError, match=r"takes arrays of texts and labels\. Received: <_TensorSliceDataset"):
-        fit_class_means(model, tf.data.Dataset.from_tensor_slices((VECTORS, LABELS)), shuffle=False)
+def test_no_callbacks(model):
+    """None is no callbacks, as for `fit`."""
+    assert "loss" in fit_class_means(model, VECTORS, LABELS, callbacks=None).history
+
+
+@pytest.mark.parametrize(
+    "inputs", [None, tf.data.Dataset.from_tensor_slices((VECTORS, LABELS))], ids=["none", "dataset"]
+)
+def test_inputs_are_arrays(model, inputs):
+    """Labels would have to be read out of a dataset."""
+    with pytest.raises(ArgumentError, match=r"x must be the inputs.* Received: (None|<_TensorSliceDataset)"):
+        fit_class_means(model, inputs, LABELS)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +151,7 @@ def test_a_dataset_is_refused(model):
         (LABELS, {"sample_weight": -np.ones(30)}, "-1.0 at place 0"),
         (LABELS, {"sample_weight": np.where(LABELS == 1, np.inf, 1)}, "inf at place 1"),
         (LABELS, {"sample_weight": (LABELS > 0) * 1.0}, "none for class 0"),
+        (LABELS, {"sample_weight": ["much"] * 30}, "sample_weight .*'much'"),
         (LABELS, {"batch_size": 0}, "batch_size"),
     ],
 )

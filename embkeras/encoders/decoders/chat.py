@@ -80,7 +80,8 @@ class Chat:
         environment.globals["raise_exception"] = refuse
         try:
             template = environment.from_string(self.template or "")
-            return template.render(messages=messages, add_generation_prompt=prompt, **self.names)
+            given = {**self.names, "tools": None, "documents": None}  # as in transformers
+            return template.render(messages=messages, add_generation_prompt=prompt, **given)
         except Exception as error:  # a template raises what its expressions raise
             raise EncoderError(f"The chat template of {self.where!r} refuses these messages: {error}.") from None
 

@@ -10,11 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from embkeras._checks import flag, number, sequence, shown, strings, whole_number
+from embkeras.encoders.bottlenecks import unread
 from embkeras.encoders.decoders.reading import PretrainedDecoder
 from embkeras.encoders.decoders.stepping import Steps
 from embkeras.errors import ArgumentError
 
-# The graph of each model, with the variables that it had then: tracing costs as much as many tokens.
+# The graph of each model, with the variables that it read then: tracing costs as much as many tokens.
 _graphs: "WeakKeyDictionary[keras.Model, tuple[list[Any], Any]]" = WeakKeyDictionary()
 Step = Callable[[np.ndarray], np.ndarray]  # all ids so far, (batch, time) -> scores of the next token, (batch, V + 1)
 
@@ -53,8 +54,9 @@ def generate(
         The continuation of each text, without the prompt and without special pieces.
 
     Raises:
-        ArgumentError: another model, no prompt, a prompt without a token, prompts and new tokens that are longer together than
-            `read.max_length`, or an argument out of range; top_k, top_p or seed without a temperature.
+        ArgumentError: another model, or one whose scores are NaN or infinity; no prompt, a prompt without a token, prompts and
+            new tokens that are longer together than `read.max_length`, or an argument out of range; top_k, top_p or seed without
+            a temperature.
         VocabularyError: what `read.encode` raises.
 
     Examples:
@@ -78,7 +80,8 @@ def generate(
         whole_number(each, "stop_ids", least=0, most=len(read.tokenizer) - 1) for each in sequence(stop_ids, "stop_ids")
     ]  # fmt: skip
     choose = _chooser(temperature, top_k, top_p, seed)
-    step = _kept_steps(model) if flag(cached, "cached") else _whole_steps(model)
+    steps = Steps.of(model, read)
+    step = _kept_steps(model, steps) if flag(cached, "cached") else _whole_steps(model, steps)
     made = continue_rows(step, rows, int(read.tokenizer.padding_id or 0), max_new_tokens, stops, choose)
     return [_continuation(read.tokenizer.tokenizer, row, each) for row, each in zip(rows, made, strict=True)]
 
@@ -91,14 +94,25 @@ def continue_rows(
     stop_ids: Sequence[int],
     choose: Callable[[np.ndarray], np.ndarray],
 ) -> list[list[int]]:
-    """The ids with which each row is continued, by a function of all ids so far; those that end a text are left out."""
+    """The ids with which each row is continued, by a function of all ids so far; those that end a text are left out.
+
+    Raises:
+        ArgumentError: scores that are NaN or infinity.
+    """
     ids = np.full((len(rows), max(map(len, rows))), padding_id, np.int64)
     for row, filled in zip(rows, ids, strict=True):
         filled[len(ids[0]) - len(row) :] = row
     made: list[list[int]] = [[] for _ in rows]
     running = np.ones(len(rows), bool)
     for _ in range(max_new_tokens):
-        chosen = choose(step(ids))
+        scores = step(ids)
+        unusable = np.flatnonzero(running & ~np.isfinite(scores).all(axis=1))
+        if len(unusable):
+            raise ArgumentError(
+                f"The model's scores must be finite: did its training diverge? Received: NaN or infinity behind prompt "
+                f"{unusable[0]}."
+            )
+        chosen = choose(scores)
         running &= ~np.isin(chosen, stop_ids)
         if not running.any():
             break
@@ -132,18 +146,19 @@ def _chooser(temperature: Any, top_k: Any, top_p: Any, seed: Any) -> Callable[[n
     random = np.random.default_rng(seed)
 
     def draw(scores: np.ndarray) -> np.ndarray:
-        chances = likely(scores / temperature, top_k, top_p)
+        chances = likely(scores[:, :-1], top_k, top_p, temperature)  # the padding, the last, is no choice
         return np.array([random.choice(len(row), p=row) for row in chances])
 
     return draw
 
 
-def likely(scores: np.ndarray, top_k: int | None, top_p: float | None) -> np.ndarray:
+def likely(scores: np.ndarray, top_k: int | None, top_p: float | None, temperature: float = 1.0) -> np.ndarray:
     """The probabilities of draws, (batch, V): softmax, of the `top_k` best, of those that reach `top_p` together."""
     scores = scores.astype(np.float64)
     order = np.argsort(-scores, axis=1, kind="stable")
     ordered = np.take_along_axis(scores, order, axis=1)
-    chances = np.exp(ordered - ordered[:, :1])
+    with np.errstate(over="ignore"):  # of a temperature near 0, which leaves the best alone
+        chances = np.exp((ordered - ordered[:, :1]) / temperature)
     if top_k is not None:
         chances[:, top_k:] = 0
     chances /= chances.sum(axis=1, keepdims=True)
@@ -156,12 +171,13 @@ def likely(scores: np.ndarray, top_k: int | None, top_p: float | None) -> np.nda
     return found
 
 
-def _kept_steps(model: keras.Model) -> Step:
+def _kept_steps(model: keras.Model, steps: Steps) -> Step:
     """Steps that compute the new tokens alone. One graph serves every length."""
-    steps, variables = Steps.of(model), list(model.variables)
+    unused = unread(model)
+    variables = [each for each in model.variables if id(each) not in unused]
     known = _graphs.get(model)
     if known is None or len(known[0]) != len(variables) or any(map(operator.is_not, known[0], variables)):
-        known = _graphs[model] = variables, steps.graph()  # LoRA, and LoRA written into kernels, change the variables
+        known = _graphs[model] = variables, steps.graph()  # LoRA, merged or not, and adapters change them
     graph = known[1]
     kept: Any = None
 
@@ -173,9 +189,9 @@ def _kept_steps(model: keras.Model) -> Step:
     return step
 
 
-def _whole_steps(model: keras.Model) -> Step:
+def _whole_steps(model: keras.Model, steps: Steps) -> Step:
     """Steps that compute everything anew, with the model itself."""
-    padding_id, packed = Steps.of(model).places.padding_id, len(model.inputs) == 2
+    padding_id, packed = steps.places.padding_id, len(model.inputs) == 2
 
     def step(ids: np.ndarray) -> np.ndarray:
         last = np.array([np.flatnonzero(row != padding_id)[-1] for row in ids])

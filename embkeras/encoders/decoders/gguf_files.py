@@ -126,11 +126,11 @@ class GgufFile:
         template = self.fields.get("tokenizer.chat_template")
         return template if isinstance(template, str) else None
 
-    def stop_ids(self) -> tuple[int, ...]:
-        """The ids that end a text."""
+    def stop_ids(self) -> list[Any]:
+        """What the file says that ends a text, as it says it."""
         names = ("eos_token_id", "eot_token_id", "eom_token_id")
         found = (self.fields.get(f"tokenizer.ggml.{name}") for name in names)
-        return tuple(dict.fromkeys(int(id_) for id_ in found if id_ is not None))
+        return [id_ for id_ in found if id_ is not None]
 
     def tokenizer(self) -> Vocabulary:
         """The tokens of the file as a Vocabulary, without padding.
@@ -139,7 +139,7 @@ class GgufFile:
             VocabularyError: a kind of tokenizer that can't be made from what the file says, or damaged tokens.
         """
         kind, split = self.fields.get("tokenizer.ggml.model"), self.fields.get("tokenizer.ggml.pre", "default")
-        if kind != "gpt2" or split not in _SPLITS:
+        if kind != "gpt2" or not isinstance(split, str) or split not in _SPLITS:
             raise VocabularyError(
                 f"A tokenizer is made from a GGUF file whose tokenizer.ggml.model is gpt2 and whose tokenizer.ggml.pre is "
                 f"one of {', '.join(_SPLITS)}. Received: {shown(kind)} and {shown(split)} in {self.where}. Read the model's "

@@ -7,14 +7,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import keras
 import numpy as np
 
-from embkeras._checks import flag, whole_number
+from embkeras._checks import flag, is_whole, shown, whole_number
 from embkeras._checks import path as checked_path
-from embkeras.encoders.base import mark_base
+from embkeras.encoders.base import in_float32, mark_base
 from embkeras.encoders.decoders.chat import Chat
 from embkeras.encoders.decoders.gguf_files import GgufFile
 from embkeras.encoders.decoders.layers import CausalPlaces, DecoderBlock
@@ -197,7 +197,7 @@ def load_decoder(path: str | os.PathLike[str], *, verify: bool = False) -> Pretr
     Args:
         path: a .gguf file; or a folder with config.json, model.safetensors (or several with an index) and tokenizer.json.
         verify: compare the scores of the Keras model with a forward pass in NumPy on one short row of ids. It builds the
-            model once more.
+            model once more, in float32.
 
     Returns:
         The decoder: `read.model()` is its Keras model, and `generate(model, read, prompts)` continues texts.
@@ -231,11 +231,7 @@ def _read_gguf(path: Path) -> PretrainedDecoder:
     tokenizer = _with_padding(file.tokenizer(), file.architecture, str(path))
     tokens = {"bos_token": "bos_token_id", "eos_token": "eos_token_id"}
     names = {name: file.fields.get(f"tokenizer.ggml.{key}") for name, key in tokens.items()}
-    named = {
-        name: tokenizer.tokens[int(id_)]
-        for name, id_ in names.items()
-        if id_ is not None and _is_id(id_, file.architecture)
-    }
+    named = {name: tokenizer.tokens[int(id_)] for name, id_ in names.items() if _is_id(id_, file.architecture)}
     stop_ids = _checked_stops(file.stop_ids(), file.architecture, str(path))
     chat = Chat(file.template, named, str(path))
     return PretrainedDecoder(path, file.architecture, tokenizer, stop_ids, chat)
@@ -261,7 +257,10 @@ def _read_folder(folder: Path) -> PretrainedDecoder:
         template, others = by_name.get("default"), tuple(by_name)
     beside = folder / "chat_template.jinja"
     if beside.is_file():
-        template = beside.read_text("utf-8")
+        try:
+            template = beside.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise EncoderError(f"Cannot read {str(beside)!r}: {error}.") from None
     names = {name: _content(settings.get(name)) for name in ("bos_token", "eos_token")}
     named = {name: token for name, token in names.items() if token is not None}
     chat = Chat(template if isinstance(template, str) else None, named, str(folder), others)
@@ -290,17 +289,17 @@ def _with_padding(tokenizer: Vocabulary, of: Llama, where: str) -> Vocabulary:
     )
 
 
-def _is_id(id_: Any, of: Llama) -> bool:
-    return isinstance(id_, int) and 0 <= id_ < of.vocabulary_size
+def _is_id(id_: Any, of: Llama) -> TypeGuard[int]:
+    return is_whole(id_) and 0 <= id_ < of.vocabulary_size
 
 
 def _checked_stops(ids: Sequence[Any], of: Llama, where: str) -> tuple[int, ...]:
     for id_ in ids:
         if not _is_id(id_, of):
             raise EncoderError(
-                f"Ids that end a text must be below {of.vocabulary_size}. Received: {id_!r} in {where!r}."
+                f"Ids that end a text must be integers below {of.vocabulary_size}. Received: {shown(id_)} in {where!r}."
             )
-    return tuple(ids)
+    return tuple(dict.fromkeys(ids))
 
 
 def _optional(path: Path) -> dict[str, Any]:
@@ -326,7 +325,8 @@ def _verify(read: PretrainedDecoder) -> None:
     ids = np.random.default_rng(0).integers(0, of.vocabulary_size, min(8, of.positions))
     with _opened(read.path) as tensors:
         wanted = next_scores(tensors, of, ids)
-    got = np.asarray(read.model()(ids[None], training=False))[0, :, :-1]
+    with in_float32():
+        got = np.asarray(read.model()(ids[None], training=False))[0, :, :-1]
     error, limit = float(np.abs(got - wanted).max()), _TOLERANCE * max(1.0, float(np.abs(wanted).max()))
     if not error <= limit:
         raise EncoderError(

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from embkeras._checks import shown
 from embkeras.encoders.decoders.layers import CausalPlaces, DecoderBlock, Kept, no_kept
+from embkeras.encoders.decoders.reading import PretrainedDecoder
 from embkeras.encoders.layers import SoftPrompts
 from embkeras.errors import ArgumentError
 from embkeras.tables.embedding import PretrainedEmbedding
@@ -35,11 +36,11 @@ class Steps:
     output: PretrainedEmbedding
 
     @classmethod
-    def of(cls, model: Any) -> "Steps":
+    def of(cls, model: Any, read: PretrainedDecoder | None = None) -> "Steps":
         """The layers of a model that `read.model()` made.
 
         Raises:
-            ArgumentError: another model.
+            ArgumentError: another model, or one that belongs to another decoder than `read`.
         """
         layers = list(model.layers) if isinstance(model, keras.Model) else []
         named = {layer.name: layer for layer in layers}
@@ -48,6 +49,11 @@ class Steps:
         blocks = tuple(layer for layer in layers if isinstance(layer, DecoderBlock))
         if not isinstance(words, PretrainedEmbedding) or norm is None or places is None or not blocks:
             raise ArgumentError(f"This takes a model from load_decoder(path).model(). Received: {shown(model)}.")
+        if read is not None and (words.input_dim, places.in_front) != (len(read.tokenizer), read.prompts):
+            raise ArgumentError(
+                f"The model must come from read.model(), with a table of {len(read.tokenizer)} rows and {read.prompts} prompts. "
+                f"Received: model {model.name!r} with {words.input_dim} rows and {places.in_front} prompts."
+            )
         return cls(words, named.get("prompts"), places, blocks, norm, named.get("output_embedding", words))
 
     def nothing(self, batch: Any) -> list[Kept]:

@@ -47,6 +47,13 @@ def test_other_templates_need_jinja(monkeypatch):
         Chat("{{ raise_exception('no system') }}", {}, "file")(ASKED)
 
 
+def test_tools_and_documents_are_none():
+    """As transformers passes them to templates: what isn't passed is undefined in Jinja, which is not none."""
+    pytest.importorskip("jinja2", reason="jinja2 is not installed")
+    template = "{% if tools is not none or documents is not none %}<tools>{% endif %}{{ messages[0].content }}"
+    assert Chat(template, {}, "file")(ASKED) == "Hi"
+
+
 def test_wrong_messages_and_no_template_are_refused():
     """Messages are dictionaries of two strings."""
     with pytest.raises(EncoderError, match="'file' has no chat template"):

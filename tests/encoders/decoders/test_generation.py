@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from embkeras.encoders.decoders.generation import best, continue_rows, generate, likely
+from embkeras.encoders.adapters import enable_adapters, use_adapters
+from embkeras.encoders.decoders.generation import _chooser, best, continue_rows, generate, likely
 from embkeras.encoders.decoders.reading import load_decoder
 from embkeras.encoders.lora import enable_lora, merge_lora
 from embkeras.errors import ArgumentError
@@ -130,11 +131,50 @@ def test_draws_are_from_the_likely_tokens():
         ({"stop_ids": [999]}, "stop_ids.*999"),
         ({"model": None}, "load_decoder.*None"),
         ({"read": "tiny"}, "load_decoder.*tiny"),
+        ({"read": "prompted"}, "266 rows and 2 prompts.*266 rows and 0 prompts"),
         ({"cached": "yes"}, "cached.*yes"),
     ],
 )
 def test_wrong_arguments_are_refused(read, model, arguments, received):
     """Each is named with what was received."""
     given = {"model": model, "read": read, "prompts": ["abcdefgh"], "max_new_tokens": 2} | arguments
+    if given["read"] == "prompted":
+        given["read"] = read.with_prompts(2)
     with pytest.raises(ArgumentError, match=received):
         generate(**given)
+
+
+def test_the_adapters_in_use_count(read):
+    """A set of adapters that is switched, or off, is so in the next call, whatever an earlier call traced."""
+    model = read.model()
+    for seed, name in enumerate(("first", "second")):
+        enable_adapters(model, 2, "transformer_layer_0/feedforward_output", name=name)
+        for weight in model.trainable_variables:
+            if f"/{name}/" in weight.path:
+                weight.assign(np.random.default_rng(seed).normal(size=weight.shape))
+    continued = []
+    for name in ("first", "second", None):
+        use_adapters(model, name)
+        continued.append(generate(model, read, PROMPTS, max_new_tokens=4))
+        assert continued[-1] == generate(model, read, PROMPTS, max_new_tokens=4, cached=False)
+    assert len(set(map(tuple, continued))) == 3
+
+
+def test_no_temperature_draws_the_padding_or_fails(read, model):
+    """Near 0 the best tokens are drawn; a temperature that makes all tokens alike never draws the padding."""
+    best_ones = generate(model, read, PROMPTS, max_new_tokens=4)
+    for temperature in (1e-40, 5e-324):
+        assert generate(model, read, PROMPTS, max_new_tokens=4, temperature=temperature) == best_ones
+    draw = _chooser(1e30, None, None, 0)
+    drawn = [draw(np.array([[0, 1, -30000.0]]))[0] for _ in range(40)]
+    assert set(drawn) == {0, 1}
+
+
+@pytest.mark.parametrize("draws", [{}, {"temperature": 1.0}])
+def test_scores_that_are_not_finite_are_refused(read, draws):
+    """A model that diverged in training would continue with token 0 for ever."""
+    model = read.model()
+    norm = model.get_layer("output_layer_norm")
+    norm.set_weights([np.full(norm.scale.shape, np.nan)])
+    with pytest.raises(ArgumentError, match="NaN or infinity behind prompt 0"):
+        generate(model, read, PROMPTS, max_new_tokens=2, **draws)

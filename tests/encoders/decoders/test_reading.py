@@ -1,12 +1,14 @@
 """Files of decoders become the models that they describe, or are refused by name."""
 
 import json
+import re
 
 import keras
 import numpy as np
 import pytest
 
 from embkeras.encoders.decoders import reading
+from embkeras.encoders.decoders.gguf_files import GgufFile
 from embkeras.encoders.decoders.reading import load_decoder
 from embkeras.encoders.decoders.reference import next_scores
 from embkeras.errors import EncoderError, VocabularyError
@@ -161,6 +163,7 @@ def test_padding_and_segments_are_not_seen(folder, scores):
         ({"rms_norm_eps": 0}, "rms_norm_eps.*0"),
         ({"tie_word_embeddings": False}, "no tensor 'lm_head.weight'"),
         ({"eos_token_id": 999}, "below 265.*999"),
+        ({"eos_token_id": True}, "integers below 265.*True"),
     ],
 )
 def test_folder_that_would_mean_another_model_is_refused(settings, received, tmp_path):
@@ -189,6 +192,24 @@ def test_gguf_that_would_mean_another_model_is_refused(fields, received, tmp_pat
         load_decoder(write_gguf(tmp_path / "other.gguf", **fields))
 
 
+@pytest.mark.parametrize("received", [[2], "x", 1.5])
+def test_fields_of_another_type_are_refused(received, tmp_path, monkeypatch):
+    """An id that ends texts, and a way to split them."""
+    pytest.importorskip("gguf", reason="gguf is not installed (extra gguf)")
+    path = write_gguf(tmp_path / "other.gguf")
+    tokenizer = GgufFile(path).tokenizer()
+    monkeypatch.setattr(GgufFile, "tokenizer", lambda file: tokenizer)
+    monkeypatch.setattr(GgufFile, "stop_ids", lambda file: [2, received])
+    with pytest.raises(EncoderError, match=re.escape(f"below 265. Received: {received!r}")):
+        load_decoder(path)
+    monkeypatch.undo()
+    file = GgufFile(path)
+    file.fields["tokenizer.ggml.eot_token_id"] = file.fields["tokenizer.ggml.pre"] = received
+    assert file.stop_ids() == [2, received]
+    with pytest.raises(VocabularyError, match=re.escape(f"'gpt2' and {received!r}")):
+        file.tokenizer()
+
+
 def test_damaged_files_are_refused(tmp_path):
     """A path without a file, another file, a cut one, NaN, and another kind of tokenizer."""
     pytest.importorskip("gguf", reason="gguf is not installed (extra gguf)")
@@ -209,6 +230,20 @@ def test_damaged_files_are_refused(tmp_path):
         load_decoder(write_gguf(tmp_path / "spm.gguf", tokens={"model": "llama", "pre": "default"}))
     with pytest.raises(VocabularyError, match="7 merges"):
         load_decoder(write_gguf(tmp_path / "merge.gguf", tokens={"merges": [*MERGES, "abc"]}))
+
+
+def test_verify_is_in_float32(folder, mixed):
+    """Under mixed precision too, where a model's rounding would look like an error; the policy stays."""
+    load_decoder(folder, verify=True)
+    assert keras.config.dtype_policy().name == mixed
+
+
+def test_a_damaged_template_is_refused(tmp_path):
+    """With the file that isn't text."""
+    folder = write_folder(tmp_path / "x")
+    (folder / "chat_template.jinja").write_bytes(b"\xff\xfe{{")
+    with pytest.raises(EncoderError, match=r"chat_template\.jinja.*utf-8"):
+        load_decoder(folder)
 
 
 def test_verify_refuses_a_wrong_conversion(folder, monkeypatch):
