@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from embkeras._checks import flag
@@ -143,7 +144,9 @@ def _by_input(rows: list[list[str]], column: str | Mapping[str, str] | None) -> 
 def _delimited(path: Path) -> Iterator[Write]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     with path.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+        # Some versions of Python leave a "\r" without quotes unless lines end in "\r\n".
+        lines = SimpleNamespace(write=lambda line: file.write(line.removesuffix("\r\n") + "\n"))
+        rows = csv.writer(lines, delimiter=delimiter)
         names: list[str] = []
 
         def write(table: "pd.DataFrame") -> None:
@@ -166,11 +169,19 @@ def _json_lines(path: Path) -> Iterator[Write]:
 @contextlib.contextmanager
 def _parquet(path: Path) -> Iterator[Write]:
     arrow = _pyarrow(path)
+
+    def typed(field: Any) -> Any:
+        """The column of a multi-label model, where no text of the block has a label."""
+        if field.type != arrow.list_(arrow.null()):
+            return field
+        return field.with_type(arrow.list_(arrow.string() if field.name.endswith("label") else arrow.float64()))
+
     with contextlib.ExitStack() as stack:
         writers: list[Any] = []
 
         def write(table: "pd.DataFrame") -> None:
-            block = arrow.Table.from_pandas(table, writers[0].schema if writers else None, preserve_index=False)
+            schema = writers[0].schema if writers else arrow.Schema.from_pandas(table, preserve_index=False)
+            block = arrow.Table.from_pandas(table, arrow.schema(map(typed, schema)), preserve_index=False)
             if not writers:
                 writers.append(stack.enter_context(arrow.parquet.ParquetWriter(path, block.schema)))
             writers[0].write_table(block)

@@ -48,7 +48,7 @@ def encoded_inputs(
         long_texts: "cut" or "error".
 
     Raises:
-        ArgumentError: a text for an input that takes none, or one that can't be read as numbers.
+        ArgumentError: a text for an input that takes none, one that can't be read as numbers, or texts with gaps.
         SavedModelError: a text for an input whose encoding is not there.
     """
     known = {each["name"]: each for each in card["inputs"]}
@@ -58,9 +58,13 @@ def encoded_inputs(
         inputs = {next(iter(known)): inputs}
     found = dict(inputs)
     for name, values in inputs.items():
-        if name not in known or not _are_strings(values):
+        if name not in known:
             continue
-        each, texts = known[name], [str(text) for text in values]
+        each = known[name]
+        if not _are_strings(values):
+            _check_gaps(name, values, each)
+            continue
+        texts = [str(text) for text in values]
         try:
             if each["kind"] == FEATURE:
                 found[name] = _numbers(texts, each)
@@ -106,10 +110,23 @@ def named_inputs(texts: Any, card: Mapping[str, Any]) -> tuple[dict[str, Any], d
 
 
 def row_lengths(inputs: Mapping[str, Any], card: Mapping[str, Any]) -> list[np.ndarray]:
-    """For each row, something as long as the longest of its texts."""
+    """For each row, something as long as the longest of its texts.
+
+    Raises:
+        ArgumentError: a row without ids.
+    """
     texts = [each["name"] for each in card["inputs"] if each["kind"] != FEATURE and len(each["shape"]) > 1]
     rows = len(next(iter(inputs.values())))
-    return [max((np.asarray(inputs[name][row]) for name in texts), key=len, default=np.zeros(1)) for row in range(rows)]
+    lengths = []
+    for row in range(rows):
+        ids = {name: np.asarray(inputs[name][row]) for name in texts}
+        flat = next((name for name, each in ids.items() if each.ndim == 0), None)
+        if flat is not None:
+            raise ArgumentError(
+                f"Input {flat!r} must be a text, or a row of ids, in each row. Received: {shown(inputs[flat][row])} in row {row}."
+            )
+        lengths.append(max(ids.values(), key=len, default=np.zeros(1)))
+    return lengths
 
 
 def rows_at(inputs: Mapping[str, Any], places: Sequence[int] | np.ndarray) -> dict[str, Any]:
@@ -158,6 +175,21 @@ def _are_strings(values: Any) -> bool:
     if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__iter__") or not hasattr(values, "__len__"):
         return False
     return len(values) > 0 and all(isinstance(value, str) for value in values)
+
+
+def _check_gaps(name: str, values: Any, each: Mapping[str, Any]) -> None:
+    """Refuse an input of texts, some of which are none, such as the missing values of a column."""
+    numbers = isinstance(values, np.ndarray) and values.dtype.kind != "O"
+    single = (
+        isinstance(values, str | bytes | Mapping) or getattr(values, "ndim", 1) == 0 or not hasattr(values, "__len__")
+    )
+    if each["kind"] == FEATURE or numbers or single:
+        return
+    gap = next(((place, value) for place, value in enumerate(values) if not isinstance(value, str)), None)
+    if gap is not None and any(isinstance(value, str) for value in values):
+        raise ArgumentError(
+            f"Input {name!r} must be a text in each row, '' for one that is missing. Received: {shown(gap[1])} in row {gap[0]}."
+        )
 
 
 def _numbers(texts: Sequence[str], each: Mapping[str, Any]) -> np.ndarray:

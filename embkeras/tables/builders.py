@@ -9,7 +9,7 @@ import numpy as np
 
 from embkeras._checks import flag, number, one_of, shown, whole_number
 from embkeras.errors import ArgumentError
-from embkeras.tables.embedding import PretrainedEmbedding, check_name
+from embkeras.tables.embedding import PretrainedEmbedding, check_dtype, check_name
 from embkeras.tables.partial_rows import RowEmbedding, check_mask, check_no_padding
 from embkeras.tables.pooling import MaskedConvolutions, MaskedMean, PadToLength
 from embkeras.tables.shared_map import MAPS, MappedEmbedding
@@ -43,8 +43,8 @@ def build_embedding(
         mask_zero: id 0 is padding and masked for the layers that follow; by default if the vocabulary has a padding id.
         stored: "float16" or "int8" (with one scale a row) keep the rows that don't train in half or a quarter of the
             memory; `layer.accuracy` says how close they stay. Not with `trainable=True`.
-        name: the layer's name, by which schedules find it.
-        dtype: dtype or dtype policy, as for any Keras layer.
+        name: the layer's name, by which schedules find it: ASCII letters, digits, "_", "." and "-".
+        dtype: of the vectors: a type of floats or a policy of one, as for any Keras layer.
 
     Returns:
         A layer from integer ids (batch, time) to vectors (batch, time, D); `.matrix()` returns the table. The row of the
@@ -52,7 +52,8 @@ def build_embedding(
 
     Raises:
         ArgumentError: not an AlignedMatrix, an invalid `trainable` or one that includes the padding row or no row,
-            `mask_zero` although id 0 is a word, or `stored` with a table that trains as a whole.
+            `mask_zero` although id 0 is a word, `stored` with a table that trains as a whole, a `dtype` that isn't of floats, or
+            a name that no graph can have.
 
     Examples:
         >>> import numpy as np
@@ -77,7 +78,8 @@ def build_embedding(
             f"(padding_id={vocabulary.padding_id}). Pass mask_zero=False, or give the vocabulary padding_id 0 "
             f"(StringLookup: mask_token='')."
         )
-    settings = {"mask_zero": mask_zero, "padding_id": vocabulary.padding_id, "name": check_name(name), "dtype": dtype}
+    name, dtype = check_name(name), check_dtype(dtype, name)
+    settings = {"mask_zero": mask_zero, "padding_id": vocabulary.padding_id, "name": name, "dtype": dtype}
     size = len(vocabulary), aligned.output_dim
     if rows is None and stored == "float32":
         layer = PretrainedEmbedding(*size, trainable=bool(trainable), **settings)

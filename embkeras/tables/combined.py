@@ -14,7 +14,7 @@ from keras import ops
 
 from embkeras._checks import one_of, whole_number
 from embkeras.errors import ArgumentError
-from embkeras.tables.embedding import check_built, check_name
+from embkeras.tables.embedding import check_built, check_dtype, check_name
 from embkeras.tables.partial_rows import check_mask
 from embkeras.tables.projection import Projection
 from embkeras.tables.resize import replace_map
@@ -50,14 +50,14 @@ def combine_embeddings(
             contains ("[UNK]") is weighted as if all did. By default every source contains every word. Not for "concat",
             which has no weights: it uses the rows that `align` filled in.
         name: the layer's name. Schedules find the layers inside as "embedding/static".
-        dtype: dtype or dtype policy, as for any Keras layer.
+        dtype: of the vectors: a type of floats or a policy of one, as for any Keras layer.
 
     Returns:
         A layer from integer ids (batch, time) to vectors (batch, time, output_dim); `.matrix()` returns them as one table.
 
     Raises:
         ArgumentError: not embedding layers, layers that don't match each other, an unknown `combine`, widths that can't
-            be combined, or masks that don't match the layers.
+            be combined, masks that don't match the layers, or a `dtype` that isn't of floats.
 
     Examples:
         The channels of Kim 2014 (Convolutional Neural Networks for Sentence Classification), one of them frozen:
@@ -82,7 +82,7 @@ def combine_embeddings(
         >>> bool(np.allclose(folded(np.arange(3)), narrow(np.arange(3))))
         True
     """
-    layer = CombinedEmbedding(layers, combine, output_dim, name=check_name(name), dtype=dtype)
+    layer = CombinedEmbedding(layers, combine, output_dim, name=check_name(name), dtype=check_dtype(dtype, name))
     layer.build()
     if found is not None:
         layer.assign_found(found)

@@ -1,6 +1,7 @@
 """PretrainedEmbedding: a Keras Embedding that reads the rows of a batch and never the whole table."""
 
 import inspect
+import re
 import warnings
 from typing import Any
 
@@ -33,6 +34,7 @@ from embkeras.tables.zero_row import keep_zero
 _SAMPLED_ROWS = 64
 _KEY = "0"  # under which Keras stores the one variable of an Embedding
 _ZERO_IF_MASKED = "0 if mask_zero else None"
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # TensorFlow's scopes may also have ">" and "\\"
 
 
 @keras.saving.register_keras_serializable("embkeras")
@@ -479,10 +481,32 @@ def check_built(layer: keras.layers.Layer) -> None:
 
 
 def check_name(name: Any) -> str:
-    """The name of a layer or model; ArgumentError if Keras would refuse it."""
-    if not isinstance(name, str) or not name or "/" in name:
-        raise ArgumentError(f"name must be a string without '/'. Received: {shown(name)}.")
+    """The name of a layer or model; ArgumentError if Keras would refuse it, or TensorFlow in a graph.
+
+    After such a failure, Keras puts the name in front of those of the variables of all models made later.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ArgumentError(
+            f"name must be a string of ASCII letters, digits, '_', '.' and '-' that begins with a letter or digit. "
+            f"Received: {shown(name)}."
+        )
     return name
+
+
+def check_dtype(dtype: Any, name: str) -> Any:
+    """The dtype or policy of a layer of this name; ArgumentError unless its variables are floats."""
+    try:
+        policy = keras.dtype_policies.get(dtype)
+        floats = policy.quantization_mode is None and tf.as_dtype(policy.variable_dtype).is_floating
+    except (TypeError, ValueError, NotImplementedError):
+        floats = False
+    if not floats:
+        raise ArgumentError(
+            f"dtype must be a type of floats or a policy of one, such as 'float32', 'bfloat16' or 'mixed_float16': it is that of "
+            f"the vectors, and ids may be of any integer type. To store vectors small, use build_embedding(stored='int8'). "
+            f"Received: {shown(dtype)} (layer {name!r})."
+        )
+    return dtype
 
 
 def _no_gradient_where(mask: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:

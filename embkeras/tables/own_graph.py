@@ -24,7 +24,9 @@ def call_in_own_graph(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -
     """
     if tf.executing_eagerly():
         return function(*tensors)
-    return _traced(function, tuple(each.dtype for each in tensors))(*tensors)
+    # Gradients come out of that graph without a shape, which some optimizers of Keras ask for: that of a reshape has its own.
+    shaped = [tf.reshape(each, tf.shape(each)) if each.dtype.is_floating else each for each in tensors]
+    return _traced(function, tuple(each.dtype for each in tensors))(*shaped)
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from embkeras import _checks
 from embkeras._arrays import as_array
@@ -23,6 +24,7 @@ def fit_class_means(
     batch_size: int = 32,
     epochs: int = 1,
     class_weight: Mapping[int, float] | None = None,
+    shuffle: bool = True,
     callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback | None = (),
     verbose: Any = 0,
 ) -> keras.callbacks.History:
@@ -39,10 +41,11 @@ def fit_class_means(
         x: inputs of n texts, as `fit` takes arrays of them.
         y: class numbers, shape (n,); each class needs at least one text.
         sample_weight: of each text in the mean of its class, shape (n,).
-        validation_data: a tuple (inputs, labels), or (inputs, labels, weights), measured once.
+        validation_data: as for `fit`, measured once.
         batch_size: as for `fit`.
         epochs: has no effect, as there is one step; `fit` and strategies pass it.
         class_weight: has no effect, as means don't depend on the size of a class.
+        shuffle: has no effect either; strategies pass it for datasets.
         callbacks: as for `fit`; they see one epoch without batches.
         verbose: as for `fit`.
 
@@ -50,9 +53,9 @@ def fit_class_means(
         A History with one epoch: `loss` and metrics of the data, and with `val_` of the validation data.
 
     Raises:
-        ArgumentError: a model of another form or that is not compiled, no inputs, labels that are not class numbers, one for
-            each row, a class without a text, vectors below the last layer that are not finite, weights that are negative, not
-            finite, or leave a class without any, or validation data of another form.
+        ArgumentError: a model of another form or that is not compiled, no inputs or a dataset as `x`, labels that are not class
+            numbers, one for each row, a class without a text, vectors below the last layer that are not finite, weights that
+            are negative, not finite, or leave a class without any, or validation data of another form.
 
     Examples:
         >>> inputs = keras.Input((2,))
@@ -64,10 +67,12 @@ def fit_class_means(
     """
     last = _last_layer(model)
     batch_size = _checks.whole_number(batch_size, "batch_size", least=1)
-    if x is None:
-        raise ArgumentError("x must be the inputs of the texts, as fit takes arrays of them. Received: None.")
+    if x is None or _is_dataset(x):
+        raise ArgumentError(
+            f"x must be the inputs of the texts, as fit takes arrays of them. Received: {_checks.shown(x)}."
+        )
+    held_out = _held_out(validation_data, batch_size)
     labels = _labels(y, last.units)
-    held = _held_out(validation_data)
     features = keras.Model(model.inputs, last.input).predict(x, batch_size=batch_size, verbose=0)
     if features.ndim != 2 or len(features) != len(labels):
         raise ArgumentError(
@@ -95,11 +100,9 @@ def fit_class_means(
         squares = sharpness * (means**2).sum(axis=1)
         last.bias.assign(squares.min() - squares)  # softmax ignores what all classes share
     found = model.evaluate(x, labels, batch_size=batch_size, sample_weight=sample_weight, verbose=0, return_dict=True)
-    if held is not None:
-        inputs, held_labels, held_weights = held
-        others = {"sample_weight": held_weights, "batch_size": batch_size, "verbose": 0, "return_dict": True}
-        measured = model.evaluate(inputs, held_labels, **others)
-        found |= {f"val_{name}": value for name, value in measured.items()}
+    if validation_data is not None:
+        held = model.evaluate(**held_out, verbose=0, return_dict=True)
+        found |= {f"val_{name}": value for name, value in held.items()}
     calls.on_epoch_end(0, found)
     calls.on_train_end(found)
     if verbose:
@@ -119,6 +122,24 @@ def _last_layer(model: Any) -> keras.layers.Dense:
     return last
 
 
+def _is_dataset(data: Any) -> bool:
+    return isinstance(data, tf.data.Dataset | keras.utils.PyDataset)
+
+
+def _held_out(validation_data: Any, batch_size: int) -> dict[str, Any]:
+    """The arguments of `evaluate` for validation data."""
+    if _is_dataset(validation_data):
+        return {"x": validation_data}
+    parts = validation_data if isinstance(validation_data, tuple | list) else ()
+    if validation_data is not None and (len(parts) not in (2, 3) or parts[1] is None):
+        raise ArgumentError(
+            f"validation_data must be (inputs, labels), with sample_weight as the third item if there are weights, or a "
+            f"dataset. Received: {_checks.shown(validation_data)}."
+        )
+    names = ("x", "y", "sample_weight")
+    return dict(zip(names, parts, strict=False)) | {"batch_size": batch_size}
+
+
 def _labels(y: Any, classes: int) -> np.ndarray:
     labels = as_array(y, "y")
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
@@ -136,18 +157,6 @@ def _labels(y: Any, classes: int) -> np.ndarray:
     if len(missing):
         raise ArgumentError(f"Each class needs a text, as its mean decides. Received: no text of class {missing[0]}.")
     return labels
-
-
-def _held_out(data: Any) -> tuple[Any, Any, Any] | None:
-    """The inputs, labels and weights of the validation."""
-    if data is None:
-        return None
-    parts = [type(each).__name__ for each in data] if isinstance(data, tuple | list) else type(data).__name__
-    if not isinstance(data, tuple | list) or len(data) not in (2, 3) or data[1] is None:
-        raise ArgumentError(
-            f"validation_data must be (inputs, labels) or (inputs, labels, weights). Received: {_checks.shown(parts)}."
-        )
-    return data[0], data[1], data[2] if len(data) == 3 else None
 
 
 def _weights(sample_weight: Any, labels: np.ndarray, classes: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from embkeras.errors import ArgumentError, DataError, MissingDependencyError, Ou
 from embkeras.serving import bulk
 from embkeras.serving.bulk import predict_file
 
-TEXTS = ["good day", "", 'a "quoted", bad day', "two\nlines", "é 😀", "7"]
+TEXTS = ["good day", "", 'a "quoted", bad day', "two\nlines", "é\r😀", "7"]
 
 
 def predict(texts):
@@ -54,6 +54,22 @@ def test_every_text_has_a_row_in_order(source, tmp_path, monkeypatch, ending, bl
     assert [row["text"] for row in rows] == TEXTS and [row["label"] for row in rows] == predict(TEXTS)["label"].tolist()
     np.testing.assert_allclose([float(row["probability"]) for row in rows], predict(TEXTS)["probability"], atol=1e-9)
     assert predict_file(predict, out, tmp_path / "again.csv", column="text") == len(TEXTS)
+
+
+def test_a_first_block_without_labels(tmp_path, monkeypatch):
+    """Of a multi-label model: the columns of a Parquet file have the types of the blocks that follow."""
+    pytest.importorskip("pyarrow")
+    monkeypatch.setattr(bulk, "BLOCK", 1)
+    (tmp_path / "in.txt").write_text("none\nsport\n", encoding="utf-8")
+
+    def labels(texts):
+        found = [[text] * (text != "none") for text in texts]
+        return pd.DataFrame({"text": texts, "label": found, "probability": [[0.75] * len(each) for each in found]})
+
+    predict_file(labels, tmp_path / "in.txt", tmp_path / "out.parquet")
+    rows = _read(tmp_path / "out.parquet")
+    assert [row["label"].tolist() for row in rows] == [[], ["sport"]]
+    assert [row["probability"].tolist() for row in rows] == [[], [0.75]]
 
 
 def test_lines_of_a_plain_file(tmp_path):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from embkeras.errors import ArgumentError
 from embkeras.tables.builders import build_classifier, build_embedding
+from embkeras.tables.combined import combine_embeddings
 from embkeras.tables.pooling import MaskedMean
 from embkeras.text.vocabulary import Vocabulary
 from embkeras.vectors.aligned import AlignedMatrix
@@ -42,11 +43,36 @@ def test_trainable_must_be_known(aligned, trainable):
         build_embedding(aligned, trainable=trainable)
 
 
-@pytest.mark.parametrize("name", ["embedding", "words"])
+@pytest.mark.parametrize("dtype", ["int32", "int8_from_float32", "float8_from_float32", "words", 5], ids=str)
+def test_a_dtype_that_is_not_of_floats_is_refused(aligned, dtype):
+    """It would cut the vectors to whole numbers; a table is quantized when it is filled."""
+    with pytest.raises(ArgumentError, match=rf"type of floats .* Received: {dtype!r} \(layer 'table'\)"):
+        build_embedding(aligned, dtype=dtype, name="table")
+    with pytest.raises(ArgumentError, match=rf"type of floats .* Received: {dtype!r} \(layer 'both'\)"):
+        combine_embeddings([build_embedding(aligned)], output_dim=1, dtype=dtype, name="both")
+
+
+@pytest.mark.parametrize("dtype", [None, "float64", "mixed_bfloat16", keras.DTypePolicy("mixed_float16")], ids=str)
+def test_dtypes_of_floats(aligned, dtype):
+    """Types and policies, as any Keras layer takes them."""
+    layer = build_embedding(aligned, dtype=dtype)
+    assert layer(np.array([[2]])).dtype == keras.dtype_policies.get(dtype).compute_dtype
+
+
+@pytest.mark.parametrize("name", ["embedding", "words.2-x_y"])
 def test_name_and_flags_reach_the_layer(aligned, name):
     """The layer is built, and has the given name and flags."""
     layer = build_embedding(aligned, trainable=True, mask_zero=False, name=name)
     assert (layer.name, layer.trainable, layer.mask_zero, layer.built) == (name, True, False, True)
+
+
+@pytest.mark.parametrize("name", ["word table", "tïble", "a/b", "a:b", "_words", "", 5])
+def test_a_name_that_no_graph_can_have_is_refused(aligned, name):
+    """Now, and not by TensorFlow in fit, after which Keras puts it before the names of later models' variables."""
+    with pytest.raises(ArgumentError, match=rf"name must be a string of ASCII letters, .* Received: {name!r}"):
+        build_embedding(aligned, name=name)
+    with pytest.raises(ArgumentError, match=rf"name must be a string of ASCII letters, .* Received: {name!r}"):
+        build_classifier(aligned, 2, name=name)
 
 
 def test_mask_zero_needs_padding_at_id_zero():

@@ -48,3 +48,30 @@ def test_the_gradient_is_that_of_the_function(dtype):
 
     for call in (gradient, tf.function(gradient)):
         np.testing.assert_array_equal(call(tf.ones((2, 3), dtype)), np.full((2, 3), 3, dtype))
+
+
+def summed(values):
+    """The sum of the rows, whose gradient is made from shapes that are unknown where it is traced."""
+
+    @tf.custom_gradient
+    def total(same):
+        return tf.reduce_sum(same, axis=0), lambda gradient: tf.broadcast_to(gradient, tf.shape(values))
+
+    return total(values)
+
+
+def test_the_gradient_has_the_shape_of_the_tensor():
+    """In a graph too, as far as it is known there: optimizers of Keras read it."""
+    shapes = []
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 3))])
+    def gradient(values):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            total = call_in_own_graph(summed, values)
+        found = tape.gradient(total, values)
+        shapes.append(found.shape)
+        return found
+
+    gradient(tf.ones((2, 3)))
+    assert shapes[0].rank == 2 and shapes[0].as_list() == [None, 3]

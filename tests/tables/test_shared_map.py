@@ -267,3 +267,14 @@ def test_assign_and_quantize():
     layer.assign_table(BASE * 2)
     np.testing.assert_array_equal(layer.matrix(), BASE * 2)
     assert not layer.map_matrix.any()
+
+
+@both
+@pytest.mark.parametrize("name", ["RMSprop", "Nadam", "Adadelta", "Adafactor", "Ftrl", "Lion"])
+def test_optimizers_of_keras_train_the_map(aligned, trainable, name):
+    """Also those that ask for the shape of a gradient."""
+    layer = build_embedding(aligned, trainable=trainable)
+    net = keras.Sequential([keras.Input((3,), dtype="int64"), layer, keras.layers.GlobalAveragePooling1D()])
+    net.compile(getattr(keras.optimizers, name)(0.01), loss="mse")
+    net.fit(np.array([[2, 3, 0], [4, 5, 5]]), np.ones((2, 4)), verbose=0)
+    assert layer.map_matrix.any()

@@ -22,7 +22,7 @@ from embkeras.errors import ResumeError
 from embkeras.keras_compat.variables import reads_rows
 from embkeras.tables.row_io import fill_table, row_blocks
 
-_FORMAT = 1
+_FORMAT = 2
 _MARK = "__embkeras__"
 _PLAIN = (str, bool, int, float, type(None))
 _DESCRIPTION = "description.json"

@@ -252,13 +252,13 @@ def trainable_parameters(model: keras.Model) -> int:
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
-def weights_that_may_move(model: keras.Model) -> list[keras.Variable]:
-    """The model's weights, without those of frozen layers.
+def weights_that_may_move(model: keras.Model) -> dict[int, keras.Variable]:
+    """The model's weights by their place among all of them, without those of frozen layers.
 
     The statistics of a BatchNormalization that trains are included, although no optimizer updates them.
     """
     frozen = {id(weight) for _, layer in walk(model) if not layer.trainable for weight in own_weights(layer)}
-    return [weight for weight in model.weights if id(weight) not in frozen]
+    return {place: weight for place, weight in enumerate(model.weights) if id(weight) not in frozen}
 
 
 def _with_ancestors(model: keras.Model) -> Iterator[_Place]:

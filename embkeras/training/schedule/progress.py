@@ -94,7 +94,8 @@ class Progress:
         best_epoch: the epoch it comes from.
         wait: epochs since then.
         rows: of the table, one for each phase that ran.
-        weights: of the best epoch: those that the phase can change.
+        weights: of the best epoch, by their place in `model.weights`: those that it could change. Later epochs may change
+            others: a DriftMonitor freezes a table within a phase.
     """
 
     phase: int | None = None
@@ -105,7 +106,7 @@ class Progress:
     best_epoch: int | None = None
     wait: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
-    weights: list[np.ndarray] = field(default_factory=list, repr=False)
+    weights: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def phase_at(self, epoch: int, phases: Sequence[Phase]) -> int | None:
         """Index of the phase that `epoch` belongs to: the current one, or a later one whose start has come."""
@@ -138,13 +139,14 @@ class Progress:
 
     def reset_patience(self) -> None:
         """Forget the best value and its weights."""
-        self.best, self.best_epoch, self.wait, self.weights, self.stopped = None, None, 0, [], False
+        self.best, self.best_epoch, self.wait, self.weights, self.stopped = None, None, 0, {}, False
 
     def see(self, value: float, epoch: int, monitor: Monitor, model: keras.Model) -> None:
         """Count an epoch, and copy its weights if it is the best so far."""
         if monitor.improves(value, self.best, model):
             self.best, self.best_epoch, self.wait = value, epoch, 0
-            self.weights = [np.array(keras.ops.convert_to_numpy(each)) for each in weights_that_may_move(model)]
+            moving = weights_that_may_move(model).items()
+            self.weights = {place: np.array(keras.ops.convert_to_numpy(each)) for place, each in moving}
         else:
             self.wait += 1
         if self.rows:
@@ -158,9 +160,9 @@ class Progress:
 
     def restore_best(self, model: keras.Model) -> None:
         """Write the weights of the best epoch back; if no epoch had a number, the current ones stay."""
-        if self.best is not None:
-            for weight, value in zip(weights_that_may_move(model), self.weights, strict=True):
-                weight.assign(value)
+        every = model.weights
+        for place, value in self.weights.items():
+            every[place].assign(value)
 
     def check_weights(self, model: keras.Model) -> None:
         """Refuse, when training continues, weights that couldn't be restored when patience runs out.
@@ -168,8 +170,9 @@ class Progress:
         Raises:
             ScheduleError: the model's weights have other shapes now.
         """
-        now = [tuple(weight.shape) for weight in weights_that_may_move(model)] if self.weights else []
-        kept = [weight.shape for weight in self.weights]
+        shapes = dict(enumerate(tuple(weight.shape) for weight in model.weights))
+        now = [shapes.get(place) for place in self.weights]
+        kept = [weight.shape for weight in self.weights.values()]
         if kept != now:
             raise ScheduleError(
                 f"The schedule holds the weights of epoch {self.best_epoch} to restore when patience runs out, but the "
@@ -192,15 +195,15 @@ class Progress:
     def state(self) -> dict[str, Any]:
         """JSON values, and the best weights as arrays."""
         state = vars(self) | {"rows": [dict(row) for row in self.rows]}
-        return state | {f"{_ARRAYS}{index}": value for index, value in enumerate(state.pop("weights"))}
+        return state | {f"{_ARRAYS}{place}": value for place, value in state.pop("weights").items()}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Progress":
         """The progress whose `state` it is."""
         names = [each.name for each in fields(cls) if each.name not in ("rows", "weights")]
-        arrays = sum(key.startswith(_ARRAYS) for key in state)
+        places = [int(key.removeprefix(_ARRAYS)) for key in state if key.startswith(_ARRAYS)]
         return cls(
             **{name: state[name] for name in names},
             rows=[dict(row) for row in state["rows"]],
-            weights=[np.asarray(state[f"{_ARRAYS}{index}"]) for index in range(arrays)],
+            weights={place: np.asarray(state[f"{_ARRAYS}{place}"]) for place in places},
         )

@@ -125,7 +125,7 @@ def test_another_version_is_refused(path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("description.json", json.dumps({"format": 99}))
     with (
-        pytest.raises(ResumeError, match=r"another version of embkeras.*Received: format 99; this version reads 1"),
+        pytest.raises(ResumeError, match=r"another version of embkeras.*Received: format 99; this version reads 2"),
         open_state(path),
     ):
         pass

@@ -298,7 +298,9 @@ def test_weights_that_may_move():
     """Statistics of a layer that trains may move, whatever its variables' flags; those of a frozen layer can't."""
     net = _encoder()
     _flags(net, Phase(0, train="block"), also=("norm",)).apply(Phase(0, train="block"))
-    assert sorted({weight.path.split("/")[-2] for weight in weights_that_may_move(net)}) == ["inner", "norm", "top"]
+    moving = weights_that_may_move(net)
+    assert sorted({weight.path.split("/")[-2] for weight in moving.values()}) == ["inner", "norm", "top"]
+    assert all(net.weights[place] is weight for place, weight in moving.items())
 
 
 def test_describe_names_what_stands_and_what_trains():

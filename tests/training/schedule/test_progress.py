@@ -8,6 +8,7 @@ import pytest
 from keras import optimizers
 
 from embkeras.errors import ScheduleError
+from embkeras.training.drift_monitor import DriftMonitor
 from embkeras.training.schedule.callback import TrainabilitySchedule
 from embkeras.training.schedule.phases import Phase
 from embkeras.training.schedule.progress import COLUMNS, Monitor, Progress
@@ -118,7 +119,7 @@ def test_best_weights_leave_out_what_stands_still():
     net = tiny.model("sgd")
     progress = Progress()
     progress.see(1.0, 0, Monitor(mode="min"), net)
-    assert [weight.shape for weight in progress.weights] == [(4, 3), (3,)]
+    assert {place: weight.shape for place, weight in progress.weights.items()} == {1: (4, 3), 2: (3,)}
 
 
 def test_batch_normalisation_comes_back_whole():
@@ -133,6 +134,17 @@ def test_batch_normalisation_comes_back_whole():
     assert _equal(net, weights[0]) and not all(
         np.array_equal(a, b) for a, b in zip(weights[0], weights[1], strict=True)
     )
+
+
+def test_a_layer_that_freezes_within_the_phase_comes_back_too():
+    """A DriftMonitor freezes the table after the best epoch, whose weights are those of the table too."""
+    net = tiny.model(optimizers.SGD(0.5), trainable=True)
+    say = _Say([1, 2, 3])
+    schedule = TrainabilitySchedule([Phase(0, patience=2)], monitor="score", mode="min")
+    monitor = DriftMonitor("embedding", bound=1e-6, at_bound="freeze")
+    tiny.fit(net, epochs=3, callbacks=[say, schedule, monitor])
+    assert monitor.bound_reached == 0 and schedule.history["ended"].tolist() == ["patience"]
+    assert _equal(net, say.weights[0]) and not np.array_equal(say.weights[0][1], say.weights[2][1])
 
 
 def test_the_best_weights_outlast_the_moving_averages():
@@ -283,13 +295,13 @@ def test_state_goes_through_json():
     progress = Progress()
     progress.begin(0, 0, 15, None)
     progress.best, progress.best_epoch, progress.wait = 0.5, 1, 2
-    progress.weights = [np.arange(3.0), np.ones((2, 2), np.float32)]
+    progress.weights = {0: np.arange(3.0), 12: np.ones((2, 2), np.float32)}
     state = progress.state()
     arrays = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
     plain = {key: value for key, value in state.items() if key not in arrays}
     again = Progress.from_state(json.loads(json.dumps(plain)) | arrays)
-    assert sorted(arrays) == ["best_weights/0", "best_weights/1"]
+    assert sorted(arrays) == ["best_weights/0", "best_weights/12"]
     assert again.table().equals(progress.table())
     assert (again.best, again.best_epoch, again.wait, again.phase) == (0.5, 1, 2, 0)
-    for before, after in zip(progress.weights, again.weights, strict=True):
-        np.testing.assert_array_equal(after, before)
+    for place, before in progress.weights.items():
+        np.testing.assert_array_equal(again.weights[place], before)
