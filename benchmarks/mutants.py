@@ -318,7 +318,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("value < best - self.min_delta", "value < best + self.min_delta"),
             ("value > best + self.min_delta", "value > best"),
             ("self.wait += 1", "self.wait += 2"),
-            ("weight.assign(value)", "weight.assign(weight)"),
+            ("every[place].assign(value)", "every[place].assign(every[place])"),
         ],
     ),
     "training/schedule/rates.py": (
