@@ -325,6 +325,28 @@ def test_accuracies_of_encoders_are_those_of_the_records():
     assert said in text_of("docs/guides/encoders.md") and said in text_of("CHANGELOG.md")
 
 
+def test_what_few_labels_reach_is_said_as_measured():
+    """The sentences on 32 and 50 texts compare figures of their tables: the best, the ways for few labels, times."""
+    text, guide = text_of(RESULTS + "parameter_efficient.md"), text_of("docs/guides/encoders.md")
+    reached = {}
+    for size in (32, 50):
+        (table,) = re.findall(rf"\b{size} texts \(.*?(?=\d+ texts \()", text)
+        rows = re.findall(
+            r"\| ([\w ]+) \| embkeras \| ([\d.]+) \(3\) \| ([\d.]+) \(3\) \| [\d,]+ \| ([\d.]+) \|", table
+        )
+        reached[size] = {way: tuple(map(float, figures)) for way, *figures in rows}
+    tweets, films, seconds = ({way: row[column] for way, row in reached[32].items()} for column in range(3))
+    lags = max(tweets.values()) - tweets["prompts"], max(films.values()) - films["class means"]
+    assert f"the three ways for few labels is within {max(lags):.1f} points of the best" in guide
+    lag = max(max(each.values()) - each["head"] for each in (tweets, films))
+    assert f"The head alone is up to {lag:.1f} points behind" in guide
+    assert round(seconds["all"] / seconds["class means"]) == 13 and "in a thirteenth of the time" in guide
+    best = [max(reached[50], key=lambda way, column=column: reached[50][way][column]) for column in range(2)]
+    assert best == ["adapters", "class means"] and "adapters lead on the tweets" in guide
+    share = reached[50]["adapters"][2] / reached[50]["all"][2]
+    assert round(5 * share) == 4 and "in four fifths of the time" in guide
+
+
 def test_rates_of_large_tables_are_those_measured():
     """Rounded to thousands of words a second."""
     rows = dict(
