@@ -40,7 +40,7 @@ class Served:
 
     @property
     def padding_id(self) -> int | None:
-        """The padding of its only input of ids; None if there is none, or nothing says so."""
+        """The padding id of the model's only input of ids; None without padding, or without a card."""
         return None if self.card is None else self.card["padding_id"]
 
     def has_padding(self, name: str) -> bool:

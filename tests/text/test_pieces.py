@@ -188,7 +188,7 @@ def test_other_files(tmp_path):
 
 
 def test_a_padding_that_cannot_be_read(file, tmp_path):
-    """What a file says about padding is ignored, whatever it is; its name is found elsewhere."""
+    """A "padding" that is no object is ignored; the padding's name is found elsewhere in the file."""
     data = json.loads(file.read_text("utf-8")) | {"padding": "right"}
     (tmp_path / "tokenizer.json").write_text(json.dumps(data))
     assert Vocabulary.from_tokenizer(tmp_path).padding_id == Vocabulary.from_tokenizer(file).padding_id
