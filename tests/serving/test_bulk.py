@@ -56,6 +56,15 @@ def test_every_text_has_a_row_in_order(source, tmp_path, monkeypatch, ending, bl
     assert predict_file(predict, out, tmp_path / "again.csv", column="text") == len(TEXTS)
 
 
+def test_lines_of_a_written_csv(tmp_path):
+    """End in a line feed alone, whatever the text holds; there is no empty line between them."""
+    (tmp_path / "in.jsonl").write_text('{"text": "a\\rb"}\n{"text": "c"}\n', encoding="utf-8")
+    predict_file(predict, tmp_path / "in.jsonl", tmp_path / "out.csv", column="text")
+    head, first, second, rest = (tmp_path / "out.csv").read_bytes().split(b"\n")
+    assert head == b"text,label,probability" and rest == b""
+    assert first.startswith(b'"a\rb",') and second.startswith(b"c,") and not second.endswith(b"\r")
+
+
 def test_a_first_block_without_labels(tmp_path, monkeypatch):
     """Of a multi-label model: the columns of a Parquet file have the types of the blocks that follow."""
     pytest.importorskip("pyarrow")

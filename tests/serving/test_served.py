@@ -1,5 +1,7 @@
 """What a server says about a model: read, and held against its answers."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,17 @@ def served(*signatures):
         "outputs": {names.SCORES: ("float32", (None, 2))},
     }
     return Served("Model 'm' at host", 3, dict.fromkeys(signatures, tensors), None)
+
+
+def test_what_a_card_says():
+    """Which input has padding, the input that answers for each token belong to, and nothing without a card."""
+    inputs = [{"name": "title", "padding_id": 0}, {"name": "user", "padding_id": None}]
+    card = {"padding_id": None, "inputs": inputs, "answers": [{"name": "tags", "of": "title"}]}
+    with_card = dataclasses.replace(served(names.SERVING), card=card)
+    assert [with_card.has_padding(name) for name in ("title", "user", "other")] == [True, False, False]
+    assert [with_card.token_input(output) for output in ("tags", "scores")] == ["title", None]
+    without = served(names.SERVING)
+    assert (without.padding_id, without.has_padding("title"), without.token_input("tags")) == (None, False, None)
 
 
 def test_metadata_become_types_and_shapes():
